@@ -1,0 +1,40 @@
+"""Packaging of sejax; `pip install .` brings everything the library needs at run time."""
+
+import pathlib
+
+import setuptools
+
+setuptools.setup(
+  name="sejax",
+  version="0.1.0",
+  description="Label-free self-evolution of vision-language models by RL, in JAX.",
+  long_description=(pathlib.Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  packages=setuptools.find_packages(include=["sejax", "sejax.*"]),
+  python_requires=">=3.11",
+  install_requires=[
+    "absl-py",
+    "flax>=0.12.8",
+    # jax from 0.11.1 on, which Python 3.12 and later resolve, needs a flax newer than 0.12.8.
+    "flax>=0.12.9; python_version >= '3.12'",
+    "grain>=0.2.18",
+    "jax>=0.10.2",
+    "jaxtyping>=0.3",
+    "jinja2",
+    "ml-collections>=1.1",
+    "numpy>=2.0",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.8",
+    "pillow",
+    "tensorflow-datasets>=4.9.10",
+    "transformers>=5.17,<6",
+  ],
+  extras_require={
+    "test": ["hypothesis", "pytest>=8", "pytest-xdist", "ruff>=0.14"],
+    "tpu": ["jax[tpu]"],
+    "cuda": ["jax[cuda13]"],
+    "wandb": ["wandb"],
+    "notebook": ["ipykernel", "matplotlib", "nbclient", "nbformat"],
+  },
+)
