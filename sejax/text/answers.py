@@ -1,0 +1,221 @@
+r"""Answers of trajectories: reading the last box, checking the format, numbering a group's answers.
+
+Strings stay on the host: from here on a group is `int32[G]` vote ids. See method sections 2 and 3:
+a trajectory's answer is the content of its last `\boxed{}`; equal values written differently are
+one vote; a trajectory without a readable answer abstains. `released=True`, `equivalence="exact"`
+and `unparsable="vote"` give the behaviour of the paper's released code instead: strings are
+compared, and all unreadable answers vote together as "None".
+"""
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+
+import numpy as np
+from jaxtyping import Int32
+
+from sejax.text import exact, notation
+from sejax.text.canonical import canonical
+from sejax.text.parser import parse
+
+BOX = "\\boxed{"
+NO_ANSWER = "None"
+EQUIVALENCES = ("canonical", "exact")
+UNPARSABLE = ("abstain", "vote")
+
+_LOOSE_BOX = re.compile(r"\\boxed\s*\{")
+# The inside of a box up to its closing brace, three levels of braces deep, escapes skipped.
+# Possessive, hence linear.
+_ATOM = r"[^{}\\]++|\\."
+_SHALLOW_CONTENT = re.compile(
+  rf"((?:{_ATOM}|\{{(?:{_ATOM}|\{{(?:{_ATOM}|\{{(?:{_ATOM})*+\}})*+\}})*+\}})*+)\}}", re.DOTALL
+)
+_DECIMAL = re.compile(r"[+-]?[0-9]{0,15}\.[0-9]{1,15}")
+
+_FEW_BRACES = 24
+# Byte -> change of brace depth as int8: 1 for an opening, -1 for a closing brace, else 0.
+_BRACE_STEPS = bytes({ord("{"): 1, ord("}"): 255}.get(code, 0) for code in range(256))
+
+
+def extract(text: str, released: bool = False) -> str | None:
+  r"""Returns the answer of a trajectory: the content of its last `\boxed{}`, stripped.
+
+  Takes time linear in the length of the text, whatever it holds.
+
+  Args:
+    text: the whole trajectory.
+    released: read as the released code does. It looks at the last `\boxed{` only, counts escaped
+      braces as braces, takes an empty box for an answer and gives the string "None" where nothing
+      is readable. Otherwise the last box whose braces balance counts (so a box cut off at the end
+      does not hide an earlier one), escaped braces are text, and an empty box is no answer.
+
+  Returns:
+    The answer, or None where there is none ("None" if `released`).
+  """
+  start = text.rfind(BOX)
+  if released:
+    content = balanced(text[start + len(BOX) :]) if start >= 0 else None
+    return NO_ANSWER if content is None else content.strip()
+  content = _box_content(text, start + len(BOX)) if start >= 0 else None
+  if content is None:
+    content = _last_balanced_box(text)
+  return (content or "").strip() or None
+
+
+def format_ok(text: str) -> bool:
+  r"""Whether a trajectory keeps the output format of method section 3, in linear time.
+
+  The whole text must be `<think>`, anything, `</think>`, anything, `\boxed{`, anything, `}`,
+  anything.
+  """
+  if not text.startswith("<think>"):
+    return False
+  # The earliest place of each part leaves the most room for the next, so no backtracking is needed.
+  closed = text.find("</think>", len("<think>"))
+  if closed < 0:
+    return False
+  box = text.find(BOX, closed + len("</think>"))
+  return box >= 0 and text.find("}", box + len(BOX)) >= 0
+
+
+def vote_ids(
+  groups: Sequence[Sequence[str | None]],
+  equivalence: str = "canonical",
+  unparsable: str = "abstain",
+) -> Int32[np.ndarray, "B G"]:
+  """Numbers the distinct answers of every group.
+
+  Args:
+    groups: B groups of G answers each, as `extract` returns them.
+    equivalence: "canonical" (equal values are one answer) or "exact" (equal strings, as released).
+    unparsable: what a trajectory without an answer (None, an empty string, or the word None) does:
+      "abstain" or "vote" for one common class (as released, where only None and "None" fall in it
+      under "exact").
+
+  Returns:
+    Ids 0, 1, ... in order of first appearance within each group; -1 abstains.
+
+  Raises:
+    ValueError: an unknown option, or groups of different sizes.
+  """
+  if equivalence not in EQUIVALENCES:
+    raise ValueError(f"equivalence={equivalence!r} is not one of {', '.join(EQUIVALENCES)}")
+  if unparsable not in UNPARSABLE:
+    raise ValueError(f"unparsable={unparsable!r} is not one of {', '.join(UNPARSABLE)}")
+  sizes = {len(group) for group in groups}
+  if len(sizes) > 1:
+    raise ValueError(
+      f"groups differ in size: {sorted(sizes)}; every group needs the same number of answers"
+    )
+  classify = canonical if equivalence == "canonical" else str
+  ids = np.empty((len(groups), sizes.pop() if sizes else 0), np.int32)
+  for row, group in zip(ids, groups, strict=True):
+    seen: dict[str, int] = {}
+    for column, answer in enumerate(group):
+      form = _vote(answer, classify, exact_votes=equivalence == "exact" and unparsable == "vote")
+      if form is None and unparsable == "vote":
+        form = NO_ANSWER
+      row[column] = -1 if form is None else seen.setdefault(form, len(seen))
+  return ids
+
+
+def balanced(braces: str, text: str | None = None) -> str | None:
+  """Returns the part of a text in front of the brace that closes one brace more than were opened.
+
+  Args:
+    braces: the text whose braces count.
+    text: the text to cut, of the same length; `braces` itself by default.
+
+  Returns:
+    The part, or None where no such brace comes.
+  """
+  if "}" not in braces:
+    return None
+  closed = _brace_depth(braces) < 0
+  end = int(closed.argmax())
+  return (braces if text is None else text)[:end] if closed[end] else None
+
+
+def grade(answer: str | None, gold: str) -> bool:
+  """Whether an answer has the value of the gold answer; for metrics, never for votes.
+
+  Equal canonical forms are right. Where exactly one side is written as a decimal, it is also right
+  when the exact side agrees with it at the decimal's own precision (8.94 for 4 sqrt(5)); that
+  relation is not transitive, which is why votes do not use it.
+  """
+  if answer is None:
+    return False
+  if canonical(answer) == canonical(gold):
+    return True
+  decimals = [side for side in (answer, gold) if _decimal(side) is not None]
+  if len(decimals) != 1:
+    return False
+  value = _approximate(gold if decimals[0] is answer else answer)
+  literal = _decimal(decimals[0])
+  if value is None:
+    return False
+  half_unit = 0.5 * 10.0 ** literal.as_tuple().exponent
+  return abs(value - float(literal)) <= half_unit * (1 + 1e-9)
+
+
+def _vote(answer: str | None, classify, exact_votes: bool) -> str | None:
+  if answer is None:
+    return None
+  if exact_votes:
+    return answer
+  is_empty = len(answer) < 16 and answer.strip().casefold() in ("", "none")
+  return None if is_empty else classify(answer)
+
+
+def _box_content(text: str, start: int) -> str | None:
+  """The text from `start` to the brace that closes its box; escaped braces do not count."""
+  if text.count("{", start) <= _FEW_BRACES:
+    shallow = _SHALLOW_CONTENT.match(text, start)
+    if shallow:
+      return shallow[1]
+  inside = text[start:]
+  return balanced(_without_escapes(inside), inside)
+
+
+def _last_balanced_box(text: str) -> str | None:
+  last_brace = text.rfind("}")
+  openers = (
+    [match.end() for match in _LOOSE_BOX.finditer(text, 0, last_brace)] if last_brace >= 0 else []
+  )
+  if not openers:
+    return None
+  braces = _without_escapes(text)
+  depth = _brace_depth(braces)
+  # A box opened at depth d closes when the depth first falls to d - 1 again.
+  lowest_after = np.minimum.accumulate(depth[::-1])[::-1]
+  before = np.array(openers) - 1
+  closed = before[lowest_after[before] < depth[before]]
+  if not closed.size:
+    return None
+  start = closed[-1] + 1
+  return balanced(braces[start:], text[start:])
+
+
+def _without_escapes(text: str) -> str:
+  """Blots out escaped backslashes and braces at their length, so that positions stay the same."""
+  return (
+    text.replace("\\\\", "  ").replace("\\{", "  ").replace("\\}", "  ") if "\\" in text else text
+  )
+
+
+def _brace_depth(text: str) -> np.ndarray:
+  steps = text.encode("latin-1", "replace").translate(_BRACE_STEPS)  # one byte a character
+  return np.frombuffer(steps, np.int8).cumsum(dtype=np.int32)
+
+
+def _decimal(text: str) -> Decimal | None:
+  text = notation.clean(notation.spell_out(text))
+  try:
+    return Decimal(text) if _DECIMAL.fullmatch(text) else None
+  except InvalidOperation:
+    return None
+
+
+def _approximate(text: str) -> float | None:
+  value = parse(notation.tokenize(notation.clean(notation.spell_out(text))))
+  return exact.approximate(value) if isinstance(value, dict) else None

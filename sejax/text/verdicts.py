@@ -1,0 +1,140 @@
+r"""Verdicts: the score in [0, 1] that ends a Judge's evaluation.
+
+The Judge is told to write `[BEGIN THOUGHT] ... [END THOUGHT]`, a JSON object with four numbers
+between `[BEGIN SCORES]` and `[END SCORES]`, and one last line `\boxed{overall}` (method section 4).
+Text only: what a trajectory quoted inside the thought claims about itself is never read.
+"""
+
+import json
+import math
+import re
+
+from sejax.text import answers
+
+KEY = "overall_score"
+
+_THOUGHT_BEGIN = "[BEGIN THOUGHT]"
+_THOUGHT_END = "[END THOUGHT]"
+_SCORES_BEGIN = re.compile(r"\[(?:BEGIN )?SCORES\]")
+_SCORES_END = "[END SCORES]"
+# Programming notations that float() also takes (0_8, nan, inf, 0x1p3) are no scores.
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
+_MAX_NUMBER_CHARACTERS = 64
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
+# A verdict of sane length has one or two; more would only cost time.
+_MAX_BLOCKS = 16
+_DECODER = json.JSONDecoder()
+
+
+def score(text: str, released: bool = False) -> float | None:
+  r"""Returns the score of a verdict, or None where there is no valid one.
+
+  The verdict is what the Judge writes after its thought: the last `\boxed{}` there, or else the
+  last complete tagged JSON object with the score key. Only a finite number on the scale is valid;
+  booleans, NaN, infinities, numbers off the scale, ratios, percentages and verdicts that are cut
+  off are not. Linear in the length of the text.
+
+  Args:
+    text: what the Judge wrote.
+    released: read as the released code does: boxes and tags anywhere in the text, a failed reading
+      is 0.0, NaN passes through and anything off the scale is clamped.
+  """
+  if released:
+    return _released_score(text)
+  verdict = _after_thought(text)
+  value = _to_number(_last_box(verdict))
+  if value is None:
+    value = _last_tagged_score(verdict)
+  return value if value is not None and 0.0 <= value <= 1.0 else None
+
+
+def _after_thought(text: str) -> str:
+  """What stands behind the last closed thought; nothing where the thought is still open."""
+  _, closed, behind = text.rpartition(_THOUGHT_END)
+  verdict, reopened, _ = (behind if closed else text).partition(_THOUGHT_BEGIN)
+  return "" if reopened and not closed else verdict
+
+
+def _last_box(text: str) -> str | None:
+  """The content of the last box; where that is cut off, an earlier one does not stand in."""
+  start = text.rfind(answers.BOX)
+  return answers.extract(text[start:]) if start >= 0 else None
+
+
+def _to_number(value: object) -> float | None:
+  """A finite float from a JSON value or from text, or None."""
+  if isinstance(value, str):
+    value = value.strip().strip("$").strip()
+    if len(value) > _MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(value):
+      return None
+  elif isinstance(value, bool) or not isinstance(value, int | float):
+    return None
+  try:
+    number = float(value)
+  except OverflowError:
+    return None
+  return number if math.isfinite(number) else None
+
+
+def _last_tagged_score(text: str) -> float | None:
+  # Each block is read up to the next opening tag only, so the whole takes linear time.
+  for block in _SCORES_BEGIN.split(text)[:0:-1][:_MAX_BLOCKS]:
+    brace = block.find("{")
+    if brace < 0:
+      continue
+    try:
+      scores, _ = _DECODER.raw_decode(block, brace)
+    except (ValueError, RecursionError):
+      continue
+    return _to_number(scores.get(KEY))
+  return None
+
+
+def _released_score(text: str) -> float:
+  boxed = _released_box(text)
+  if boxed is not None:
+    return boxed
+  for block in _released_blocks(text):
+    value = _released_json(block)
+    if value is not None:
+      return value
+  return 0.0
+
+
+def _released_box(text: str) -> float | None:
+  """The last box as a number; a backslash hides the next character from the count of braces."""
+  start = text.rfind(answers.BOX)
+  if start < 0:
+    return None
+  inside = text[start + len(answers.BOX) :]
+  content = answers.balanced(_ESCAPED.sub("  ", inside), inside)
+  return None if content is None else _clamped(content.strip().strip("$"))
+
+
+def _released_blocks(text: str):
+  """Where the scores may stand, in the order of trial: closed blocks, then open-ended ones."""
+  tails = [text.split(tag, 1)[1] for tag in ("[BEGIN SCORES]", "[SCORES]") if tag in text]
+  yield from (tail.split(_SCORES_END, 1)[0] for tail in tails if _SCORES_END in tail)
+  yield from tails
+
+
+def _released_json(block: str) -> float | None:
+  """The score in the first object of a block (a missing key is 0); braces in strings count."""
+  start = block.find("{")
+  if start < 0:
+    return None
+  content = answers.balanced(block[start + 1 :], block[start + 1 :])
+  if content is None:
+    return None
+  try:
+    return _clamped(json.loads("{" + content + "}").get(KEY, 0.0))
+  except (ValueError, RecursionError):
+    return None
+
+
+def _clamped(value: object) -> float | None:
+  try:
+    number = float(value)
+  except (TypeError, ValueError, OverflowError):
+    return None
+  return number if math.isnan(number) else min(max(number, 0.0), 1.0)
