@@ -1,8 +1,8 @@
-r"""What the Actor and the Judge are asked; raw strings, since "\boxed" would send a backspace."""
+r"""What the Actor and the Judge are asked; raw strings, as "\boxed" would send a backspace."""
 
 import dataclasses
 
-ACTOR_INSTRUCTION = r"""Work out the problem first, with all your reasoning between <think> and </think>.
+ACTOR_INSTRUCTION = r"""Work out the problem first, your whole reasoning between <think> and </think>.
 Then give the final answer in \boxed{}: the value alone, without words, units or punctuation.
 An answer in any other form is not accepted."""
 
