@@ -2,13 +2,13 @@ r"""What the Actor and the Judge are asked; raw strings, as "\boxed" would send 
 
 import dataclasses
 
-ACTOR_INSTRUCTION = r"""Work out the problem first, your whole reasoning between <think> and </think>.
+ACTOR_INSTRUCTION = r"""Work out the problem first, all your reasoning between <think> and </think>.
 Then give the final answer in \boxed{}: the value alone, without words, units or punctuation.
 An answer in any other form is not accepted."""
 
 CRITERIA = {
   "answer_correctness": "Is the final answer right? Solve the problem yourself before you compare.",
-  "reasoning_quality": "Does every step follow from the last, without gaps, slips or invented facts?",
+  "reasoning_quality": "Does every step follow from the last, without gaps, slips or inventions?",
   "visual_grounding": "Does the reasoning use what the image shows, and read it correctly?",
 }
 
