@@ -1,0 +1,18 @@
+"""The paper as jitted kernels: votes and verdicts in; rewards, advantages and the loss out."""
+
+from sejax.method.consistency import ABSTAIN
+from sejax.method.groups import Group, group
+from sejax.method.losses import Denominators, denominators, grpo_loss
+from sejax.method.metrics import Measure, group_metrics, summarize
+
+__all__ = [
+  "ABSTAIN",
+  "Denominators",
+  "Group",
+  "Measure",
+  "denominators",
+  "group",
+  "group_metrics",
+  "grpo_loss",
+  "summarize",
+]

@@ -1,0 +1,87 @@
+"""Checks at the door of the kernels: one clear line that names the thing, its value and what works.
+
+Arrays are checked by shape and dtype alone, so a traced or sharded array passes without a transfer;
+options are Python values, checked before anything is compiled.
+"""
+
+import numbers
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+HostOrDevice = jax.Array | np.ndarray
+
+
+def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+  """Raises ValueError unless option `name` has one of the `allowed` values."""
+  if value not in allowed:
+    raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+
+
+def between(name: str, value: object, low: float, high: float) -> None:
+  """Raises ValueError unless option `name` is a real number in `[low, high]`; NaN is not."""
+  if not (isinstance(value, numbers.Real) and low <= value <= high):
+    raise ValueError(f"{name}={value!r} must be a number in [{low:g}, {high:g}]")
+
+
+def positive(name: str, value: object) -> None:
+  """Raises ValueError unless option `name` is a finite number above 0."""
+  if not (isinstance(value, numbers.Real) and 0 < value < float("inf")):
+    raise ValueError(f"{name}={value!r} must be a finite number above 0")
+
+
+def finite(name: str, value: object) -> None:
+  """Raises ValueError unless option `name` is a finite number."""
+  if not (isinstance(value, numbers.Real) and abs(value) < float("inf")):
+    raise ValueError(f"{name}={value!r} must be a finite number")
+
+
+def integers(name: str, values: ArrayLike) -> HostOrDevice:
+  """Labels as they are, or ValueError where they are no integers or do not fit int32."""
+  array = _array(values)
+  if not jnp.issubdtype(array.dtype, jnp.integer):
+    raise ValueError(f"{name} must hold integers, not {array.dtype}")
+  # Without this, 64-bit labels would lose their upper half on the way to the device, and two
+  # different ones could become the same.
+  if isinstance(array, np.ndarray) and not np.can_cast(array.dtype, np.int32):
+    narrow = array.astype(np.int32)
+    if not np.array_equal(array, narrow):
+      raise ValueError(f"{name} holds {array[array != narrow][0]}, which is no int32")
+    return narrow
+  return array
+
+
+def flags(name: str, values: ArrayLike) -> HostOrDevice:
+  """Booleans as they are, integers as "is not 0"; ValueError for anything else."""
+  array = _array(values)
+  if not (array.dtype == bool or jnp.issubdtype(array.dtype, jnp.integer)):
+    raise ValueError(f"{name} must hold booleans, not {array.dtype}")
+  return array.astype(bool)
+
+
+def reals(name: str, values: ArrayLike) -> HostOrDevice:
+  """Real numbers as they are; ValueError for anything else, such as None in a list."""
+  array = _array(values)
+  if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
+    raise ValueError(f"{name} must hold numbers, not {array.dtype}")
+  return array
+
+
+def same_group_shape(**arrays: HostOrDevice) -> None:
+  """Raises ValueError unless all arrays are `[B, G]` with one and the same B and G >= 1."""
+  (first, reference), *others = arrays.items()
+  if reference.ndim != 2 or reference.shape[1] == 0:
+    raise ValueError(f"{first} has shape {reference.shape}; it must be [B, G] with G at least 1")
+  for name, array in others:
+    if array.shape != reference.shape:
+      raise ValueError(
+        f"{name} has shape {array.shape} but {first} has {reference.shape}; both must be [B, G]"
+      )
+
+
+def _array(values: ArrayLike) -> HostOrDevice:
+  # A device array stays where it is; lists become host arrays, so that jit sees one argument.
+  return values if isinstance(values, jax.Array) else np.asarray(values)
