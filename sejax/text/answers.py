@@ -14,27 +14,15 @@ from decimal import Decimal, InvalidOperation
 import numpy as np
 from jaxtyping import Int32
 
-from sejax.text import exact, notation
+from sejax.text import boxes, exact, notation
 from sejax.text.canonical import canonical
 from sejax.text.parser import parse
 
-BOX = "\\boxed{"
 NO_ANSWER = "None"
 EQUIVALENCES = ("canonical", "exact")
 UNPARSABLE = ("abstain", "vote")
 
-_LOOSE_BOX = re.compile(r"\\boxed\s*\{")
-# The inside of a box up to its closing brace, three levels of braces deep, escapes skipped.
-# Possessive, hence linear.
-_ATOM = r"[^{}\\]++|\\."
-_SHALLOW_CONTENT = re.compile(
-  rf"((?:{_ATOM}|\{{(?:{_ATOM}|\{{(?:{_ATOM}|\{{(?:{_ATOM})*+\}})*+\}})*+\}})*+)\}}", re.DOTALL
-)
 _DECIMAL = re.compile(r"[+-]?[0-9]{0,15}\.[0-9]{1,15}")
-
-_FEW_BRACES = 24
-# Byte -> change of brace depth as int8: 1 for an opening, -1 for a closing brace, else 0.
-_BRACE_STEPS = bytes({ord("{"): 1, ord("}"): 255}.get(code, 0) for code in range(256))
 
 
 def extract(text: str, released: bool = False) -> str | None:
@@ -52,14 +40,11 @@ def extract(text: str, released: bool = False) -> str | None:
   Returns:
     The answer, or None where there is none ("None" if `released`).
   """
-  start = text.rfind(BOX)
-  if released:
-    content = balanced(text[start + len(BOX) :]) if start >= 0 else None
-    return NO_ANSWER if content is None else content.strip()
-  content = _box_content(text, start + len(BOX)) if start >= 0 else None
-  if content is None:
-    content = _last_balanced_box(text)
-  return (content or "").strip() or None
+  if not released:
+    return (boxes.last_balanced(text) or "").strip() or None
+  _, found, inside = text.rpartition(boxes.OPENER)
+  content = boxes.until_closed(inside, escapes=False) if found else None
+  return NO_ANSWER if content is None else content.strip()
 
 
 def format_ok(text: str) -> bool:
@@ -74,8 +59,8 @@ def format_ok(text: str) -> bool:
   closed = text.find("</think>", len("<think>"))
   if closed < 0:
     return False
-  box = text.find(BOX, closed + len("</think>"))
-  return box >= 0 and text.find("}", box + len(BOX)) >= 0
+  box = text.find(boxes.OPENER, closed + len("</think>"))
+  return box >= 0 and text.find("}", box + len(boxes.OPENER)) >= 0
 
 
 def vote_ids(
@@ -119,23 +104,6 @@ def vote_ids(
   return ids
 
 
-def balanced(braces: str, text: str | None = None) -> str | None:
-  """Returns the part of a text in front of the brace that closes one brace more than were opened.
-
-  Args:
-    braces: the text whose braces count.
-    text: the text to cut, of the same length; `braces` itself by default.
-
-  Returns:
-    The part, or None where no such brace comes.
-  """
-  if "}" not in braces:
-    return None
-  closed = _brace_depth(braces) < 0
-  end = int(closed.argmax())
-  return (braces if text is None else text)[:end] if closed[end] else None
-
-
 def grade(answer: str | None, gold: str) -> bool:
   """Whether an answer has the value of the gold answer; for metrics, never for votes.
 
@@ -165,47 +133,6 @@ def _vote(answer: str | None, classify, exact_votes: bool) -> str | None:
     return answer
   is_empty = len(answer) < 16 and answer.strip().casefold() in ("", "none")
   return None if is_empty else classify(answer)
-
-
-def _box_content(text: str, start: int) -> str | None:
-  """The text from `start` to the brace that closes its box; escaped braces do not count."""
-  if text.count("{", start) <= _FEW_BRACES:
-    shallow = _SHALLOW_CONTENT.match(text, start)
-    if shallow:
-      return shallow[1]
-  inside = text[start:]
-  return balanced(_without_escapes(inside), inside)
-
-
-def _last_balanced_box(text: str) -> str | None:
-  last_brace = text.rfind("}")
-  openers = (
-    [match.end() for match in _LOOSE_BOX.finditer(text, 0, last_brace)] if last_brace >= 0 else []
-  )
-  if not openers:
-    return None
-  braces = _without_escapes(text)
-  depth = _brace_depth(braces)
-  # A box opened at depth d closes when the depth first falls to d - 1 again.
-  lowest_after = np.minimum.accumulate(depth[::-1])[::-1]
-  before = np.array(openers) - 1
-  closed = before[lowest_after[before] < depth[before]]
-  if not closed.size:
-    return None
-  start = closed[-1] + 1
-  return balanced(braces[start:], text[start:])
-
-
-def _without_escapes(text: str) -> str:
-  """Blots out escaped backslashes and braces at their length, so that positions stay the same."""
-  return (
-    text.replace("\\\\", "  ").replace("\\{", "  ").replace("\\}", "  ") if "\\" in text else text
-  )
-
-
-def _brace_depth(text: str) -> np.ndarray:
-  steps = text.encode("latin-1", "replace").translate(_BRACE_STEPS)  # one byte a character
-  return np.frombuffer(steps, np.int8).cumsum(dtype=np.int32)
 
 
 def _decimal(text: str) -> Decimal | None:

@@ -8,8 +8,9 @@ Text only: what a trajectory quoted inside the thought claims about itself is ne
 import json
 import math
 import re
+from collections.abc import Iterator
 
-from sejax.text import answers
+from sejax.text import boxes
 
 KEY = "overall_score"
 
@@ -20,7 +21,6 @@ _SCORES_END = "[END SCORES]"
 # Programming notations that float() also takes (0_8, nan, inf, 0x1p3) are no scores.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _MAX_NUMBER_CHARACTERS = 64
-_ESCAPED = re.compile(r"\\.", re.DOTALL)
 # A verdict of sane length has one or two; more would only cost time.
 _MAX_BLOCKS = 16
 _DECODER = json.JSONDecoder()
@@ -57,8 +57,8 @@ def _after_thought(text: str) -> str:
 
 def _last_box(text: str) -> str | None:
   """The content of the last box; where that is cut off, an earlier one does not stand in."""
-  start = text.rfind(answers.BOX)
-  return answers.extract(text[start:]) if start >= 0 else None
+  _, found, inside = text.rpartition(boxes.OPENER)
+  return boxes.until_closed(inside, escapes=True) if found else None
 
 
 def _to_number(value: object) -> float | None:
@@ -91,9 +91,10 @@ def _last_tagged_score(text: str) -> float | None:
 
 
 def _released_score(text: str) -> float:
-  boxed = _released_box(text)
-  if boxed is not None:
-    return boxed
+  box = _last_box(text)
+  value = None if box is None else _clamped(box.strip().strip("$"))
+  if value is not None:
+    return value
   for block in _released_blocks(text):
     value = _released_json(block)
     if value is not None:
@@ -101,17 +102,7 @@ def _released_score(text: str) -> float:
   return 0.0
 
 
-def _released_box(text: str) -> float | None:
-  """The last box as a number; a backslash hides the next character from the count of braces."""
-  start = text.rfind(answers.BOX)
-  if start < 0:
-    return None
-  inside = text[start + len(answers.BOX) :]
-  content = answers.balanced(_ESCAPED.sub("  ", inside), inside)
-  return None if content is None else _clamped(content.strip().strip("$"))
-
-
-def _released_blocks(text: str):
+def _released_blocks(text: str) -> Iterator[str]:
   """Where the scores may stand, in the order of trial: closed blocks, then open-ended ones."""
   tails = [text.split(tag, 1)[1] for tag in ("[BEGIN SCORES]", "[SCORES]") if tag in text]
   yield from (tail.split(_SCORES_END, 1)[0] for tail in tails if _SCORES_END in tail)
@@ -123,7 +114,7 @@ def _released_json(block: str) -> float | None:
   start = block.find("{")
   if start < 0:
     return None
-  content = answers.balanced(block[start + 1 :], block[start + 1 :])
+  content = boxes.until_closed(block[start + 1 :], escapes=False)
   if content is None:
     return None
   try:

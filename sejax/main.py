@@ -1,0 +1,77 @@
+"""The command line: `python -m sejax.main --config=FILE --workdir=DIR [--config.a.b=x]`.
+
+Whatever cannot work is said in one line on standard error, with exit status 2, before anything is
+compiled.
+"""
+
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from sejax import config as config_lib
+from sejax import scoring
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration file.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes what it makes.")
+_MODE = flags.DEFINE_enum("mode", "rewards", ["rewards"], "What to do.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Parses flags, checks the configuration and runs the mode; returns the exit status."""
+  try:
+    _parse(sys.argv if argv is None else argv)
+    config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    config_lib.validate(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    config_lib.save(config, workdir)
+    metrics = scoring.run(config, workdir)
+  except (ValueError, OSError) as error:
+    print(f"sejax: {_one_line(error)}", file=sys.stderr)
+    return 2
+  for name, value in metrics.items():
+    if not name.endswith("_count"):
+      print(f"{name:>18} {value:8.4f}")
+  print(f"written to {workdir / 'rewards.jsonl'}")
+  return 0
+
+
+def _parse(argv: Sequence[str]) -> None:
+  try:
+    rest = flags.FLAGS(list(argv))
+  except (AttributeError, KeyError) as error:
+    raise ValueError(_unknown_field(argv, str(error))) from None
+  except (flags.Error, TypeError) as error:
+    raise ValueError(str(error)) from None
+  if len(rest) > 1:
+    raise ValueError(f"unexpected argument {rest[1]!r}; flags are written --name=value")
+  for flag in (_CONFIG, _WORKDIR):
+    if not flags.FLAGS[flag.name].present:
+      raise ValueError(f"--{flag.name} is missing; see --help")
+  path = config_flags.get_config_filename(flags.FLAGS["config"])
+  if not pathlib.Path(path).is_file():
+    raise ValueError(f"--config={path} is no file; give a configuration such as configs/*.py")
+
+
+def _unknown_field(argv: Sequence[str], message: str) -> str:
+  """Names the override behind a complaint of ml_collections, which names the leaf only."""
+  named = re.search(r"'(\w+)", message)
+  for argument in argv:
+    path = argument.lstrip("-").partition("=")[0]
+    if named and named[1] in path.split("."):
+      hint = re.search(r'Did you mean "(\w+)"', message)
+      return f"--{path} is no field of the configuration" + (
+        f"; did you mean {hint[1]}?" if hint else ""
+      )
+  return message
+
+
+def _one_line(error: BaseException) -> str:
+  return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,146 @@
+"""From the texts of a batch to its rewards: the host side of steps 2 to 4 of the method.
+
+Strings end here: texts become vote ids, format flags and scores, `[B, G]` arrays for the jitted
+kernel. `run` does it for recorded groups in a file, without a model.
+"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+from jaxtyping import Bool, Float32, Int32
+
+from sejax import method
+from sejax.text import answers, verdicts
+
+
+class Scored(NamedTuple):
+  """What was read from the texts of B groups of G trajectories, and what the method made of it."""
+
+  answers: list[list[str | None]]
+  answer_ids: Int32[np.ndarray, "B G"]
+  format_ok: Bool[np.ndarray, "B G"]
+  judge_scores: Float32[np.ndarray, "B G"]
+  judge_valid: Bool[np.ndarray, "B G"]
+  group: method.Group
+
+
+def score_groups(
+  responses: Sequence[Sequence[str]],
+  verdict_texts: Sequence[Sequence[Sequence[str]]],
+  config: ml_collections.ConfigDict,
+) -> Scored:
+  """Reads answers and verdicts and computes rewards and advantages (method sections 2 to 5).
+
+  Args:
+    responses: B groups of G trajectories.
+    verdict_texts: for each trajectory what the Judge wrote, once per repeat.
+    config: the run's configuration; `answers`, `judge` and `method` are used.
+
+  Returns:
+    The arrays `[B, G]`; a score is the mean of the valid repeats and 0 where none is valid.
+  """
+  read = config.answers
+  extracted = [
+    [answers.extract(text, released=read.released_extraction) for text in group]
+    for group in responses
+  ]
+  answer_ids = answers.vote_ids(extracted, equivalence=read.equivalence, unparsable=read.unparsable)
+  format_ok = np.array([[answers.format_ok(text) for text in group] for group in responses], bool)
+  scores, valid = read_verdicts(verdict_texts, released=config.judge.released_reading)
+  group = method.group(answer_ids, format_ok, scores, valid, **config.method)
+  return Scored(extracted, answer_ids, format_ok, scores, valid, group)
+
+
+def read_verdicts(
+  texts: Sequence[Sequence[Sequence[str]]], released: bool = False
+) -> tuple[Float32[np.ndarray, "B G"], Bool[np.ndarray, "B G"]]:
+  """Returns the mean of the valid scores of every trajectory, and whether there is one."""
+  scores = np.zeros((len(texts), len(texts[0]) if texts else 0), np.float32)
+  valid = np.zeros(scores.shape, bool)
+  for b, group in enumerate(texts):
+    for g, repeats in enumerate(group):
+      read = [verdicts.score(text, released=released) for text in repeats]
+      usable = [score for score in read if score is not None]
+      valid[b, g] = bool(usable)
+      scores[b, g] = sum(usable) / len(usable) if usable else 0.0
+  return scores, valid
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, float]:
+  """Scores the recorded groups of `config.groups` and writes them to the workdir.
+
+  The file holds one group per line: `{"id", "responses": [G texts], "verdicts": [G texts, or G
+  lists of texts], "gold": optional}`. Writes `rewards.jsonl` (a group per line) and `metrics.json`.
+
+  Returns:
+    The means of the group metrics.
+
+  Raises:
+    ValueError: naming the line that is not of this form.
+  """
+  records = read_groups(pathlib.Path(config.groups), config.group_size)
+  responses = [record["responses"] for record in records]
+  scored = score_groups(responses, [record["verdicts"] for record in records], config)
+  correct = None
+  if all("gold" in record for record in records):
+    correct = np.array(
+      [
+        [answers.grade(answer, record["gold"]) for answer in group]
+        for group, record in zip(scored.answers, records, strict=True)
+      ]
+    )
+  measures = method.group_metrics(
+    scored.answer_ids, scored.judge_scores, scored.judge_valid, correct
+  )
+  metrics = {name: float(value) for name, value in method.summarize(measures).items()}
+  _write(scored, records, metrics, workdir)
+  return metrics
+
+
+def read_groups(path: pathlib.Path, group_size: int) -> list[dict]:
+  """Reads recorded groups; every line is checked and a bad one is named."""
+  if not path.is_file():
+    raise ValueError(f"config.groups={str(path)!r} is no file; give a file of JSON lines")
+  records = []
+  for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    if not line.strip():
+      continue
+    try:
+      record = json.loads(line)
+      record["verdicts"] = [[v] if isinstance(v, str) else v for v in record["verdicts"]]
+      sizes = {len(record["responses"]), len(record["verdicts"])}
+    except (ValueError, KeyError, TypeError) as error:
+      raise ValueError(
+        f"{path}:{number} is no group ({error!r}); it needs responses and verdicts"
+      ) from None
+    if sizes != {group_size}:
+      raise ValueError(
+        f"{path}:{number} has {len(record['responses'])} responses and {len(record['verdicts'])} "
+        f"verdicts; config.group_size={group_size} wants as many of each"
+      )
+    records.append(record)
+  if not records:
+    raise ValueError(f"{path} holds no group")
+  return records
+
+
+def _write(
+  scored: Scored, records: list[dict], metrics: dict[str, float], workdir: pathlib.Path
+) -> None:
+  arrays = {name: np.asarray(value) for name, value in scored.group._asdict().items()}
+  arrays |= {
+    "answer_ids": scored.answer_ids,
+    "format_ok": scored.format_ok,
+    "judge_scores": scored.judge_scores,
+    "judge_valid": scored.judge_valid,
+  }
+  with (workdir / "rewards.jsonl").open("w", encoding="utf-8") as file:
+    for b, record in enumerate(records):
+      row = {"id": record.get("id", b), "answers": scored.answers[b]}
+      row |= {name: value[b].tolist() for name, value in arrays.items()}
+      file.write(json.dumps(row) + "\n")
+  (workdir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,116 @@
+"""The command line: the worked example end to end, and one clear line for what cannot work."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from sejax import config as config_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+EXAMPLE = f"--config={ROOT / 'configs' / 'worked_example.py'}"
+
+
+def run(*arguments):
+  return subprocess.run(
+    [sys.executable, "-m", "sejax.main", *arguments], capture_output=True, text=True, check=False
+  )
+
+
+def test_the_worked_example(tmp_path):
+  done = run(EXAMPLE, f"--workdir={tmp_path / 'run'}", "--config.method.clip_adv=4")
+  assert done.returncode == 0, done.stderr
+  rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").open()]
+  assert [row["answer_ids"] for row in rows] == [[0, 0, 0, 0], [0, 0, 1, 2], [0, 0, 1, -1]]
+  assert rows[0]["self_consistency"] == [1, 1, 1, 1]
+  assert rows[1]["self_consistency"] == [0.5, 0.5, 0.25, 0.25]
+  assert rows[2]["format_ok"] == [True, False, True, False]
+  assert rows[2]["judge_scores"] == pytest.approx([0.96, 0.0, 0.05, 0.0])
+  assert rows[2]["judge_valid"] == [True, True, True, False]
+  # Four votes of four, the third lowered by its low score: R = 1 and 0.8238, A = R - mean R.
+  assert rows[0]["reward"] == pytest.approx([1, 1, 0.8238406, 1])
+  assert rows[0]["advantage"] == pytest.approx(
+    [0.0440398, 0.0440398, -0.1321195, 0.0440398], abs=1e-6
+  )
+  metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+  assert metrics["pass@1"] == pytest.approx(8 / 12)
+  resolved = json.loads((tmp_path / "run" / "config.json").read_text())
+  assert resolved["method"]["clip_adv"] == 4
+  assert resolved["group_size"] == 4
+  assert resolved["loss"]["dual_clip"] == 3.0
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ((EXAMPLE,), "--workdir is missing"),
+    (("--workdir=unused",), "--config is missing"),
+    (("--config=none.py", "--workdir=unused"), "--config=none.py is no file"),
+    ((EXAMPLE, "--workdir=unused", "--config.fo=1"), "--config.fo is no field"),
+    (
+      (EXAMPLE, "--workdir=unused", "--config.method.thresh=1"),
+      "--config.method.thresh is no field of the configuration; did you mean threshold?",
+    ),
+    ((EXAMPLE, "--workdir=unused", "--config.seed=abc"), "--config.seed=abc"),
+    ((EXAMPLE, "--workdir=unused", "--config.seed=1.5"), "--config.seed=1.5"),
+    ((EXAMPLE, "--workdir=unused", "stray"), "unexpected argument 'stray'"),
+    (
+      (EXAMPLE, "--workdir=unused", "--config.group_size=1"),
+      "config.group_size=1 must be at least 2",
+    ),
+    (
+      (EXAMPLE, "--workdir=unused", "--config.groups=none.jsonl"),
+      "config.groups='none.jsonl' is no",
+    ),
+  ],
+  ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  done = run(*arguments)
+  assert done.returncode == 2
+  assert done.stderr.startswith("sejax: ")
+  assert message in done.stderr
+  assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("batch_size", 100, "config.batch_size=100 must be a multiple of mini_batch_size=128"),
+    ("mini_batch_size", 0, "config.mini_batch_size=0 must be at least 1"),
+    ("judge.repeats", 0, "config.judge.repeats=0 must be at least 1"),
+    ("answers.equivalence", "fuzzy", "config.answers.equivalence='fuzzy' must be one of"),
+    ("loss.clip_low", 1.0, r"config.loss.clip_low=1.0 must be in \[0, 1\)"),
+    ("loss.clip_high", 1.5, r"config.loss.clip_high=1.5 must be in \[0, 1\)"),
+    ("loss.aggregation", "mean", "config.loss.aggregation='mean' is unknown"),
+    ("method.threshold", 0.4, "config.method.threshold=0.4"),
+    ("method.self_consistency", "vote", "config.method.self_consistency='vote' is unknown"),
+    ("method.g_max", 0.5, "config.method.g_max=0.5"),
+  ],
+)
+def test_impossible_values_are_named(field, value, message):
+  config = config_lib.default()
+  config_lib.validate(config)
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(config_lib.ConfigError, match=message):
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+  ("line", "message"),
+  [
+    ("not json", "groups.jsonl:1 is no group"),
+    ('{"responses": ["a", "b"]}', "groups.jsonl:1 is no group"),
+    ('{"responses": ["a"], "verdicts": ["b"]}', "wants as many of each"),
+    ("", "holds no group"),
+  ],
+)
+def test_a_bad_line_of_groups_is_named(line, message, tmp_path):
+  path = tmp_path / "groups.jsonl"
+  path.write_text(line + "\n")
+  done = run(EXAMPLE, f"--workdir={tmp_path / 'run'}", f"--config.groups={path}")
+  assert done.returncode == 2
+  assert message in done.stderr

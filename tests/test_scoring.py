@@ -1,0 +1,48 @@
+"""From texts to rewards: the released code's whole chain, and averaged verdicts."""
+
+import numpy as np
+import pytest
+
+from sejax import config as config_lib
+from sejax import scoring
+from tests import golden
+
+
+def released_config(group):
+  config = config_lib.default()
+  config.answers.equivalence, config.answers.unparsable = "exact", "vote"
+  config.answers.released_extraction = config.judge.released_reading = True
+  config.method.beta = group["beta"]
+  for ours, theirs in (("g_min", "clamp_min"), ("g_max", "clamp_max")):
+    config.method[ours] = group.get(theirs, config.method[ours])
+  for name in ("threshold", "clip_adv", "t_h", "t_l", "lam_pos", "lam_neg", "tau_h", "tau_l"):
+    if group.get(name) is not None:
+      config.method[name] = group[name]
+  return config
+
+
+@pytest.mark.parametrize("name", golden.FILES)
+def test_the_released_chain_from_texts_to_advantages(name):
+  for group in golden.load(name)["groups"]:
+    scored = scoring.score_groups(
+      [group["responses"]], [[[text] for text in group["judge_responses"]]], released_config(group)
+    )
+    for field, expected in (
+      ("self_consistency", "prior"),
+      ("factor", "factor"),
+      ("reward", "reward"),
+      ("log_q", "group_log_prob"),
+      ("advantage", "advantage"),
+    ):
+      np.testing.assert_allclose(
+        getattr(scored.group, field)[0], group[expected], rtol=1e-5, atol=1e-5
+      )
+
+
+def test_verdicts_are_averaged_over_the_valid_repeats():
+  texts = [
+    [["\\boxed{0.2}", "\\boxed{0.6}"], ["\\boxed{nan}", "\\boxed{0.5}"], ["?", "\\boxed{7}"]]
+  ]
+  scores, valid = scoring.read_verdicts(texts)
+  np.testing.assert_allclose(scores, [[0.4, 0.5, 0.0]], rtol=1e-6)
+  assert valid.tolist() == [[True, True, False]]
