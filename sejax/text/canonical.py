@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from sejax.text.notation import Token, clean, spell_out, tokenize
 from sejax.text.parser import MAX_DIGITS, MAX_TOKENS, number_key, parse, value_key
-from sejax.text.vocabulary import SEPARATORS
+from sejax.text.vocabulary import NUMBER_WORDS, SEPARATORS
 
 # Longer answers are prose or noise: they are compared as text.
 MAX_CHARACTERS = 120
@@ -26,7 +26,11 @@ _OPTION_WITH_TEXT = re.compile(
 _OPTION_LIST = re.compile(r"\(?([A-J])\)?(?:\s*(?:,|;|and|&)\s*\(?([A-J])\)?)+")
 _OPTION_MARK = re.compile(r"\([A-Ja-j]\)|\b[A-J][.:)]\s")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
-_ARTICLE = re.compile(r"(?:the|an|a)\s+(?=\w\w)")
+_ARTICLE = re.compile(r"\A(?:the|an|a)\s+(?=\w\w)")
+_LEAD_IN = re.compile(
+  r"\A(?:the )?(?:correct |final |right )?(?:option|choice|answer)(?: is\b)?\s*:?\s+(?=\S)",
+  re.IGNORECASE,
+)
 
 
 def canonical(answer: str) -> str:
@@ -48,12 +52,13 @@ def _short_canonical(answer: str) -> str:
   text = spell_out(answer)
   if len(text) > MAX_CHARACTERS:
     return _fold(text)
-  text = clean(text)
+  text = _LEAD_IN.sub("", clean(text), count=1)
   option = _option(text)
   if option:
     return option
   if _WORDS.fullmatch(text) and not _has_value(text):
-    return _ARTICLE.sub("", _fold(text))
+    words = _ARTICLE.sub("", _fold(text), count=1)
+    return NUMBER_WORDS.get(words, words)
   tokens = tokenize(text)
   if len(tokens) > MAX_TOKENS:
     return _fold(text)

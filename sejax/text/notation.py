@@ -35,7 +35,7 @@ _FRACTION_COMMAND = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _VALUELESS = re.compile(
   r"\\(?:left|right)(?![A-Za-z])\.?|\\[bB]igg?[lrm]?(?![A-Za-z])"
   r"|\\(?:displaystyle|textstyle|limits)(?![A-Za-z])|\\\$|\$|\\!|[*`]{2,}"
-  r"|\^\s*\{\s*\\circ\s*\}|\^\s*\\(?:circ|degree)(?![A-Za-z])|\\(?:degree|deg)(?![A-Za-z])"
+  r"|\\[()\[\]]|\^\s*(?:\{\s*o\s*\}|o(?![A-Za-z]))|\^\s*\{\s*\\circ\s*\}|\^\s*\\(?:circ|degree)(?![A-Za-z])|\\(?:degree|deg)(?![A-Za-z])"
   r"|\\(?:angle|triangle|overline|overrightarrow|vec|hat|bar)(?![A-Za-z])"
 )
 _SPACING = re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|~|\s+")
@@ -76,6 +76,8 @@ def clean(text: str) -> str:
         break
     text = _FRACTION_COMMAND.sub(r"\\frac", text).replace(r"\%", "%")
   text = _SPACING.sub(" ", _VALUELESS.sub("", text)).replace("{,}", ",")
+  if "=" in text:
+    text = text.replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ")
   if "(" not in text and "[" not in text and "\\{" not in text:
     text = _COMMA_GROUPS.sub(lambda m: m[0].replace(",", ""), text)
   text = _SPACE_GROUPS.sub(lambda m: m[0].replace(" ", ""), text)

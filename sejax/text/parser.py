@@ -119,6 +119,8 @@ class _Parser:
       return sides[0]
     if len(relations) == 1 and relations[0] in ("=", "in"):
       left, right = sides
+      if _is_number(left) and _is_number(right):
+        return right  # 1/4 + 1/4 = 1/2 ends in the answer
       if _is_name(left) and not _is_name(right):
         self._assigned.append((value_key(left), value_key(right)))
         return right
@@ -261,8 +263,7 @@ class _Parser:
     if token.text in "([":
       return self._nested(lambda: self._bracketed(token.text))
     if token.text == "{":
-      self._move(self._index - 1)
-      return self._nested(self._braced)
+      return self._nested(lambda: self._set("}"))
     if token.text == "|":
       inside = self._nested(self._sum)
       self._expect("|")
@@ -284,11 +285,14 @@ class _Parser:
       return items[0]
     return opener + ",".join(map(value_key, items)) + closer
 
-  def _set(self) -> Value:
-    if self._accept(r"\}"):
+  def _set(self, closer: str) -> Value:
+    r"""Reads `\{1, 2\}`; plain braces around one value only group it."""
+    if self._accept(closer):
       return "{}"
-    items, _ = self._items()
-    self._expect(r"\}")
+    items, count = self._items()
+    self._expect(closer)
+    if count == 1 and closer == "}":
+      return items[0]
     return "{" + ",".join(sorted(set(map(value_key, items)))) + "}"
 
   def _name(self, token: Token) -> Value:
@@ -320,7 +324,7 @@ class _Parser:
       inside = self._braced() if self._next == "{" else self._nested(self._primary)
       return exact.power(_expr(inside), exact.divide(exact.rational(1), degree))
     if command == r"\{":
-      return self._nested(self._set)
+      return self._nested(lambda: self._set(r"\}"))
     if command in (r"\emptyset", r"\varnothing"):
       return "{}"
     if command == r"\begin":
@@ -380,7 +384,7 @@ class _Parser:
 
   def _unit_follows(self, value: Value) -> bool:
     token = self._tokens[self._index]
-    if token.kind != "name" or isinstance(value, str) or exact.approximate(value) is None:
+    if token.kind != "name" or not _is_number(value):
       return False
     if token.text in vocabulary.UNITS:
       return len(token.text) > 1 or token.spaced
@@ -405,6 +409,8 @@ class _Parser:
           raise UnsupportedError("a unit is followed by more")
         self._move(self._index + 2)
       elif token.kind == "name" and token.text not in vocabulary.SEPARATORS:
+        if token.text in vocabulary.NO_UNITS:
+          raise UnsupportedError(f"{token.text} changes the value in front of it")
         self._take()
       else:
         return value
@@ -446,6 +452,10 @@ def _binomial(n: int | Fraction | None, k: int | Fraction | None) -> int:
 def _absolute(value: Expr) -> Expr:
   number = exact.constant(value)
   return exact.symbol(f"abs({exact.key(value)})") if number is None else exact.rational(abs(number))
+
+
+def _is_number(value: Value) -> bool:
+  return not isinstance(value, str) and exact.approximate(value) is not None
 
 
 def _is_name(value: Value) -> bool:

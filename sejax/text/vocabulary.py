@@ -17,8 +17,25 @@ SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 FUNCTIONS = frozenset(
   "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp".split()
 )
-# Words behind a number that are no unit: "3 out of 5" is not 3.
-NO_UNITS = FUNCTIONS | SCALES.keys() | {"pi", "sqrt", "of", "out", "to"}
+# Words behind a number that are no unit: "3 out of 5" is not 3, "10% less" is not "10% more".
+NO_UNITS = (
+  FUNCTIONS
+  | SCALES.keys()
+  | set(
+    """
+  pi sqrt of out to than tenths hundredths thousandths half halves thirds quarters
+  more less fewer greater smaller larger increase decrease increased decreased gain loss profit
+  left right up down above below before after ago later early late ahead behind
+  north south east west clockwise counterclockwise anticlockwise positive negative
+  """.split()
+  )
+)
+NUMBER_WORDS = {
+  word: str(number)
+  for number, word in enumerate(
+    "zero one two three four five six seven eight nine ten eleven twelve".split()
+  )
+}
 
 RELATIONS = {
   "=": "=",

@@ -72,6 +72,13 @@ EQUAL = [
   [r"\binom{5}{2}", "10"],
   ["|-3|", "3"],
   ["5!", "120"],
+  ["Option B", "B", "Answer: B", "the correct answer is B", r"\(B\)"],
+  ["x \\le 7", "x<=7", "x ≤ 7", "7>=x"],
+  ["1/8+1/8 = 1/4", "1/4", "0.25"],
+  ["{3,4}", r"\{4,3\}"],
+  ["seven", "7", "Seven.", r"\text{seven}"],
+  ["75^o", "75", "75^{o}", r"75^{\text{o}}"],
+  [r"\frac{2+\sqrt{2}}{2}", r"1+\frac{\sqrt{2}}{2}", r"1+1/\sqrt{2}"],
 ]
 
 DIFFERENT = [
@@ -93,6 +100,10 @@ DIFFERENT = [
   [r"\sqrt{2}", r"\sqrt{3}", "1.414", "2"],
   [r"\sin 30", r"\sin 60"],
   ["-5", "5"],
+  ["10% increase", "10% decrease", "10"],
+  ["5 m left", "5 m right", "5 m"],
+  ["1+1=2", "2+2=4"],
+  ["6 am", "6 pm", "6"],
 ]
 
 HOSTILE = {
