@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sejax.method import inputs
@@ -214,12 +215,13 @@ def _check_shapes(
   advantage: Float[Array, "*N"],
   **per_token: Float[Array, "*N R"] | None,
 ) -> None:
-  shape = jnp.shape(logp)
+  # np.shape reads the attribute of an array, traced or not, and measures a list.
+  shape = np.shape(logp)
   for name, array in per_token.items():
-    if array is not None and jnp.shape(array) != shape:
-      raise ValueError(f"{name} has shape {jnp.shape(array)} but logp has {shape}")
-  if jnp.shape(advantage) != shape[:-1]:
+    if array is not None and np.shape(array) != shape:
+      raise ValueError(f"{name} has shape {np.shape(array)} but logp has {shape}")
+  if np.shape(advantage) != shape[:-1]:
     raise ValueError(
-      f"advantage has shape {jnp.shape(advantage)} but logp has {shape}; "
+      f"advantage has shape {np.shape(advantage)} but logp has {shape}; "
       f"one advantage per sequence is {shape[:-1]}"
     )

@@ -1,0 +1,110 @@
+"""The group distribution and its advantages: identities, and groups that carry no signal."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from sejax.method import advantages
+
+SIGNAL_FREE = ("centered", "standardized")  # The advantages that a constant group leaves at 0.
+
+rewards_of_a_group = hnp.arrays(np.float32, (1, 8), elements=st.floats(0, 1, width=32))
+
+
+@functools.partial(jax.jit, static_argnames=("beta", "clip_adv", "advantage"))
+def compiled(rewards, *, beta=1.0, clip_adv=None, advantage="centered"):
+  return advantages.log_q_and_advantage(rewards, beta=beta, clip_adv=clip_adv, advantage=advantage)
+
+
+@pytest.mark.parametrize("advantage", SIGNAL_FREE)
+@pytest.mark.parametrize("clip_adv", [None, 1.0])
+@pytest.mark.parametrize(
+  "rewards",
+  [
+    [[0.7] * 7],
+    [[0.1] * 7],
+    [[0.0, 0.0], [1.0, 1.0]],
+    [[0.3]],
+    # One unit in the last place apart: what different vector lanes make of the same input.
+    [[0.7, np.nextafter(np.float32(0.7), np.float32(1))] * 4],
+  ],
+)
+def test_a_constant_group_has_no_advantage(rewards, clip_adv, advantage):
+  rewards = np.array(rewards, np.float32)
+  _, A = compiled(rewards, clip_adv=clip_adv, advantage=advantage)
+  np.testing.assert_array_equal(A, 0.0)
+
+
+@pytest.mark.parametrize("advantage", SIGNAL_FREE)
+def test_a_group_that_clipping_makes_constant_has_no_advantage(advantage):
+  log_q, A = compiled(
+    np.array([[0.1, 0.5, 0.9, 0.3] * 2], np.float32), clip_adv=1.0, advantage=advantage
+  )
+  np.testing.assert_array_equal(log_q, -1.0)
+  np.testing.assert_array_equal(A, 0.0)
+
+
+def test_a_constant_group_has_minus_log_g_under_log_q():
+  _, A = compiled(np.full((2, 8), 0.7, np.float32), advantage="log_q")
+  np.testing.assert_allclose(A, -np.log(8), rtol=1e-6)
+
+
+def test_a_small_spread_is_a_signal():
+  rewards = np.array([[0.5, 0.5, 0.5, 0.5001]], np.float32)
+  _, centered = compiled(rewards)
+  # A reward near 0.5 is rounded by up to 3e-8.
+  np.testing.assert_allclose(centered, [[-2.5e-5, -2.5e-5, -2.5e-5, 7.5e-5]], atol=6e-8)
+  # Three below and one above: -1/2 and 3/2 standard deviations, less the 1e-6 beside a std of 5e-5.
+  _, standardized = compiled(rewards, advantage="standardized")
+  np.testing.assert_allclose(standardized, [[-0.5, -0.5, -0.5, 1.5]], rtol=0.03)
+
+
+@pytest.mark.parametrize("advantage", advantages.ADVANTAGES)
+def test_gradients_are_finite_even_where_the_std_is_zero(advantage):
+  rewards = np.array([[0.7] * 8, [0.0, 1.0] * 4], np.float32)
+  grad = jax.grad(lambda r: compiled(r, advantage=advantage)[1][:, 0].sum())(rewards)
+  assert np.isfinite(grad).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(rewards=rewards_of_a_group, beta=st.sampled_from([0.5, 1.0, 10.0]))
+def test_q_is_a_distribution(rewards, beta):
+  log_q, _ = compiled(rewards, beta=beta)
+  np.testing.assert_allclose(np.exp(log_q).sum(axis=1), 1.0, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=100)
+@given(rewards=rewards_of_a_group, shift=st.floats(-4, 4, width=32))
+def test_a_shift_of_all_rewards_leaves_the_centred_advantage(rewards, shift):
+  # Rewards near 4 carry a rounding of 2.4e-7 each, and so does their mean.
+  np.testing.assert_allclose(compiled(rewards + shift)[1], compiled(rewards)[1], atol=2e-6)
+
+
+@settings(deadline=None, max_examples=100)
+@given(rewards=rewards_of_a_group, order=st.permutations(range(8)))
+def test_permuting_a_group_permutes_its_advantages(rewards, order):
+  for advantage in ("log_q", "centered"):
+    for x, permuted in zip(
+      compiled(rewards, advantage=advantage),
+      compiled(rewards[:, order], advantage=advantage),
+      strict=True,
+    ):
+      np.testing.assert_allclose(permuted, x[:, order], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("option", "value", "message"),
+  [
+    ("advantage", "grpo", "advantage='grpo' is unknown; choose one of log_q, centered, standard"),
+    ("beta", 0.0, "beta=0.0 must be a finite number above 0"),
+    ("clip_adv", -1.0, "clip_adv=-1.0 must be a finite number above 0"),
+  ],
+)
+def test_bad_options_are_named(option, value, message):
+  with pytest.raises(ValueError, match=message):
+    compiled(np.zeros((1, 2), np.float32), **{option: value})
