@@ -2,8 +2,6 @@
 
 import collections
 import functools
-import json
-import pathlib
 
 import jax
 import numpy as np
@@ -11,12 +9,9 @@ import pytest
 
 from sejax import method
 from sejax.method import advantages, consistency, losses
+from tests.golden import FILES, load
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-FILES = [
-  json.loads((GOLDEN / name).read_text(encoding="utf-8"))
-  for name in ("reference_rewards.json", "reference_edge_cases.json")
-]
+LOADED = [load(name) for name in FILES]
 
 # Options that a golden group may set, by the name it uses and the name they have here.
 OPTION_NAMES = {
@@ -37,7 +32,7 @@ OPTION_NAMES = {
 def batches():
   """Golden groups that have size and options in common, as one batch each."""
   found = collections.defaultdict(list)
-  for file in FILES:
+  for file in LOADED:
     for group in file["groups"]:
       options = tuple((ours, group[name]) for name, ours in OPTION_NAMES.items() if name in group)
       found[len(group["answers"]), options].append(group)
@@ -45,7 +40,7 @@ def batches():
 
 
 BATCHES = batches()
-LOSSES = [loss for file in FILES for loss in file["losses"]]
+LOSSES = [loss for file in LOADED for loss in file["losses"]]
 SHAPE = tuple(np.max([np.shape(loss["logp"]) for loss in LOSSES], axis=0))
 
 
