@@ -53,7 +53,9 @@ def log_q_and_advantage(
   centered = jnp.where(constant, 0.0, logits - jnp.mean(logits, axis=1, keepdims=True))
   if advantage == "centered":
     return log_q, centered
-  return log_q, centered / (_std(centered, constant) + _STD_EPSILON)
+  freedom = max(log_q.shape[1] - 1, 1)
+  std = jnp.sqrt(jnp.sum(jnp.square(centered), axis=1, keepdims=True) / freedom)
+  return log_q, centered / (std + _STD_EPSILON)
 
 
 def _constant(log_q: Float[Array, "B G"]) -> Bool[Array, "B 1"]:
@@ -67,10 +69,3 @@ def _constant(log_q: Float[Array, "B G"]) -> Bool[Array, "B 1"]:
   largest, least = (f(log_q, axis=1, keepdims=True) for f in (jnp.max, jnp.min))
   residue = 2.0 * jnp.finfo(log_q.dtype).eps * jnp.abs(least)
   return largest - least <= residue
-
-
-def _std(centered: Float[Array, "B G"], constant: Bool[Array, "B 1"]) -> Float[Array, "B 1"]:
-  freedom = max(centered.shape[1] - 1, 1)
-  variance = jnp.sum(jnp.square(centered), axis=1, keepdims=True) / freedom
-  # The derivative of the square root at 0 is infinite, and 0 times it would be NaN.
-  return jnp.sqrt(jnp.where(constant, 1.0, variance))
