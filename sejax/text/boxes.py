@@ -13,7 +13,7 @@ OPENER = "\\boxed{"
 _LOOSE_OPENER = re.compile(r"\\boxed\s*\{")
 # The inside of a box up to its closing brace, three levels of braces deep, escapes skipped; the
 # possessive quantifiers keep it linear.
-_ATOM = r"[^{}\\]++|\\."
+_ATOM = r"[^{}\\]++|(?:\\.)++"
 _SHALLOW_CONTENT = re.compile(
   rf"((?:{_ATOM}|\{{(?:{_ATOM}|\{{(?:{_ATOM}|\{{(?:{_ATOM})*+\}})*+\}})*+\}})*+)\}}", re.DOTALL
 )
@@ -64,7 +64,8 @@ def until_closed(text: str, escapes: bool) -> str | None:
 
 
 def _content(text: str, start: int) -> str | None:
-  if text.count("{", start) <= _FEW_BRACES:
+  braces = text.count("{", start)
+  if braces <= _FEW_BRACES or braces - text.count("\\{", start) <= _FEW_BRACES:
     shallow = _SHALLOW_CONTENT.match(text, start)
     if shallow:
       return shallow[1]
@@ -73,11 +74,11 @@ def _content(text: str, start: int) -> str | None:
 
 def _depth(text: str, escapes: bool) -> Int32[np.ndarray, " characters"]:
   """Depth of braces behind each character of a text."""
-  if escapes:
+  has_escapes = escapes and "\\" in text
+  if has_escapes:
     text = text.replace("\\\\", "  ")  # same length, so positions stay
   codes = text.encode("latin-1", "replace")  # one byte a character
-  steps = np.frombuffer(codes.translate(_STEPS), np.int8)
-  if escapes and _BACKSLASH in codes:
-    follows_no_escape = np.frombuffer(codes, np.uint8)[:-1] != _BACKSLASH
-    steps = np.concatenate([steps[:1], steps[1:] * follows_no_escape])
-  return steps.cumsum(dtype=np.int32)
+  steps = np.frombuffer(codes.translate(_STEPS), np.int8).astype(np.int32)
+  if has_escapes and (b"\\{" in codes or b"\\}" in codes):
+    steps[1:] *= np.frombuffer(codes, np.uint8)[:-1] != _BACKSLASH
+  return np.add.accumulate(steps, out=steps)
