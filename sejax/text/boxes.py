@@ -74,11 +74,11 @@ def _content(text: str, start: int) -> str | None:
 
 def _depth(text: str, escapes: bool) -> Int32[np.ndarray, " characters"]:
   """Depth of braces behind each character of a text."""
-  has_escapes = escapes and "\\" in text
+  has_escapes = escapes and ("\\{" in text or "\\}" in text)
   if has_escapes:
     text = text.replace("\\\\", "  ")  # same length, so positions stay
   codes = text.encode("latin-1", "replace")  # one byte a character
   steps = np.frombuffer(codes.translate(_STEPS), np.int8).astype(np.int32)
-  if has_escapes and (b"\\{" in codes or b"\\}" in codes):
+  if has_escapes:
     steps[1:] *= np.frombuffer(codes, np.uint8)[:-1] != _BACKSLASH
   return np.add.accumulate(steps, out=steps)
