@@ -26,22 +26,6 @@ from jaxtyping import Float32, Int32
 
 Message = Mapping[str, Any]
 
-# Files of a model directory that are not weights, and that a copy of the model needs.
-FILES = (
-  "added_tokens.json",
-  "chat_template.jinja",
-  "chat_template.json",
-  "generation_config.json",
-  "merges.txt",
-  "preprocessor_config.json",
-  "processor_config.json",
-  "special_tokens_map.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "video_preprocessor_config.json",
-  "vocab.json",
-)
-
 _IMAGE_PAD, _VISION_START, _VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
 _VISION_TOKENS = (_VISION_START, _VISION_END, _IMAGE_PAD, "<|video_pad|>")
 
@@ -50,7 +34,7 @@ _VISION_TOKENS = (_VISION_START, _VISION_END, _IMAGE_PAD, "<|video_pad|>")
 _SLOT = re.compile("\0(\\d+)\0")
 
 
-class Images(NamedTuple):
+class ImagePatches(NamedTuple):
   """The images of one prompt.
 
   Attributes:
@@ -63,7 +47,7 @@ class Images(NamedTuple):
   grids: Int32[np.ndarray, "n 3"]
 
 
-class Prompt(NamedTuple):
+class PromptTokens(NamedTuple):
   """A tokenized prompt.
 
   Attributes:
@@ -163,7 +147,7 @@ class Processor:
     banned |= set(range(vocab_size)) - set(self.tokenizer.get_vocab().values())
     return np.array(sorted(banned - set(self.eos_ids)), np.int32)
 
-  def images(self, images: Sequence[PIL.Image.Image]) -> Images:
+  def images(self, images: Sequence[PIL.Image.Image]) -> ImagePatches:
     """Resizes, normalises and cuts the images of one prompt into patches.
 
     Args:
@@ -175,7 +159,7 @@ class Processor:
     processor = self.image_processor
     if not images:
       patch_dim = 3 * processor.temporal_patch_size * processor.patch_size**2
-      return Images(np.zeros((0, patch_dim), np.float32), np.zeros((0, 3), np.int32))
+      return ImagePatches(np.zeros((0, patch_dim), np.float32), np.zeros((0, 3), np.int32))
     for place, image in enumerate(images):
       if image.mode != "RGB":
         raise ValueError(f"image {place} has mode {image.mode}; convert it to RGB first")
@@ -183,7 +167,7 @@ class Processor:
         width, height = image.size
         raise ValueError(f"image {place} is {width}x{height}; no side may be 200 times the other")
     features = processor.preprocess(list(images), return_tensors="np")
-    return Images(
+    return ImagePatches(
       np.asarray(features["pixel_values"], np.float32),
       np.asarray(features["image_grid_thw"], np.int32),
     )
@@ -192,7 +176,7 @@ class Processor:
     self,
     messages: Sequence[Message],
     grids: Int32[np.ndarray, "n 3"] | Sequence[Sequence[int]] = (),
-  ) -> Prompt:
+  ) -> PromptTokens:
     """Tokenizes messages up to where the assistant begins, images expanded to placeholders.
 
     A `{"type": "candidate"}` part divides the messages: `ids` end where it stands, and
@@ -221,7 +205,7 @@ class Processor:
     expanded = []
     for segment in head:
       expanded += [segment] * (next(tokens) if segment == self.image_pad_id else 1)
-    return Prompt(self._encode(expanded), tail)
+    return PromptTokens(self._encode(expanded), tail)
 
   def continuation(self, tail: Sequence[str | int], candidate: str) -> Int32[np.ndarray, " T"]:
     """Returns the tokens that follow a prompt with a candidate part.

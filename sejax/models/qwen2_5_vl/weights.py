@@ -17,7 +17,6 @@ import safetensors.numpy
 from flax import traverse_util
 from jaxtyping import Array, DTypeLike
 
-from sejax.models.qwen2_5_vl import processor
 from sejax.models.qwen2_5_vl.config import Config
 from sejax.models.qwen2_5_vl.params import Params, shapes
 from sejax.models.qwen2_5_vl.tensor_files import (
@@ -63,6 +62,22 @@ _LIVE_PREFIXES = {"model.visual.": "visual.", "model.language_model.": "model."}
 # Rows of a tensor that are copied at once: transposing so many stays within a core's cache, and
 # is about seven times faster than transposing a whole kernel.
 _ROWS = 256
+
+# Files of a model directory, other than weights and configuration, that an export takes along.
+_PROCESSOR_FILES = (
+  "added_tokens.json",
+  "chat_template.jinja",
+  "chat_template.json",
+  "generation_config.json",
+  "merges.txt",
+  "preprocessor_config.json",
+  "processor_config.json",
+  "special_tokens_map.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "video_preprocessor_config.json",
+  "vocab.json",
+)
 
 # Written into the header of every file, so that an earlier export is known as our own.
 _METADATA = {"format": "pt", "writer": "sejax"}
@@ -172,7 +187,7 @@ def save(
     _write_weights(partial, parameters, arrays, max_file_bytes)
     dtype = jnp.result_type(*arrays.values()).name
     _write_json(partial / "config.json", {**config.to_hf(), "dtype": dtype})
-    for name in processor.FILES if source else ():
+    for name in _PROCESSOR_FILES if source else ():
       if (file := pathlib.Path(source) / name).exists():
         shutil.copyfile(file, partial / name)
     _replace(directory, partial)
@@ -355,7 +370,7 @@ def _check_target(directory: pathlib.Path) -> None:
   weights = [file for file in files if file.suffix == ".safetensors"]
   other = {file.name for file in files if file not in weights}
   written = all(read_header(file)[1].get("writer") == _METADATA["writer"] for file in weights)
-  if files and not (weights and written and other <= {*processor.FILES, "config.json", INDEX}):
+  if files and not (weights and written and other <= {*_PROCESSOR_FILES, "config.json", INDEX}):
     raise ValueError(f"{directory} exists and is not an earlier export; choose another directory")
 
 
