@@ -175,6 +175,11 @@ def break_offsets(directory):
   file.write_bytes(file.read_bytes().replace(b'"F32"', b'"F16"', 1))
 
 
+def lose_offsets(directory):
+  file = directory / "model.safetensors"
+  file.write_bytes(file.read_bytes().replace(b"data_offsets", b"data_OFFSETS", 1))
+
+
 def index(**weight_map):
   def apply(directory):
     content = json.dumps({"weight_map": weight_map})
@@ -221,11 +226,12 @@ GATE = "model.layers.1.mlp.gate_proj.weight"
     ),
     (
       change_tensors(lambda t: t.update({"model.language_model.norm.weight": torch.ones(64)})),
-      r"(language_model|model)\.norm\.weight in .* is also in .* under another name",
+      r"model\.language_model\.norm\.weight in .* and model\.norm\.weight in .* are the same",
     ),
     (shorten, r"model\.safetensors is truncated: .* tensor \S+\.weight ends at byte \d+"),
     (shorten_header, r"model\.safetensors has no whole safetensors header in its 500 bytes"),
-    (break_offsets, r"tensor \S+ in .*model\.safetensors has \d+ bytes for the shape"),
+    (break_offsets, r"tensor \S+ in .*model\.safetensors has type F16 and shape \S+ .*bytes 0 to"),
+    (lose_offsets, r"model\.safetensors has no type, shape or offsets for tensor \S+"),
     (lambda d: (d / "model.safetensors").unlink(), "hf has neither model.safetensors nor"),
     (lambda d: (d / "model.safetensors").write_bytes(b""), "no whole safetensors header"),
     (index(a="model-1.safetensors"), r"names model-1\.safetensors, which .*hf does not have"),

@@ -96,7 +96,9 @@ class Processor:
     directory = pathlib.Path(directory)
     if not (directory / "tokenizer.json").exists():
       raise ValueError(f"{directory} has no tokenizer.json")
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(directory)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
+      directory, local_files_only=True
+    )
     # As HF: a template file of the processor's goes before the one in tokenizer_config.json.
     legacy = directory / "chat_template.json"
     if legacy.exists() and not (directory / "chat_template.jinja").exists():
@@ -336,7 +338,7 @@ def _image_processor(
   """Builds the image processor; a given limit goes before the directory's."""
   kind = transformers.Qwen2VLImageProcessorPil
   try:
-    settings, _ = kind.get_image_processor_dict(directory)
+    settings, _ = kind.get_image_processor_dict(directory, local_files_only=True)
   except OSError as error:
     raise ValueError(f"{directory} has no preprocessor_config.json") from error
   # Published files state the limits as `size`, as `min_pixels` and `max_pixels`, or as both. At

@@ -23,12 +23,14 @@ class StoredTensor(NamedTuple):
 
   Attributes:
     file: path of the file.
+    name: as stored.
     dtype: safetensors' name of the element type.
     shape: as stored.
     start: offset of its first byte in the file.
   """
 
   file: pathlib.Path
+  name: str
   dtype: str
   shape: tuple[int, ...]
   start: int
@@ -102,14 +104,19 @@ def _files(directory: pathlib.Path) -> list[pathlib.Path]:
 def _tensor(
   file: pathlib.Path, name: str, data_start: int, size: int, entry: dict[str, Any]
 ) -> StoredTensor:
-  dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+  try:
+    dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(f"{file} has no type, shape or offsets for tensor {name}") from error
   if dtype not in _TYPES:
     raise ValueError(f"tensor {name} in {file} has type {dtype}; it must be one of {[*_TYPES]}")
-  if stop - start != np.dtype(_TYPES[dtype]).itemsize * int(np.prod(shape)):
-    raise ValueError(f"tensor {name} in {file} has {stop - start} bytes for the shape {shape}")
+  if start < 0 or stop - start != np.dtype(_TYPES[dtype]).itemsize * int(np.prod(shape)):
+    raise ValueError(
+      f"tensor {name} in {file} has type {dtype} and shape {shape}, but bytes {start} to {stop}"
+    )
   if data_start + stop > size:
     raise ValueError(
       f"{file} is truncated: it has {size} bytes, and tensor {name} ends at byte"
       f" {data_start + stop}"
     )
-  return StoredTensor(file, dtype, shape, data_start + start)
+  return StoredTensor(file, name, dtype, shape, data_start + start)

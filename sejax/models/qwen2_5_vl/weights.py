@@ -82,7 +82,6 @@ _PROCESSOR_FILES = (
 # Written into the header of every file, so that an earlier export is known as our own.
 _METADATA = {"format": "pt", "writer": "sejax"}
 
-
 _Bounds = tuple[int, int]  # Start and stop along one axis.
 
 
@@ -94,19 +93,18 @@ class _Parameter(NamedTuple):
     shape: of the array.
     names: its tensors, one for each layer where layers are stacked.
     tensor_shape: of each tensor.
+    stacked: whether axis 0 runs over layers.
   """
 
   path: str
   shape: tuple[int, ...]
   names: tuple[str, ...]
   tensor_shape: tuple[int, ...]
-
-  @property
-  def stacked(self) -> bool:
-    return "/blocks/" in self.path or "/layers/" in self.path
+  stacked: bool
 
   @property
   def transposed(self) -> bool:
+    """Whether a tensor is `[out, in]` for an array that is `[in, out]`."""
     return self.path.endswith("/kernel")
 
 
@@ -210,21 +208,20 @@ def _parameters(config: Config) -> list[_Parameter]:
     elif leaf == "kernel":
       tensor_shape = tensor_shape[::-1]
     names = tuple(name.format(i) for i in range(shape[0])) if stacked else (name,)
-    parameters.append(_Parameter(path, shape, names, tensor_shape))
+    parameters.append(_Parameter(path, shape, names, tensor_shape, stacked))
   return parameters
 
 
 def _by_saved_name(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
   """Renames tensors that carry the names of a running transformers model."""
   renamed = {}
-  for stored_name, tensor in tensors.items():
-    name = stored_name
+  for name, tensor in tensors.items():
     for live, saved in _LIVE_PREFIXES.items():
       if name.startswith(live):
         name = saved + name.removeprefix(live)
-    if name in renamed:
+    if other := renamed.get(name):
       raise ValueError(
-        f"tensor {stored_name} in {tensor.file} is also in {renamed[name].file} under another name"
+        f"{other.name} in {other.file} and {tensor.name} in {tensor.file} are the same tensor"
       )
     renamed[name] = tensor
   return renamed
@@ -245,14 +242,16 @@ def _check_tensors(
   for name, tensor in tensors.items():
     if name in expected and tensor.shape != expected[name]:
       raise ValueError(
-        f"tensor {name} in {tensor.file} has shape {tensor.shape}; config.json asks for"
+        f"tensor {tensor.name} in {tensor.file} has shape {tensor.shape}; config.json asks for"
         f" {expected[name]}"
       )
     harmless = name.endswith(".inv_freq") or (
       name == "lm_head.weight" and config.tie_word_embeddings
     )
     if name not in expected and not harmless:
-      raise ValueError(f"tensor {name} in {tensor.file} belongs to no Qwen2.5-VL of this config")
+      raise ValueError(
+        f"tensor {tensor.name} in {tensor.file} belongs to no Qwen2.5-VL of this config.json"
+      )
 
 
 def _place(
@@ -264,17 +263,21 @@ def _place(
   """Makes an array of the tree, one shard after the other."""
   shape = parameter.shape
   if sharding is None:
-    return jax.device_put(_read(parameter, tensors, dtype, [(0, size) for size in shape]))
+    whole = [(0, size) for size in shape]
+    return jax.block_until_ready(jax.device_put(_read(parameter, tensors, dtype, whole)))
   devices = {}
   for device, index in sharding.addressable_devices_indices_map(shape).items():
     bounds = tuple(s.indices(size)[:2] for s, size in zip(index, shape, strict=True))
     devices.setdefault(bounds, []).append(device)
   shards = []
   for bounds, holders in devices.items():
-    block = _read(parameter, tensors, dtype, bounds)
-    # Wait, so that the block is given up before the next one is read.
-    shards += jax.block_until_ready([jax.device_put(block, device) for device in holders])
+    shards += _put(_read(parameter, tensors, dtype, bounds), holders)
   return jax.make_array_from_single_device_arrays(shape, sharding, shards)
+
+
+def _put(block: np.ndarray, devices: Sequence[jax.Device]) -> list[Array]:
+  """Copies a block to devices, and waits: the host gives it up before it reads the next one."""
+  return jax.block_until_ready([jax.device_put(block, device) for device in devices])
 
 
 def _read(
