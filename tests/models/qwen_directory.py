@@ -1,6 +1,7 @@
 """A model directory with the real Qwen vocabulary, and HF's processor on it as the reference."""
 
 import base64
+import functools
 import importlib.resources
 import json
 import pathlib
@@ -106,6 +107,7 @@ class Reference(transformers.Qwen2_5_VLProcessor):
     return cls(image_processor, tokenizer, tokenizer.chat_template)
 
 
+@functools.cache
 def _tokenizer() -> tokenizers.Tokenizer:
   ranks = _ranks()
   names = {token: "".join(_BYTE_NAMES[byte] for byte in token) for token in ranks}
