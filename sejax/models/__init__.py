@@ -1,0 +1,1 @@
+"""Model families: parameter trees and pure functions over them."""

@@ -1,0 +1,123 @@
+"""Host side of the vision tower: images of a row as one padded array, with its index data.
+
+Patches stay in the image processor's order. The tower works in window order, where the patches of
+an image are contiguous, and within an image those of a window; so window and image are each one
+number per patch.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from sejax.models.qwen2_5_vl.config import VisionConfig
+
+PADDING = -1
+
+
+class Images(NamedTuple):
+  """Images of B rows. All but `patches` is in window order; s = S / merge_unit features.
+
+  Attributes:
+    patches: flattened patches in the processor's order, padded at the end.
+    order: for each feature of the window order, its place in the processor's order; a permutation.
+    positions: row and column of a patch within its image.
+    image: number of the patch's image within the row, or -1 at padding.
+    window: number of the patch's window within the row, or -1 at padding.
+  """
+
+  patches: Float[Array | np.ndarray, "B S patch_dim"]
+  order: Int[Array | np.ndarray, "B s"]
+  positions: Int[Array | np.ndarray, "B S 2"]
+  image: Int[Array | np.ndarray, "B S"]
+  window: Int[Array | np.ndarray, "B S"]
+
+
+def pack_images(
+  config: VisionConfig,
+  patches: Sequence[Float[np.ndarray, "_ patch_dim"]],
+  grids: Sequence[Int[np.ndarray, "_ 3"]],
+  size: int,
+) -> Images:
+  """Packs each row's images into `size` patches.
+
+  Args:
+    config: gives patch, merge and window sizes.
+    patches: for each row, the patches of all its images, as the image processor gives them.
+    grids: for each row, its images' (time, height, width) in patches; no images: `[0, 3]`.
+    size: S, a multiple of a whole window's patches, at least those of the fullest row.
+
+  Raises:
+    ValueError: the size does not fit, or patches and grids disagree.
+  """
+  if size % config.window_patches:
+    raise ValueError(
+      f"size is {size} patches; it must be a multiple of a window's {config.window_patches}"
+    )
+  rows = len(patches)
+  images = Images(
+    patches=np.zeros((rows, size, config.patch_dim), np.float32),
+    order=np.tile(np.arange(size // config.merge_unit, dtype=np.int32), (rows, 1)),
+    positions=np.zeros((rows, size, 2), np.int32),
+    image=np.full((rows, size), PADDING, np.int32),
+    window=np.full((rows, size), PADDING, np.int32),
+  )
+  for row, (row_patches, row_grids) in enumerate(zip(patches, grids, strict=True)):
+    row_grids = np.reshape(row_grids, (-1, 3))
+    used = int(row_grids.prod(axis=1).sum())
+    if used > size:
+      raise ValueError(f"row {row}: {used} patches do not fit a size of {size}")
+    if len(row_patches) != used:
+      raise ValueError(f"row {row}: {len(row_patches)} patches, but its grids hold {used}")
+    images.patches[row, :used] = np.reshape(row_patches, (used, config.patch_dim))
+    _index_row(config, row_grids, *(field[row] for field in images[1:]))
+  return images
+
+
+def _index_row(config: VisionConfig, grids, order, positions, image, window) -> None:
+  """Fills one row's index data in place."""
+  patch_start, next_window = 0, 0
+  for number, grid in enumerate(grids):
+    image_order, image_window = window_order(config, grid)
+    where = slice(patch_start, patch_start + int(np.prod(grid)))
+    start = patch_start // config.merge_unit
+    order[start : start + len(image_order)] = start + image_order
+    by_feature = _patch_positions(config, grid)
+    positions[where] = by_feature[image_order].reshape(-1, 2)
+    image[where] = number
+    window[where] = next_window + np.repeat(image_window, config.merge_unit)
+    patch_start = where.stop
+    next_window += image_window[-1] + 1
+
+
+def window_order(
+  config: VisionConfig, grid: Int[np.ndarray, " 3"]
+) -> tuple[Int[np.ndarray, " s"], Int[np.ndarray, " s"]]:
+  """Orders an image's features by window (HF `get_vision_window_index`).
+
+  Args:
+    config: gives merge and window sizes.
+    grid: (time, height, width) in patches.
+
+  Returns:
+    For each feature in window order: its place in the processor's order, and its window's number.
+  """
+  side = config.window_size // (config.patch_size * config.spatial_merge_size)
+  shape = np.asarray(grid) // (1, config.spatial_merge_size, config.spatial_merge_size)
+  time, row, column = np.indices(shape).reshape(3, -1)
+  across, down = -(-shape[2] // side), -(-shape[1] // side)
+  window = (time * down + row // side) * across + column // side
+  order = np.argsort(window, kind="stable")
+  return order, window[order]
+
+
+def _patch_positions(
+  config: VisionConfig, grid: Int[np.ndarray, " 3"]
+) -> Int[np.ndarray, "s merge_unit 2"]:
+  """Rows and columns of the patches of each feature (HF `get_vision_position_ids`)."""
+  time, height, width = grid
+  merge = config.spatial_merge_size
+  place = np.stack(np.indices((height, width)), axis=-1)
+  blocks = place.reshape(height // merge, merge, width // merge, merge, 2).swapaxes(1, 2)
+  return np.tile(blocks.reshape(-1, merge * merge, 2), (time, 1, 1))

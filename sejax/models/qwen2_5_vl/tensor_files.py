@@ -1,0 +1,122 @@
+"""Tensors of a directory's safetensors files, read lazily.
+
+The format is eight bytes with the length of a JSON header, the header, and the tensors' bytes
+(https://huggingface.co/docs/safetensors). The files are mapped, not read: a tensor is a view, and
+what a caller copies from it, transposed and cast on the way, is all that reaches memory. The numpy
+interface of the safetensors package copies a slice before it can be transposed or cast.
+"""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+_TYPES = {"F32": np.float32, "BF16": jnp.bfloat16, "F16": np.float16}
+
+
+class StoredTensor(NamedTuple):
+  """A tensor in a file.
+
+  Attributes:
+    file: path of the file.
+    name: as stored.
+    dtype: safetensors' name of the element type.
+    shape: as stored.
+    start: offset of its first byte in the file.
+  """
+
+  file: pathlib.Path
+  name: str
+  dtype: str
+  shape: tuple[int, ...]
+  start: int
+
+  def view(self) -> np.ndarray:
+    """Returns the elements, read-only; pages of the file are read as they are touched."""
+    return np.memmap(self.file, _TYPES[self.dtype], "r", self.start, self.shape)
+
+
+def read_directory(directory: pathlib.Path) -> dict[str, StoredTensor]:
+  """Lists the tensors of a model directory, whole or divided into files by an index.
+
+  Raises:
+    ValueError: there are no weights, a file of the index is missing, a file is no safetensors
+      file, lacks bytes of a tensor, or holds a tensor that is not of floats; or two files hold the
+      same tensor. The message names file and tensor.
+  """
+  tensors = {}
+  for file in _files(directory):
+    for name, tensor in read_header(file)[0].items():
+      if name in tensors:
+        raise ValueError(f"tensor {name} is both in {tensors[name].file} and in {file}")
+      tensors[name] = tensor
+  return tensors
+
+
+def read_header(file: pathlib.Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+  """Returns the tensors of a file and its metadata; errors as in `read_directory`."""
+  size = file.stat().st_size
+  with file.open("rb") as stream:
+    data_start = 8 + int.from_bytes(stream.read(8), "little")
+    if not 8 < data_start <= size:
+      raise ValueError(f"{file} has no whole safetensors header in its {size} bytes")
+    header = parse_json(stream.read(data_start - 8), file)
+  metadata = header.pop("__metadata__", {})
+  tensors = {name: _tensor(file, name, data_start, size, entry) for name, entry in header.items()}
+  return tensors, metadata
+
+
+def parse_json(text: str | bytes, file: pathlib.Path) -> dict[str, Any]:
+  """Returns the object in `text`; `file` is for the error.
+
+  Raises:
+    ValueError: the text is not a JSON object.
+  """
+  try:
+    parsed = json.loads(text)
+  except ValueError as error:
+    raise ValueError(f"{file} is not valid JSON: {error}") from error
+  if not isinstance(parsed, dict):
+    raise ValueError(f"{file} must hold a JSON object, not {type(parsed).__name__}")
+  return parsed
+
+
+def _files(directory: pathlib.Path) -> list[pathlib.Path]:
+  index = directory / INDEX
+  if not index.exists():
+    if not (directory / WEIGHTS).exists():
+      raise ValueError(f"{directory} has neither {WEIGHTS} nor {INDEX}")
+    return [directory / WEIGHTS]
+  files = []
+  for name in sorted(set(parse_json(index.read_bytes(), index).get("weight_map", {}).values())):
+    if pathlib.PurePath(name).name != name:
+      raise ValueError(f"{index} names {name!r}; weights must be files of the directory itself")
+    if not (directory / name).exists():
+      raise ValueError(f"{index} names {name}, which {directory} does not have")
+    files.append(directory / name)
+  return files
+
+
+def _tensor(
+  file: pathlib.Path, name: str, data_start: int, size: int, entry: dict[str, Any]
+) -> StoredTensor:
+  try:
+    dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(f"{file} has no type, shape or offsets for tensor {name}") from error
+  if dtype not in _TYPES:
+    raise ValueError(f"tensor {name} in {file} has type {dtype}; it must be one of {[*_TYPES]}")
+  if start < 0 or stop - start != np.dtype(_TYPES[dtype]).itemsize * int(np.prod(shape)):
+    raise ValueError(
+      f"tensor {name} in {file} has type {dtype} and shape {shape}, but bytes {start} to {stop}"
+    )
+  if data_start + stop > size:
+    raise ValueError(
+      f"{file} is truncated: it has {size} bytes, and tensor {name} ends at byte"
+      f" {data_start + stop}"
+    )
+  return StoredTensor(file, name, dtype, shape, data_start + start)

@@ -1,0 +1,156 @@
+"""The vision tower: patches of images to features of the decoder's width."""
+
+import itertools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from sejax.models.qwen2_5_vl.attention import Keys, attend
+from sejax.models.qwen2_5_vl.config import Config
+from sejax.models.qwen2_5_vl.images import Images
+from sejax.models.qwen2_5_vl.layers import dense, mlp, remat, rms_norm
+from sejax.models.qwen2_5_vl.params import Params
+from sejax.models.qwen2_5_vl.rope import rotate, vision_angles
+
+NORM_EPS = 1e-6  # Fixed in HF `Qwen2_5_VLVisionBlock`.
+
+# Queries, keys and values to their attention; all `[B,S,N,H]`.
+Attention = Callable[[Array, Array, Array], Float[Array, "B S N H"]]
+
+
+def encode_images(params: Params, config: Config, images: Images) -> Float[Array, "B s D"]:
+  """Encodes the images of each row (HF `Qwen2_5_VisionTransformerPretrainedModel`).
+
+  Args:
+    params: the tree's `vision` part.
+    config: the model.
+    images: S patches per row, S a multiple of a window's patches.
+
+  Returns:
+    s = S / merge_unit features per row, in the image processor's order; padding is at the end.
+  """
+  vision = config.vision
+  images = jax.tree.map(jnp.asarray, images)  # Outside of jit they may still be numpy's.
+  rows, size, _ = images.patches.shape
+  units = images.patches.reshape(rows, size // vision.merge_unit, -1)
+  ordered = jnp.take_along_axis(units, images.order[..., None], axis=1)
+  patches = ordered.reshape(images.patches.shape)
+  x = dense(params["patch_embed"], patches.astype(params["patch_embed"]["kernel"].dtype))
+
+  angles = vision_angles(vision, images.positions)
+
+  def block(attention: Attention) -> Callable:
+    def body(x, block_params):
+      return _block(block_params, x, angles, vision.num_heads, attention), None
+
+    return remat(body, config.remat)
+
+  windowed = block(lambda q, k, v: _within_windows(q, k, v, images.window, vision.window_patches))
+  full = block(lambda q, k, v: _within_images(q, k, v, images.image, config.query_chunk))
+  x = _scan_blocks(params["blocks"], x, vision.fullatt_block_indexes, windowed, full)
+
+  features = _merge(params["merger"], x, vision.merge_unit)
+  return jnp.take_along_axis(features, jnp.argsort(images.order)[..., None], axis=1)
+
+
+def _block(
+  params: Params,
+  x: Float[Array, "B S D"],
+  angles: Float[Array, "B S H/2"],
+  heads: int,
+  attention: Attention,
+) -> Float[Array, "B S D"]:
+  qkv = dense(params["qkv"], rms_norm(params["norm1"], x, NORM_EPS))
+  queries, keys, values = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, heads, -1), 2, 0)
+  out = attention(rotate(queries, angles), rotate(keys, angles), values)
+  x = x + dense(params["proj"], out.reshape(x.shape))
+  return x + mlp(params, rms_norm(params["norm2"], x, NORM_EPS))
+
+
+def _within_images(
+  queries: Float[Array, "B S N H"],
+  keys: Float[Array, "B S N H"],
+  values: Float[Array, "B S N H"],
+  image: Int[Array, "B S"],
+  chunk: int,
+) -> Float[Array, "B S N H"]:
+  """Attends to all patches of the same image."""
+  queries, keys, values = (jnp.swapaxes(x, 1, 2) for x in (queries, keys, values))
+  same = Keys(keys, values, lambda index: image[:, None, index, None] == image[:, None, None])
+  out = attend(queries[:, :, None, None], [same], chunk)
+  return jnp.swapaxes(out[:, :, 0, 0], 1, 2)
+
+
+def _within_windows(
+  queries: Float[Array, "B S N H"],
+  keys: Float[Array, "B S N H"],
+  values: Float[Array, "B S N H"],
+  window: Int[Array, "B S"],
+  length: int,
+) -> Float[Array, "B S N H"]:
+  """Attends to the patches of the same window, at most `length` of them and contiguous.
+
+  Cut into blocks of that length, a window touches at most two neighbouring blocks, so each block
+  of queries attends to itself and the blocks on both sides: no gather, and memory linear in S.
+  """
+  batch, size, heads, _ = queries.shape
+  blocks = size // length
+
+  def cut(x):  # [B,S,N,H] -> [B,N,blocks,length,H]
+    return jnp.moveaxis(x.reshape(batch, blocks, length, heads, -1), 3, 1)
+
+  def with_neighbours(x, outside):  # [...,blocks,length,_] -> [...,blocks,3 x length,_]
+    edges = [(0, 0)] * (x.ndim - 3) + [(1, 1), (0, 0), (0, 0)]
+    padded = jnp.pad(x, edges, constant_values=outside)
+    shifted = [padded[..., i : i + blocks, :, :] for i in range(3)]
+    return jnp.concatenate(shifted, axis=-2)
+
+  of_query = window.reshape(batch, blocks, length, 1)
+  # No window, and no padding either, has the number given to what lies outside the row.
+  of_key = jnp.swapaxes(with_neighbours(of_query, -2), -1, -2)
+  near = Keys(
+    with_neighbours(cut(keys), 0),
+    with_neighbours(cut(values), 0),
+    lambda index: of_query[:, :, index] == of_key,
+  )
+  out = attend(cut(queries)[:, :, :, None], [near], chunk=size)
+  return jnp.moveaxis(out[:, :, :, 0], 1, 3).reshape(queries.shape)
+
+
+def _scan_blocks(
+  params: Params,
+  x: Float[Array, "B S D"],
+  fullatt_block_indexes: tuple[int, ...],
+  windowed: Callable,
+  full: Callable,
+) -> Float[Array, "B S D"]:
+  """Runs the stacked blocks; equal periods of windowed blocks and a full one share one scan."""
+
+  def period(x, blocks):
+    x, _ = jax.lax.scan(windowed, x, jax.tree.map(lambda p: p[:-1], blocks))
+    return full(x, jax.tree.map(lambda p: p[-1], blocks))
+
+  runs = np.diff([-1, *sorted(fullatt_block_indexes)]) - 1
+  start = 0
+  for run, group in itertools.groupby(runs.tolist()):
+    periods = len(list(group))
+    stop = start + periods * (run + 1)
+
+    def split(p, start=start, stop=stop, periods=periods):
+      return p[start:stop].reshape(periods, -1, *p.shape[1:])
+
+    x, _ = jax.lax.scan(period, x, jax.tree.map(split, params))
+    start = stop
+  # Windowed blocks after the last full one; the released towers have none.
+  x, _ = jax.lax.scan(windowed, x, jax.tree.map(lambda p: p[start:], params))
+  return x
+
+
+def _merge(params: Params, x: Float[Array, "B S W"], unit: int) -> Float[Array, "B s D"]:
+  """Makes one feature of each `unit` patches (HF `Qwen2_5_VLPatchMerger`)."""
+  x = rms_norm(params["norm"], x, NORM_EPS)
+  merged = x.reshape(x.shape[0], x.shape[1] // unit, -1)
+  return dense(params["fc2"], jax.nn.gelu(dense(params["fc1"], merged), approximate=False))

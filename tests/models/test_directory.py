@@ -1,0 +1,53 @@
+"""One directory read by sejax and by transformers: the same images and words, the same logits."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+import qwen_directory
+import torch
+import torch_reference
+import transformers
+
+from sejax.models import qwen2_5_vl as qwen
+from sejax.models.qwen2_5_vl import weights
+from sejax.models.qwen2_5_vl.processor import Processor
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+  """A tiny random model behind the real vocabulary, exported beside a published processor."""
+  tiny = torch_reference.tiny_config()
+  config = qwen.Config(tiny.vision, dataclasses.replace(tiny.text, vocab_size=151_936))
+  params = torch_reference.to_params(torch_reference.torch_model(config).state_dict(), config)
+  path = tmp_path_factory.mktemp("directory")
+  weights.save(params, config, path / "export", source=qwen_directory.write(path / "source"))
+  return path / "export"
+
+
+def test_logits_equal_transformers(directory):
+  pixels = np.random.default_rng(0).integers(0, 256, (140, 252, 3), dtype=np.uint8)
+  pictures = [PIL.Image.fromarray(pixels), PIL.Image.new("RGB", (60, 90), "red")]
+  parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Find x."}]
+  messages = [{"role": "user", "content": parts}]
+
+  processor = Processor.load(directory)
+  config, params = weights.load(directory, jnp.float32)
+  patches, grids = processor.images(pictures)
+  ids = processor.prompt(messages, grids).ids[None]
+  lengths = np.array([ids.shape[1]], np.int32)
+  positions = qwen.prompt_positions(config, ids, lengths, [grids])
+  size = -(-len(patches) // config.vision.window_patches) * config.vision.window_patches
+  features = qwen.encode(params, config, qwen.pack_images(config.vision, [patches], [grids], size))
+  _, logits = qwen.prefill(params, config, qwen.Prompt(ids, lengths, positions), features)
+
+  reference = qwen_directory.Reference.of(directory)
+  rendered = reference.apply_chat_template(messages, add_generation_prompt=True)
+  inputs = reference(text=[rendered], images=pictures, return_tensors="pt")
+  model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(directory).eval()
+  with torch.no_grad():
+    expected = model(**inputs).logits[:, -1].numpy()
+  assert processor.image_pad_id == config.image_token_id
+  np.testing.assert_allclose(logits, expected, atol=2e-5, rtol=0)

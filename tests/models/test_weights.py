@@ -1,0 +1,324 @@
+"""Weights against transformers: directories it writes, and directories it must be able to load."""
+
+import functools
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torch_reference
+import transformers
+
+from sejax.models.qwen2_5_vl import weights
+
+TIED = (False, True)
+
+
+@functools.cache
+def hf_model(tied: bool) -> transformers.Qwen2_5_VLForConditionalGeneration:
+  return torch_reference.torch_model(torch_reference.tiny_config(tie_word_embeddings=tied))
+
+
+@pytest.fixture
+def directory(tmp_path) -> pathlib.Path:
+  """An untied fp32 model in one file, as transformers writes it."""
+  hf_model(tied=False).save_pretrained(tmp_path / "hf")
+  return tmp_path / "hf"
+
+
+def hf_load(directory: pathlib.Path):
+  return transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
+    directory, output_loading_info=True
+  )
+
+
+def read_tensors(directory: pathlib.Path) -> dict[str, torch.Tensor]:
+  tensors = {}
+  for file in sorted(directory.glob("*.safetensors")):
+    tensors |= safetensors.torch.load_file(file)
+  return tensors
+
+
+def write_tensors(directory: pathlib.Path, tensors: dict[str, torch.Tensor]) -> None:
+  metadata = {"format": "pt"}
+  safetensors.torch.save_file(tensors, directory / "model.safetensors", metadata=metadata)
+
+
+def assert_same_bytes(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+  assert got.keys() == expected.keys()
+  for name, tensor in expected.items():
+    assert got[name].dtype == tensor.dtype, name
+    assert got[name].shape == tensor.shape, name
+    assert torch.equal(got[name].view(torch.uint8), tensor.view(torch.uint8)), name
+
+
+def assert_same_tree(got, expected) -> None:
+  jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+@pytest.mark.parametrize("tied", TIED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("max_file_bytes", [200_000, 10**9])
+def test_round_trip(tmp_path, tied, dtype, max_file_bytes):
+  """From transformers to sejax and back: the same bytes, and a directory it loads in full."""
+  original = torch_reference.torch_model(torch_reference.tiny_config(tie_word_embeddings=tied))
+  original = original.to(dtype)
+  original.save_pretrained(tmp_path / "hf", max_shard_size=max_file_bytes)
+  jax_dtype = jnp.dtype(str(dtype).removeprefix("torch."))
+  config, params = weights.load(tmp_path / "hf", jax_dtype)
+  weights.save(params, config, tmp_path / "export", max_file_bytes=max_file_bytes)
+
+  assert_same_bytes(read_tensors(tmp_path / "export"), read_tensors(tmp_path / "hf"))
+  files = [file.stat().st_size for file in (tmp_path / "export").glob("*.safetensors")]
+  assert (len(files) > 1) == (max_file_bytes == 200_000)
+  assert max(files) < max_file_bytes + 10_000  # The header is not counted.
+
+  exported, report = hf_load(tmp_path / "export")
+  assert not any(report.values()), report
+  assert exported.dtype == dtype
+  ids = torch.arange(40).reshape(2, 20)
+  with torch.no_grad():
+    assert torch.equal(exported(ids).logits, hf_load(tmp_path / "hf")[0](ids).logits)
+
+
+@pytest.mark.parametrize("tied", TIED)
+def test_tree_equals_the_models_tensors(tmp_path, tied):
+  model = hf_model(tied)
+  model.save_pretrained(tmp_path / "hf")
+  config, params = weights.load(tmp_path / "hf", jnp.float32)
+  expected_config = torch_reference.tiny_config(tie_word_embeddings=tied)
+  assert config == expected_config
+  assert_same_tree(params, torch_reference.to_params(model.state_dict(), expected_config))
+
+
+def test_names_of_the_running_model(directory):
+  """Some checkpoints carry these names, others the ones that are usually saved."""
+  _, expected = weights.load(directory, jnp.float32)
+  live = {name: tensor.contiguous() for name, tensor in hf_model(tied=False).state_dict().items()}
+  assert not live.keys() & (read_tensors(directory).keys() - {"lm_head.weight"})
+  write_tensors(directory, live)
+  assert_same_tree(weights.load(directory, jnp.float32)[1], expected)
+
+
+def test_flat_config(directory):
+  """The published checkpoints have the decoder's fields at the top, and `rope_scaling`."""
+  expected, _ = weights.load(directory, jnp.float32)
+  nested = json.loads((directory / "config.json").read_text())
+  text = nested.pop("text_config")
+  rope = text.pop("rope_parameters")
+  flat = {
+    **text,
+    **nested,
+    "rope_theta": rope["rope_theta"],
+    "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
+  }
+  (directory / "config.json").write_text(json.dumps(flat))
+  assert weights.load(directory, jnp.float32)[0] == expected
+
+
+def test_harmless_tensors_are_left_out(tmp_path):
+  """Tables that are computed, and a head that is the embedding once more."""
+  hf_model(tied=True).save_pretrained(tmp_path / "hf")
+  _, expected = weights.load(tmp_path / "hf", jnp.float32)
+  tensors = read_tensors(tmp_path / "hf")
+  tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+  tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+  tensors["visual.rotary_pos_emb.inv_freq"] = torch.ones(4)
+  write_tensors(tmp_path / "hf", tensors)
+  assert_same_tree(weights.load(tmp_path / "hf", jnp.float32)[1], expected)
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("wanted", [jnp.float32, jnp.bfloat16])
+def test_cast_as_torch_does(directory, stored, wanted):
+  tensors = {name: tensor.to(stored) for name, tensor in read_tensors(directory).items()}
+  write_tensors(directory, tensors)
+  _, params = weights.load(directory, wanted)
+  kernel = params["decoder"]["layers"]["gate"]["kernel"]
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(wanted)}
+  torch_dtype = getattr(torch, jnp.dtype(wanted).name)
+  expected = tensors["model.layers.1.mlp.gate_proj.weight"].to(torch_dtype).float().numpy().T
+  np.testing.assert_array_equal(kernel[1].astype(jnp.float32), expected)
+
+
+def change_tensors(change):
+  """A corruption of the tensors, after which they are written again."""
+
+  def apply(directory):
+    tensors = read_tensors(directory)
+    change(tensors)
+    write_tensors(directory, tensors)
+
+  return apply
+
+
+def shorten(directory):
+  file = directory / "model.safetensors"
+  file.write_bytes(file.read_bytes()[:-100])
+
+
+def shorten_header(directory):
+  file = directory / "model.safetensors"
+  file.write_bytes(file.read_bytes()[:500])
+
+
+def break_offsets(directory):
+  file = directory / "model.safetensors"
+  file.write_bytes(file.read_bytes().replace(b'"F32"', b'"F16"', 1))
+
+
+def lose_offsets(directory):
+  file = directory / "model.safetensors"
+  file.write_bytes(file.read_bytes().replace(b"data_offsets", b"data_OFFSETS", 1))
+
+
+def index(**weight_map):
+  def apply(directory):
+    content = json.dumps({"weight_map": weight_map})
+    (directory / "model.safetensors.index.json").write_text(content)
+
+  return apply
+
+
+def repeat(directory):
+  shutil.copy(directory / "model.safetensors", directory / "again.safetensors")
+  index(a="model.safetensors", b="again.safetensors")(directory)
+
+
+def change_config(**changes):
+  def apply(directory):
+    file = directory / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+  return apply
+
+
+GATE = "model.layers.1.mlp.gate_proj.weight"
+
+
+@pytest.mark.parametrize(
+  ("damage", "error"),
+  [
+    (change_tensors(lambda t: t.pop(GATE)), rf"tensor {GATE} is missing from .*hf"),
+    (
+      change_tensors(lambda t: [t.pop(n) for n in list(t) if n.startswith("visual.blocks")]),
+      r"tensor visual\.blocks\.0\S+ is missing from .*hf, and so are 47 others",
+    ),
+    (
+      change_tensors(lambda t: t.update({"model.layers.3.mlp.up_proj.weight": t[GATE].clone()})),
+      r"model\.layers\.3\.mlp\.up_proj\.weight in .*model\.safetensors belongs to no",
+    ),
+    (
+      change_tensors(lambda t: t.update({GATE: t[GATE].T.contiguous()})),
+      rf"{GATE} in .*model\.safetensors has shape \(64, 96\); config.json asks for \(96, 64\)",
+    ),
+    (
+      change_tensors(lambda t: t.update({GATE: t[GATE].to(torch.int8)})),
+      rf"{GATE} in .*model\.safetensors has type I8; it must be one of",
+    ),
+    (
+      change_tensors(lambda t: t.update({"model.language_model.norm.weight": torch.ones(64)})),
+      r"model\.language_model\.norm\.weight in .* and model\.norm\.weight in .* are the same",
+    ),
+    (shorten, r"model\.safetensors is truncated: .* tensor \S+\.weight ends at byte \d+"),
+    (shorten_header, r"model\.safetensors has no whole safetensors header in its 500 bytes"),
+    (break_offsets, r"tensor \S+ in .*model\.safetensors has type F16 and shape \S+ .*bytes 0 to"),
+    (lose_offsets, r"model\.safetensors has no type, shape or offsets for tensor \S+"),
+    (lambda d: (d / "model.safetensors").unlink(), "hf has neither model.safetensors nor"),
+    (lambda d: (d / "model.safetensors").write_bytes(b""), "no whole safetensors header"),
+    (index(a="model-1.safetensors"), r"names model-1\.safetensors, which .*hf does not have"),
+    (index(a="../model.safetensors"), "must be files of the directory itself"),
+    (repeat, r"tensor \S+ is both in .*again\.safetensors and in .*model\.safetensors"),
+    (lambda d: (d / "config.json").unlink(), "hf has no config.json"),
+    (lambda d: (d / "config.json").write_text("{"), r"config\.json is not valid JSON"),
+    (lambda d: (d / "config.json").write_text("[]"), r"config\.json must hold a JSON object"),
+    (change_config(tie_word_embeddings=True, model_type="llama"), "model_type is 'llama'"),
+  ],
+)
+def test_damaged_directory(directory, damage, error):
+  damage(directory)
+  with pytest.raises(ValueError, match=error):
+    weights.load(directory, jnp.float32)
+
+
+def test_sharded_over_eight_devices(directory):
+  """Equal arrays; the host holds one shard at a time and reads no part twice (see the script)."""
+  script = pathlib.Path(__file__).with_name("load_sharded.py")
+  flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+  subprocess.run(
+    [sys.executable, script, directory],
+    check=True,
+    env={**os.environ, **flags, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+  )
+
+
+@pytest.fixture
+def loaded(directory):
+  return weights.load(directory, jnp.float32)
+
+
+def test_save_copies_the_processor(directory, loaded, tmp_path):
+  config, params = loaded
+  contents = {"tokenizer.json": "{}", "chat_template.jinja": "x", "merges.txt": "a b"}
+  for name, content in {**contents, "notes.txt": "private"}.items():
+    (directory / name).write_text(content)
+  weights.save(params, config, tmp_path / "deep" / "export", source=directory)
+  written = {file.name: file for file in (tmp_path / "deep" / "export").iterdir()}
+  expected = {*contents, "generation_config.json", "config.json", "model.safetensors"}
+  assert written.keys() == expected
+  assert all(written[name].read_text() == content for name, content in contents.items())
+  assert [file.name for file in (tmp_path / "deep").iterdir()] == ["export"]
+
+
+def test_save_replaces_only_an_earlier_export(directory, loaded, tmp_path):
+  config, params = loaded
+  target = tmp_path / "export"
+  target.mkdir()
+  weights.save(params, config, target, max_file_bytes=200_000)
+  params["decoder"]["final_norm"]["scale"] += 1
+  weights.save(params, config, target)
+  assert {file.name for file in target.iterdir()} == {"config.json", "model.safetensors"}
+  assert_same_tree(weights.load(target, jnp.float32)[1], params)
+
+  before = (directory / "model.safetensors").read_bytes()
+  (target / "notes.txt").write_text("mine")
+  for foreign in (directory, target, directory / "config.json"):
+    with pytest.raises(ValueError, match="exists and is not an earlier export"):
+      weights.save(params, config, foreign)
+  assert (directory / "model.safetensors").read_bytes() == before
+
+
+def test_failed_save_leaves_the_earlier_export(loaded, tmp_path, monkeypatch):
+  config, params = loaded
+  weights.save(params, config, tmp_path / "export")
+  before = {file.name: file.read_bytes() for file in (tmp_path / "export").iterdir()}
+
+  def disk_full(*_, **__):
+    raise OSError("No space left on device")
+
+  monkeypatch.setattr("safetensors.numpy.save_file", disk_full)
+  with pytest.raises(OSError, match="No space left"):
+    weights.save(params, config, tmp_path / "export")
+  assert {file.name: file.read_bytes() for file in (tmp_path / "export").iterdir()} == before
+  assert not list(tmp_path.glob(".*"))
+
+
+def test_save_refuses_another_configuration(loaded, tmp_path):
+  config, params = loaded
+  tied = torch_reference.tiny_config(tie_word_embeddings=True)
+  with pytest.raises(ValueError, match="has lm_head/kernel, which the configuration does not"):
+    weights.save(params, tied, tmp_path / "export")
+  params["vision"]["merger"]["norm"]["scale"] = jnp.ones(7)
+  with pytest.raises(ValueError, match=r"vision/merger/norm/scale has shape \(7,\)"):
+    weights.save(params, config, tmp_path / "export")
+  del params["lm_head"]
+  with pytest.raises(ValueError, match="lacks lm_head/kernel"):
+    weights.save(params, config, tmp_path / "export")

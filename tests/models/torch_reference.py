@@ -1,0 +1,208 @@
+"""transformers' torch model as the reference: tiny random models, inputs for both sides, gradients.
+
+torch is a dependency of the tests only.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import transformers
+
+from sejax.models import qwen2_5_vl as qwen
+
+IMAGE, VISION_START, VISION_END, VIDEO = 120, 121, 122, 123
+TEXT_IDS = 100  # Text tokens are drawn below this.
+
+
+def tiny_config(**changes) -> qwen.Config:
+  """Both kinds of vision blocks, grouped queries, and windows of 4x4 patches."""
+  config = qwen.Config(
+    vision=qwen.VisionConfig(
+      depth=4,
+      hidden_size=32,
+      intermediate_size=48,
+      num_heads=2,
+      out_hidden_size=64,
+      fullatt_block_indexes=(1, 3),
+      window_size=56,
+    ),
+    text=qwen.TextConfig(
+      vocab_size=128,
+      hidden_size=64,
+      intermediate_size=96,
+      num_hidden_layers=3,
+      num_attention_heads=4,
+      num_key_value_heads=2,
+      mrope_section=(2, 3, 3),
+      eos_token_id=1,
+      bos_token_id=0,
+    ),
+    image_token_id=IMAGE,
+    video_token_id=VIDEO,
+    vision_start_token_id=VISION_START,
+    vision_end_token_id=VISION_END,
+  )
+  return dataclasses.replace(config, **changes)
+
+
+def torch_model(config: qwen.Config, seed: int = 0):
+  """A random model whose every tensor matters: biases are not zero, norms not one, logits O(1)."""
+  hf_config = transformers.Qwen2_5_VLConfig(**config.to_hf())
+  hf_config._attn_implementation = "eager"
+  with torch.device("cpu"):
+    model = transformers.Qwen2_5_VLForConditionalGeneration(hf_config).eval()
+  generator = torch.Generator().manual_seed(seed)
+  with torch.no_grad():
+    for name, parameter in model.named_parameters():
+      noise = torch.randn(parameter.shape, generator=generator)
+      if "norm" in name or "ln_q" in name:
+        parameter.copy_(1 + 0.1 * noise)
+      elif name.endswith("bias"):
+        parameter.copy_(0.1 * noise)
+      else:
+        fan_in = parameter[0].numel()
+        parameter.copy_(noise / fan_in**0.5)
+  return model
+
+
+def to_params(tensors: dict[str, torch.Tensor], config: qwen.Config) -> qwen.Params:
+  """Arranges tensors (weights or gradients) named as in transformers' model as sejax's tree."""
+
+  def take(name):
+    return np.asarray(tensors[name].detach().float().numpy())
+
+  def stack(count, template):
+    return np.stack([take(template.format(i)) for i in range(count)])
+
+  def linear(count, template, bias=True):
+    kernel = {"kernel": stack(count, template + ".weight").swapaxes(1, 2)}
+    return {**kernel, "bias": stack(count, template + ".bias")} if bias else kernel
+
+  def gated(count, prefix, bias):
+    return {n: linear(count, f"{prefix}.mlp.{n}_proj", bias) for n in ("gate", "up", "down")}
+
+  def single(name):
+    return {"kernel": take(name + ".weight").T, "bias": take(name + ".bias")}
+
+  depth, layers = config.vision.depth, config.text.num_hidden_layers
+  block, layer = "model.visual.blocks.{}", "model.language_model.layers.{}"
+  tree = {
+    "vision": {
+      "patch_embed": {
+        "kernel": take("model.visual.patch_embed.proj.weight")
+        .reshape(config.vision.hidden_size, -1)
+        .T
+      },
+      "blocks": {
+        "norm1": {"scale": stack(depth, f"{block}.norm1.weight")},
+        "qkv": linear(depth, f"{block}.attn.qkv"),
+        "proj": linear(depth, f"{block}.attn.proj"),
+        "norm2": {"scale": stack(depth, f"{block}.norm2.weight")},
+        **gated(depth, block, bias=True),
+      },
+      "merger": {
+        "norm": {"scale": take("model.visual.merger.ln_q.weight")},
+        "fc1": single("model.visual.merger.mlp.0"),
+        "fc2": single("model.visual.merger.mlp.2"),
+      },
+    },
+    "decoder": {
+      "embed": {"embedding": take("model.language_model.embed_tokens.weight")},
+      "layers": {
+        "input_norm": {"scale": stack(layers, f"{layer}.input_layernorm.weight")},
+        **{n: linear(layers, f"{layer}.self_attn.{n}_proj") for n in ("q", "k", "v")},
+        "o": linear(layers, f"{layer}.self_attn.o_proj", bias=False),
+        "post_norm": {"scale": stack(layers, f"{layer}.post_attention_layernorm.weight")},
+        **gated(layers, layer, bias=False),
+      },
+      "final_norm": {"scale": take("model.language_model.norm.weight")},
+    },
+  }
+  if not config.tie_word_embeddings:
+    tree["lm_head"] = {"kernel": take("lm_head.weight").T}
+  return jax.tree.map(jnp.asarray, tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """B prompts of different lengths, each with its own images; not padded yet."""
+
+  ids: list[np.ndarray]
+  grids: list[np.ndarray]
+  patches: list[np.ndarray]
+
+  @property
+  def lengths(self) -> np.ndarray:
+    return np.array([len(row) for row in self.ids], np.int32)
+
+  def prompt(self, config: qwen.Config, size: int | None = None) -> qwen.Prompt:
+    padded = _pad(self.ids, size or max(self.lengths))
+    positions = qwen.prompt_positions(config, padded, self.lengths, self.grids)
+    return qwen.Prompt(padded, self.lengths, positions)
+
+  def images(self, config: qwen.Config, size: int | None = None) -> qwen.Images:
+    window = config.vision.window_patches
+    longest = max(len(row) for row in self.patches)
+    size = size or max(1, -(-longest // window)) * window
+    return qwen.pack_images(config.vision, self.patches, self.grids, size)
+
+  def torch_inputs(self, continuations: np.ndarray | None = None) -> dict[str, torch.Tensor]:
+    """Inputs of transformers' model; with continuations `[B,G,T]`, B x G rows of repeated prompts.
+
+    Rows are padded on the right after the continuation, which follows its prompt directly.
+    """
+    if continuations is None:
+      rows, repeats = self.ids, 1
+    else:
+      repeats = continuations.shape[1]
+      rows = [
+        np.concatenate([ids, tokens])
+        for ids, group in zip(self.ids, continuations, strict=True)
+        for tokens in group
+      ]
+    ids = torch.from_numpy(_pad(rows, max(len(row) for row in rows))).long()
+    mask = torch.tensor([[t < len(row) for t in range(ids.shape[1])] for row in rows]).long()
+    inputs = {
+      "input_ids": ids,
+      "attention_mask": mask,
+      "mm_token_type_ids": (ids == IMAGE).int() * mask,
+    }
+    if any(len(grid) for grid in self.grids):
+      inputs["pixel_values"] = torch.from_numpy(
+        np.concatenate([p for row in self.patches for p in [row] * repeats])
+      )
+      inputs["image_grid_thw"] = torch.from_numpy(
+        np.concatenate([g for row in self.grids for g in [row] * repeats])
+      )
+    return inputs
+
+
+def make_batch(config: qwen.Config, rows: list[list], seed: int = 0) -> Batch:
+  """Makes random prompts; a row lists numbers of text tokens and (height, width) in patches."""
+  rng = np.random.default_rng(seed)
+  merge = config.vision.spatial_merge_size
+  ids, grids, patches = [], [], []
+  for row in rows:
+    tokens, row_grids = [], []
+    for part in row:
+      if isinstance(part, int):
+        tokens += rng.integers(2, TEXT_IDS, part).tolist()
+      else:
+        height, width = part
+        row_grids.append((1, height, width))
+        tokens += [VISION_START] + [IMAGE] * (height * width // merge**2) + [VISION_END]
+    ids.append(np.array(tokens, np.int32))
+    grids.append(np.array(row_grids, np.int64).reshape(-1, 3))
+    count = int(grids[-1].prod(axis=1).sum())
+    patches.append(rng.standard_normal((count, config.vision.patch_dim)).astype(np.float32))
+  return Batch(ids, grids, patches)
+
+
+def _pad(rows: list[np.ndarray], size: int) -> np.ndarray:
+  padded = np.zeros((len(rows), size), np.int32)
+  for out, row in zip(padded, rows, strict=True):
+    out[: len(row)] = row
+  return padded
