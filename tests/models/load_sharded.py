@@ -11,25 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from sejax.models.qwen2_5_vl import Config, TextConfig, VisionConfig, shapes, weights
+from sejax.parallel import layouts
 
 mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
-
-
-def sharding(path: str) -> NamedSharding:
-  stack = (None,) if "/blocks/" in path or "/layers/" in path else ()
-  match path.rsplit("/", 1)[-1]:
-    case "kernel":
-      spec = (*stack, "fsdp", "tensor")
-    case "embedding":
-      spec = (("fsdp", "tensor"), None)
-    case "bias":
-      spec = (*stack, "tensor")
-    case _:
-      spec = ()
-  return NamedSharding(mesh, PartitionSpec(*spec))
 
 
 def large_model() -> Config:
@@ -64,23 +51,23 @@ def main(directory: pathlib.Path) -> None:
 
   weights._read = counted
   tracemalloc.start()
-  config, params = weights.load(directory, jnp.bfloat16, sharding)
+  config, params = weights.load(directory, mesh, dtype=jnp.bfloat16)
   tracemalloc.stop()
   weights._read = read
 
   for path, array in traverse_util.flatten_dict(params, sep="/").items():
-    assert array.sharding == sharding(path), path
+    assert array.sharding == layouts.sharding(mesh, path, array.shape), path
     shard = array.addressable_shards[0].data.nbytes
     parts = {str(s.index) for s in array.addressable_shards}
     assert [size for size, _ in reads[path]] == [shard] * len(parts), path
     # Beside the shard there are views and other Python objects, some kilobytes.
     assert all(peak <= shard + 32_768 for _, peak in reads[path]), (path, reads[path])
 
-  _, whole = weights.load(directory, jnp.bfloat16)
+  _, whole = weights.load(directory, dtype=jnp.bfloat16)
   jax.tree.map(np.testing.assert_array_equal, params, whole)
 
   weights.save(params, config, directory)
-  jax.tree.map(np.testing.assert_array_equal, weights.load(directory, jnp.bfloat16)[1], whole)
+  jax.tree.map(np.testing.assert_array_equal, weights.load(directory, dtype=jnp.bfloat16)[1], whole)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
-import qwen_directory
 import torch
-import torch_reference
 import transformers
 
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl import weights
 from sejax.models.qwen2_5_vl.processor import Processor
+from tests.models import qwen_directory, torch_reference
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def test_logits_equal_transformers(directory):
   messages = [{"role": "user", "content": parts}]
 
   processor = Processor.load(directory)
-  config, params = weights.load(directory, jnp.float32)
+  config, params = weights.load(directory, dtype=jnp.float32)
   patches, grids = processor.images(pictures)
   ids = processor.prompt(messages, grids).ids[None]
   lengths = np.array([ids.shape[1]], np.int32)

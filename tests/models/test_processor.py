@@ -11,11 +11,11 @@ import unicodedata
 import numpy as np
 import PIL.Image
 import pytest
-import qwen_directory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sejax.models.qwen2_5_vl.processor import Processor, question_parts
+from tests.models import qwen_directory
 
 IMAGE = {"type": "image"}
 

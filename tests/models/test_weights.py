@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-import torch_reference
 import transformers
 
 from sejax.models.qwen2_5_vl import weights
+from tests.models import torch_reference
 
 TIED = (False, True)
 
@@ -73,7 +73,7 @@ def test_round_trip(tmp_path, tied, dtype, max_file_bytes):
   original = original.to(dtype)
   original.save_pretrained(tmp_path / "hf", max_shard_size=max_file_bytes)
   jax_dtype = jnp.dtype(str(dtype).removeprefix("torch."))
-  config, params = weights.load(tmp_path / "hf", jax_dtype)
+  config, params = weights.load(tmp_path / "hf", dtype=jax_dtype)
   weights.save(params, config, tmp_path / "export", max_file_bytes=max_file_bytes)
 
   assert_same_bytes(read_tensors(tmp_path / "export"), read_tensors(tmp_path / "hf"))
@@ -93,7 +93,7 @@ def test_round_trip(tmp_path, tied, dtype, max_file_bytes):
 def test_tree_equals_the_models_tensors(tmp_path, tied):
   model = hf_model(tied)
   model.save_pretrained(tmp_path / "hf")
-  config, params = weights.load(tmp_path / "hf", jnp.float32)
+  config, params = weights.load(tmp_path / "hf", dtype=jnp.float32)
   expected_config = torch_reference.tiny_config(tie_word_embeddings=tied)
   assert config == expected_config
   assert_same_tree(params, torch_reference.to_params(model.state_dict(), expected_config))
@@ -101,16 +101,16 @@ def test_tree_equals_the_models_tensors(tmp_path, tied):
 
 def test_names_of_the_running_model(directory):
   """Some checkpoints carry these names, others the ones that are usually saved."""
-  _, expected = weights.load(directory, jnp.float32)
+  _, expected = weights.load(directory, dtype=jnp.float32)
   live = {name: tensor.contiguous() for name, tensor in hf_model(tied=False).state_dict().items()}
   assert not live.keys() & (read_tensors(directory).keys() - {"lm_head.weight"})
   write_tensors(directory, live)
-  assert_same_tree(weights.load(directory, jnp.float32)[1], expected)
+  assert_same_tree(weights.load(directory, dtype=jnp.float32)[1], expected)
 
 
 def test_flat_config(directory):
   """The published checkpoints have the decoder's fields at the top, and `rope_scaling`."""
-  expected, _ = weights.load(directory, jnp.float32)
+  expected, _ = weights.load(directory, dtype=jnp.float32)
   nested = json.loads((directory / "config.json").read_text())
   text = nested.pop("text_config")
   rope = text.pop("rope_parameters")
@@ -121,19 +121,19 @@ def test_flat_config(directory):
     "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
   }
   (directory / "config.json").write_text(json.dumps(flat))
-  assert weights.load(directory, jnp.float32)[0] == expected
+  assert weights.load(directory, dtype=jnp.float32)[0] == expected
 
 
 def test_harmless_tensors_are_left_out(tmp_path):
   """Tables that are computed, and a head that is the embedding once more."""
   hf_model(tied=True).save_pretrained(tmp_path / "hf")
-  _, expected = weights.load(tmp_path / "hf", jnp.float32)
+  _, expected = weights.load(tmp_path / "hf", dtype=jnp.float32)
   tensors = read_tensors(tmp_path / "hf")
   tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
   tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
   tensors["visual.rotary_pos_emb.inv_freq"] = torch.ones(4)
   write_tensors(tmp_path / "hf", tensors)
-  assert_same_tree(weights.load(tmp_path / "hf", jnp.float32)[1], expected)
+  assert_same_tree(weights.load(tmp_path / "hf", dtype=jnp.float32)[1], expected)
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16])
@@ -141,7 +141,7 @@ def test_harmless_tensors_are_left_out(tmp_path):
 def test_cast_as_torch_does(directory, stored, wanted):
   tensors = {name: tensor.to(stored) for name, tensor in read_tensors(directory).items()}
   write_tensors(directory, tensors)
-  _, params = weights.load(directory, wanted)
+  _, params = weights.load(directory, dtype=wanted)
   kernel = params["decoder"]["layers"]["gate"]["kernel"]
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(wanted)}
   torch_dtype = getattr(torch, jnp.dtype(wanted).name)
@@ -246,7 +246,7 @@ GATE = "model.layers.1.mlp.gate_proj.weight"
 def test_damaged_directory(directory, damage, error):
   damage(directory)
   with pytest.raises(ValueError, match=error):
-    weights.load(directory, jnp.float32)
+    weights.load(directory, dtype=jnp.float32)
 
 
 def test_sharded_over_eight_devices(directory):
@@ -262,7 +262,7 @@ def test_sharded_over_eight_devices(directory):
 
 @pytest.fixture
 def loaded(directory):
-  return weights.load(directory, jnp.float32)
+  return weights.load(directory, dtype=jnp.float32)
 
 
 def test_save_copies_the_processor(directory, loaded, tmp_path):
@@ -286,7 +286,7 @@ def test_save_replaces_only_an_earlier_export(directory, loaded, tmp_path):
   params["decoder"]["final_norm"]["scale"] += 1
   weights.save(params, config, target)
   assert {file.name for file in target.iterdir()} == {"config.json", "model.safetensors"}
-  assert_same_tree(weights.load(target, jnp.float32)[1], params)
+  assert_same_tree(weights.load(target, dtype=jnp.float32)[1], params)
 
   before = (directory / "model.safetensors").read_bytes()
   (target / "notes.txt").write_text("mine")

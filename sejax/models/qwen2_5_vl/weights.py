@@ -7,7 +7,7 @@ layers, kernels as `[..., in, out]`. Rotary frequencies are computed, never read
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +27,7 @@ from sejax.models.qwen2_5_vl.tensor_files import (
   read_directory,
   read_header,
 )
+from sejax.parallel import layouts
 
 # Module in the tree -> module in the files, `{}` being the number of the block or layer. These are
 # the names of the published checkpoints and those that transformers writes.
@@ -110,8 +111,9 @@ class _Parameter(NamedTuple):
 
 def load(
   directory: str | pathlib.Path,
-  dtype: DTypeLike,
-  sharding: Callable[[str], jax.sharding.Sharding] | None = None,
+  mesh: jax.sharding.Mesh | None = None,
+  dtype: DTypeLike = jnp.float32,
+  rules: layouts.Rules = layouts.PARAMETERS,
 ) -> tuple[Config, Params]:
   """Reads a model directory as published or as written by `save`.
 
@@ -123,9 +125,9 @@ def load(
     directory: config.json, nested or flat, and `model.safetensors` or its parts with an index;
       tensors have their old (`visual.*`, `model.layers.*`) or new names (`model.visual.*`,
       `model.language_model.*`).
+    mesh: that the arrays are laid out on; None puts all on the default device.
     dtype: of all arrays.
-    sharding: from the path of an array in the tree, such as `decoder/layers/q/kernel`, to where it
-      lies; None puts all on the default device.
+    rules: how they are laid out, see `sejax.parallel.layouts`.
 
   Returns:
     The configuration and the parameter tree.
@@ -145,7 +147,7 @@ def load(
   arrays = {}
   for parameter in parameters:
     views = [tensors[name].view() for name in parameter.names]
-    place = None if sharding is None else sharding(parameter.path)
+    place = mesh and layouts.sharding(mesh, parameter.path, parameter.shape, rules)
     arrays[parameter.path] = _place(parameter, views, np.dtype(dtype), place)
   return config, traverse_util.unflatten_dict(arrays, sep="/")
 
