@@ -40,7 +40,7 @@ def test_released_scores_of_whole_groups():
 
 
 @pytest.mark.parametrize(
-  "written", ["7", "-1", "1.01", "-0.001", "nan", "inf", "1e309", "0_8", "0x1"]
+  "written", ["7", "-1", "10", "1.01", "-0.001", "nan", "1e309", "0_8", "0.8x", "0.9/1.0", "70%"]
 )
 def test_what_is_off_the_scale_or_no_number_is_invalid(written):
   assert verdicts.score(rf"\boxed{{{written}}}") is None
