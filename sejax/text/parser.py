@@ -1,10 +1,9 @@
 r"""Reads the value that the tokens of one answer spell.
 
 Grammar, loosest first: lists (`1, 2`, `a or b`), relations and labels (`x = 5`, `area = 5`), ratios
-(`3:2`), unions of
-intervals, sums, products (with `*`, `/` or nothing, mixed numbers, a trailing unit), powers, and
-the primaries: numbers, symbols, brackets, sets, functions, roots and matrices. Arithmetic gives
-exact expressions; everything built over them is the string of its parts' keys.
+(`3:2`), unions of intervals, sums, products (with `*`, `/` or nothing, mixed numbers, a trailing
+unit), powers, and the primaries: numbers, symbols, brackets, sets, functions, roots and matrices.
+Arithmetic gives exact expressions; everything built over them is the string of its parts' keys.
 """
 
 from collections.abc import Callable
@@ -28,7 +27,7 @@ def parse(tokens: list[Token]) -> Value | None:
     return None
   try:
     return _Parser(tokens).answer()
-  except (UnsupportedError, OverflowError, ZeroDivisionError):
+  except (UnsupportedError, OverflowError, ZeroDivisionError, RecursionError):
     return None
 
 
@@ -55,15 +54,15 @@ class _Parser:
     self._depth = 0
 
   def answer(self) -> Value:
-    items, _ = self._items()
+    values, names = self._items()
     if self._next is not None:
       raise UnsupportedError(f"{self._next!r} has no place here")
-    if len(items) == 1:
-      return items[0]
-    names = {name for name, _ in self._assigned}
-    if len(names) > 1 and len(self._assigned) == len(items):
-      return ";".join(sorted(f"{name}={value}" for name, value in self._assigned))
-    return ",".join(map(value_key, items))
+    if len(values) == 1:
+      return values[0]
+    keys = list(map(value_key, values))
+    if all(names) and len(set(names)) > 1:
+      return ";".join(sorted(map("{}={}".format, names, keys)))  # x = 1, y = 2 in any order
+    return ",".join(keys)
 
   def _move(self, index: int) -> None:
     self._index = index
@@ -96,37 +95,36 @@ class _Parser:
 
   # Lists, relations, ratios, unions.
 
-  def _items(self) -> tuple[list[Value], int]:
-    self._assigned: list[tuple[str, str]] = []
+  def _items(self) -> tuple[list[Value], list[str | None]]:
+    """Reads a list: its values and the names that they are given to."""
     items = [self._relation()]
     while self._next in vocabulary.SEPARATORS:
       while self._next in vocabulary.SEPARATORS:  # "1, 2, and 3"
         self._take()
       items.append(self._relation())
-    return items, len(items)
+    values, names = zip(*items, strict=True)
+    return list(values), list(names)
 
-  def _relation(self) -> Value:
+  def _relation(self) -> tuple[Value, str | None]:
+    """Reads a value or relation; `name = value` gives the value and the name."""
     label = self._label()
     if label:
-      value = self._side()
-      self._assigned.append((label, value_key(value)))
-      return value
+      return self._side(), label
     sides, relations = [self._side()], []
     while self._next in vocabulary.RELATIONS:
       relations.append(vocabulary.RELATIONS[self._take().text])
       sides.append(self._side())
     if not relations:
-      return sides[0]
+      return sides[0], None
     if len(relations) == 1 and relations[0] in ("=", "in"):
       left, right = sides
       if _is_number(left) and _is_number(right):
-        return right  # 1/4 + 1/4 = 1/2 ends in the answer
+        return right, None  # 1/4 + 1/4 = 1/2 ends in the answer
       if _is_name(left) and not _is_name(right):
-        self._assigned.append((value_key(left), value_key(right)))
-        return right
+        return right, value_key(left)
       if _is_name(right) and not _is_name(left) and relations[0] == "=":
-        return left
-    return ";".join(sorted(map(_relation_key, relations, sides, sides[1:])))
+        return left, value_key(right)
+    return ";".join(sorted(map(_relation_key, relations, sides, sides[1:]))), None
 
   def _label(self) -> str | None:
     """Consumes `=`, `area =`, or `the answer is`-like words in front of an equals sign."""
@@ -277,23 +275,23 @@ class _Parser:
     return value
 
   def _bracketed(self, opener: str) -> Value:
-    items, count = self._items()
+    values, _ = self._items()
     closer = self._take().text
     if closer not in (")", "]"):
       raise UnsupportedError(f"{opener} closed by {closer}")
-    if count == 1:
-      return items[0]
-    return opener + ",".join(map(value_key, items)) + closer
+    if len(values) == 1:
+      return values[0]
+    return opener + ",".join(map(value_key, values)) + closer
 
   def _set(self, closer: str) -> Value:
     r"""Reads `\{1, 2\}`; plain braces around one value only group it."""
     if self._accept(closer):
       return "{}"
-    items, count = self._items()
+    values, _ = self._items()
     self._expect(closer)
-    if count == 1 and closer == "}":
-      return items[0]
-    return "{" + ",".join(sorted(set(map(value_key, items)))) + "}"
+    if len(values) == 1 and closer == "}":
+      return values[0]
+    return "{" + ",".join(sorted(set(map(value_key, values)))) + "}"
 
   def _name(self, token: Token) -> Value:
     name = token.text
