@@ -4,6 +4,7 @@ torch is a dependency of the tests only.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,13 @@ from sejax.models import qwen2_5_vl as qwen
 
 IMAGE, VISION_START, VISION_END, VIDEO = 120, 121, 122, 123
 TEXT_IDS = 100  # Text tokens are drawn below this.
+
+
+# A tiny model gains nothing from threads, and loses much where they wait for each other.
+torch.set_num_threads(1)
+
+# These programs run once on a few numbers: compiling them is the cost, so LLVM does not optimize.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def tiny_config(**changes) -> qwen.Config:

@@ -90,9 +90,8 @@ def _from_logits(
 ) -> LogProbs:
   scaled = raw / temperature
   allowed = scaled if banned is None else jnp.where(banned, -jnp.inf, scaled)
-  normalizer = jax.nn.logsumexp(allowed, axis=-1)
-  chosen = jnp.take_along_axis(allowed, tokens[..., None], axis=-1)[..., 0]
-  probabilities = jnp.exp(allowed - normalizer[..., None])
-  # A banned token's share is 0 x logit, with the finite logit.
-  entropy = normalizer - jnp.sum(probabilities * scaled, axis=-1)
-  return LogProbs(chosen - normalizer, entropy)
+  normalizer = jax.nn.logsumexp(allowed, axis=-1, keepdims=True)
+  chosen = jnp.take_along_axis(allowed - normalizer, tokens[..., None], axis=-1)[..., 0]
+  # Of a banned token the probability is 0 and, here, the logarithm finite: it adds nothing.
+  entropy = -jnp.sum(jnp.exp(allowed - normalizer) * (scaled - normalizer), axis=-1)
+  return LogProbs(chosen, entropy)

@@ -1,0 +1,1 @@
+"""Experiments: what the library is worth, measured; not part of the package."""

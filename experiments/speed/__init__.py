@@ -1,0 +1,1 @@
+"""Measurements of speed and memory; each prints a table, then one line of JSON."""

@@ -1,0 +1,114 @@
+"""Memory of compiled programs at full lengths, and their size by depth; nothing is run."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+import torch_reference
+
+from sejax.models import qwen2_5_vl as qwen
+
+MIB = 2**20
+
+
+def narrow_config(vocab_size: int = 128, layers: int = 2) -> qwen.Config:
+  """Four heads of 8: what grows with lengths and vocabulary stands out against the weights."""
+  tiny = torch_reference.tiny_config()
+  text = dataclasses.replace(
+    tiny.text,
+    vocab_size=vocab_size,
+    hidden_size=32,
+    num_hidden_layers=layers,
+    mrope_section=(1, 1, 2),
+  )
+  vision = dataclasses.replace(tiny.vision, out_hidden_size=32)
+  return dataclasses.replace(tiny, text=text, vision=vision)
+
+
+def params_of(config: qwen.Config) -> qwen.Params:
+  return jax.eval_shape(lambda key: qwen.init(key, config), jax.random.key(0))
+
+
+def ints(*shape: int) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+
+def floats(*shape: int) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def prompt_of(rows: int, length: int) -> qwen.Prompt:
+  return qwen.Prompt(ints(rows, length), ints(rows), ints(3, rows, length))
+
+
+def temporary_bytes(function, *inputs) -> int:
+  compiled = torch_reference.jit(function).lower(*inputs).compile()
+  return compiled.memory_analysis().temp_size_in_bytes
+
+
+def training_loss(config, params, prompt, tokens):
+  last, hidden = qwen.forward(params, config, prompt, None, tokens)
+  return qwen.logp(params, config, last, hidden, tokens).logp.sum()
+
+
+def test_training_keeps_no_scores_of_all_queries():
+  P, G, T = 1024, 4, 2048
+  config = narrow_config()
+  gradient = jax.grad(functools.partial(training_loss, config))
+  used = temporary_bytes(gradient, params_of(config), prompt_of(1, P), ints(1, G, T))
+  all_scores = config.text.num_attention_heads * G * T * (P + T) * 4
+  chunk_scores = all_scores // (G * T) * config.query_chunk
+  assert (all_scores, chunk_scores) == (384 * MIB, 48 * MIB)
+  # Scores, weights and their gradients of one chunk; everything else is small here.
+  assert used < 5 * chunk_scores
+
+  unchunked = dataclasses.replace(config, query_chunk=G * T)
+  gradient = jax.grad(functools.partial(training_loss, unchunked))
+  used = temporary_bytes(gradient, params_of(config), prompt_of(1, P), ints(1, G, T))
+  assert used > 3 * all_scores  # So the bound above would be broken without chunks.
+
+
+def test_scoring_keeps_no_logits_of_all_tokens():
+  G, T, V = 8, 2048, 152_064
+  config = narrow_config(vocab_size=V)
+
+  def loss(params, last, hidden, tokens):
+    found = qwen.logp(params, config, last, hidden, tokens)
+    return found.logp.sum() + found.entropy.sum()
+
+  gradient = jax.grad(loss, argnums=(0, 2))
+  inputs = (params_of(config), floats(1, 32), floats(1, G, T, 32), ints(1, G, T))
+  # All logits are 9,504 MiB; those of a chunk of 256 tokens 149 MiB, a few of which exist at once.
+  assert temporary_bytes(gradient, *inputs) < 1000 * MIB
+
+
+@pytest.mark.parametrize("members", [1, 8])
+def test_a_step_copies_no_prefix(members):
+  """A step's temporaries are less than one copy of the keys of the prefix, for any group."""
+  config = narrow_config(layers=8)
+  P, S = 8192, 16
+
+  def step(params, prefix, tokens, cache):
+    return qwen.extend(params, config, prefix, tokens, cache)
+
+  prefix, _ = jax.eval_shape(
+    lambda params, prompt: qwen.prefill(params, config, prompt), params_of(config), prompt_of(1, P)
+  )
+  cache = jax.eval_shape(lambda: qwen.empty_cache(config, 1, members, S, jnp.float32))
+  used = temporary_bytes(step, params_of(config), prefix, ints(1, members, 1), cache)
+  layer = prefix.keys.size // config.text.num_hidden_layers * 4
+  scores = config.text.num_attention_heads * members * P * 4
+  # One layer's keys and values pass through the scan; scores, weights and a mask go with them.
+  assert used < 2 * layer + 4 * scores + 4 * MIB
+
+
+def test_compiled_size_does_not_grow_with_depth():
+  def lowered_size(layers):
+    config = narrow_config(layers=layers)
+    gradient = jax.jit(jax.grad(functools.partial(training_loss, config)))
+    inputs = (params_of(config), prompt_of(1, 64), ints(1, 2, 16))
+    return len(gradient.lower(*inputs).as_text())
+
+  assert lowered_size(28) < 1.05 * lowered_size(4)

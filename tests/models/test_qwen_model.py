@@ -1,0 +1,195 @@
+"""The whole model against transformers': logits, prefixes, caches."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import torch_reference
+
+from sejax.models import qwen2_5_vl as qwen
+
+ODD = (10, 18)  # Patches of a 140x252 px image, whose windows are not whole.
+G, T = 3, 6
+
+CASES = {
+  "one image": [[3, ODD, 5], [1, (4, 4), 2]],
+  "three images": [[3, ODD, (4, 4), 2, (8, 6), 5], [(2, 2), 1, (4, 8), (6, 4), 9]],
+  "text only": [[7], [12]],
+  "mixed": [[7], [2, ODD, (4, 4), 2, (8, 6), 5], [(4, 12), 3]],
+  "long beside short": [[6, (32, 34), 20], [4]],
+}
+
+
+@functools.partial(torch_reference.jit, static_argnums=1)
+def run(params, config, prompt, images, tokens):
+  """Returns logits after the prompt and after each token: read first then extended, and at once."""
+  features = None if images is None else qwen.encode(params, config, images)
+  prefix, first = qwen.prefill(params, config, prompt, features)
+  extended, cache = qwen.extend(params, config, prefix, tokens)
+  assert cache is None
+  last, hidden = qwen.forward(params, config, prompt, features, tokens)
+  return {
+    "in two passes": (first, qwen.logits(params, extended)),
+    "in one pass": (qwen.logits(params, last), qwen.logits(params, hidden)),
+  }
+
+
+def random_tokens(prompts: int, members: int = G, length: int = T, seed: int = 5) -> np.ndarray:
+  rng = np.random.default_rng(seed)
+  shape = (prompts, members, length)
+  return rng.integers(2, torch_reference.TEXT_IDS, shape).astype(np.int32)
+
+
+def torch_logits(model, batch, tokens) -> tuple[np.ndarray, np.ndarray]:
+  """Logits after each prompt `[B,V]` and after each new token `[B,G,T,V]`, in B x G whole rows."""
+  with torch.no_grad():
+    logits = model(**batch.torch_inputs(tokens)).logits.numpy()
+  logits = logits.reshape(*tokens.shape[:2], *logits.shape[1:])
+  first = [row[0, length - 1] for row, length in zip(logits, batch.lengths, strict=True)]
+  after = [
+    row[:, length : length + tokens.shape[2]]
+    for row, length in zip(logits, batch.lengths, strict=True)
+  ]
+  return np.stack(first), np.stack(after)
+
+
+def assert_close(got, want):
+  assert 0.5 < np.abs(want).max() < 10  # Logits of order one: the tolerance is relative to that.
+  np.testing.assert_allclose(got, want, rtol=0, atol=2e-5)
+
+
+def assert_logits(
+  pair, batch, config=None, tokens=None, prompt_size=None, image_size=None
+) -> tuple[jax.Array, jax.Array]:
+  """Compares every way to compute the logits with the torch model; returns ours in one pass."""
+  config = config or pair.config
+  tokens = random_tokens(len(batch.ids)) if tokens is None else tokens
+  want_first, want_after = torch_logits(pair.torch_model, batch, tokens)
+  images = batch.images(config, image_size) if any(map(len, batch.patches)) else None
+  outputs = run(pair.params, config, batch.prompt(config, prompt_size), images, tokens)
+  for first, after in outputs.values():
+    assert_close(first, want_first)
+    assert_close(after, want_after)
+  return outputs["in one pass"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits(tiny, case):
+  assert_logits(tiny, torch_reference.make_batch(tiny.config, CASES[case]))
+
+
+def test_logits_of_a_tied_head(tied):
+  assert_logits(tied, torch_reference.make_batch(tied.config, CASES["mixed"]))
+
+
+def test_padding_changes_nothing(tiny):
+  """Prompts in larger buckets of tokens and patches give the logits of their own size."""
+  batch = torch_reference.make_batch(tiny.config, CASES["mixed"])
+  assert_logits(tiny, batch, prompt_size=128, image_size=320)
+
+
+def test_attention_in_chunks(tiny):
+  """Chunks that divide neither the prompt's length nor the continuations'."""
+  config = dataclasses.replace(tiny.config, query_chunk=13)
+  assert_logits(tiny, torch_reference.make_batch(config, CASES["one image"]), config)
+
+
+def test_two_images_give_two_answers(tiny):
+  batch = torch_reference.make_batch(tiny.config, [[3, (4, 8), 4]] * 2)
+  batch = dataclasses.replace(batch, ids=[batch.ids[0]] * 2)
+  first, after = assert_logits(tiny, batch, tokens=np.repeat(random_tokens(1), 2, axis=0))
+  assert np.abs(first[0] - first[1]).max() > 0.1
+  assert (np.abs(after[0] - after[1]).max(axis=-1) > 1e-3).all()
+
+
+@functools.partial(torch_reference.jit, static_argnums=(1, 6))
+def step(params, config, prefix, tokens, cache, lengths, filled):
+  hidden, cache = qwen.extend(params, config, prefix, tokens, cache, lengths, filled)
+  return qwen.logits(params, hidden), cache
+
+
+@functools.partial(torch_reference.jit, static_argnums=1)
+def read(params, config, prompt, images):
+  return qwen.prefill(params, config, prompt, qwen.encode(params, config, images))
+
+
+def test_token_by_token(tiny):
+  """Steps of one token equal the whole row; only the filled part of the cache is attended to."""
+  config, params = tiny.config, tiny.params
+  batch = torch_reference.make_batch(config, CASES["mixed"])
+  tokens = random_tokens(3)
+  want_first, want_after = torch_logits(tiny.torch_model, batch, tokens)
+  prefix, first = read(params, config, batch.prompt(config), batch.images(config))
+  assert_close(first, want_first)
+  cache = qwen.empty_cache(config, 3, G, slots=8, dtype=jnp.float32)
+  # What lies beyond the filled part must not be read.
+  cache = cache._replace(keys=cache.keys.at[..., T:, :].set(jnp.nan))
+  for t in range(T):
+    filled = 4 if t <= 4 else T
+    logits, cache = step(params, config, prefix, tokens[:, :, t : t + 1], cache, None, filled)
+    assert_close(logits[:, :, 0], want_after[:, :, t])
+  np.testing.assert_array_equal(cache.lengths, np.full((3, G), T))
+  assert cache.used == T
+
+
+def test_continuing_after_texts_of_different_lengths(tiny):
+  """A text of its own length for each trajectory, then tokens one by one, some ending early."""
+  config, params = tiny.config, tiny.params
+  batch = torch_reference.make_batch(config, CASES["mixed"])
+  tokens = random_tokens(3, length=8)
+  text = np.array([[4, 1, 0], [2, 4, 3], [3, 0, 1]], np.int32)
+  real = np.concatenate(
+    [np.arange(4) < text[..., None], np.arange(4) < (text[..., None] + 1) % 5], axis=-1
+  )
+  prefix, _ = read(params, config, batch.prompt(config), batch.images(config))
+  cache = qwen.empty_cache(config, 3, G, slots=8, dtype=jnp.float32)
+  logits, cache = step(params, config, prefix, tokens[..., :4], cache, text, 0)
+  got = [logits]
+  for t in range(4, 8):
+    alive = real[..., t].astype(np.int32)
+    logits, cache = step(params, config, prefix, tokens[..., t : t + 1], cache, alive, 8)
+    got.append(logits)
+  got = np.concatenate(got, axis=2)
+  np.testing.assert_array_equal(cache.valid, real)
+  np.testing.assert_array_equal(cache.lengths, real.sum(axis=-1))
+
+  # The reference sees each trajectory's real tokens only, one after the other.
+  packed = np.zeros_like(tokens)
+  for place in np.ndindex(3, G):
+    packed[place][: real[place].sum()] = tokens[place][real[place]]
+  _, want = torch_logits(tiny.torch_model, batch, packed)
+  for place in np.ndindex(3, G):
+    assert_close(got[place][real[place]], want[place][: real[place].sum()])
+
+
+def test_select_last():
+  hidden = np.arange(2 * 3 * 4 * 2, dtype=np.float32).reshape(2, 3, 4, 2)
+  lengths = np.array([[1, 4, 2], [3, 0, 4]])
+  got = qwen.select_last(jnp.asarray(hidden), jnp.asarray(lengths))
+  for b, g in np.ndindex(2, 3):
+    np.testing.assert_array_equal(got[b, g], hidden[b, g, max(lengths[b, g] - 1, 0)])
+
+
+def test_bf16(tiny):
+  """bf16 weights are computed in bf16, no further from fp32 than torch in bf16 is."""
+  batch = torch_reference.make_batch(tiny.config, CASES["mixed"])
+  tokens = random_tokens(3)
+  _, exact = torch_logits(tiny.torch_model, batch, tokens)
+  narrow = torch_reference.torch_model(tiny.config).to(torch.bfloat16)
+  with torch.no_grad():
+    logits = narrow(**batch.torch_inputs(tokens)).logits.float().numpy()
+  rows = logits.reshape(3, G, *logits.shape[1:])
+  theirs = np.stack([row[:, n : n + T] for row, n in zip(rows, batch.lengths, strict=True)])
+
+  params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
+  inputs = (batch.prompt(tiny.config), batch.images(tiny.config), tokens)
+  for first, after in run(params, tiny.config, *inputs).values():
+    assert first.dtype == after.dtype == jnp.float32
+    error = np.sqrt(np.mean((after - exact) ** 2))
+    assert 1e-3 < error < 1.2 * np.sqrt(np.mean((theirs - exact) ** 2))
+  prefix, _ = read(params, tiny.config, *inputs[:2])
+  assert prefix.keys.dtype == prefix.last_hidden.dtype == jnp.bfloat16
