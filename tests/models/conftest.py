@@ -4,9 +4,9 @@ import dataclasses
 from typing import Any
 
 import pytest
-import torch_reference
 
 from sejax.models import qwen2_5_vl as qwen
+from tests.models import torch_reference
 
 
 @dataclasses.dataclass(frozen=True)

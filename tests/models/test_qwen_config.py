@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 import torch
-import torch_reference
 import transformers
 
 from sejax.models import qwen2_5_vl as qwen
+from tests.models import torch_reference
 
 # Bytes in bf16, so twice the number of parameters. 7B and 32B: `metadata.total_size` in
 # `model.safetensors.index.json` of Qwen/Qwen2.5-VL-<size>-Instruct. 3B and 72B: transformers' own

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-import torch_reference
 
 from sejax.models import qwen2_5_vl as qwen
+from tests.models import torch_reference
 
 ROWS = [[7], [2, (10, 18), (4, 4), 2, (8, 6), 5], [(4, 12), 3]]
 G, T = 2, 6

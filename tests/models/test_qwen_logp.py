@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-import torch_reference
 
 from sejax.models import qwen2_5_vl as qwen
+from tests.models import torch_reference
 
 B, G, T = 2, 3, 5
 

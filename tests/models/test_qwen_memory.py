@@ -6,9 +6,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
-import torch_reference
 
 from sejax.models import qwen2_5_vl as qwen
+from tests.models import torch_reference
 
 MIB = 2**20
 

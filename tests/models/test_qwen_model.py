@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-import torch_reference
 
 from sejax.models import qwen2_5_vl as qwen
+from tests.models import torch_reference
 
 ODD = (10, 18)  # Patches of a 140x252 px image, whose windows are not whole.
 G, T = 3, 6

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-import torch_reference
 
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.rope import rotate, text_angles
+from tests.models import torch_reference
 
 ROWS = [
   [3, (10, 18), 4, (4, 4), (8, 6), 2],  # Two images without text between them but their markers.

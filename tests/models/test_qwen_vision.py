@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 import torch
-import torch_reference
 from transformers.vision_utils import get_vision_window_index
 
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.images import window_order
+from tests.models import torch_reference
 
 # Patches of a 140x252 px image: its windows are not whole at two edges.
 ODD = (10, 18)
