@@ -7,9 +7,8 @@ and `unparsable="vote"` give the behaviour of the paper's released code instead:
 compared, and all unreadable answers vote together as "None".
 """
 
-import re
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
@@ -21,8 +20,6 @@ from sejax.text.parser import parse
 NO_ANSWER = "None"
 EQUIVALENCES = ("canonical", "exact")
 UNPARSABLE = ("abstain", "vote")
-
-_DECIMAL = re.compile(r"[+-]?[0-9]{0,15}\.[0-9]{1,15}")
 
 
 def extract(text: str, released: bool = False) -> str | None:
@@ -115,15 +112,38 @@ def grade(answer: str | None, gold: str) -> bool:
     return False
   if canonical(answer) == canonical(gold):
     return True
-  decimals = [side for side in (answer, gold) if _decimal(side) is not None]
-  if len(decimals) != 1:
+  sides = [_Written.read(answer), _Written.read(gold)]
+  if (
+    None in sides
+    or sides[0].decimals == sides[1].decimals
+    or None
+    not in (
+      sides[0].decimals,
+      sides[1].decimals,
+    )
+  ):
     return False
-  value = _approximate(gold if decimals[0] is answer else answer)
-  literal = _decimal(decimals[0])
-  if value is None:
-    return False
-  half_unit = 0.5 * 10.0 ** literal.as_tuple().exponent
-  return abs(value - float(literal)) <= half_unit * (1 + 1e-9)
+  decimal, exact_side = sorted(sides, key=lambda side: side.decimals is None)
+  half_unit = 0.5 * 10.0**-decimal.decimals
+  return abs(decimal.value - exact_side.value) <= half_unit * (1 + 1e-9)
+
+
+class _Written(NamedTuple):
+  """A number as it is written: its value, and its decimals where it is one decimal literal."""
+
+  value: float
+  decimals: int | None
+
+  @classmethod
+  def read(cls, text: str) -> "_Written | None":
+    tokens = notation.tokenize(notation.clean(notation.spell_out(text)))
+    value = parse(tokens)
+    approximate = exact.approximate(value) if isinstance(value, dict) else None
+    if approximate is None:
+      return None
+    literals = [token.text for token in tokens if token.kind == "number" and "." in token.text]
+    is_decimal = len(literals) == 1 and abs(approximate) == float(literals[0])
+    return cls(approximate, len(literals[0].partition(".")[2]) if is_decimal else None)
 
 
 def _vote(answer: str | None, classify, exact_votes: bool) -> str | None:
@@ -131,18 +151,6 @@ def _vote(answer: str | None, classify, exact_votes: bool) -> str | None:
     return None
   if exact_votes:
     return answer
-  is_empty = len(answer) < 16 and answer.strip().casefold() in ("", "none")
-  return None if is_empty else classify(answer)
-
-
-def _decimal(text: str) -> Decimal | None:
-  text = notation.clean(notation.spell_out(text))
-  try:
-    return Decimal(text) if _DECIMAL.fullmatch(text) else None
-  except InvalidOperation:
+  if len(answer) < 16 and answer.strip().casefold() in ("", "none"):
     return None
-
-
-def _approximate(text: str) -> float | None:
-  value = parse(notation.tokenize(notation.clean(notation.spell_out(text))))
-  return exact.approximate(value) if isinstance(value, dict) else None
+  return classify(answer) or None  # the form of "..." or "?" is empty: nothing is said

@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Int32
 
 OPENER = "\\boxed{"
+_COMMAND = "\\boxed"
+_LAST_BOXES = 3  # looked at one by one; more would make the time quadratic
 
 _LOOSE_OPENER = re.compile(r"\\boxed\s*\{")
 # The inside of a box up to its closing brace, three levels of braces deep, escapes skipped; the
@@ -28,14 +30,19 @@ def last_balanced(text: str) -> str | None:
 
   Escaped braces are text, and blanks may stand between `\boxed` and its brace.
   """
-  start = text.rfind(OPENER)
-  if start >= 0:
-    content = _content(text, start + len(OPENER))
+  end = len(text)
+  for _ in range(_LAST_BOXES):
+    start = text.rfind(_COMMAND, 0, end)
+    if start < 0:
+      return None
+    opener = _LOOSE_OPENER.match(text, start)
+    content = _content(text, opener.end()) if opener else None
     if content is not None:
       return content
-  # The last box is cut off, or written loosely: weigh them all.
+    end = start
+  # Many boxes in a row are cut off: weigh the rest of them all at once.
   last_brace = text.rfind("}")
-  openers = [m.end() for m in _LOOSE_OPENER.finditer(text, 0, max(last_brace, 0))]
+  openers = [m.end() for m in _LOOSE_OPENER.finditer(text, 0, min(end, max(last_brace, 0)))]
   if not openers:
     return None
   depth = _depth(text, escapes=True)

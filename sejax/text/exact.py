@@ -1,11 +1,12 @@
 """Exact values of short expressions: sums of rationals times surds and symbols.
 
-An expression is a plain dict `{monomial: coefficient}`. A monomial is a sorted tuple of `(atom,
-exponent)`; an atom is a symbol (`"x"`, `"pi"`, `"sin(30)"`) or an integer without small square
-factors under a fractional exponent in (0, 1), which is how surds are held: 4 sqrt(21) is `{((3,
-1/2), (7, 1/2)): 4}`. Two expressions that these rules reach are equal exactly when their dicts are,
-so equality is an equivalence relation and needs no tolerance. Symbols are taken to be positive
-(sqrt(x^2) is x).
+An expression is a plain dict `{monomial: coefficient}`. A monomial is a sorted tuple of
+`(atom, exponent)`; an atom is a symbol (`"x"`, `"pi"`, `"sin(30)"`) or an integer under a
+fractional exponent in (0, 1), which is how surds are held: 4 sqrt(21) is
+`{((3, 1/2), (7, 1/2)): 4}`. Expressions are compared by their dicts, without a tolerance, so
+equality is an equivalence relation. It never equates different values (symbols are taken to be
+positive: sqrt(x^2) is x), and it finds equal ones equal as long as radicands have no two prime
+factors above 1,000; nested roots and sums under roots stay as they are written.
 
 Every operation is bounded (`MAX_TERMS`, `MAX_BITS`); beyond the bounds it raises
 `UnsupportedError`, and a power too large to write out stays an opaque symbol.
@@ -20,10 +21,12 @@ Expr = dict[Monomial, Number]
 
 MAX_TERMS = 24
 MAX_BITS = 2048
-MAX_EXPANDED_POWER = 8
+MAX_EXPANDED_POWER = 4
 _MAX_ROOT_BITS = 64
+_MAX_CONJUGATES = 2
 
 _SMALL_PRIMES = [p for p in range(2, 1000) if all(p % q for q in range(2, math.isqrt(p) + 1))]
+_SMALL_PRIME_PRODUCT = math.prod(_SMALL_PRIMES)
 _CONSTANTS = {"pi": math.pi, "e": math.e}
 
 
@@ -33,7 +36,7 @@ class UnsupportedError(ValueError):
 
 def rational(value: Number) -> Expr:
   """Returns the expression that is the given number."""
-  return {(): _plain(value)} if value else {}
+  return {(): _bounded(value)} if value else {}
 
 
 def symbol(name: str) -> Expr:
@@ -115,7 +118,14 @@ def primitive(expr: Expr) -> tuple[Number, Expr]:
 
 
 def approximate(expr: Expr) -> float | None:
-  """Returns the value as a float, or None when a symbol other than pi and e is in it."""
+  """Returns the value as a float; None for symbols other than pi and e, and beyond a float."""
+  try:
+    return _approximate(expr)
+  except OverflowError:
+    return None
+
+
+def _approximate(expr: Expr) -> float | None:
   total = 0.0
   for monomial, coefficient in expr.items():
     term = float(coefficient)
@@ -133,8 +143,14 @@ def _plain(value: Number) -> Number:
   return value if isinstance(value, int) or value.denominator != 1 else value.numerator
 
 
+def _bounded(value: Number) -> Number:
+  if max(value.numerator.bit_length(), value.denominator.bit_length()) > 2 * MAX_BITS:
+    raise UnsupportedError("a number too large to write out")
+  return _plain(value)
+
+
 def _tidy(terms: Expr) -> Expr:
-  kept = {m: _plain(c) for m, c in terms.items() if c}
+  kept = {m: _bounded(c) for m, c in terms.items() if c}
   if len(kept) > MAX_TERMS:
     raise UnsupportedError(f"{len(kept)} terms exceed {MAX_TERMS}")
   return kept
@@ -183,6 +199,8 @@ def _inverse(expr: Expr) -> Expr:
   if not all(isinstance(a, int) or a == "i" for a in surds) or any(
     exponent not in (1, Fraction(1, 2)) for monomial in expr for _, exponent in monomial
   ):
+    return _opaque_power(expr, -1)
+  if len(surds) > _MAX_CONJUGATES:
     return _opaque_power(expr, -1)
   numerator = rational(1)
   for surd in surds:
@@ -245,17 +263,21 @@ def _factors(number: int) -> dict[int, int]:
   if number.bit_length() > _MAX_ROOT_BITS:
     return {number: 1}
   factors: dict[int, int] = {}
+  # Most radicands are small or have few small factors: the rest of the primes need no trial.
+  small = math.gcd(number, _SMALL_PRIME_PRODUCT)
   for prime in _SMALL_PRIMES:
-    if prime * prime > number:
+    if small == 1:
       break
-    while number % prime == 0:
-      factors[prime] = factors.get(prime, 0) + 1
-      number //= prime
+    if small % prime == 0:
+      small //= prime
+      while number % prime == 0:
+        factors[prime] = factors.get(prime, 0) + 1
+        number //= prime
   root = math.isqrt(number)
   if root > 1 and root * root == number:
     factors[root] = 2
   elif number > 1:
-    factors[number] = factors.get(number, 0) + 1
+    factors[number] = 1
   return factors
 
 

@@ -2,7 +2,7 @@ r"""Verdicts: the score in [0, 1] that ends a Judge's evaluation.
 
 The Judge is told to write `[BEGIN THOUGHT] ... [END THOUGHT]`, a JSON object with four numbers
 between `[BEGIN SCORES]` and `[END SCORES]`, and one last line `\boxed{overall}` (method section 4).
-Text only: what a trajectory quoted inside the thought claims about itself is never read.
+What it quotes from a trajectory inside its closed thought is not read.
 """
 
 import json
@@ -14,8 +14,8 @@ from sejax.text import boxes
 
 KEY = "overall_score"
 
-_THOUGHT_BEGIN = "[BEGIN THOUGHT]"
-_THOUGHT_END = "[END THOUGHT]"
+_THOUGHT_BEGIN = re.compile(r"\[begin thought\]", re.IGNORECASE)
+_THOUGHT_END = re.compile(r"\[end thought\]", re.IGNORECASE)
 _SCORES_BEGIN = re.compile(r"\[(?:BEGIN )?SCORES\]")
 _SCORES_END = "[END SCORES]"
 # Programming notations that float() also takes (0_8, nan, inf, 0x1p3) are no scores.
@@ -30,9 +30,9 @@ def score(text: str, released: bool = False) -> float | None:
   r"""Returns the score of a verdict, or None where there is no valid one.
 
   The verdict is what the Judge writes after its thought: the last `\boxed{}` there, or else the
-  last complete tagged JSON object with the score key. Only a finite number on the scale is valid;
-  booleans, NaN, infinities, numbers off the scale, ratios, percentages and verdicts that are cut
-  off are not. Linear in the length of the text.
+  last complete tagged JSON object, which must hold the score key. Only a finite number on the scale
+  is valid; booleans, NaN, infinities, numbers off the scale, ratios, percentages and verdicts that
+  are cut off are not. Linear in the length of the text.
 
   Args:
     text: what the Judge wrote.
@@ -50,9 +50,10 @@ def score(text: str, released: bool = False) -> float | None:
 
 def _after_thought(text: str) -> str:
   """What stands behind the last closed thought; nothing where the thought is still open."""
-  _, closed, behind = text.rpartition(_THOUGHT_END)
-  verdict, reopened, _ = (behind if closed else text).partition(_THOUGHT_BEGIN)
-  return "" if reopened and not closed else verdict
+  *_, behind = _THOUGHT_END.split(text)
+  verdict, *reopened = _THOUGHT_BEGIN.split(behind, maxsplit=1)
+  is_open = reopened and len(behind) == len(text)  # begun, and never closed
+  return "" if is_open else verdict
 
 
 def _last_box(text: str) -> str | None:
@@ -79,7 +80,7 @@ def _to_number(value: object) -> float | None:
 def _last_tagged_score(text: str) -> float | None:
   # Each block is read up to the next opening tag only, so the whole takes linear time.
   for block in _SCORES_BEGIN.split(text)[:0:-1][:_MAX_BLOCKS]:
-    brace = block.find("{")
+    brace = block.partition(_SCORES_END)[0].find("{")
     if brace < 0:
       continue
     try:

@@ -1,35 +1,23 @@
 """The words and signs that answers are written with."""
 
-# Units that may stand bare behind a number. One letter counts only after a blank: 5 m is a length,
-# 5m a product.
+# Units that may stand behind a number, in lower case.
 UNITS = frozenset(
   """
-  mm cm dm m km nm um in inch inches ft foot feet yd yard yards mi mile miles
-  mg g kg lb lbs oz t ton tons ml mL l L liter liters litre litres
-  ms s sec secs second seconds min mins minute minutes h hr hrs hour hours
+  mm cm dm km nm um in inch inches ft foot feet yd yard yards mi mile miles
+  millimeter millimeters centimeter centimeters meter meters metre metres kilometer kilometers
+  mg kg gram grams lb lbs pound pounds oz ton tons ml liter liters litre litres
+  ms sec secs second seconds min mins minute minutes hr hrs hour hours
   day days week weeks month months year years
-  deg degs degree degrees rad rads radian radians unit units sq square squared cubic cubed percent
-  mph kph kmh N J kJ W kW V A K Pa kPa Hz mol cal kcal C F ohm ohms
-  cent cents dollar dollars usd USD rs Rs
+  deg degs degree degrees rad rads radian radians unit units percent
+  mph kph kmh kj kw pa kpa hz mol cal kcal ohm ohms cent cents dollar dollars usd rs
   """.split()
 )
+# One letter is a unit where it is set upright; bare, only the metre, behind a blank: 5 m.
+LETTER_UNITS = frozenset("mgshtlLNJWVAKCF")
+UNIT_MODIFIERS = frozenset(("sq", "square", "cubic"))
+UNIT_POWERS = frozenset(("squared", "cubed"))
+
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
-FUNCTIONS = frozenset(
-  "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp".split()
-)
-# Words behind a number that are no unit: "3 out of 5" is not 3, "10% less" is not "10% more".
-NO_UNITS = (
-  FUNCTIONS
-  | SCALES.keys()
-  | set(
-    """
-  pi sqrt of out to than tenths hundredths thousandths half halves thirds quarters
-  more less fewer greater smaller larger increase decrease increased decreased gain loss profit
-  left right up down above below before after ago later early late ahead behind
-  north south east west clockwise counterclockwise anticlockwise positive negative
-  """.split()
-  )
-)
 NUMBER_WORDS = {
   word: str(number)
   for number, word in enumerate(
@@ -37,9 +25,25 @@ NUMBER_WORDS = {
   )
 }
 
+FUNCTIONS = frozenset(
+  "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp".split()
+)
+INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
+# Letters that name functions or points when a bracket follows: f(2), P(X = 3).
+APPLIED = frozenset("fghFGP")
+SYMBOLS = frozenset(
+  """
+  alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho
+  sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega
+  pi ell hbar
+  """.split()
+)
+# Commands that, with what follows, name one thing.
+NAMING = frozenset((r"\angle", r"\triangle", r"\odot", r"\square", r"\widehat", r"\overarc"))
+
 RELATIONS = {
   "=": "=",
-  r"\approx": "=",
+  r"\approx": "~",
   r"\equiv": "=",
   r"\ne": "!=",
   r"\neq": "!=",
@@ -66,4 +70,4 @@ CLOSERS = frozenset((")", "]", r"\}", "}", "|", "&", r"\\", r"\end"))
 # What ends a product.
 ENDS = CLOSERS | SEPARATORS | SIGNS | COLONS | frozenset(RELATIONS) | {r"\cup"}
 POSTFIXES = frozenset("!^%_")
-MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "vmatrix"))
+MATRICES = frozenset(("matrix", "pmatrix", "bmatrix"))

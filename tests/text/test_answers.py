@@ -45,6 +45,8 @@ def test_released_chain_from_texts_to_votes():
     (r"\boxed{k\}m}", r"k\}m"),
     (r"\boxed{p\\}q}", "p\\\\"),
     (r"\boxed {41}", "41"),
+    (r"\boxed{4} hmm, \boxed {5}", "5"),
+    (r"\boxed{4} hmm, \boxed 5", "4"),
     (r"\boxed{\boxed{54}}", "54"),
     (r"\boxed{" + "{" * 40 + "7" + "}" * 41, "{" * 40 + "7" + "}" * 40),
     (r"\boxed{  17 }", "17"),
@@ -111,7 +113,11 @@ def test_hostile_trajectories_end_quickly(text):
   assert time.perf_counter() - start < 2.0
 
 
-@given(st.lists(st.sampled_from(["\\boxed{", "{", "}", "\\{", "\\}", "\\", "a", " "]), max_size=40))
+@given(
+  st.lists(
+    st.sampled_from(["\\boxed{", "\\boxed {", "{", "}", "\\{", "\\}", "\\", "a", " "]), max_size=40
+  )
+)
 @settings(max_examples=500, deadline=None)
 def test_extraction_equals_a_plain_scan(pieces):
   text = "".join(pieces)

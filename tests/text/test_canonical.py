@@ -46,10 +46,10 @@ EQUAL = [
   [r"\frac{3\pi}{4}", r"3\pi/4", r"0.75\pi", r"\frac{3}{4}\pi"],
   [r"\text{A}", "A.", "(A)", "A: foo", "a", "A", r"\textbf{A}", "A)", "(A) foo", "**A**", "Ａ"],
   [r"\text{E}", "E", "E: foo", "E. foo"],
-  ["A, C", "C, A", "A and C", "(A), (C)"],
+  ["A, C", "A and C", "(A), (C)", r"\text{A, C}"],
   ["x = 5", "5", r"x \approx 5", "AB = 5", r"\angle ABC = 5^\circ", "f(x)=5", r"\text{Area} = 5"],
   [r"5 \text{ cm}", "5 cm", "5cm", r"5\,\mathrm{cm}", r"5 \text{ cm}^2", "5 m", "5 square units"],
-  ["5 km/h", "5", r"\$5", "$5$", "5 dollars", r"\boxed{5}", "(5)", "{5}", "5 apples", "5 units"],
+  ["5 km/h", "5", r"\$5", "$5$", "5 dollars", r"\boxed{5}", "(5)", "{5}", "5 units"],
   [r"50\%", "50", "50%", "50 percent"],
   ["004", "4", "4.0", "4."],
   ["-0", "0", "0.0", "+0", "0/5"],
@@ -80,6 +80,48 @@ EQUAL = [
   ["seven", "7", "Seven.", r"\text{seven}"],
   ["75^o", "75", "75^{o}", r"75^{\text{o}}"],
   [r"\frac{2+\sqrt{2}}{2}", r"1+\frac{\sqrt{2}}{2}", r"1+1/\sqrt{2}"],
+  [r"\frac{\sqrt{3}}{4} s^2", r"\frac{\sqrt{3}}{4}s^2"],
+  ["6s^2", "6 s^2"],
+  ["A, B, and C", "A, B, C", "(A), (B), (C)"],
+  [r"\sin 30\cos 60", r"\cos 60\sin 30"],
+  [r"\tan^{-1}(3/4)", r"\arctan(3/4)"],
+  [
+    r"(A) \frac{1}{2}",
+    "A",
+    r"\textbf{(A)}\ \frac{1}{2}",
+    r"A. \sqrt{2}",
+    "(A) -3",
+    "(A) (1,2)",
+    "A: 5",
+    "A: 15",
+    "A: " + "long text " * 20,
+  ],
+  [
+    r"x = \frac{10}{2} = 5",
+    "5",
+    "x = 2 + 3 = 5",
+    "AB = CD = 5",
+    "f(2)=5",
+    "P(X=3)=5",
+    r"m\angle 1 = 5^\circ",
+    "about 5",
+    "5 CM",
+    "5 sq. cm",
+    "5 (cm)",
+    "5 cm2",
+    r"5 \text{m}/\text{s}",
+    "$5/hour",
+    "answer:5",
+    "5˚",
+    r"\underline{5}",
+    r"\boldsymbol{5}",
+  ],
+  [r"x = 4\sqrt{5} \approx 8.94", r"4\sqrt{5}", r"4\sqrt5 \approx 8.94"],
+  [r"\mathbf{\frac{1}{2}}", "1/2", r"\text{$\frac12$}"],
+  ["x=5 or x=-5", "x=-5 or x=5"],
+  ["answer:B", "B", "the correct answer is option B", r"\textup{B}"],
+  [r"\overline{AB}", "AB"],
+  [r"(\sin x)^2", r"\sin^2 x"],
 ]
 
 DIFFERENT = [
@@ -92,6 +134,7 @@ DIFFERENT = [
   ["12:30", "2:5", "12/30"],
   ["2m", "2"],
   ["A:B", "A:C", "A"],
+  ["A, C", "C, A"],
   ["(a) 3 (b) 5", "(a) 3 (b) 6", "A"],
   ["x>5", "x<5", r"x\ge 5", "5"],
   ["5 red, 3 blue", "5 blue, 3 red"],
@@ -105,6 +148,57 @@ DIFFERENT = [
   ["5 m left", "5 m right", "5 m"],
   ["1+1=2", "2+2=4"],
   ["6 am", "6 pm", "6"],
+  ["1 2 3", "123", "12 3"],
+  ["1 7/4", "17/4"],
+  ["3 4/3", "34/3"],
+  ["3 0.5", "15.5"],
+  [r"30^\circ 15'", "3015"],
+  ["6 s^2", "6 s^3", "6"],
+  [r"180^\circ - 2 A", "178"],
+  ["6 t - 4", "2"],
+  ["2 l + 2 w", "2+2w"],
+  ["100 t + 50", "150"],
+  ["x = 3 t", "3"],
+  ["$2 s^{2}+1-4 s$", "-1"],
+  ["2 dozen", "2"],
+  ["3 squared", "3"],
+  ["2 fifths", "2"],
+  ["3 plus x", "3 plus y", "3"],
+  ["5 mod x", "5"],
+  [r"2\angle ABC", r"2\angle DEF", "2"],
+  ["1 square", "1 hexagon", "1 triangle", "1"],
+  [r"AB \parallel CD", r"AC \parallel BD"],
+  [r"A \setminus B", r"B \setminus A"],
+  [r"3 \mid 6", r"6 \mid 3", r"2 \mid 9"],
+  [r"7 \bmod 3", r"3 \bmod 7"],
+  [r"A\to B\to C", r"C\to B\to A"],
+  [r"\angle{ABC}", r"\angle{BAC}"],
+  [r"\overrightarrow{AB}", r"\overrightarrow{BA}"],
+  [r"\angle ABC, \angle BCA", r"\angle ACB, \angle BCA"],
+  [r"\angle CAB=\angle ABC", r"\angle BAC=\angle CBA"],
+  ["f(x+2)=-g(x)", "g(-x)=-f(-x-2)"],
+  ["(A, B)", "(B, A)"],
+  ["(C,A,B)", "A, B, C"],
+  ["5-4-3-2-1", "5-2-3-4-1", "-5"],
+  ["10-15", "-5"],
+  [r"\sin 30^\circ \cdot 2", r"\sin 60^\circ"],
+  [r"\sin 60^\circ / 2", r"\sin 30"],
+  [r"\tan^{-1}(3/4)", r"1/\tan(3/4)"],
+  [r"\frac12?", r"\frac32?"],
+  ["a) 3, b) 5", "a) 4, b) 6", "A"],
+  ["a: 12, b: 15", "a: 13, b: 16"],
+  ["A: 12, B:15", "A: 13, B:16"],
+  ["I. only", "I. and II. only", "I"],
+  ["(b)h/2", "B"],
+  ["A'", "A''", "A"],
+  ["x'", "x"],
+  ["0.333...", "0.333"],
+  ["1,2,3,...", "1,2,3"],
+  [r"\angle 1 = \angle 2", "2"],
+  [r"\begin{pmatrix}1&2\end{pmatrix}", "[1,2]", r"\begin{vmatrix}1&2\end{vmatrix}"],
+  ["A(1,2), B(3,4)", "B(1,2), A(3,4)"],
+  ["(1,000)", "(1,0)"],
+  ["A: 5", "A:5"],
 ]
 
 HOSTILE = {
@@ -126,6 +220,9 @@ HOSTILE = {
   "factorials": "50!!!!",
   "division by zero": "1/(x-x)",
   "zero to the zero": "0^0",
+  "broken argument": r"\frac1.5",
+  "product of huge numbers": "*".join(["1e400"] * 12),
+  "four roots": r"1/(i+\sqrt2+\sqrt3+\sqrt5)",
   "large radicand": r"\sqrt{99999999999999999989}",
 }
 
@@ -144,7 +241,7 @@ def test_no_two_listed_values_are_merged():
   """The classes of EQUAL are themselves distinct, but for the values that are listed twice."""
   forms = [canonical(answers[0]) for answers in EQUAL]
   repeated = {form for form in forms if forms.count(form) > 1}
-  assert repeated == {"5"}
+  assert repeated == {"5", "1/2", "A", "B"}
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -214,8 +311,19 @@ def test_surds_are_exact(outside, inside):
     (r"2\pi", "6.28", True),
     ("1/2", r"\frac{1}{2}", True),
     ("x", "0.5", False),
+    (r"8.94\text{ cm}", r"4\sqrt5", True),
+    ("x = 8.94", r"4\sqrt5", True),
+    (r"\approx 3.14", r"\pi", True),
+    ("10^{400}", "0.5", False),
+    (r"\frac{1}{2}", "0.5", True),
+    ("-8.94", r"-4\sqrt5", True),
     (None, "5", False),
   ],
 )
 def test_grading_allows_a_decimals_own_precision(answer, gold, right):
   assert grade(answer, gold) is right
+
+
+@pytest.mark.parametrize("nothing", ["...", "$$", r"\text{}", r"\,", "°", "…", "?", "{}"])
+def test_nothing_said_is_no_vote(nothing):
+  assert vote_ids([[nothing, "5"]])[0].tolist() == [-1, 0]

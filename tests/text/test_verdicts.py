@@ -77,6 +77,15 @@ def test_a_quoted_score_is_not_the_verdict(claim):
   assert verdicts.score(f"[BEGIN THOUGHT]\n{claim.replace('[END THOUGHT]', '')}") is None
 
 
+def test_tags_of_the_thought_are_read_in_any_case():
+  assert verdicts.score(r"[begin thought] \boxed{1.0} [end thought] no") is None
+  assert verdicts.score(r"[Begin Thought] \boxed{1.0} [End Thought] \boxed{0.4}") == 0.4
+
+
+def test_an_object_behind_its_closing_tag_is_no_verdict():
+  assert verdicts.score('[BEGIN SCORES][END SCORES]{"overall_score": 0.9}') is None
+
+
 def test_the_last_verdict_wins():
   assert verdicts.score(r"\boxed{0.2} or rather \boxed{0.7}") == 0.7
   blocks = '[BEGIN SCORES]{"overall_score": 0.2}[END SCORES][SCORES]{"overall_score": 0.6}'

@@ -1,0 +1,311 @@
+"""Reads arithmetic: sums, products, mixed numbers, units, powers, roots, functions and symbols."""
+
+from fractions import Fraction
+from math import comb, factorial
+
+from sejax.text import exact, vocabulary
+from sejax.text.cursor import Cursor
+from sejax.text.exact import Expr, UnsupportedError
+from sejax.text.notation import Token
+
+MAX_DIGITS = 40
+
+# An exact expression, or the key of a structure such as a tuple, which takes no part in arithmetic.
+Value = Expr | str
+
+
+class Arithmetic(Cursor):
+  """Recursive descent over arithmetic; `structure` reads what stands in brackets."""
+
+  def structure(self, opener: str) -> Value:
+    """Reads what an opening bracket begins, up to its closing one."""
+    raise NotImplementedError
+
+  def sum(self) -> Value:
+    """Reads terms joined by plus, minus and plus-minus."""
+    value = self._signed_product()
+    while self.next in vocabulary.SIGNS:
+      operator = self.take().text
+      right = expr(self._signed_product())
+      if operator == r"\pm":
+        right = exact.multiply(exact.symbol("pm"), right)
+      value = exact.add(expr(value), right, -1 if operator == "-" else 1)
+    return value
+
+  def _signed_product(self) -> Value:
+    negative = plus_minus = False
+    while self.next in vocabulary.SIGNS:
+      sign = self.take().text
+      negative ^= sign == "-"
+      plus_minus |= sign == r"\pm"
+    value = self._product()
+    if plus_minus:
+      value = exact.multiply(exact.symbol("pm"), expr(value))
+    return exact.multiply(exact.rational(-1), expr(value)) if negative else value
+
+  def _product(self) -> Value:
+    start = self.index
+    value = self._power()
+    literal = self.index - start == 1 and self.token(-1).text.isdecimal()
+    while self.next is not None and self.next not in vocabulary.ENDS:
+      if self.next in vocabulary.TIMES:
+        self.take()
+        value = exact.multiply(expr(value), expr(self._factor()))
+      elif is_number(value) and self._unit():
+        pass  # a trailing unit is dropped
+      elif self.next in vocabulary.OVER:
+        self.take()
+        value = exact.divide(expr(value), expr(self._factor()))
+      elif literal and (self.next == r"\frac" or self.next.isdecimal()):
+        value = self._mixed(value)
+      else:
+        value = self._juxtaposed(value)
+      literal = False
+    return value
+
+  def _factor(self) -> Value:
+    """Reads one factor behind an operator: 2 * -3."""
+    negative = self.accept("-")
+    value = self._power()
+    return exact.multiply(exact.rational(-1), expr(value)) if negative else value
+
+  def _mixed(self, whole: Value) -> Value:
+    r"""Reads the fraction of a mixed number: `2 1/2`, `2\frac12`; an improper one multiplies."""
+    is_command = self.next == r"\frac"
+    part = expr(self._power())
+    if not is_command:
+      self.expect("/")
+      part = exact.divide(part, expr(self._power()))
+    number = exact.constant(part)
+    if number is not None and 0 < number < 1:
+      return exact.add(expr(whole), part)
+    if not is_command:
+      raise UnsupportedError("two numbers side by side")
+    return exact.multiply(expr(whole), part)
+
+  def _juxtaposed(self, value: Value) -> Value:
+    """Reads a product written without an operator."""
+    token = self.token()
+    if token.text in vocabulary.SCALES:
+      self.take()
+      return exact.multiply(expr(value), exact.rational(vocabulary.SCALES[token.text]))
+    if token.kind == "number" and self.token(-1).kind != "command":
+      raise UnsupportedError("a number behind a value")
+    return exact.multiply(expr(value), expr(self._power()))
+
+  def _unit(self) -> bool:
+    """Steps over a unit that ends the answer: `cm^2`, `square feet`, `km/h`, `(cm)`."""
+    start = self.index
+    bracketed = self.accept("(")
+    per = not bracketed and self.next in vocabulary.OVER  # 5/hour
+    if per:
+      self.take()
+    found = self._one_unit()
+    while found and (self.next in vocabulary.OVER or self.next in vocabulary.TIMES):
+      self.take()
+      found = self._one_unit(within_unit=True)
+    if found and bracketed:
+      found = self.accept(")")
+    if found and (self.next is None or self.next in vocabulary.ENDS):
+      return True
+    self.move(start)
+    return False
+
+  def _one_unit(self, within_unit: bool = False) -> bool:
+    while self.next in vocabulary.UNIT_MODIFIERS:
+      self.take()
+      self.accept(".")
+    token = self.token()
+    if token.kind != "name" or not _is_unit(token, within_unit):
+      # "5 square" alone is not 5, but "5 square units" and "5 sq" are.
+      return self.token(-1).text == "sq"
+    self.take()
+    if self.next in vocabulary.UNIT_POWERS or self.next in ("2", "3"):
+      self.take()
+    elif self.accept("^"):
+      self.nested(self._script)
+    return True
+
+  def _power(self) -> Value:
+    value = self._primary()
+    while self.next in vocabulary.POSTFIXES:
+      operator = self.take().text
+      if operator == "^":
+        return exact.power(expr(value), expr(self.nested(self._script)))
+      if operator == "!":
+        value = exact.rational(_factorial(exact.constant(expr(value))))
+      elif operator == "_":
+        value = exact.symbol(f"{value_key(value)}_({value_key(self.nested(self._script))})")
+    return value
+
+  def _script(self) -> Value:
+    negative = self.accept("-")
+    value = self.braced() if self.next == "{" else self._power()
+    return exact.multiply(exact.rational(-1), expr(value)) if negative else value
+
+  def _primary(self) -> Value:
+    token = self.take()
+    if token.kind == "number":
+      return exact.rational(number(token.text))
+    if token.kind == "name":
+      return self._name(token.text)
+    if token.text in ("(", "[", "{", r"\{", r"\begin"):
+      return self.nested(lambda: self.structure(token.text))
+    if token.kind == "command":
+      return self._command(token.text)
+    if token.text == "|":
+      inside = self.nested(self.sum)
+      self.expect("|")
+      return _absolute(expr(inside))
+    raise UnsupportedError(f"{token.text!r} begins no value")
+
+  def braced(self) -> Value:
+    """Reads a sum in braces."""
+    self.expect("{")
+    value = self.sum()
+    self.expect("}")
+    return value
+
+  def _name(self, name: str) -> Value:
+    if name in ("pi", "sqrt"):
+      return self._command("\\" + name)
+    if name.lower() in ("infinity", "inf"):
+      return exact.symbol("oo")
+    if name in vocabulary.FUNCTIONS:
+      return self._function(name)
+    if name in vocabulary.APPLIED and self.next == "(" and not self.token().spaced:
+      return exact.symbol(f"{name}{self._application()}")
+    if len(name) == 1 or name[0].isupper():
+      return exact.symbol(name)  # AB names a segment, which is not BA
+    if len(name) > 3:
+      raise UnsupportedError(f"{name} is a word")
+    value = exact.rational(1)
+    for letter in name:
+      value = exact.multiply(value, exact.symbol(letter))
+    return value
+
+  def _application(self) -> str:
+    """Reads the bracket behind the name of a function; it may hold a relation: P(X = 3)."""
+    self.expect("(")
+    inside = self.nested(lambda: self.structure("("))
+    return f"({value_key(inside)})"
+
+  def _command(self, command: str) -> Value:
+    if command in (r"\frac", r"\binom"):
+      top, bottom = self._argument(), self._argument()
+      if command == r"\frac":
+        return exact.divide(expr(top), expr(bottom))
+      return exact.rational(_binomial(exact.constant(expr(top)), exact.constant(expr(bottom))))
+    if command == r"\sqrt":
+      degree = exact.rational(2)
+      if self.accept("["):
+        degree = expr(self.sum())
+        self.expect("]")
+      inside = self.braced() if self.next == "{" else self.nested(self._primary)
+      return exact.power(expr(inside), exact.divide(exact.rational(1), degree))
+    if command in vocabulary.NAMING:
+      named = self.braced() if self.next == "{" else self.nested(self._primary)
+      return exact.symbol(f"{command}[{value_key(named)}]")
+    if command in (r"\emptyset", r"\varnothing"):
+      return "{}"
+    if command == r"\infty":
+      return exact.symbol("oo")
+    if command[1:] in vocabulary.FUNCTIONS:
+      return self._function(command[1:])
+    if command[1:] in vocabulary.SYMBOLS:
+      return exact.symbol(command[1:])
+    raise UnsupportedError(f"{command} begins no value")
+
+  def _argument(self) -> Value:
+    r"""Reads a braced argument, or one digit or letter: `\frac12` is 1/2."""
+    token = self.token()
+    if token.text == "{":
+      return self.nested(self.braced)
+    if token.kind not in ("number", "name"):
+      return self.nested(self._primary)
+    first = self.split_token() if len(token.text) > 1 else self.take()
+    return exact.rational(number(first.text)) if token.kind == "number" else self._name(first.text)
+
+  def _function(self, name: str) -> Value:
+    """Reads a function of one argument, which stands in brackets or runs to the next operator."""
+    exponent = None
+    while self.next in ("_", "^"):
+      if self.take().text == "_":
+        name += f"_({value_key(self.nested(self._script))})"
+      else:
+        exponent = expr(self.nested(self._script))
+    if exponent is not None and exact.constant(exponent) == -1:
+      name, exponent = vocabulary.INVERSES.get(name, f"{name}^-1"), None
+    inside = self.nested(self._primary if self.next in ("{", "(") else self._argument_of_function)
+    value = exact.symbol(f"{name}({value_key(inside)})")
+    return value if exponent is None else exact.power(value, exponent)
+
+  def _argument_of_function(self) -> Value:
+    value = self._power()
+    while self.token().kind in ("name", "command") and self._continues_argument():
+      value = exact.multiply(expr(value), expr(self._power()))
+    return value
+
+  def _continues_argument(self) -> bool:
+    operators = vocabulary.ENDS | vocabulary.TIMES | vocabulary.OVER
+    return self.next not in operators and self.next.lstrip("\\") not in vocabulary.FUNCTIONS
+
+
+def _is_unit(name: Token, within_unit: bool) -> bool:
+  if len(name.text) > 1:
+    return name.text.lower() in vocabulary.UNITS
+  is_set_apart = name.upright or within_unit or (name.text == "m" and name.spaced)
+  return is_set_apart and name.text in vocabulary.LETTER_UNITS
+
+
+def value_key(value: Value) -> str:
+  """Returns the string under which a value is compared."""
+  return value if isinstance(value, str) else exact.key(value)
+
+
+def expr(value: Value) -> Expr:
+  """Returns an expression as it is; a structure takes no part in arithmetic."""
+  if isinstance(value, str):
+    raise UnsupportedError("arithmetic on a structure")
+  return value
+
+
+def is_number(value: Value) -> bool:
+  """Whether a value is a real number."""
+  return not isinstance(value, str) and exact.approximate(value) is not None
+
+
+def number(literal: str) -> int | Fraction:
+  """Returns the exact value of a number as written."""
+  if len(literal) > MAX_DIGITS:
+    raise UnsupportedError(f"a number of {len(literal)} characters")
+  if literal.isdecimal():
+    return int(literal)
+  mantissa, _, exponent = literal.lower().partition("e")
+  whole, _, decimals = mantissa.partition(".")
+  if not whole + decimals:
+    raise UnsupportedError(f"{literal!r} is no number")
+  value = int(whole + decimals)
+  shift = (int(exponent) if exponent else 0) - len(decimals)
+  if abs(shift) > 400:
+    raise UnsupportedError(f"exponent {exponent}")
+  return value * 10**shift if shift >= 0 else Fraction(value, 10**-shift)
+
+
+def _factorial(n: int | Fraction | None) -> int:
+  if not isinstance(n, int) or not 0 <= n <= 50:
+    raise UnsupportedError("factorial out of range")
+  return factorial(n)
+
+
+def _binomial(n: int | Fraction | None, k: int | Fraction | None) -> int:
+  if not isinstance(n, int) or not isinstance(k, int) or not 0 <= k <= n <= 200:
+    raise UnsupportedError("binomial out of range")
+  return comb(n, k)
+
+
+def _absolute(value: Expr) -> Expr:
+  magnitude = exact.constant(value)
+  if magnitude is None:
+    return exact.symbol(f"abs({exact.key(value)})")
+  return exact.rational(abs(magnitude))
