@@ -21,8 +21,12 @@ TEXT_IDS = 100  # Text tokens are drawn below this.
 # A tiny model gains nothing from threads, and loses much where they wait for each other.
 torch.set_num_threads(1)
 
-# These programs run once on a few numbers: compiling them is the cost, so LLVM does not optimize.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# These programs run once on a few numbers, so compiling them is the cost, and how fast they run is
+# none: LLVM does not optimize, and loops come from XLA's older, quicker emitters.
+jit = functools.partial(
+  jax.jit,
+  compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
+)
 
 
 def tiny_config(**changes) -> qwen.Config:

@@ -284,11 +284,11 @@ def _from_fields(cls: type, name: str, raw: Mapping[str, Any]) -> Any:
   """Builds a dataclass from the entries of `raw` that are its fields; `name` is for errors."""
   values = {}
   for field in dataclasses.fields(cls):
-    if field.name in raw:
-      value = raw[field.name]
-      values[field.name] = tuple(value) if isinstance(value, list) else value
-    elif field.default is dataclasses.MISSING:
+    value = raw.get(field.name)
+    if value is None and field.default is dataclasses.MISSING:
       raise ValueError(f"config.json: {name}.{field.name} is missing")
+    if field.name in raw:
+      values[field.name] = tuple(value) if isinstance(value, list) else value
   return cls(**values)
 
 

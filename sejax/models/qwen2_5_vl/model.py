@@ -8,7 +8,7 @@ Axes: B prompts, G trajectories, P prompt tokens, T new tokens, S cache slots, L
 heads, H head size, D width, V vocabulary. Prompts are padded on the right.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -114,14 +114,9 @@ def prefill(
     The prefix to continue from, and fp32 logits of the first token after each prompt.
   """
   x = _embed_prompt(params, config, prompt, features)
-  length = x.shape[1]
-  kv_heads = config.text.num_key_value_heads
 
   def attention(queries, keys, values, _):
-    keys, values = (decoder.group_keys(x, 1)[:, :, 0] for x in (keys, values))
-    queries = decoder.group_queries(queries, 1, kv_heads)
-    out = attend(queries, [Keys(keys, values, _causal(length))], config.query_chunk)
-    return decoder.ungroup(out), (keys, values)
+    return _attend_prompt(config, queries, keys, values)
 
   angles = text_angles(config.text, prompt.positions)
   hidden, (keys, values) = decoder.run_layers(params["decoder"], config, x, angles, attention)
@@ -156,23 +151,18 @@ def extend(
   Returns:
     Hidden states after the final norm, and the cache with the tokens added (None without one).
   """
-  batch, members, length = tokens.shape
-  kv_heads = config.text.num_key_value_heads
+  batch, members, _ = tokens.shape
   start = prefix.next_position[:, None] + (0 if cache is None else cache.lengths)
 
   def attention(queries, keys, values, extra):
     (prefix_keys, prefix_values), cached = extra
-    keys, values = (decoder.group_keys(x, members) for x in (keys, values))
-    key_sets = [
-      Keys(prefix_keys, prefix_values, _real(prefix.lengths, prefix_keys.shape[2])),
-      Keys(keys, values, _causal(length)),
-    ]
+    key_sets = [Keys(prefix_keys, prefix_values, _real(prefix.lengths, prefix_keys.shape[2]))]
     if cache is not None and filled != 0:
       cached_keys, cached_values = (x[..., :filled, :] for x in cached)
       valid = cache.valid[:, :, None, :filled]
       key_sets.append(Keys(cached_keys, cached_values, lambda _: valid))
-    out = attend(decoder.group_queries(queries, members, kv_heads), key_sets, config.query_chunk)
-    return decoder.ungroup(out), None if cache is None else (keys, values)
+    out, own = _attend_continuations(config, queries, keys, values, members, key_sets)
+    return out, None if cache is None else own
 
   hidden, kept = decoder.run_layers(
     params["decoder"],
@@ -201,31 +191,17 @@ def forward(
   Returns:
     Hidden states after the final norm: of each prompt's last token, and of all new tokens.
   """
-  batch, members, length = tokens.shape
-  prompt_length = prompt.ids.shape[1]
-  kv_heads = config.text.num_key_value_heads
+  batch, members, _ = tokens.shape
+  length = prompt.ids.shape[1]
 
   def attention(queries, keys, values, _):
-    prompt_keys, prompt_values = (
-      decoder.group_keys(x[:, :prompt_length], 1)[:, :, 0] for x in (keys, values)
+    of_prompt, of_tokens = zip(
+      *((x[:, :length], x[:, length:]) for x in (queries, keys, values)), strict=True
     )
-    own_keys, own_values = (
-      decoder.group_keys(x[:, prompt_length:], members) for x in (keys, values)
-    )
-    prompt_out = attend(
-      decoder.group_queries(queries[:, :prompt_length], 1, kv_heads),
-      [Keys(prompt_keys, prompt_values, _causal(prompt_length))],
-      config.query_chunk,
-    )
-    own_out = attend(
-      decoder.group_queries(queries[:, prompt_length:], members, kv_heads),
-      [
-        Keys(prompt_keys, prompt_values, _real(prompt.lengths, prompt_length)),
-        Keys(own_keys, own_values, _causal(length)),
-      ],
-      config.query_chunk,
-    )
-    return jnp.concatenate([decoder.ungroup(prompt_out), decoder.ungroup(own_out)], axis=1), None
+    prompt_out, prompt_keys = _attend_prompt(config, *of_prompt)
+    prefix = Keys(*prompt_keys, _real(prompt.lengths, length))
+    out, _ = _attend_continuations(config, *of_tokens, members, [prefix])
+    return jnp.concatenate([prompt_out, out], axis=1), None
 
   x = _embed_prompt(params, config, prompt, features)
   x = jnp.concatenate([x, _embed(params, tokens.reshape(batch, -1))], axis=1)
@@ -237,8 +213,8 @@ def forward(
     axis=1,
   )
   hidden, _ = decoder.run_layers(params["decoder"], config, x, angles, attention)
-  last = select_last(hidden[:, :prompt_length], prompt.lengths)
-  return last, hidden[:, prompt_length:].reshape(*tokens.shape, -1)
+  last = select_last(hidden[:, :length], prompt.lengths)
+  return last, hidden[:, length:].reshape(*tokens.shape, -1)
 
 
 def select_last(hidden: Float[Array, "*b T D"], lengths: Int[Array, "*b"]) -> Float[Array, "*b D"]:
@@ -285,6 +261,34 @@ def _continuation_angles(
   positions = jnp.broadcast_to(start[..., None] + jnp.arange(length), shape)
   stream = positions.reshape(batch, members * length)
   return text_angles(config.text, jnp.broadcast_to(stream, (3, *stream.shape)))
+
+
+def _attend_prompt(
+  config: Config,
+  queries: Float[Array, "B P N H"],
+  keys: Float[Array, "B P K H"],
+  values: Float[Array, "B P K H"],
+) -> tuple[Float[Array, "B P N H"], tuple[Float[Array, "B K P H"], Float[Array, "B K P H"]]]:
+  """Prompts attend to themselves; returns their keys and values as a prefix has them, too."""
+  keys, values = (decoder.group_keys(x, 1)[:, :, 0] for x in (keys, values))
+  queries = decoder.group_queries(queries, 1, config.text.num_key_value_heads)
+  own = Keys(keys, values, _causal(keys.shape[2]))
+  return decoder.ungroup(attend(queries, [own], config.query_chunk)), (keys, values)
+
+
+def _attend_continuations(
+  config: Config,
+  queries: Float[Array, "B GT N H"],
+  keys: Float[Array, "B GT K H"],
+  values: Float[Array, "B GT K H"],
+  members: int,
+  earlier: Sequence[Keys],
+) -> tuple[Float[Array, "B GT N H"], tuple[Float[Array, "B K G T H"], Float[Array, "B K G T H"]]]:
+  """Continuations attend to what is earlier and to themselves; their keys and values come along."""
+  keys, values = (decoder.group_keys(x, members) for x in (keys, values))
+  queries = decoder.group_queries(queries, members, config.text.num_key_value_heads)
+  own = Keys(keys, values, _causal(keys.shape[3]))
+  return decoder.ungroup(attend(queries, [*earlier, own], config.query_chunk)), (keys, values)
 
 
 def _causal(length: int) -> Callable[[Int[Array, " C"]], Bool[Array, "1 1 C T"]]:
