@@ -37,7 +37,7 @@ def default() -> ml_collections.ConfigDict:
   config.answers.released_extraction = False
 
   config.judge = ml_collections.ConfigDict()
-  config.judge.repeats = 1  # verdicts per trajectory; valid scores are averaged
+  config.judge.num_judge_repeats = 1  # verdicts per trajectory; valid scores are averaged
   config.judge.released_reading = False
 
   # Passed on to `sejax.method.group` and `sejax.method.grpo_loss` as they stand.
@@ -55,6 +55,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
   Raises:
     ConfigError: naming the field, its value and what would work.
   """
+  for field in default():
+    if field not in config:
+      raise ConfigError(
+        f"the configuration has no field {field}; start from sejax.config.default()"
+      )
   _require(
     config.group_size >= 2, "group_size", config.group_size, "at least 2: a group is compared"
   )
@@ -66,7 +71,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
     config.batch_size,
     f"a multiple of mini_batch_size={config.mini_batch_size}",
   )
-  _require(config.judge.repeats >= 1, "judge.repeats", config.judge.repeats, "at least 1")
+  repeats = config.judge.num_judge_repeats
+  _require(repeats >= 1, "judge.num_judge_repeats", repeats, "at least 1")
   choices = {"equivalence": answers.EQUIVALENCES, "unparsable": answers.UNPARSABLE}
   for name, allowed in choices.items():
     value = config.answers[name]

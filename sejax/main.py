@@ -9,7 +9,8 @@ import re
 import sys
 from collections.abc import Sequence
 
-from absl import flags
+import ml_collections
+from absl import app, flags
 from ml_collections import config_flags
 
 from sejax import config as config_lib
@@ -23,9 +24,9 @@ _MODE = flags.DEFINE_enum("mode", "rewards", ["rewards"], "What to do.")
 def main(argv: Sequence[str] | None = None) -> int:
   """Parses flags, checks the configuration and runs the mode; returns the exit status."""
   try:
-    _parse(sys.argv if argv is None else argv)
-    config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    config = _parse(sys.argv if argv is None else argv)
     config_lib.validate(config)
+    workdir = pathlib.Path(_WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)
     config_lib.save(config, workdir)
     metrics = scoring.run(config, workdir)
@@ -39,21 +40,28 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
-def _parse(argv: Sequence[str]) -> None:
+def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
+  """Returns the configuration; whatever is wrong with the flags or its file is a ValueError."""
+  path = next((a.partition("=")[2] for a in argv if a.lstrip("-").startswith("config=")), None)
+  if path is not None and not pathlib.Path(path.partition(":")[0]).is_file():
+    raise ValueError(f"--config={path} is no file; give a configuration such as configs/*.py")
   try:
     rest = flags.FLAGS(list(argv))
+    config = _CONFIG.value
   except (AttributeError, KeyError) as error:
     raise ValueError(_unknown_field(argv, str(error))) from None
-  except (flags.Error, TypeError) as error:
-    raise ValueError(str(error)) from None
+  except Exception as error:  # a configuration file is a program and may raise anything
+    raise ValueError(_cause(error)) from None
   if len(rest) > 1:
     raise ValueError(f"unexpected argument {rest[1]!r}; flags are written --name=value")
-  for flag in (_CONFIG, _WORKDIR):
-    if not flags.FLAGS[flag.name].present:
-      raise ValueError(f"--{flag.name} is missing; see --help")
-  path = config_flags.get_config_filename(flags.FLAGS["config"])
-  if not pathlib.Path(path).is_file():
-    raise ValueError(f"--config={path} is no file; give a configuration such as configs/*.py")
+  for name, value in (("config", config), ("workdir", _WORKDIR.value)):
+    if value is None:
+      raise ValueError(f"--{name} is missing; see --help")
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise ValueError(
+      f"--config={path} gives {type(config).__name__}, which is no ml_collections.ConfigDict"
+    )
+  return config
 
 
 def _unknown_field(argv: Sequence[str], message: str) -> str:
@@ -69,9 +77,14 @@ def _unknown_field(argv: Sequence[str], message: str) -> str:
   return message
 
 
+def _cause(error: Exception) -> str:
+  return str(error) if isinstance(error, flags.Error) else f"{type(error).__name__}: {error}"
+
+
 def _one_line(error: BaseException) -> str:
   return " ".join(str(error).split())
 
 
 if __name__ == "__main__":
+  app.define_help_flags()
   sys.exit(main())

@@ -82,11 +82,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, f
   Raises:
     ValueError: naming the line that is not of this form.
   """
-  records = read_groups(pathlib.Path(config.groups), config.group_size)
+  records = read_groups(config.groups, config.group_size, config.judge.num_judge_repeats)
   responses = [record["responses"] for record in records]
   scored = score_groups(responses, [record["verdicts"] for record in records], config)
   correct = None
-  if all("gold" in record for record in records):
+  if "gold" in records[0]:
     correct = np.array(
       [
         [answers.grade(answer, record["gold"]) for answer in group]
@@ -101,31 +101,47 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, f
   return metrics
 
 
-def read_groups(path: pathlib.Path, group_size: int) -> list[dict]:
+def read_groups(path: str, group_size: int, num_judge_repeats: int) -> list[dict]:
   """Reads recorded groups; every line is checked and a bad one is named."""
-  if not path.is_file():
-    raise ValueError(f"config.groups={str(path)!r} is no file; give a file of JSON lines")
+  if not path or not pathlib.Path(path).is_file():
+    raise ValueError(f"config.groups={path!r} is no file; give a file of JSON lines")
   records = []
-  for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+  # Lines end at line feeds alone: a text may hold the other separators that splitlines() knows.
+  for number, line in enumerate(pathlib.Path(path).read_text(encoding="utf-8").split("\n"), 1):
     if not line.strip():
       continue
     try:
-      record = json.loads(line)
-      record["verdicts"] = [[v] if isinstance(v, str) else v for v in record["verdicts"]]
-      sizes = {len(record["responses"]), len(record["verdicts"])}
-    except (ValueError, KeyError, TypeError) as error:
-      raise ValueError(
-        f"{path}:{number} is no group ({error!r}); it needs responses and verdicts"
-      ) from None
-    if sizes != {group_size}:
-      raise ValueError(
-        f"{path}:{number} has {len(record['responses'])} responses and {len(record['verdicts'])} "
-        f"verdicts; config.group_size={group_size} wants as many of each"
-      )
-    records.append(record)
+      records.append(_group(json.loads(line), group_size, num_judge_repeats))
+    except (ValueError, RecursionError) as error:
+      raise ValueError(f"{path}:{number} is no group: {error}") from None
   if not records:
     raise ValueError(f"{path} holds no group")
+  golds = sum("gold" in record for record in records)
+  if golds not in (0, len(records)):
+    raise ValueError(f"{path} has a gold answer for {golds} of {len(records)} groups; all or none")
   return records
+
+
+def _group(record: object, group_size: int, num_judge_repeats: int) -> dict:
+  """Checks one record and gives its verdicts as lists, one text per repeat."""
+  if not isinstance(record, dict) or not {"responses", "verdicts"} <= record.keys():
+    raise ValueError("it needs an object with responses and verdicts")
+  if not isinstance(record.get("gold", ""), str):
+    raise ValueError(f"gold={record['gold']!r} is no string")
+  for field in ("responses", "verdicts"):
+    if not isinstance(record[field], list) or len(record[field]) != group_size:
+      raise ValueError(f"{field} is no list of config.group_size={group_size} entries")
+  verdict_texts = [[v] if isinstance(v, str) else v for v in record["verdicts"]]
+  for texts in [record["responses"], *verdict_texts]:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+      raise ValueError(f"{json.dumps(texts)[:60]} is no text")
+  for texts in verdict_texts:
+    if len(texts) != num_judge_repeats:
+      raise ValueError(
+        f"a trajectory has {len(texts)} verdicts; config.judge.num_judge_repeats is"
+        f" {num_judge_repeats}"
+      )
+  return record | {"verdicts": verdict_texts}
 
 
 def _write(

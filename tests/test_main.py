@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
 from sejax import config as config_lib
+from sejax import scoring
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLE = f"--config={ROOT / 'configs' / 'worked_example.py'}"
@@ -81,7 +83,7 @@ def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch)
   [
     ("batch_size", 100, "config.batch_size=100 must be a multiple of mini_batch_size=128"),
     ("mini_batch_size", 0, "config.mini_batch_size=0 must be at least 1"),
-    ("judge.repeats", 0, "config.judge.repeats=0 must be at least 1"),
+    ("judge.num_judge_repeats", 0, "config.judge.num_judge_repeats=0 must be at least 1"),
     ("answers.equivalence", "fuzzy", "config.answers.equivalence='fuzzy' must be one of"),
     ("loss.clip_low", 1.0, r"config.loss.clip_low=1.0 must be in \[0, 1\)"),
     ("loss.clip_high", 1.5, r"config.loss.clip_high=1.5 must be in \[0, 1\)"),
@@ -99,18 +101,58 @@ def test_impossible_values_are_named(field, value, message):
     config_lib.validate(config)
 
 
+GROUP = {"responses": ["a"] * 4, "verdicts": ["b"] * 4}
+
+
 @pytest.mark.parametrize(
-  ("line", "message"),
+  ("lines", "message"),
   [
-    ("not json", "groups.jsonl:1 is no group"),
-    ('{"responses": ["a", "b"]}', "groups.jsonl:1 is no group"),
-    ('{"responses": ["a"], "verdicts": ["b"]}', "wants as many of each"),
-    ("", "holds no group"),
+    (["not json"], "groups.jsonl:1 is no group"),
+    (["[]"], "it needs an object with responses and verdicts"),
+    ([GROUP | {"responses": "abcd"}], "responses is no list of config.group_size=4 entries"),
+    ([GROUP | {"verdicts": ["b"]}], "verdicts is no list of config.group_size=4 entries"),
+    ([GROUP | {"responses": [1, 2, 3, 4]}], "[1, 2, 3, 4] is no text"),
+    ([GROUP | {"verdicts": [None] * 4}], "null is no text"),
+    ([GROUP | {"verdicts": [["b", "b"]] * 4}], "a trajectory has 2 verdicts"),
+    ([GROUP | {"gold": 60}], "gold=60 is no string"),
+    ([GROUP, GROUP | {"gold": "60"}], "a gold answer for 1 of 2 groups"),
+    ([""], "holds no group"),
+  ],
+  ids=range(10),
+)
+def test_bad_groups_are_named(lines, message, tmp_path):
+  path = tmp_path / "groups.jsonl"
+  path.write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines) + "\n")
+  with pytest.raises(ValueError, match=re.escape(message)):
+    scoring.read_groups(str(path), group_size=4, num_judge_repeats=1)
+
+
+def test_a_line_may_hold_any_separator(tmp_path):
+  path = tmp_path / "groups.jsonl"
+  record = GROUP | {"responses": ["a\u2028b\x85c"] * 4}
+  path.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+  assert scoring.read_groups(str(path), 4, 1)[0]["responses"] == record["responses"]
+
+
+@pytest.mark.parametrize(
+  ("source", "message"),
+  [
+    ("def get_config(:\n", "SyntaxError"),
+    ("def get_config():\n  return nothing\n", "NameError"),
+    ("import ml_collections\nget_config = ml_collections.ConfigDict\n", "has no field answers"),
+    ("def get_config():\n  return {}\n", "is no ml_collections.ConfigDict"),
   ],
 )
-def test_a_bad_line_of_groups_is_named(line, message, tmp_path):
-  path = tmp_path / "groups.jsonl"
-  path.write_text(line + "\n")
-  done = run(EXAMPLE, f"--workdir={tmp_path / 'run'}", f"--config.groups={path}")
+def test_a_broken_configuration_file_is_one_line(source, message, tmp_path):
+  path = tmp_path / "broken.py"
+  path.write_text(source)
+  done = run(f"--config={path}", f"--workdir={tmp_path / 'run'}")
   assert done.returncode == 2
   assert message in done.stderr
+  assert done.stderr.count("\n") == 1
+
+
+def test_help_is_shown():
+  done = run("--help")
+  assert "--workdir" in done.stdout + done.stderr
+  assert done.returncode in (0, 1)

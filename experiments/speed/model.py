@@ -1,6 +1,6 @@
 """What reading each prompt once is worth, in one GRPO update on CPU.
 
-    python -m experiments.speed.model
+    python experiments/speed/model.py
 
 A random decoder of about 30M parameters, fp32, one prompt of 512 tokens with 8 trajectories of 128.
 Measured: loss and gradient of every parameter, layers computed again in the backward pass.

@@ -151,5 +151,6 @@ def _group(
 
 
 def _static(**options: object) -> Options:
+  inputs.plain(**options)
   # A tuple can be hashed, as a static argument must be; a dict cannot.
   return tuple(options.items())

@@ -14,6 +14,9 @@ from jax.typing import ArrayLike
 
 HostOrDevice = jax.Array | np.ndarray
 
+# Beyond these, float32 arithmetic on an option overflows or vanishes and gives NaN.
+LEAST, LARGEST = 1e-6, 1e6
+
 
 def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
   """Raises ValueError unless option `name` has one of the `allowed` values."""
@@ -28,15 +31,20 @@ def between(name: str, value: object, low: float, high: float) -> None:
 
 
 def positive(name: str, value: object) -> None:
-  """Raises ValueError unless option `name` is a finite number above 0."""
-  if not (isinstance(value, numbers.Real) and 0 < value < float("inf")):
-    raise ValueError(f"{name}={value!r} must be a finite number above 0")
+  """Raises ValueError unless option `name` is above 0 and far from float32's bounds."""
+  between(name, value, LEAST, LARGEST)
 
 
 def finite(name: str, value: object) -> None:
-  """Raises ValueError unless option `name` is a finite number."""
-  if not (isinstance(value, numbers.Real) and abs(value) < float("inf")):
-    raise ValueError(f"{name}={value!r} must be a finite number")
+  """Raises ValueError unless option `name` is a number far from float32's bounds."""
+  between(name, value, -LARGEST, LARGEST)
+
+
+def plain(**options: object) -> None:
+  """Raises ValueError unless every option is a Python value, as a static argument must be."""
+  for name, value in options.items():
+    if not isinstance(value, str | numbers.Real | None):
+      raise ValueError(f"{name}={value!r} must be a Python number or string")
 
 
 def integers(name: str, values: ArrayLike) -> HostOrDevice:

@@ -1,5 +1,6 @@
 """The clipped GRPO loss of one micro-batch, with the denominators of the whole optimizer batch."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -95,7 +96,8 @@ def grpo_loss(
 
   Only `logp` and `entropy` carry a gradient. Masked positions are replaced before any arithmetic,
   so whatever stands there, NaN included, reaches neither value nor gradient; where everything is
-  masked, loss and gradient are 0. All arithmetic is float32.
+  masked, loss and gradient are 0. All arithmetic is float32. Options are static: each set of them
+  compiles once.
 
   Args:
     logp: log-probabilities of the response tokens under the current policy.
@@ -123,14 +125,54 @@ def grpo_loss(
   """
   inputs.one_of("aggregation", aggregation, AGGREGATIONS)
   inputs.between("clip_low", clip_low, 0.0, 1.0)
-  inputs.between("clip_high", clip_high, 0.0, float("inf"))
+  inputs.between("clip_high", clip_high, 0.0, inputs.LARGEST)
   inputs.between("dual_clip", dual_clip, 1.0, float("inf"))
-  inputs.between("kl_coef", kl_coef, 0.0, float("inf"))
+  inputs.between("kl_coef", kl_coef, 0.0, inputs.LARGEST)
   inputs.finite("entropy_coef", entropy_coef)
   if entropy is None and entropy_coef:
     raise ValueError(f"entropy_coef={entropy_coef!r} needs entropy, which is None")
   _check_shapes(logp, advantage, old_logp=old_logp, ref_logp=ref_logp, mask=mask, entropy=entropy)
 
+  return _grpo_loss(
+    *(jnp.asarray(x) for x in (logp, old_logp, ref_logp, advantage, mask)),
+    denominators,
+    entropy,
+    clip_low=clip_low,
+    clip_high=clip_high,
+    dual_clip=dual_clip,
+    kl_coef=kl_coef,
+    aggregation=aggregation,
+    entropy_coef=entropy_coef,
+  )
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=(
+    "clip_low",
+    "clip_high",
+    "dual_clip",
+    "kl_coef",
+    "aggregation",
+    "entropy_coef",
+  ),
+)
+def _grpo_loss(
+  logp: Float[Array, "*N R"],
+  old_logp: Float[Array, "*N R"],
+  ref_logp: Float[Array, "*N R"],
+  advantage: Float[Array, "*N"],
+  mask: Bool[Array, "*N R"],
+  denominators: Denominators | None,
+  entropy: Float[Array, "*N R"] | None,
+  *,
+  clip_low: float,
+  clip_high: float,
+  dual_clip: float,
+  kl_coef: float,
+  aggregation: str,
+  entropy_coef: float,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
   mask = _as_bool(mask)
   logp = _select(mask, logp)
   old_logp, ref_logp, A = (

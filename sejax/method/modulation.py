@@ -65,14 +65,14 @@ def modulation_factor(
     ValueError: an option is unknown or out of its range.
   """
   inputs.one_of("invalid_verdict", invalid_verdict, INVALID_VERDICTS)
-  inputs.between("lam_pos", lam_pos, 0.0, float("inf"))
-  inputs.between("lam_neg", lam_neg, 0.0, float("inf"))
+  inputs.between("lam_pos", lam_pos, 0.0, inputs.LARGEST)
+  inputs.between("lam_neg", lam_neg, 0.0, inputs.LARGEST)
   inputs.finite("t_h", t_h)
   inputs.finite("t_l", t_l)
   inputs.positive("tau_h", tau_h)
   inputs.positive("tau_l", tau_l)
-  inputs.between("g_min", g_min, 0.0, float("inf"))
-  inputs.between("g_max", g_max, g_min, float("inf"))
+  inputs.between("g_min", g_min, 0.0, inputs.LARGEST)
+  inputs.between("g_max", g_max, g_min, inputs.LARGEST)
   scores, usable = readable(judge_scores, judge_valid)
   raised = lam_pos * jax.nn.sigmoid((scores - t_h) / tau_h)
   cut = lam_neg * jax.nn.sigmoid((t_l - scores) / tau_l)

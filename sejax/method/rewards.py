@@ -27,6 +27,6 @@ def reward(
   Raises:
     ValueError: the penalty is above 0.
   """
-  inputs.between("format_penalty", format_penalty, float("-inf"), 0.0)
+  inputs.between("format_penalty", format_penalty, -inputs.LARGEST, 0.0)
   penalty = jnp.where(format_ok, 0.0, format_penalty)
   return jnp.clip(self_consistency * factor + penalty, 0.0, 1.0)

@@ -101,8 +101,8 @@ def test_permuting_a_group_permutes_its_advantages(rewards, order):
   ("option", "value", "message"),
   [
     ("advantage", "grpo", "advantage='grpo' is unknown; choose one of log_q, centered, standard"),
-    ("beta", 0.0, "beta=0.0 must be a finite number above 0"),
-    ("clip_adv", -1.0, "clip_adv=-1.0 must be a finite number above 0"),
+    ("beta", 0.0, "beta=0.0 must be a number in"),
+    ("clip_adv", -1.0, "clip_adv=-1.0 must be a number in"),
   ],
 )
 def test_bad_options_are_named(option, value, message):

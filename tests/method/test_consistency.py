@@ -110,8 +110,8 @@ def test_renaming_labels_changes_nothing(ids, labels):
     ("threshold", 0.49, r"threshold=0.49 must be a number in \[0.5, 1\]"),
     ("threshold", float("nan"), "threshold=nan"),
     ("threshold", "0.9", "threshold='0.9'"),
-    ("alpha", 0.0, "alpha=0.0 must be a finite number above 0"),
-    ("margin", float("inf"), "margin=inf must be a finite number"),
+    ("alpha", 0.0, "alpha=0.0 must be a number in"),
+    ("margin", float("inf"), "margin=inf must be a number in"),
   ],
 )
 def test_bad_options_are_named(option, value, message):

@@ -124,7 +124,7 @@ def test_one_compilation_for_each_shape_and_set_of_options():
     ({"judge_scores": [[None] * 8]}, "judge_scores must hold numbers, not object"),
     ({"self_consistency": "vote"}, "self_consistency='vote' is unknown; choose one of frequency"),
     ({"threshold": 0.3}, "threshold=0.3 must be a number in"),
-    ({"format_penalty": 0.5}, r"format_penalty=0.5 must be a number in \[-inf, 0\]"),
+    ({"format_penalty": 0.5}, r"format_penalty=0.5 must be a number in \[-1e\+06, 0\]"),
     ({"advantage": "mean"}, "advantage='mean' is unknown; choose one of log_q, centered"),
   ],
 )
@@ -132,3 +132,10 @@ def test_bad_input_is_named_in_one_line(arguments, message):
   with pytest.raises(ValueError, match=message) as error:
     call(**({"answer_ids": AGREED, "format_ok": np.ones((1, 8), bool)} | arguments))
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("option", [{"advantage": ["centered"]}, {"beta": np.array(1.0)}])
+def test_options_that_are_no_plain_values_are_named(option):
+  (name,) = option
+  with pytest.raises(ValueError, match=f"{name}=.* must be a Python number or string"):
+    method.group([[0, 0]], [[True, True]], [[0.5, 0.5]], [[True, True]], **option)

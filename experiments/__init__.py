@@ -1,1 +1,0 @@
-"""Experiments: what the library is worth, measured; not part of the package."""
