@@ -40,7 +40,7 @@ setuptools.setup(
       "hypothesis",
       "pytest>=8",
       "pytest-xdist",
-      "ruff>=0.14",
+      "ruff>=0.17,<0.18",
     ],
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
