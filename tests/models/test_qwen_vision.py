@@ -129,3 +129,13 @@ def test_refuses_to_pack(size, dropped, message):
   batch = torch_reference.make_batch(config, [[ODD]])
   with pytest.raises(ValueError, match=message):
     qwen.pack_images(config.vision, [batch.patches[0][dropped:]], batch.grids, size)
+
+
+def test_sizes_of_one_bucket_share_a_program(tiny):
+  sizes = [(2, 2), (2, 4), (4, 2), (4, 4), (4, 6), (6, 4), (6, 6), (8, 4), (8, 6), (8, 8)]
+  programs = torch_reference.jit(lambda params, images: qwen.encode(params, tiny.config, images))
+  for size in sizes:
+    batch = torch_reference.make_batch(tiny.config, [[size]])
+    images = qwen.pack_images(tiny.config.vision, batch.patches, batch.grids, 64)
+    programs(tiny.params, images)
+  assert programs._cache_size() == 1
