@@ -168,12 +168,55 @@ def test_refuses_what_cannot_work(part, changes, message):
     ({"use_sliding_window": True}, r"use_sliding_window"),
     ({"hidden_act": "gelu"}, r"text_config.hidden_act is 'gelu'"),
     ({"rope_scaling": {"type": "yarn", "factor": 4}}, r"rope type is 'yarn'"),
-    ({"vision_config": {}}, r"vision_config.depth is missing"),
+    ({"vision_config": {}}, r"vision_config.hidden_size is missing"),
+    ({"hidden_size": "2048"}, r"text_config.hidden_size is '2048'; it must be a positive number"),
+    ({"num_hidden_layers": 36.0}, r"text_config.num_hidden_layers is 36.0"),
+    ({"rms_norm_eps": None}, r"text_config.rms_norm_eps is None"),
+    ({"rope_scaling": {"type": "mrope", "mrope_section": 24}}, r"mrope_section is 24; it must be"),
+    (
+      {"rope_scaling": {"type": "mrope", "mrope_section": [-16, 40, 40]}},
+      r"mrope_section is \[-16, 40, 40\]",
+    ),
+    ({"tie_word_embeddings": "false"}, r"tie_word_embeddings is 'false'"),
   ],
 )
 def test_refuses_unsupported_files(changes, message):
   with pytest.raises(ValueError, match=message):
     qwen.Config.from_hf({**FLAT_3B, **changes})
+
+
+def test_a_silent_file_means_what_transformers_takes():
+  """A flat file whose vision part holds only what differs from the defaults."""
+  released = qwen.Config.qwen2_5_vl("32b").to_hf()
+  text = {k: v for k, v in released["text_config"].items() if k != "rope_parameters"}
+  flat = {
+    **text,
+    "model_type": "qwen2_5_vl",
+    "rope_theta": 1_000_000.0,
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    "vision_config": {
+      "hidden_size": 1280,
+      "in_chans": 3,
+      "intermediate_size": 3456,
+      "out_hidden_size": 5120,
+      "spatial_patch_size": 14,
+      "tokens_per_second": 2,
+    },
+  }
+  assert qwen.Config.from_hf(flat) == qwen.Config.qwen2_5_vl("32b")
+  del flat["rms_norm_eps"], flat["max_position_embeddings"]
+  text = qwen.Config.from_hf(flat).text
+  theirs = transformers.Qwen2_5_VLConfig(**flat).text_config
+  assert text.rms_norm_eps == theirs.rms_norm_eps
+  assert text.max_position_embeddings == theirs.max_position_embeddings
+
+
+def test_lists_become_tuples():
+  vision = dataclasses.replace(
+    torch_reference.tiny_config().vision, fullatt_block_indexes=[3, 1, 1]
+  )
+  assert vision.fullatt_block_indexes == (1, 3)
+  assert hash(vision) == hash(torch_reference.tiny_config().vision)
 
 
 def test_unknown_release():

@@ -166,6 +166,40 @@ def test_continuing_after_texts_of_different_lengths(tiny):
     assert_close(got[place][real[place]], want[place][: real[place].sum()])
 
 
+def test_image_tokens_in_padding_take_no_feature(tiny):
+  batch = torch_reference.make_batch(tiny.config, [[7], [3, (4, 4), 5]])
+  prompt, images = batch.prompt(tiny.config), batch.images(tiny.config)
+  real = np.arange(prompt.ids.shape[1]) < prompt.lengths[:, None]
+  spoilt = prompt._replace(ids=np.where(real, prompt.ids, tiny.config.image_token_id))
+  read = torch_reference.jit(
+    lambda params, prompt: qwen.prefill(
+      params, tiny.config, prompt, qwen.encode(params, tiny.config, images)
+    )[1]
+  )
+  assert not real[0].all()
+  np.testing.assert_array_equal(read(tiny.params, spoilt), read(tiny.params, prompt))
+
+
+def test_scoring_in_two_segments(tiny):
+  """Log-probs after a cached extension, from each trajectory's own last hidden state."""
+  batch = torch_reference.make_batch(tiny.config, [[7], [4]])
+  tokens = random_tokens(2)
+
+  @torch_reference.jit
+  def score(params, prompt):
+    prefix, _ = qwen.prefill(params, tiny.config, prompt)
+    whole, _ = qwen.extend(params, tiny.config, prefix, tokens)
+    want = qwen.logp(params, tiny.config, prefix.last_hidden, whole, tokens).logp
+    cache = qwen.empty_cache(tiny.config, 2, G, T, jnp.float32)
+    first, cache = qwen.extend(params, tiny.config, prefix, tokens[..., :2], cache)
+    rest, _ = qwen.extend(params, tiny.config, prefix, tokens[..., 2:], cache)
+    got = qwen.logp(params, tiny.config, first[:, :, -1], rest, tokens[..., 2:]).logp
+    return got, want[..., 2:]
+
+  got, want = score(tiny.params, batch.prompt(tiny.config))
+  np.testing.assert_allclose(got, want, rtol=0, atol=2e-5)
+
+
 def test_select_last():
   hidden = np.arange(2 * 3 * 4 * 2, dtype=np.float32).reshape(2, 3, 4, 2)
   lengths = np.array([[1, 4, 2], [3, 0, 4]])

@@ -40,6 +40,7 @@ def test_positions(tiny):
     (3, [(1, 4, 4)]),  # Too few tokens.
     (5, [(1, 4, 4)]),  # Too many.
     (4, []),  # Tokens without an image.
+    (1, [(1, 3, 3)]),  # Patches that make no whole feature.
   ],
 )
 def test_refuses_tokens_that_do_not_fit_the_images(tokens, grids):

@@ -180,6 +180,30 @@ def lose_offsets(directory):
   file.write_bytes(file.read_bytes().replace(b"data_offsets", b"data_OFFSETS", 1))
 
 
+def change_header(old: bytes, new: bytes):
+  """Replaces bytes of the header by as many others."""
+  assert len(old) == len(new)
+
+  def apply(directory):
+    file = directory / "model.safetensors"
+    assert old in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(old, new, 1))
+
+  return apply
+
+
+def append(directory):
+  file = directory / "model.safetensors"
+  file.write_bytes(file.read_bytes() + b"more")
+
+
+def index_file(content):
+  def apply(directory):
+    (directory / "model.safetensors.index.json").write_text(json.dumps(content))
+
+  return apply
+
+
 def index(**weight_map):
   def apply(directory):
     content = json.dumps({"weight_map": weight_map})
@@ -232,6 +256,13 @@ GATE = "model.layers.1.mlp.gate_proj.weight"
     (shorten_header, r"model\.safetensors has no whole safetensors header in its 500 bytes"),
     (break_offsets, r"tensor \S+ in .*model\.safetensors has type F16 and shape \S+ .*bytes 0 to"),
     (lose_offsets, r"model\.safetensors has no type, shape or offsets for tensor \S+"),
+    (change_header(b'"shape":[', b'"shape":{'), r"is not valid JSON"),
+    (change_header(b"[96,64]", b'["9",6]'), r"shape \('9', 6\) or offsets amiss for tensor"),
+    (append, r"model\.safetensors has \d+ bytes, but its last tensor ends at byte \d+"),
+    (index_file({"weight_map": ["a"]}), r"must hold a weight_map from tensors to files"),
+    (index_file({"weight_map": {"a": 1}}), r"must hold a weight_map from tensors to files"),
+    (index_file([]), r"index\.json must hold a JSON object"),
+    (index(ghost="model.safetensors"), r"tensor ghost is missing from .*model\.safetensors, where"),
     (lambda d: (d / "model.safetensors").unlink(), "hf has neither model.safetensors nor"),
     (lambda d: (d / "model.safetensors").write_bytes(b""), "no whole safetensors header"),
     (index(a="model-1.safetensors"), r"names model-1\.safetensors, which .*hf does not have"),
@@ -247,6 +278,21 @@ def test_damaged_directory(directory, damage, error):
   damage(directory)
   with pytest.raises(ValueError, match=error):
     weights.load(directory, dtype=jnp.float32)
+
+
+def test_a_tied_model_with_another_head_is_refused(tmp_path):
+  hf_model(tied=True).save_pretrained(tmp_path / "hf")
+  tensors = read_tensors(tmp_path / "hf")
+  for head in (tensors["model.embed_tokens.weight"] + 1, torch.ones(3, 3)):
+    write_tensors(tmp_path / "hf", {**tensors, "lm_head.weight": head.contiguous()})
+    with pytest.raises(ValueError, match=r"lm_head\.weight in .* is not the embedding"):
+      weights.load(tmp_path / "hf", dtype=jnp.float32)
+
+
+def test_a_mesh_of_explicit_axes_is_refused(directory):
+  mesh = jax.make_mesh((1,), ("fsdp",), axis_types=(jax.sharding.AxisType.Explicit,))
+  with pytest.raises(ValueError, match=r"build it with jax\.sharding\.Mesh"):
+    weights.load(directory, mesh)
 
 
 def test_sharded_over_eight_devices(directory):

@@ -17,6 +17,7 @@ from sejax.models.qwen2_5_vl.model import (
 )
 from sejax.models.qwen2_5_vl.params import Params, init, shapes
 from sejax.models.qwen2_5_vl.rope import prompt_positions
+from sejax.models.qwen2_5_vl.weights import load, save
 
 __all__ = [
   "Cache",
@@ -33,11 +34,13 @@ __all__ = [
   "extend",
   "forward",
   "init",
+  "load",
   "logits",
   "logp",
   "pack_images",
   "prefill",
   "prompt_positions",
+  "save",
   "select_last",
   "shapes",
 ]

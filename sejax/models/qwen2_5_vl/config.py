@@ -44,7 +44,11 @@ class VisionConfig:
   tokens_per_second: int = 4
 
   def __post_init__(self):
-    _require_positive(self, "vision_config")
+    _check_fields(self, "vision_config")
+    # Sorted and without repetitions; a tuple, so that the configuration can be hashed.
+    object.__setattr__(
+      self, "fullatt_block_indexes", tuple(sorted(set(self.fullatt_block_indexes)))
+    )
     _require_divisible("vision_config", self, "hidden_size", "num_heads")
     if self.head_size % 4:
       raise ValueError(
@@ -117,10 +121,12 @@ class TextConfig:
   eos_token_id: int | tuple[int, ...] | None = 151_645
 
   def __post_init__(self):
-    _require_positive(self, "text_config", skip=("bos_token_id", "eos_token_id"))
+    _check_fields(self, "text_config", skip=("bos_token_id", "eos_token_id"))
+    object.__setattr__(self, "mrope_section", tuple(self.mrope_section))
     _require_divisible("text_config", self, "hidden_size", "num_attention_heads")
     _require_divisible("text_config", self, "num_attention_heads", "num_key_value_heads")
-    if len(self.mrope_section) != 3 or 2 * sum(self.mrope_section) != self.head_size:
+    is_section = len(self.mrope_section) == 3 and min(self.mrope_section) > 0
+    if not is_section or 2 * sum(self.mrope_section) != self.head_size:
       raise ValueError(
         f"text_config.mrope_section is {list(self.mrope_section)}; it must be three numbers whose"
         f" sum is half the head size of {self.head_size} (hidden_size / num_attention_heads)"
@@ -167,6 +173,10 @@ class Config:
       raise ValueError(
         f"vision_config.out_hidden_size is {self.vision.out_hidden_size}; it must equal the"
         f" decoder's hidden_size of {self.text.hidden_size}"
+      )
+    if not isinstance(self.tie_word_embeddings, bool):
+      raise ValueError(
+        f"tie_word_embeddings is {self.tie_word_embeddings!r}; it must be true or false"
       )
     if not 0 <= self.image_token_id < self.text.vocab_size:
       raise ValueError(
@@ -228,10 +238,10 @@ class Config:
       if part.get("hidden_act", "silu") != "silu":
         raise ValueError(f"{name}.hidden_act is {part['hidden_act']!r}; only 'silu' is supported")
     return cls(
-      vision=_from_fields(VisionConfig, "vision_config", vision),
-      text=_from_fields(TextConfig, "text_config", {**text, **_rope(text)}),
-      tie_word_embeddings=bool(
-        raw.get("tie_word_embeddings") or text.get("tie_word_embeddings", False)
+      vision=_from_fields(VisionConfig, "vision_config", {**_VISION_DEFAULTS, **vision}),
+      text=_from_fields(TextConfig, "text_config", {**_TEXT_DEFAULTS, **text, **_rope(text)}),
+      tie_word_embeddings=(
+        raw.get("tie_word_embeddings") or text.get("tie_word_embeddings") or False
       ),
       **{name: raw[name] for name in _TOKEN_IDS if name in raw},
     )
@@ -257,6 +267,10 @@ class Config:
       **{name: getattr(self, name) for name in _TOKEN_IDS},
     }
 
+
+# What transformers takes where a file is silent; the released 32B and 72B leave these out.
+_VISION_DEFAULTS = {"depth": 32, "num_heads": 16, "fullatt_block_indexes": [7, 15, 23, 31]}
+_TEXT_DEFAULTS = {"rms_norm_eps": 1e-5, "max_position_embeddings": 32_768}
 
 _TOKEN_IDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
@@ -298,11 +312,18 @@ def _to_fields(config: Any) -> dict[str, Any]:
   return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
 
 
-def _require_positive(config: Any, name: str, skip: tuple[str, ...] = ()) -> None:
+def _check_fields(config: Any, name: str, skip: tuple[str, ...] = ()) -> None:
+  """Raises ValueError unless numbers are positive numbers and lists are of integers."""
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
-    if isinstance(value, int | float) and value <= 0 and field.name not in skip:
-      raise ValueError(f"{name}.{field.name} is {value}; it must be positive")
+    if field.name in skip:
+      continue
+    if field.type in (int, float):
+      kinds = int if field.type is int else (int, float)
+      if not isinstance(value, kinds) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"{name}.{field.name} is {value!r}; it must be a positive number")
+    elif not isinstance(value, tuple | list) or not all(isinstance(i, int) for i in value):
+      raise ValueError(f"{name}.{field.name} is {value!r}; it must be a list of integers")
 
 
 def _require_divisible(name: str, config: Any, total: str, parts: str) -> None:

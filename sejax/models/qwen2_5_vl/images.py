@@ -51,7 +51,7 @@ def pack_images(
   Raises:
     ValueError: the size does not fit, or patches and grids disagree.
   """
-  if size % config.window_patches:
+  if size < 1 or size % config.window_patches:
     raise ValueError(
       f"size is {size} patches; it must be a multiple of a window's {config.window_patches}"
     )

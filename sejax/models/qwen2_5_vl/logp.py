@@ -21,7 +21,7 @@ class LogProbs(NamedTuple):
 def logp(
   params: Params,
   config: Config,
-  last_hidden: Float[Array, "B D"],
+  last_hidden: Float[Array, "B D"] | Float[Array, "B G D"],
   hidden: Float[Array, "B G T D"],
   tokens: Int[Array, "B G T"],
   temperature: float | Float[Array, ""] = 1.0,
@@ -35,7 +35,8 @@ def logp(
   Args:
     params: the parameter tree.
     config: the model.
-    last_hidden: of each prompt's last token, from `prefill` or `forward`.
+    last_hidden: of the token before the first: each prompt's last, from `prefill` or `forward`, or
+      each trajectory's own after a cached `extend`, from `select_last`.
     hidden: of the tokens, from `extend` or `forward`.
     tokens: what to score.
     temperature: logits are divided by it, as in sampling.
@@ -46,7 +47,8 @@ def logp(
     Log-prob of each token and entropy of the distribution over it.
   """
   batch, members, length = tokens.shape
-  first = jnp.broadcast_to(last_hidden[:, None, None], (batch, members, 1, hidden.shape[-1]))
+  last_hidden = last_hidden if last_hidden.ndim == 3 else last_hidden[:, None]
+  first = jnp.broadcast_to(last_hidden[:, :, None], (batch, members, 1, hidden.shape[-1]))
   before = jnp.concatenate([first, hidden[:, :, :-1]], axis=2)
 
   count = members * length

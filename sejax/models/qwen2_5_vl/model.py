@@ -242,8 +242,10 @@ def _embed_prompt(
   x = _embed(params, prompt.ids)
   if features is None:
     return x
-  is_image = prompt.ids == config.image_token_id
-  rank = jnp.maximum(jnp.cumsum(is_image, axis=1) - 1, 0)
+  # Padding may hold any token: only real ones take a feature, or a row could run out of them.
+  real = jnp.arange(prompt.ids.shape[1]) < prompt.lengths[:, None]
+  is_image = real & (prompt.ids == config.image_token_id)
+  rank = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
   placed = jnp.take_along_axis(features.astype(x.dtype), rank[..., None], axis=1)
   return jnp.where(is_image[..., None], placed, x)
 

@@ -12,7 +12,6 @@ The last stands for a text that is known only later (see `Processor.prompt`).
 
 import dataclasses
 import functools
-import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,8 @@ import PIL.Image
 import tokenizers
 import transformers
 from jaxtyping import Float32, Int32
+
+from sejax.models.qwen2_5_vl.tensor_files import parse_json
 
 Message = Mapping[str, Any]
 
@@ -102,7 +103,7 @@ class Processor:
     # As HF: a template file of the processor's goes before the one in tokenizer_config.json.
     legacy = directory / "chat_template.json"
     if legacy.exists() and not (directory / "chat_template.jinja").exists():
-      tokenizer.chat_template = _read_json(legacy)["chat_template"]
+      tokenizer.chat_template = parse_json(legacy.read_bytes(), legacy).get("chat_template")
     if not tokenizer.chat_template:
       raise ValueError(f"{directory} has no chat template; add chat_template.jinja")
     absent = [token for token in _VISION_TOKENS if token not in tokenizer.get_added_vocab()]
@@ -361,15 +362,8 @@ def _eos_ids(
 ) -> tuple[int, ...]:
   """Returns the tokens that end a response, from where HF `generate` takes them."""
   path = directory / "generation_config.json"
-  found = _read_json(path).get("eos_token_id") if path.exists() else None
+  found = parse_json(path.read_bytes(), path).get("eos_token_id") if path.exists() else None
   found = tokenizer.eos_token_id if found is None else found
   if found is None:
     raise ValueError(f"{directory} names no token that ends a response; set eos_token")
   return (found,) if isinstance(found, int) else tuple(found)
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
-    raise ValueError(f"{path} is not valid JSON: {error}") from error

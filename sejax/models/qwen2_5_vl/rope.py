@@ -53,6 +53,8 @@ def _row_positions(
 ) -> Int[np.ndarray, "3 P"]:
   is_image = tokens == config.image_token_id
   merge = config.vision.spatial_merge_size
+  if (np.reshape(grids, (-1, 3))[:, 1:] % merge).any():
+    raise ValueError(f"row {row}: grids {grids} must be multiples of {merge} patches each way")
   parts, start, position = [], 0, 0
   for time, height, width in np.reshape(grids, (-1, 3)) // (1, merge, merge):
     remaining = np.flatnonzero(is_image[start:])

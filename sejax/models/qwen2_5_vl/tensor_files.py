@@ -35,6 +35,11 @@ class StoredTensor(NamedTuple):
   shape: tuple[int, ...]
   start: int
 
+  @property
+  def nbytes(self) -> int:
+    """Bytes of the tensor in its file."""
+    return int(np.prod(self.shape)) * np.dtype(_TYPES[self.dtype]).itemsize
+
   def view(self) -> np.ndarray:
     """Returns the elements, read-only; pages of the file are read as they are touched."""
     return np.memmap(self.file, _TYPES[self.dtype], "r", self.start, self.shape)
@@ -48,12 +53,16 @@ def read_directory(directory: pathlib.Path) -> dict[str, StoredTensor]:
       file, lacks bytes of a tensor, or holds a tensor that is not of floats; or two files hold the
       same tensor. The message names file and tensor.
   """
+  places = _places(directory)
   tensors = {}
-  for file in _files(directory):
+  for file in sorted({*places.values()} or {directory / WEIGHTS}):
     for name, tensor in read_header(file)[0].items():
       if name in tensors:
         raise ValueError(f"tensor {name} is both in {tensors[name].file} and in {file}")
       tensors[name] = tensor
+  for name, file in places.items():
+    if name not in tensors or tensors[name].file != file:
+      raise ValueError(f"tensor {name} is missing from {file}, where {INDEX} puts it")
   return tensors
 
 
@@ -67,6 +76,13 @@ def read_header(file: pathlib.Path) -> tuple[dict[str, StoredTensor], dict[str, 
     header = parse_json(stream.read(data_start - 8), file)
   metadata = header.pop("__metadata__", {})
   tensors = {name: _tensor(file, name, data_start, size, entry) for name, entry in header.items()}
+  end, before = data_start, "the header"
+  for tensor in sorted(tensors.values(), key=lambda tensor: tensor.start):
+    if tensor.start != end:
+      raise ValueError(f"tensor {tensor.name} in {file} does not begin where {before} ends")
+    end, before = tensor.start + tensor.nbytes, f"tensor {tensor.name}"
+  if end != size:
+    raise ValueError(f"{file} has {size} bytes, but its last tensor ends at byte {end}")
   return tensors, metadata
 
 
@@ -85,20 +101,22 @@ def parse_json(text: str | bytes, file: pathlib.Path) -> dict[str, Any]:
   return parsed
 
 
-def _files(directory: pathlib.Path) -> list[pathlib.Path]:
+def _places(directory: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns the file that the index gives for each tensor; nothing where there is no index."""
   index = directory / INDEX
   if not index.exists():
     if not (directory / WEIGHTS).exists():
       raise ValueError(f"{directory} has neither {WEIGHTS} nor {INDEX}")
-    return [directory / WEIGHTS]
-  files = []
-  for name in sorted(set(parse_json(index.read_bytes(), index).get("weight_map", {}).values())):
+    return {}
+  weight_map = parse_json(index.read_bytes(), index).get("weight_map")
+  if not isinstance(weight_map, dict) or not all(isinstance(x, str) for x in weight_map.values()):
+    raise ValueError(f"{index} must hold a weight_map from tensors to files")
+  for name in set(weight_map.values()):
     if pathlib.PurePath(name).name != name:
       raise ValueError(f"{index} names {name!r}; weights must be files of the directory itself")
     if not (directory / name).exists():
       raise ValueError(f"{index} names {name}, which {directory} does not have")
-    files.append(directory / name)
-  return files
+  return {tensor: directory / name for tensor, name in weight_map.items()}
 
 
 def _tensor(
@@ -108,6 +126,8 @@ def _tensor(
     dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(f"{file} has no type, shape or offsets for tensor {name}") from error
+  if not isinstance(dtype, str) or not all(type(n) is int for n in (*shape, start, stop)):
+    raise ValueError(f"{file} has type {dtype!r}, shape {shape} or offsets amiss for tensor {name}")
   if dtype not in _TYPES:
     raise ValueError(f"tensor {name} in {file} has type {dtype}; it must be one of {[*_TYPES]}")
   if start < 0 or stop - start != np.dtype(_TYPES[dtype]).itemsize * int(np.prod(shape)):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import traverse_util
+from jax.sharding import AxisType
 from jaxtyping import Array, DTypeLike
 
 from sejax.models.qwen2_5_vl.config import Config
@@ -136,6 +137,11 @@ def load(
     ValueError: a tensor is missing, unknown, cut off, or of the wrong shape or type, or a file is
       unreadable; the message names tensor and file.
   """
+  if mesh is not None and any(kind != AxisType.Auto for kind in mesh.axis_types):
+    raise ValueError(
+      f"the mesh has axes of types {mesh.axis_types}; build it with jax.sharding.Mesh(devices,"
+      " names), whose axes are Auto"
+    )
   directory = pathlib.Path(directory)
   if not (directory / "config.json").exists():
     raise ValueError(f"{directory} has no config.json")
@@ -247,13 +253,26 @@ def _check_tensors(
         f"tensor {tensor.name} in {tensor.file} has shape {tensor.shape}; config.json asks for"
         f" {expected[name]}"
       )
-    harmless = name.endswith(".inv_freq") or (
-      name == "lm_head.weight" and config.tie_word_embeddings
-    )
-    if name not in expected and not harmless:
+    if name == "lm_head.weight" and config.tie_word_embeddings:
+      _check_tied_head(tensor, tensors["model.embed_tokens.weight"])
+    elif name not in expected and not name.endswith(".inv_freq"):
       raise ValueError(
         f"tensor {tensor.name} in {tensor.file} belongs to no Qwen2.5-VL of this config.json"
       )
+
+
+def _check_tied_head(head: StoredTensor, embedding: StoredTensor) -> None:
+  """A file may hold the tied head beside the embedding, but not another one."""
+  same = head.shape == embedding.shape and head.dtype == embedding.dtype
+  if same:
+    ours, theirs = head.view(), embedding.view()
+    rows = range(0, len(ours), _ROWS)
+    same = all(np.array_equal(ours[i : i + _ROWS], theirs[i : i + _ROWS]) for i in rows)
+  if not same:
+    raise ValueError(
+      f"tensor {head.name} in {head.file} is not the embedding, but config.json has"
+      " tie_word_embeddings; set it to false to use this head"
+    )
 
 
 def _place(
