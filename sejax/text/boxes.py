@@ -19,7 +19,8 @@ _ATOM = r"[^{}\\]++|(?:\\.)++"
 _SHALLOW_CONTENT = re.compile(
   rf"((?:{_ATOM}|\{{(?:{_ATOM}|\{{(?:{_ATOM}|\{{(?:{_ATOM})*+\}})*+\}})*+\}})*+)\}}", re.DOTALL
 )
-_FEW_BRACES = 24
+# With more braces than this ahead, counting them in numpy beats the expression.
+_FEW_BRACES, _LOOK_AHEAD = 24, 256
 # Byte -> change of brace depth as int8: 1 for an opening, -1 for a closing brace, else 0.
 _STEPS = bytes({ord("{"): 1, ord("}"): 255}.get(code, 0) for code in range(256))
 _BACKSLASH = ord("\\")
@@ -71,8 +72,8 @@ def until_closed(text: str, escapes: bool) -> str | None:
 
 
 def _content(text: str, start: int) -> str | None:
-  braces = text.count("{", start)
-  if braces <= _FEW_BRACES or braces - text.count("\\{", start) <= _FEW_BRACES:
+  stop = start + _LOOK_AHEAD
+  if text.count("{", start, stop) - text.count("\\{", start, stop) <= _FEW_BRACES:
     shallow = _SHALLOW_CONTENT.match(text, start)
     if shallow:
       return shallow[1]

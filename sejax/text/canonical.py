@@ -18,8 +18,9 @@ from sejax.text.notation import Token, clean, plain, spell_out, tokenize
 from sejax.text.parser import MAX_TOKENS, number_key, parse
 from sejax.text.vocabulary import NUMBER_WORDS, SEPARATORS
 
-# Longer answers are prose or noise: they are compared as text.
+# Longer answers are prose or noise: they are compared as text, the longest as they are.
 MAX_CHARACTERS = 120
+MAX_FOLDED = 512
 
 # Plain numbers and fractions need no parser.
 _INTEGER = re.compile(rf"([+-]?)0*([0-9]{{1,{MAX_DIGITS}}})")
@@ -55,6 +56,8 @@ def canonical(answer: str) -> str:
   integer = _INTEGER.fullmatch(answer)
   if integer:
     return integer[2] if integer[1] != "-" or integer[2] == "0" else "-" + integer[2]
+  if len(answer) > MAX_FOLDED:
+    return answer
   if len(answer) > MAX_CHARACTERS:
     return _option(answer) or _fold(answer)
   return _short_canonical(answer)
