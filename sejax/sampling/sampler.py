@@ -99,7 +99,6 @@ class Sampler:
     options: Options,
     mesh: Mesh | None = None,
     dtype: DTypeLike = jnp.float32,
-    stop: Stop | None = None,
   ):
     """Checks the options.
 
@@ -108,12 +107,11 @@ class Sampler:
       options: how to sample.
       mesh: with axes data, fsdp and tensor, or some of them; the first device, if None.
       dtype: of weights and cache.
-      stop: strings that end a trajectory.
 
     Raises:
       ValueError: naming the option, its value and what would work.
     """
-    self.config, self.options, self.dtype, self.stop = config, options, dtype, stop
+    self.config, self.options, self.dtype = config, options, dtype
     self.mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
     self.programs = Programs()
     self._shards = layouts.row_shards(self.mesh)
@@ -138,6 +136,7 @@ class Sampler:
     seed: int,
     step: int,
     role: keys.Role,
+    stop: Stop | None = None,
     watch: Callable[[Int[np.ndarray, "B G R"], Int[np.ndarray, "B G"]], None] | None = None,
   ) -> Result:
     """Samples; every process calls it, each with its own prompts.
@@ -148,13 +147,14 @@ class Sampler:
       seed: of the run, below 2**32.
       step: of the run; another step gives other samples.
       role: who samples.
+      stop: strings that end a trajectory; looked for after each run.
       watch: called after each run with the tokens and lengths so far.
 
     Raises:
       ValueError: naming the field, its value and what would work; nothing is compiled then.
     """
     self._check(request, seed)
-    loop = _Loop(self, request, (seed, step, int(role)), params)
+    loop = _Loop(self, request, (seed, step, int(role)), params, stop)
     while loop.going():
       loop.run()
       if watch:
@@ -210,8 +210,14 @@ class _Loop:
   """One call of the sampler: the host's side of it."""
 
   def __init__(
-    self, sampler: Sampler, request: Request, stream: tuple[int, int, int], params: qwen.Params
+    self,
+    sampler: Sampler,
+    request: Request,
+    stream: tuple[int, int, int],
+    params: qwen.Params,
+    stop: Stop | None,
   ):
+    self._stop = stop
     self._sampler, self._options, self._mesh = sampler, sampler.options, sampler.mesh
     self._programs, self._config = sampler.programs, sampler.config
     self._seconds: Counter[str] = Counter()
@@ -368,8 +374,8 @@ class _Loop:
       drawn = [hosts.to_host(x) for x in drawn]
     shape = self._table.alive.shape
     alive, count, lengths = (x.reshape(shape) for x in report[:3])
-    stopped = self.gatherer.add(self._table, count, drawn, self._sampler.stop)
-    if self._sampler.stop:
+    stopped = self.gatherer.add(self._table, count, drawn, self._stop)
+    if self._stop:
       stopped = hosts.any_process(stopped)
     self._table = self._table._replace(alive=alive & ~stopped, count=count, lengths=lengths)
     self._used += int(report.steps)

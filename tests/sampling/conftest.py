@@ -11,6 +11,8 @@ from sejax import sampling
 from sejax.models import qwen2_5_vl as qwen
 from tests.models import torch_reference
 
+WIDTH = 40  # Prompt tokens, with padding.
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tiny:
@@ -24,7 +26,7 @@ class Tiny:
 
   def request(self, rows: list[int] | None = None, **changes) -> sampling.Request:
     rows = rows or list(range(len(self.batch.ids)))
-    prompt = self.batch.prompt(self.config)
+    prompt = self.batch.prompt(self.config, WIDTH)
     return sampling.Request(
       qwen.Prompt(prompt.ids[rows], prompt.lengths[rows], prompt.positions[:, rows]),
       sampling.record_hashes("tiny", [str(row) for row in rows]),

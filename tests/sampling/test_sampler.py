@@ -60,17 +60,21 @@ def test_greedy_equals_transformers(tiny):
   np.testing.assert_array_equal(result.behaviour_logp, 0)
 
 
-def test_a_list_of_eos_ids_ends_where_transformers_ends(tiny):
-  """Ends by the second id of the list, one of them by the first token; padding is the EOS id."""
+@pytest.fixture(scope="module")
+def ending(tiny):
+  """Greedy, with two EOS ids: one ends a row by its first token. Padding is one of them too."""
   free = generate(tiny, (), 64)
   eos_ids = (int(free[1][9]), int(free[2][0]))
-  result = sample(
-    Sampler(tiny.config, Options(1, 64, GREEDY, eos_ids, eos_ids[0], run=64, pack=False)), tiny
-  )
+  return Sampler(tiny.config, Options(1, 64, GREEDY, eos_ids, eos_ids[0], run=64, pack=False))
+
+
+def test_a_list_of_eos_ids_ends_where_transformers_ends(tiny, ending):
+  eos_ids = ending.options.eos_ids
+  result = sample(ending, tiny)
   expected = generate(tiny, eos_ids, 64)
   assert result.lengths[:, 0].tolist() == [len(row) for row in expected]
   assert result.lengths[2, 0] == 1
-  assert result.lengths[1, 0] <= 10
+  assert 1 < result.lengths[1, 0] <= 10
   for i, row in enumerate(expected):
     np.testing.assert_array_equal(result.tokens[i, 0, : len(row)], row)
     assert (result.tokens[i, 0, len(row) :] == eos_ids[0]).all()
@@ -80,19 +84,19 @@ def test_a_list_of_eos_ids_ends_where_transformers_ends(tiny):
   assert not result.logp[~result.mask].any()
 
 
-def test_eos_at_the_limit_is_not_truncated(tiny):
-  free = generate(tiny, (), 64)[1]
-  last = int(next(n for n in range(3, 60) if free[n] not in free[:n]))
-  options = Options(1, last + 1, GREEDY, (int(free[last]),), run=64, pack=False)
-  result = sample(Sampler(tiny.config, options), tiny)
-  assert result.lengths[1, 0] == last + 1
-  assert result.finish[1, 0] == Finish.EOS
+def test_eos_at_the_limit_is_not_truncated(tiny, ending):
+  lengths = sample(ending, tiny).lengths
+  at_limit = sample(ending, tiny, tiny.request(limits=lengths))
+  below = sample(ending, tiny, tiny.request(limits=np.maximum(lengths - 1, 1)))
+  np.testing.assert_array_equal(at_limit.lengths, lengths)
+  assert at_limit.finish[1, 0] == Finish.EOS
+  assert below.finish[1, 0] == Finish.LENGTH
 
 
 @pytest.fixture(scope="module")
 def sampled(tiny):
   """A sampler whose trajectories end at very different times, and what it returns."""
-  sampler = Sampler(tiny.config, Options(3, 16, FILTERED, tuple(range(2, 16)), run=8))
+  sampler = Sampler(tiny.config, Options(3, 16, FILTERED, tuple(range(2, 10)), run=8))
   return sampler, sample(sampler, tiny)
 
 
@@ -112,9 +116,7 @@ def test_the_trainers_logp_is_that_of_the_sampler(tiny, sampled):
     last, hidden = qwen.forward(params, tiny.config, prompt, tiny.features, tokens)
     return qwen.logp(params, tiny.config, last, hidden, tokens, FILTERED.temperature, banned).logp
 
-  found = np.where(
-    result.mask, recompute(tiny.params, tiny.batch.prompt(tiny.config), result.tokens), 0
-  )
+  found = np.where(result.mask, recompute(tiny.params, tiny.request().prompt, result.tokens), 0)
   np.testing.assert_allclose(result.logp, found, atol=1e-4)
   assert (result.behaviour_logp >= result.logp).all()
   assert (result.behaviour_logp > result.logp).any()
