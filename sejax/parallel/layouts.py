@@ -4,12 +4,18 @@ Mesh axes: `data` (batches), `fsdp` (parameters, gathered where they are used) a
 and hidden units). The first pattern found in an array's path counts. A spec names the axes of one
 layer; arrays that are stacked over layers keep the stack whole. An axis that the mesh does not
 have, or whose size does not divide the dimension, is left out, so that any mesh takes any model.
+
+Rows of a batch lie over `data` and `fsdp` together.
 """
 
+import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import DTypeLike
 
 Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 
@@ -19,6 +25,12 @@ PARAMETERS: Rules = (
   (r"(patch_embed|q|k|v|qkv|gate|up|fc1)/kernel$", ("fsdp", "tensor")),
   (r"(o|proj|down|fc2)/kernel$", ("tensor", "fsdp")),
   (r"(q|k|v|qkv|gate|up|fc1)/bias$", ("tensor",)),
+)
+
+# For decoding: split over `tensor` only, so that no token waits for weights to be gathered.
+DECODE: Rules = tuple(
+  (pattern, tuple(axis if axis == "tensor" else None for axis in spec))
+  for pattern, spec in PARAMETERS
 )
 
 _STACKED = re.compile(r"/(layers|blocks)/")
@@ -43,3 +55,23 @@ def sharding(
     for axis, size in zip(axes, shape, strict=False)
   ]
   return NamedSharding(mesh, PartitionSpec(*kept))
+
+
+def place(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> Any:
+  """Casts a parameter tree and lays it out; what is so already is not copied."""
+
+  def move(path, x):
+    name = "/".join(entry.key for entry in path)
+    return jax.device_put(x.astype(dtype), sharding(mesh, name, x.shape, rules))
+
+  return jax.tree.map_with_path(move, tree)
+
+
+def row_axes(mesh: Mesh) -> tuple[str, ...]:
+  """Returns the axes of the mesh that rows of a batch are split over."""
+  return tuple(axis for axis in ("data", "fsdp") if axis in mesh.shape)
+
+
+def row_shards(mesh: Mesh) -> int:
+  """Returns the number of parts that rows of a batch are split into."""
+  return math.prod(mesh.shape[axis] for axis in row_axes(mesh))

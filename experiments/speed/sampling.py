@@ -1,0 +1,263 @@
+"""What the sampler is worth on CPU: against transformers, tunix, and itself without its ideas.
+
+    python experiments/speed/sampling.py [--tunix-python=PATH]
+
+One random decoder of about 30M parameters with a vocabulary of 32k, fp32, 8 prompts of 8
+trajectories of 128 tokens; everything in one run on one machine, each figure the best of several
+after a warm-up. Ends with one JSON line:
+
+- `vs_transformers`, `vs_transformers_short`: time of transformers' `generate` on torch with the
+  same weights and top-k off, over the sampler's, for prompts of 512 and of 64 tokens.
+- `vs_tunix`: likewise for tunix's sampler on a decoder of the same shape, prompts of 64 tokens;
+  null without it. It needs an environment of its own, as it wants another transformers:
+  `python -m venv tunix && tunix/bin/pip install google-tunix`, then `--tunix-python=tunix/bin/python`.
+- `shared_prefill`: time to read each prompt of 512 tokens 8 times, over that of reading it once.
+- `tail_cost`: with lengths of which 90% are an eighth of the limit, time over that of as many
+  tokens at the full batch's rate. `tail_packing`: time without packing over time with it.
+- `top_p_cost`: time with top-p 0.9 over time without.
+- `length_growth`: time per token with a cache of 1,024 slots allocated, over that with 128.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import torch
+import transformers
+
+from sejax.models import qwen2_5_vl as qwen
+from sejax.sampling import Filters, Options, Request, Result, Role, Sampler, record_hashes
+
+PROMPTS, TRAJECTORIES, NEW_TOKENS = 8, 8, 128
+SHORT, LONG = 64, 512
+REPEATS = 3
+
+
+def make_config() -> qwen.Config:
+  """A decoder of 30M parameters; the vision tower is as small as it can be and is not run."""
+  return qwen.Config(
+    vision=qwen.VisionConfig(
+      depth=1,
+      hidden_size=16,
+      intermediate_size=16,
+      num_heads=2,
+      out_hidden_size=512,
+      fullatt_block_indexes=(0,),
+    ),
+    text=qwen.TextConfig(
+      vocab_size=32_000,
+      hidden_size=512,
+      intermediate_size=1536,
+      num_hidden_layers=5,
+      num_attention_heads=8,
+      num_key_value_heads=2,
+      mrope_section=(8, 12, 12),
+      bos_token_id=0,
+      eos_token_id=1,
+    ),
+    tie_word_embeddings=True,
+    image_token_id=31_996,
+    video_token_id=31_997,
+    vision_start_token_id=31_998,
+    vision_end_token_id=31_999,
+  )
+
+
+def make_request(config: qwen.Config, length: int, limits: np.ndarray | None = None) -> Request:
+  """Random prompts of one length."""
+  rng = np.random.default_rng(0)
+  ids = rng.integers(2, config.image_token_id, (PROMPTS, length)).astype(np.int32)
+  positions = np.broadcast_to(np.arange(length, dtype=np.int32), (3, PROMPTS, length))
+  prompt = qwen.Prompt(ids, np.full(PROMPTS, length, np.int32), positions)
+  return Request(prompt, record_hashes("speed", [str(i) for i in range(PROMPTS)]), limits=limits)
+
+
+def torch_model(config: qwen.Config, params: qwen.Params) -> torch.nn.Module:
+  """Returns transformers' model with the decoder's weights copied in."""
+  model = transformers.Qwen2_5_VLForConditionalGeneration(
+    transformers.Qwen2_5_VLConfig(**config.to_hf())
+  ).eval()
+  decoder = params["decoder"]
+  tensors = {
+    "model.language_model.embed_tokens.weight": decoder["embed"]["embedding"],
+    "model.language_model.norm.weight": decoder["final_norm"]["scale"],
+  }
+  for i in range(config.text.num_hidden_layers):
+    layer = jax.tree.map(lambda x, i=i: x[i], decoder["layers"])
+    prefix = f"model.language_model.layers.{i}"
+    tensors[f"{prefix}.input_layernorm.weight"] = layer["input_norm"]["scale"]
+    tensors[f"{prefix}.post_attention_layernorm.weight"] = layer["post_norm"]["scale"]
+    for name in ("q", "k", "v", "o"):
+      tensors[f"{prefix}.self_attn.{name}_proj.weight"] = layer[name]["kernel"].T
+      if name != "o":
+        tensors[f"{prefix}.self_attn.{name}_proj.bias"] = layer[name]["bias"]
+    for name in ("gate", "up", "down"):
+      tensors[f"{prefix}.mlp.{name}_proj.weight"] = layer[name]["kernel"].T
+  state = {name: torch.from_numpy(np.array(x)) for name, x in tensors.items()}
+  loaded = model.load_state_dict(state, strict=False)
+  left = [n for n in loaded.missing_keys if "visual" not in n and n != "lm_head.weight"]
+  if loaded.unexpected_keys or left:
+    raise ValueError(f"weights do not match: {loaded.unexpected_keys} unexpected, {left} missing")
+  return model
+
+
+def run_transformers(
+  model: torch.nn.Module, request: Request, *, greedy: bool = False
+) -> np.ndarray:
+  """Continues each prompt 8 times by `generate`, which repeats the prompts."""
+  ids = torch.from_numpy(np.repeat(request.prompt.ids, TRAJECTORIES, axis=0)).long()
+  how = {"do_sample": False} if greedy else {"do_sample": True, "top_k": 0, "top_p": 1.0}
+  with torch.inference_mode():
+    out = model.generate(
+      input_ids=ids,
+      attention_mask=torch.ones_like(ids),
+      mm_token_type_ids=torch.zeros_like(ids),
+      max_new_tokens=NEW_TOKENS,
+      eos_token_id=None,
+      pad_token_id=0,
+      **how,
+    )
+  return out[:, ids.shape[1] :].numpy().reshape(PROMPTS, TRAJECTORIES, -1)
+
+
+class Bench:
+  """Samplers for one model, timed in turn with whatever they are compared with."""
+
+  def __init__(self, config: qwen.Config, params: qwen.Params):
+    self._config, self._params = config, params
+
+  def sampler(self, request: Request, **changes) -> Callable[[], Result]:
+    """Returns what samples once."""
+    options = {"trajectories": TRAJECTORIES, "new_tokens": NEW_TOKENS, **changes}
+    sampler = Sampler(self._config, Options(**options))
+    return lambda: sampler(self._params, request, seed=0, step=0, role=Role.ACTOR)
+
+
+def seconds(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
+  """Times the steps in turn, after one warm-up of each, and returns the best of each."""
+  best = dict.fromkeys(steps, float("inf"))
+  for step in steps.values():
+    step()
+  for _ in range(REPEATS):
+    for name, step in steps.items():
+      start = time.perf_counter()
+      step()
+      best[name] = min(best[name], time.perf_counter() - start)
+  return best
+
+
+def show(title: str, found: dict[str, float], tokens: int = PROMPTS * TRAJECTORIES * NEW_TOKENS):
+  """Prints times and tokens per second."""
+  for name, value in found.items():
+    print(f"{title:<22}{name:<14}{value:8.2f} s{tokens / value:10.0f} tokens/s", flush=True)
+
+
+def against_transformers(bench: Bench, model: torch.nn.Module, request: Request) -> float:
+  """Compares, after making sure that both compute the same."""
+  greedy = bench.sampler(request, filters=Filters(temperature=0.0))()
+  same = (greedy.tokens == run_transformers(model, request, greedy=True)).mean()
+  if same < 0.9:  # After a near tie of a random model the rest of a row may differ.
+    raise ValueError(f"only {same:.0%} of the greedy tokens are those of transformers")
+  found = seconds(
+    {
+      "sejax": bench.sampler(request),
+      "transformers": lambda: run_transformers(model, request),
+    }
+  )
+  show(f"prompts of {request.prompt.ids.shape[1]}", found)
+  return found["transformers"] / found["sejax"]
+
+
+def shared_prefill(config: qwen.Config, params: qwen.Params, request: Request) -> float:
+  """Compares reading each prompt once with reading it for each trajectory."""
+  prompt = request.prompt
+  repeated = qwen.Prompt(
+    np.repeat(prompt.ids, TRAJECTORIES, axis=0),
+    np.repeat(prompt.lengths, TRAJECTORIES),
+    np.repeat(prompt.positions, TRAJECTORIES, axis=1),
+  )
+  prefill = jax.jit(lambda params, prompt: qwen.prefill(params, config, prompt))
+  found = seconds(
+    {
+      "shared": lambda: jax.block_until_ready(prefill(params, prompt)),
+      "repeated": lambda: jax.block_until_ready(prefill(params, repeated)),
+    }
+  )
+  show("prefill", found, prompt.ids.size)
+  return found["repeated"] / found["shared"]
+
+
+def tail(bench: Bench, config: qwen.Config) -> tuple[float, float]:
+  """Samples lengths of which nine in ten are short, with packing and without."""
+  rng = np.random.default_rng(0)
+  long = rng.random((PROMPTS, TRAJECTORIES)) < 0.1
+  limits = np.where(long, NEW_TOKENS, NEW_TOKENS // 8)
+  request = make_request(config, SHORT, limits)
+  found = seconds(
+    {
+      "full": bench.sampler(make_request(config, SHORT)),
+      "packed": bench.sampler(request),
+      "unpacked": bench.sampler(request, pack=False),
+    }
+  )
+  show("long tail", found)
+  share = limits.sum() / (limits.size * NEW_TOKENS)
+  return found["packed"] / (found["full"] * share), found["unpacked"] / found["packed"]
+
+
+def run_tunix(python: str | None) -> float | None:
+  """Returns tunix's time for prompts of 64 tokens, by a script in its own environment."""
+  if python is None:
+    print("tunix: left out; the docstring says how to install it and name its Python")
+    return None
+  script = pathlib.Path(__file__).with_name("sampling_tunix.py")
+  out = subprocess.run([python, script], check=True, capture_output=True, text=True).stdout
+  return json.loads(out.splitlines()[-1])["seconds"]
+
+
+def main() -> None:
+  """Measures everything and prints it."""
+  parser = argparse.ArgumentParser(description="Speed of the sampler.")
+  parser.add_argument("--tunix-python", help="Python of an environment with google-tunix")
+  arguments = parser.parse_args()
+
+  config = make_config()
+  params = qwen.init(jax.random.key(0), config)
+  count = sum(x.size for x in jax.tree.leaves(params["decoder"]))
+  print(f"{count / 1e6:.1f}M parameters; B={PROMPTS} G={TRAJECTORIES} R={NEW_TOKENS}")
+  bench, model = Bench(config, params), torch_model(config, params)
+  short, long = (make_request(config, length) for length in (SHORT, LONG))
+
+  result = {
+    "vs_transformers": against_transformers(bench, model, long),
+    "vs_transformers_short": against_transformers(bench, model, short),
+    "vs_tunix": None,
+    "shared_prefill": shared_prefill(config, params, long),
+  }
+  result["tail_cost"], result["tail_packing"] = tail(bench, config)
+  found = seconds(
+    {
+      "plain": bench.sampler(short),
+      "top-p 0.9": bench.sampler(short, filters=Filters(top_p=0.9)),
+      "1,024 slots": bench.sampler(
+        short._replace(limits=np.full((PROMPTS, TRAJECTORIES), NEW_TOKENS)), new_tokens=1024
+      ),
+    }
+  )
+  show("prompts of 64", found)
+  result["top_p_cost"] = found["top-p 0.9"] / found["plain"]
+  result["length_growth"] = found["1,024 slots"] / found["plain"]
+  tunix = run_tunix(arguments.tunix_python)
+  if tunix is not None:
+    show("prompts of 64", {"tunix": tunix})
+    result["vs_tunix"] = tunix / found["plain"]
+  print(json.dumps({name: value and round(value, 3) for name, value in result.items()}))
+
+
+if __name__ == "__main__":
+  main()

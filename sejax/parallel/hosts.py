@@ -1,0 +1,59 @@
+"""Rows of a batch between the host and the mesh: each process holds those of its own shards."""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
+
+from sejax.parallel import layouts
+
+
+def to_mesh(mesh: Mesh, rows: Shaped[np.ndarray, "b ..."] | Array) -> Shaped[Array, "B ..."]:
+  """Lays this process's rows out over the mesh; a global array is moved where it is not there."""
+  sharding = NamedSharding(mesh, PartitionSpec(layouts.row_axes(mesh)))
+  if isinstance(rows, jax.Array):
+    return jax.device_put(rows, sharding)
+  return jax.make_array_from_process_local_data(sharding, rows)
+
+
+def known(mesh: Mesh, x: Shaped[np.ndarray, "..."], *, split: bool = False) -> Shaped[Array, "..."]:
+  """Puts on the mesh what every process knows whole: split by rows, or replicated."""
+  x = np.asarray(x)
+  spec = PartitionSpec(layouts.row_axes(mesh)) if split else PartitionSpec()
+  return jax.make_array_from_callback(x.shape, NamedSharding(mesh, spec), lambda index: x[index])
+
+
+def to_host(rows: Shaped[Array, "B ..."]) -> Shaped[np.ndarray, "b ..."]:
+  """Returns this process's rows, in their order."""
+  shards = {shard.index[0].start or 0: shard.data for shard in rows.addressable_shards}
+  return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+
+
+def local_shards(mesh: Mesh) -> list[int]:
+  """Returns which of the row shards this process holds."""
+  shape = (layouts.row_shards(mesh),)
+  sharding = NamedSharding(mesh, PartitionSpec(layouts.row_axes(mesh)))
+  return sorted(
+    {index[0].start or 0 for index in sharding.addressable_devices_indices_map(shape).values()}
+  )
+
+
+def require_equal(what: str, *numbers: int) -> None:
+  """Checks that all processes bring the same numbers.
+
+  Raises:
+    ValueError: naming what differs, with the numbers of all processes.
+  """
+  if jax.process_count() == 1:
+    return
+  everyone = multihost_utils.process_allgather(np.array(numbers, np.int64))
+  if (everyone != everyone[0]).any():
+    raise ValueError(f"{what} must be the same in all processes; they are {everyone.tolist()}")
+
+
+def any_process(mask: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+  """Returns where any process has true."""
+  if jax.process_count() == 1:
+    return mask
+  return multihost_utils.process_allgather(mask).any(axis=0)

@@ -1,0 +1,19 @@
+"""One sampler for Actor, Judge and evaluation."""
+
+from sejax.sampling.filters import Filters
+from sejax.sampling.keys import Role, record_hashes
+from sejax.sampling.result import Finish, Result, Stats, Stop
+from sejax.sampling.sampler import Options, Request, Sampler
+
+__all__ = [
+  "Filters",
+  "Finish",
+  "Options",
+  "Request",
+  "Result",
+  "Role",
+  "Sampler",
+  "Stats",
+  "Stop",
+  "record_hashes",
+]

@@ -1,0 +1,156 @@
+"""Decoding on the device: the state of living trajectories, and a run of tokens for all of them.
+
+Axes: B groups and G members in the state now, which packing changes; C tokens of a run, S cache
+slots, P prompt tokens. Everything of a group lies in one row shard.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from sejax.models import qwen2_5_vl as qwen
+from sejax.parallel import layouts
+from sejax.sampling import filters, keys
+
+
+class State(NamedTuple):
+  """Trajectories in the making.
+
+  Attributes:
+    prefix: of each group's prompt.
+    cache: of each trajectory's tokens, given and drawn. Living ones end at the same slot.
+    hidden: of each trajectory's last token; the next one is drawn from it.
+    keys: of each trajectory's random bits.
+    count: tokens drawn so far.
+    limit: tokens to draw at most.
+  """
+
+  prefix: qwen.Prefix
+  cache: qwen.Cache
+  hidden: Float[Array, "B G D"]
+  keys: UInt32[Array, "B G 2"]
+  count: Int[Array, "B G"]
+  limit: Int[Array, "B G"]
+
+
+class Drawn(NamedTuple):
+  """Tokens of one run. A trajectory drew as many as its `count` grew by."""
+
+  tokens: Int[Array, "B G C"]
+  logp: Float[Array, "B G C"]
+  behaviour_logp: Float[Array, "B G C"]
+
+
+class Report(NamedTuple):
+  """What the host needs to know of all trajectories, replicated.
+
+  Attributes:
+    alive: neither ended nor at its limit.
+    count: tokens drawn so far.
+    lengths: tokens in the cache.
+    steps: tokens of this run.
+  """
+
+  alive: Bool[Array, "B G"]
+  count: Int[Array, "B G"]
+  lengths: Int[Array, "B G"]
+  steps: Int[Array, ""]
+
+
+def specs(config: qwen.Config, mesh: Mesh) -> State:
+  """Returns the layout of the state: groups over the row axes, key-value heads over `tensor`."""
+  rows = PartitionSpec(layouts.row_axes(mesh))
+  split = config.text.num_key_value_heads % mesh.shape.get("tensor", 1) == 0
+  heads = PartitionSpec(None, *rows, "tensor" if split and "tensor" in mesh.shape else None)
+  return State(
+    prefix=qwen.Prefix(heads, heads, rows, rows, rows),
+    cache=qwen.Cache(heads, heads, rows, rows, PartitionSpec()),
+    hidden=rows,
+    keys=rows,
+    count=rows,
+    limit=rows,
+  )
+
+
+def run(
+  params: qwen.Params,
+  state: State,
+  alive: Bool[Array, "B G"],
+  few_groups: Int[Array, ""],
+  few_members: Int[Array, ""],
+  *,
+  config: qwen.Config,
+  mesh: Mesh,
+  settings: filters.Filters,
+  eos_ids: tuple[int, ...],
+  steps: int,
+  filled: int,
+) -> tuple[State, Drawn, Report]:
+  """Draws up to `steps` tokens for every living trajectory.
+
+  It ends early when no slot is free, or when so few are left that a smaller state would hold them.
+
+  Args:
+    params: the parameter tree, laid out for decoding.
+    state: where the trajectories are.
+    alive: those that go on.
+    few_groups: end when no row shard has more living groups.
+    few_members: end when no group has more living members.
+    config: the model.
+    mesh: with axes data, fsdp and tensor, or some of them.
+    settings: filters of the distribution.
+    eos_ids: tokens that end a trajectory; they belong to it.
+    steps: C.
+    filled: cache slots attended to; at least those used at the end of the run.
+
+  Returns:
+    The state after the run, what was drawn, and the report.
+  """
+  slots = state.cache.valid.shape[-1]
+  eos = jnp.array(eos_ids, jnp.int32)
+  shards = layouts.row_shards(mesh)
+
+  def go_on(carry):
+    step, state, alive, _ = carry
+    groups = alive.any(-1).reshape(shards, -1).sum(-1).max()
+    members = alive.sum(-1).max()
+    free = (step < steps) & (state.cache.used < slots)
+    return free & (groups > few_groups) & (members > few_members)
+
+  def draw_one(carry):
+    step, state, alive, drawn = carry
+    logits = _spread(qwen.logits(params, state.hidden), mesh)
+    draw = filters.draw(settings, logits, keys.token_bits(state.keys, state.count))
+    drawn = Drawn(*(x.at[step].set(new) for x, new in zip(drawn, draw, strict=True)))
+    count = state.count + alive
+    alive = alive & (count < state.limit) & ~(draw.token[..., None] == eos).any(-1)
+    hidden, cache = qwen.extend(
+      params,
+      config,
+      state.prefix,
+      draw.token[..., None],
+      state.cache,
+      alive.astype(jnp.int32),
+      filled,
+    )
+    state = state._replace(cache=cache, hidden=hidden[:, :, 0], count=count)
+    return step + 1, state, alive, drawn
+
+  shape = (steps, *alive.shape)
+  drawn = Drawn(jnp.zeros(shape, jnp.int32), jnp.zeros(shape), jnp.zeros(shape))
+  alive = alive & (state.count < state.limit)
+  taken, state, alive, drawn = jax.lax.while_loop(
+    go_on, draw_one, (jnp.int32(0), state, alive, drawn)
+  )
+  drawn = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), drawn)
+  return state, drawn, Report(alive, state.count, state.cache.lengths, taken)
+
+
+def _spread(logits: Float[Array, "B G V"], mesh: Mesh) -> Float[Array, "B G V"]:
+  """Splits members, not the vocabulary, over `tensor`: a row is then filtered within one device."""
+  over = "tensor" if logits.shape[1] % mesh.shape.get("tensor", 1) == 0 else None
+  spec = PartitionSpec(layouts.row_axes(mesh), over if "tensor" in mesh.shape else None)
+  return jax.lax.with_sharding_constraint(logits, NamedSharding(mesh, spec))

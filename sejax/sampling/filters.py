@@ -1,0 +1,275 @@
+"""From logits to a drawn token: temperature, banned ids, top-k, top-p and min-p, without a sort.
+
+The order is that of HF `LogitsProcessorList`: each filter sees the remainder of the one before it,
+renormalized. What top-k and top-p keep is everything above a threshold, and the threshold is
+bisected over the 32 bits of a float, so it is exact: some 20 sums over the vocabulary in place of a
+sort. A token is drawn by the inverse of the cumulative distribution in two steps, first a column of
+a folded vocabulary, then a token of that column: one random number each, none per token.
+
+Rows are independent: shapes are `[*b, V]`, whatever the leading axes.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt
+
+FOLDS = 7
+ROWS = 2**FOLDS  # Of a folded vocabulary; about the root of its size, so that both draws are short.
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+  """What the distribution becomes before a token is drawn; hashable, so static under jit.
+
+  Attributes:
+    temperature: logits are divided by it. 0 takes the most likely token, the first one of a tie.
+    top_k: keep the k most likely tokens, and all that tie with the last of them; all, if None.
+    top_p: keep the fewest most likely tokens whose probabilities sum to at least this.
+    min_p: keep tokens at least this fraction as likely as the most likely one.
+    banned: tokens that are never drawn.
+  """
+
+  temperature: float = 1.0
+  top_k: int | None = None
+  top_p: float = 1.0
+  min_p: float = 0.0
+  banned: tuple[int, ...] = ()
+
+  def __post_init__(self):
+    object.__setattr__(self, "banned", tuple(sorted(set(self.banned))))
+    checks = (
+      ("temperature", 0 <= self.temperature < math.inf, "a finite number, 0 or above"),
+      ("top_k", self.top_k is None or self.top_k >= 1, "None (off) or at least 1"),
+      ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
+      ("min_p", 0 <= self.min_p <= 1, "from 0 (off) to 1"),
+    )
+    for name, good, what in checks:
+      if not good:
+        raise ValueError(f"filters.{name} is {getattr(self, name)}; it must be {what}")
+
+  def check(self, vocabulary: int) -> None:
+    """Checks the banned ids.
+
+    Raises:
+      ValueError: an id is not in the vocabulary, or none would be left.
+    """
+    if outside := [i for i in self.banned if not 0 <= i < vocabulary]:
+      raise ValueError(
+        f"filters.banned holds {outside[0]}; ids run from 0 to vocab_size - 1 = {vocabulary - 1}"
+      )
+    if len(self.banned) == vocabulary:
+      raise ValueError(f"filters.banned holds all {vocabulary} ids; leave at least one")
+
+
+class Draw(NamedTuple):
+  """Drawn tokens with two log-probs each, in nats.
+
+  Attributes:
+    token: what was drawn.
+    logp: with temperature and banned ids, before the other filters; what a trainer recomputes. At
+      temperature 0, of the distribution at temperature 1.
+    behaviour_logp: under the distribution that the token was drawn from.
+  """
+
+  token: Int[Array, "*b"]
+  logp: Float[Array, "*b"]
+  behaviour_logp: Float[Array, "*b"]
+
+
+def draw(filters: Filters, logits: Float[Array, "*b V"], bits: UInt[Array, "*b 2"]) -> Draw:
+  """Draws one token per row.
+
+  Args:
+    filters: the distribution's filters.
+    logits: fp32.
+    bits: 64 random bits per row; they decide the draw.
+  """
+  scores = _fold(_scale(filters, logits))
+  top = scores.max(axis=(-2, -1), keepdims=True)
+  weights = jnp.exp(scores - top)
+  total = _total(_fold_sums(weights))
+  if filters.temperature == 0:
+    token = _first(scores == top)
+    log_total = jnp.log(total)
+    return Draw(token, -log_total, jnp.zeros_like(log_total))
+  kept = _truncate(filters, scores, weights, total)
+  columns = _fold_sums(kept)
+  token = _invert(kept, columns, bits)
+  score = jnp.take_along_axis(scores.reshape(*token.shape, -1), token[..., None], axis=-1)[..., 0]
+  score = score - top[..., 0, 0]
+  return Draw(token, score - jnp.log(total), score - jnp.log(_total(columns)))
+
+
+def _scale(filters: Filters, logits: Float[Array, "*b V"]) -> Float[Array, "*b V"]:
+  """Returns logits over temperature, minus infinity where banned."""
+  scaled = logits / (filters.temperature or 1.0)
+  if not filters.banned:
+    return scaled
+  banned = jnp.zeros(logits.shape[-1], bool).at[jnp.array(filters.banned)].set(True)
+  return jnp.where(banned, -jnp.inf, scaled)
+
+
+def _truncate(
+  filters: Filters,
+  scores: Float[Array, "*b r c"],
+  weights: Float[Array, "*b r c"],
+  total: Float[Array, "*b"],
+) -> Float[Array, "*b r c"]:
+  """Returns the weights with those filtered out set to zero; the largest weight is 1."""
+  if filters.top_k is not None:
+    weights = jnp.where(_top_k(scores, filters.top_k), weights, 0)
+    total = _total(_fold_sums(weights))
+  if filters.top_p < 1:
+    weights = _top_p(weights, total, filters.top_p)
+  if filters.min_p > 0:
+    weights = jnp.where(weights >= filters.min_p, weights, 0)
+  return weights
+
+
+def _top_k(scores: Float[Array, "*b r c"], k: int) -> Bool[Array, "*b r c"]:
+  keys = _ordered(scores)
+  least = jnp.broadcast_to(_ordered(jnp.float32(-jnp.inf)), scores.shape[:-2])
+
+  def above(threshold):
+    return _total(_fold_sums((keys > threshold[..., None, None]).astype(jnp.int32)))
+
+  low, _ = _bisect(
+    above, k, jnp.ones_like, least, keys.max(axis=(-2, -1)), jnp.full_like(least, scores.size)
+  )
+  return keys > low[..., None, None]
+
+
+def _top_p(
+  weights: Float[Array, "*b r c"], total: Float[Array, "*b"], p: float
+) -> Float[Array, "*b r c"]:
+  keys = _ordered(weights)
+  target = p * total
+  # Tokens below an equal share of what may go can all go, so the threshold is not below it.
+  share = 0.999 * (1 - p) * total / (weights.shape[-2] * weights.shape[-1])
+
+  def above(threshold):
+    # All bits set where the key is larger: on CPU twice as fast as comparing and selecting.
+    larger = (threshold[..., None, None] - keys) >> 31
+    return _total(_fold_sums(_value(keys & larger)))
+
+  low, mass = _bisect(above, target, _value, _ordered(share), keys.max(axis=(-2, -1)), total)
+  kept = jnp.where(keys > low[..., None, None], weights, 0)
+  least = jnp.where(kept > 0, kept, jnp.inf).min(axis=(-2, -1))
+  surplus = jnp.where(mass > 1.5 * least, jnp.floor((mass - target) / least), 0)
+  return jax.lax.cond((surplus >= 1).any(), _drop_ties, lambda *_: kept, kept, least, surplus)
+
+
+def _drop_ties(
+  kept: Float[Array, "*b r c"], least: Float[Array, "*b"], surplus: Float[Array, "*b"]
+) -> Float[Array, "*b r c"]:
+  """Of those that tie at the threshold, drops the last ones that are not needed."""
+  flat = kept.reshape(*kept.shape[:-2], -1)
+  tied = flat == least[..., None]
+  rank = jnp.cumsum(tied, axis=-1)
+  needed = jnp.maximum(rank[..., -1:] - surplus[..., None], 1)
+  return jnp.where(tied & (rank > needed), 0, flat).reshape(kept.shape)
+
+
+def _bisect(
+  above: Callable[[Int[Array, "*b"]], Array],
+  target: Array | int,
+  unit: Callable[[Int[Array, "*b"]], Array],
+  low: Int[Array, "*b"],
+  high: Int[Array, "*b"],
+  at_low: Array,
+) -> tuple[Int[Array, "*b"], Array]:
+  """Finds the smallest set of keys, all those above a threshold, that weighs enough.
+
+  Args:
+    above: the weight of all keys above a threshold.
+    target: the weight that must be reached.
+    unit: the least weight of a key above a threshold. Once the set would miss the target without
+      so much, or has room for one key only, it is found, wherever the next key may be.
+    low: a threshold that leaves enough above it (if that is nowhere so, one below all keys).
+    high: a threshold that does not.
+    at_low: at least the weight above `low`.
+
+  Returns:
+    The threshold and the weight above it.
+  """
+
+  def searching(low, high, at_low):
+    least = unit(low)
+    return (low + 1 < high) & (at_low - least >= target) & (at_low >= 2 * least)
+
+  def halve(state):
+    low, high, at_low = state
+    open_ = searching(*state)
+    middle = (low & high) + ((low ^ high) >> 1)  # The mean; a sum could overflow.
+    at_middle = above(middle)
+    enough = at_middle >= target
+    return (
+      jnp.where(open_ & enough, middle, low),
+      jnp.where(open_ & ~enough, middle, high),
+      jnp.where(open_ & enough, at_middle, at_low),
+    )
+
+  low, _, at_low = jax.lax.while_loop(
+    lambda state: searching(*state).any(), halve, (low, high, at_low)
+  )
+  return low, at_low
+
+
+def _invert(
+  weights: Float[Array, "*b r c"], columns: Float[Array, "*b c"], bits: UInt[Array, "*b 2"]
+) -> Int[Array, "*b"]:
+  """Draws a column by the sums of columns, then a token of the column."""
+  column = _pick(columns, bits[..., 0])
+  inside = jnp.take_along_axis(weights, column[..., None, None], axis=-1)[..., 0]
+  return _pick(inside, bits[..., 1]) * weights.shape[-1] + column
+
+
+def _pick(weights: Float[Array, "*b n"], bits: UInt[Array, "*b"]) -> Int[Array, "*b"]:
+  """Draws an index by its weight. An index of weight 0 is never drawn, however sums round."""
+  uniform = (bits >> 8).astype(jnp.float32) * 2.0**-24
+  cumulative = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0)
+  threshold = uniform * cumulative.max(axis=-1)
+  return jnp.argmax(cumulative > threshold[..., None], axis=-1).astype(jnp.int32)
+
+
+def _fold(scores: Float[Array, "*b V"]) -> Float[Array, "*b r c"]:
+  """Lays a row out as `ROWS` equal parts, one below the other; padding cannot be drawn."""
+  padding = -scores.shape[-1] % ROWS
+  if padding:
+    scores = jnp.pad(
+      scores, [(0, 0)] * (scores.ndim - 1) + [(0, padding)], constant_values=-jnp.inf
+    )
+  return scores.reshape(*scores.shape[:-1], ROWS, -1)
+
+
+def _fold_sums(x: Array) -> Array:
+  """Sums columns `[*b, r, c] -> [*b, c]` in halves: vectorized on CPU, where a reduction is not."""
+  for _ in range(FOLDS):
+    half = x.shape[-2] // 2
+    x = x[..., :half, :] + x[..., half:, :]
+  return x[..., 0, :]
+
+
+def _total(columns: Array) -> Array:
+  return columns.sum(axis=-1)
+
+
+def _first(mask: Bool[Array, "*b r c"]) -> Int[Array, "*b"]:
+  """Returns the first index that is true."""
+  index = jnp.arange(mask.shape[-2] * mask.shape[-1], dtype=jnp.int32).reshape(mask.shape[-2:])
+  return jnp.where(mask, index, index.size).min(axis=(-2, -1))
+
+
+def _value(bits: Int[Array, "*b"]) -> Float[Array, "*b"]:
+  return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def _ordered(scores: Float[Array, "*b"]) -> Int[Array, "*b"]:
+  """Returns int32 of the same order as the scores; the bits themselves, unless negative."""
+  bits = jax.lax.bitcast_convert_type(scores, jnp.int32)
+  return bits ^ ((bits >> 31) & 0x7FFFFFFF)

@@ -1,0 +1,230 @@
+"""Groups on the device: how they enter the state, and how the living are moved together.
+
+Indexes of groups count within a row shard, so that nothing moves between shards. Axes as in
+`decode`: B groups and G members of the state; U groups that enter; T given tokens; S slots.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, UInt32
+
+from sejax.models import qwen2_5_vl as qwen
+from sejax.parallel import layouts
+from sejax.sampling import decode
+
+
+class Rows(NamedTuple):
+  """Everything of all prompts of a call; rows are split over shards.
+
+  Attributes:
+    ids: the prompts' tokens.
+    lengths: real tokens of each.
+    positions: as in `Prompt`, rows first.
+    features: of the prompts' images; None, where there is none.
+    given: the tokens that each trajectory begins with; None, where there are none.
+    given_lengths: real ones of these.
+    keys: of each trajectory's random bits.
+    limit: tokens to draw for each trajectory.
+  """
+
+  ids: Int[Array, "B P"]
+  lengths: Int[Array, " B"]
+  positions: Int[Array, "B 3 P"]
+  features: Float[Array, "B s D"] | None
+  given: Int[Array, "B G T"] | None
+  given_lengths: Int[Array, "B G"] | None
+  keys: UInt32[Array, "B G 2"]
+  limit: Int[Array, "B G"]
+
+
+class Entry(NamedTuple):
+  """Groups that have been read; `given` is the cache of the given tokens, if there are any."""
+
+  prefix: qwen.Prefix
+  given: qwen.Cache | None
+  hidden: Float[Array, "U G D"]
+  keys: UInt32[Array, "U G 2"]
+  limit: Int[Array, "U G"]
+
+
+def empty(
+  *, config: qwen.Config, groups: int, members: int, prompt: int, slots: int, dtype: DTypeLike
+) -> decode.State:
+  """Returns a state in which nobody lives, for prompts of P tokens."""
+  text = config.text
+  keys = (text.num_hidden_layers, groups, text.num_key_value_heads, prompt, text.head_size)
+  numbers = jnp.zeros(groups, jnp.int32)
+  prefix = qwen.Prefix(
+    jnp.zeros(keys, dtype),
+    jnp.zeros(keys, dtype),
+    numbers,
+    numbers,
+    jnp.zeros((groups, text.hidden_size), dtype),
+  )
+  return decode.State(
+    prefix=prefix,
+    cache=qwen.empty_cache(config, groups, members, slots, dtype),
+    hidden=jnp.zeros((groups, members, text.hidden_size), dtype),
+    keys=jnp.zeros((groups, members, 2), jnp.uint32),
+    count=jnp.zeros((groups, members), jnp.int32),
+    limit=jnp.zeros((groups, members), jnp.int32),
+  )
+
+
+def enter(
+  params: qwen.Params, rows: Rows, index: Int[Array, " U"], *, config: qwen.Config, mesh: Mesh
+) -> Entry:
+  """Reads prompts, each once, and the tokens given for their trajectories.
+
+  Args:
+    params: the parameter tree, laid out for decoding.
+    rows: all prompts.
+    index: which of each shard's prompts enter.
+    config: the model.
+    mesh: with axes data, fsdp and tensor, or some of them.
+  """
+  spec = PartitionSpec(layouts.row_axes(mesh))
+  rows = jax.shard_map(
+    lambda rows, index: jax.tree.map(lambda x: x[index], rows),
+    mesh=mesh,
+    in_specs=(spec, spec),
+    out_specs=spec,
+  )(rows, index)
+  prompt = qwen.Prompt(rows.ids, rows.lengths, jnp.moveaxis(rows.positions, 1, 0))
+  prefix, _ = qwen.prefill(params, config, prompt, rows.features)
+  hidden = jnp.broadcast_to(
+    prefix.last_hidden[:, None], (*rows.limit.shape, prefix.last_hidden.shape[-1])
+  )
+  cache = None
+  if rows.given is not None:
+    cache = qwen.empty_cache(config, *rows.given.shape, prefix.keys.dtype)
+    new, cache = qwen.extend(
+      params, config, prefix, rows.given, cache, rows.given_lengths, filled=0
+    )
+    new = qwen.select_last(new, rows.given_lengths)
+    hidden = jnp.where(rows.given_lengths[..., None] > 0, new, hidden)
+  return Entry(prefix, cache, hidden, rows.keys, rows.limit)
+
+
+def insert(
+  state: decode.State,
+  entry: Entry,
+  places: Int[Array, " U"],
+  *,
+  mesh: Mesh,
+  specs: decode.State,
+) -> decode.State:
+  """Puts groups into free places; a place outside the state drops its group.
+
+  Given tokens come to lie before the slot that is written next, so at least T slots are used.
+  """
+  given = None if entry.given is None else specs.cache
+  entry_specs = Entry(specs.prefix, given, specs.hidden, specs.keys, specs.limit)
+  rows = PartitionSpec(layouts.row_axes(mesh))
+
+  def local(state, entry, places):
+    def put(x, new, axis=0):
+      at = x.at[:, places] if axis else x.at[places]
+      return at.set(new, mode="drop")
+
+    old = state.cache
+    cache = old._replace(valid=put(old.valid, False), lengths=put(old.lengths, 0))
+    if entry.given is not None:
+      length = entry.given.valid.shape[-1]
+      start = old.used - length
+
+      def put_given(x, new, axis, slots):
+        window = jax.lax.dynamic_slice_in_dim(x, start, length, slots)
+        return jax.lax.dynamic_update_slice_in_dim(x, put(window, new, axis), start, slots)
+
+      cache = qwen.Cache(
+        keys=put_given(cache.keys, entry.given.keys, 1, 4),
+        values=put_given(cache.values, entry.given.values, 1, 4),
+        valid=put_given(cache.valid, entry.given.valid, 0, 2),
+        lengths=put(cache.lengths, entry.given.lengths),
+        used=old.used,
+      )
+    prefix = qwen.Prefix(
+      put(state.prefix.keys, entry.prefix.keys, 1),
+      put(state.prefix.values, entry.prefix.values, 1),
+      *map(put, state.prefix[2:], entry.prefix[2:]),
+    )
+    return decode.State(
+      prefix=prefix,
+      cache=cache,
+      hidden=put(state.hidden, entry.hidden),
+      keys=put(state.keys, entry.keys),
+      count=put(state.count, 0),
+      limit=put(state.limit, entry.limit),
+    )
+
+  return jax.shard_map(local, mesh=mesh, in_specs=(specs, entry_specs, rows), out_specs=specs)(
+    state, entry, places
+  )
+
+
+def move(
+  state: decode.State,
+  groups: Int[Array, " B"],
+  members: Int[Array, "B G"],
+  alive: Bool[Array, "B G"],
+  used: Int[Array, ""],
+  *,
+  mesh: Mesh,
+  specs: decode.State,
+) -> decode.State:
+  """Gathers trajectories into a state of another shape, and aligns them at one slot.
+
+  A trajectory's tokens come to lie in the slots just before `used`, without gaps.
+
+  Args:
+    state: the old state.
+    groups: for each place, the group that comes to it.
+    members: likewise for members of that group.
+    alive: places that somebody comes to; what lies in others means nothing.
+    used: slots in use afterwards; at least the tokens of any living trajectory.
+    mesh: with axes data, fsdp and tensor, or some of them.
+    specs: layout of a state.
+  """
+  rows = PartitionSpec(layouts.row_axes(mesh))
+
+  def local(state, groups, members, alive, used):
+    rows = groups[:, None]
+
+    def pick(x):  # [B,G,...]
+      return x[rows, members]
+
+    lengths = jnp.where(alive, pick(state.cache.lengths), 0)
+    slots, valid = _align(pick(state.cache.valid), lengths, used)
+
+    def align(x):  # [L,B,K,G,S,H]
+      moved = x[:, rows[..., None], :, members[..., None], slots]
+      return jnp.transpose(moved, (3, 0, 4, 1, 2, 5))
+
+    prefix = qwen.Prefix(
+      state.prefix.keys[:, groups],
+      state.prefix.values[:, groups],
+      *(x[groups] for x in state.prefix[2:]),
+    )
+    cache = qwen.Cache(align(state.cache.keys), align(state.cache.values), valid, lengths, used)
+    return decode.State(prefix, cache, *map(pick, state[2:]))
+
+  return jax.shard_map(
+    local, mesh=mesh, in_specs=(specs, rows, rows, rows, PartitionSpec()), out_specs=specs
+  )(state, groups, members, alive, used)
+
+
+def _align(
+  valid: Bool[Array, "B G S"], lengths: Int[Array, "B G"], used: Int[Array, ""]
+) -> tuple[Int[Array, "B G S"], Bool[Array, "B G S"]]:
+  """Returns for each slot which old one comes to it, and whether it then holds a token."""
+  size = valid.shape[-1]
+  slot = jnp.arange(size)
+  order = jnp.argsort(valid, axis=-1, stable=True)  # Real tokens last, in their order.
+  source = jnp.take_along_axis(
+    order, jnp.broadcast_to(jnp.minimum(slot + size - used, size - 1), valid.shape), axis=-1
+  )
+  return source, (slot >= used - lengths[..., None]) & (slot < used)

@@ -1,0 +1,52 @@
+"""The tiny random model that the sampler's tests share, and a batch with images and without."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from sejax import sampling
+from sejax.models import qwen2_5_vl as qwen
+from tests.models import torch_reference
+
+WIDTH = 40  # Prompt tokens, with padding.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tiny:
+  """transformers' torch model, the same weights as sejax's tree, and four prompts."""
+
+  config: qwen.Config
+  torch_model: Any
+  params: qwen.Params
+  batch: torch_reference.Batch
+  features: jax.Array
+
+  def request(self, rows: list[int] | None = None, **changes) -> sampling.Request:
+    rows = rows or list(range(len(self.batch.ids)))
+    prompt = self.batch.prompt(self.config, WIDTH)
+    return sampling.Request(
+      qwen.Prompt(prompt.ids[rows], prompt.lengths[rows], prompt.positions[:, rows]),
+      sampling.record_hashes("tiny", [str(row) for row in rows]),
+      np.asarray(self.features)[rows],
+    )._replace(**changes)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Tiny:
+  config = torch_reference.tiny_config()
+  model = torch_reference.torch_model(config)
+  params = torch_reference.to_params(dict(model.named_parameters()), config)
+  batch = torch_reference.make_batch(config, [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 9], [20]])
+  features = jax.jit(qwen.encode, static_argnums=1)(params, config, batch.images(config))
+  return Tiny(config, model, params, batch, features)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly():
+  """Programs of these tests run once on a few numbers: compiling them is the cost."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)

@@ -1,0 +1,94 @@
+"""One device, eight devices and two processes give the same tokens for the same records."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from tests.models import torch_reference
+from tests.sampling import on_mesh
+
+
+@pytest.fixture(scope="module")
+def source(tiny, tmp_path_factory) -> pathlib.Path:
+  rng = np.random.default_rng(1)
+  batch = torch_reference.make_batch(tiny.config, [[int(n)] for n in rng.integers(3, 12, 8)])
+  prompt = batch.prompt(tiny.config)
+  flat = traverse_util.flatten_dict(tiny.params, sep="/")
+  path = tmp_path_factory.mktemp("mesh") / "source.npz"
+  np.savez(
+    path,
+    ids=prompt.ids,
+    lengths=prompt.lengths,
+    positions=prompt.positions,
+    given=rng.integers(2, 100, (8, on_mesh.TRAJECTORIES, 3)).astype(np.int32),
+    given_lengths=rng.integers(0, 4, (8, on_mesh.TRAJECTORIES)),
+    **{f"p/{name}": np.asarray(value) for name, value in flat.items()},
+  )
+  return path
+
+
+@pytest.fixture(scope="module")
+def expected(tiny, source):
+  """On one device."""
+  data = dict(np.load(source))
+  return on_mesh.sample(tiny.config, tiny.params, on_mesh.request(data, slice(None)), None)
+
+
+def start(source, target, devices, *arguments) -> subprocess.Popen:
+  root = pathlib.Path(__file__).parents[2]
+  flags = f"--xla_force_host_platform_device_count={devices}"
+  return subprocess.Popen(
+    [
+      sys.executable,
+      "-m",
+      "tests.sampling.on_mesh",
+      str(source),
+      str(target),
+      *map(str, arguments),
+    ],
+    cwd=root,
+    env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)},
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def wait(*processes: subprocess.Popen) -> None:
+  errors = [process.communicate(timeout=300)[1] for process in processes]
+  for process, error in zip(processes, errors, strict=True):
+    assert process.returncode == 0, error[-3000:]
+
+
+def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+  """Sums in another order move a draw only if its random number falls into a gap of 1e-6."""
+  for name, value in expected.items():
+    if name.endswith("logp"):
+      np.testing.assert_allclose(found[name], value, atol=2e-5, err_msg=name)
+    else:
+      np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_rows_differ_enough(expected):
+  assert len(set(expected["sampled_lengths"].ravel())) > 3
+  assert len(np.unique(expected["sampled_tokens"].reshape(32, -1), axis=0)) == 32
+
+
+def test_eight_devices(source, expected, tmp_path):
+  wait(start(source, tmp_path / "out.npz", 8))
+  assert_same(dict(np.load(tmp_path / "out.npz")), expected)
+
+
+def test_two_processes(source, expected, tmp_path):
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{free.getsockname()[1]}"
+  targets = [tmp_path / f"{number}.npz" for number in range(2)]
+  wait(*(start(source, targets[n], 4, n, 2, address) for n in range(2)))
+  parts = [dict(np.load(target)) for target in targets]
+  assert_same({name: np.concatenate([p[name] for p in parts]) for name in expected}, expected)

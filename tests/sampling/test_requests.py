@@ -1,0 +1,154 @@
+"""Given tokens, repeats, limits, stop strings, and requests that cannot work."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from sejax.models import qwen2_5_vl as qwen
+from sejax.sampling import Filters, Finish, Options, Role, Sampler, Stop, record_hashes
+from tests.sampling.conftest import WIDTH
+
+WARM = Filters(temperature=0.9, banned=(120, 121, 122, 123))
+
+
+def sample(sampler, tiny, request, **kwargs):
+  return sampler(tiny.params, request, seed=5, step=0, role=Role.JUDGE, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def sampler(tiny):
+  return Sampler(tiny.config, Options(2, 12, WARM, tuple(range(2, 8)), pad_id=1, run=6, pack=False))
+
+
+@pytest.mark.parametrize("groups", [None, 1])
+def test_given_tokens_equal_a_longer_prompt(tiny, sampler, groups):
+  """Candidates of unequal lengths, an empty one too, as if each stood in a prompt of its own."""
+  rng = np.random.default_rng(0)
+  lengths = np.array([[3, 6], [0, 2], [5, 1], [6, 6]])
+  given = rng.integers(2, 100, (4, 2, 6)).astype(np.int32)
+  request = tiny.request(given=given, given_lengths=lengths)
+  queue = Sampler(tiny.config, dataclasses.replace(sampler.options, groups=1, pack=True))
+  result = sample(queue if groups else sampler, tiny, request)
+  for member in range(2):
+    ids = [
+      np.concatenate([row, tokens[:n]])
+      for row, tokens, n in zip(tiny.batch.ids, given[:, member], lengths[:, member], strict=True)
+    ]
+    prompt = dataclasses.replace(tiny.batch, ids=ids).prompt(tiny.config, WIDTH)
+    expected = sample(sampler, tiny, tiny.request(prompt=prompt))
+    np.testing.assert_array_equal(result.tokens[:, member], expected.tokens[:, member])
+    np.testing.assert_allclose(result.logp[:, member], expected.logp[:, member], atol=1e-5)
+
+
+def test_repeats_differ_and_the_first_is_the_sample_without_repeats(tiny, sampler):
+  given = np.full((4, 2, 6), 7, np.int32)
+  request = tiny.request(given=given, given_lengths=np.full((4, 2), 3))
+  once = sample(sampler, tiny, request)
+  twice = sample(
+    Sampler(tiny.config, dataclasses.replace(sampler.options, repeats=2)), tiny, request
+  )
+  assert twice.tokens.shape == (4, 4, 12)
+  np.testing.assert_array_equal(twice.tokens[:, ::2], once.tokens)
+  assert (twice.tokens[:, 1::2] != once.tokens).any(-1).all()
+
+
+def test_limits_cut_each_row_by_itself(tiny, sampler):
+  whole = sample(sampler, tiny, tiny.request())
+  limits = np.array([[12, 1], [3, 5], [0, 0], [12, 7]])
+  result = sample(sampler, tiny, tiny.request(limits=limits))
+  np.testing.assert_array_equal(result.lengths, np.minimum(limits, whole.lengths))
+  np.testing.assert_array_equal(result.tokens, np.where(result.mask, whole.tokens, 1))
+  assert result.truncated[result.lengths < whole.lengths].all()
+
+
+def test_stop_strings_end_at_the_token_that_completes_them(tiny, sampler):
+  whole = sample(sampler, tiny, tiny.request())
+  row = tuple(np.argwhere(whole.lengths == 12)[0])
+  pair = whole.tokens[row][5:7]
+  stop = Stop(
+    (f"{pair[0]}><{pair[1]}", "no such text"),
+    lambda tokens: "".join(f"<{token}>" for token in tokens),
+  )
+  result = sample(sampler, tiny, tiny.request(), stop=stop)
+  assert result.lengths[row] == 7
+  assert result.finish[row] == Finish.STOP_STRING
+  assert not result.truncated[row]
+  assert (result.lengths != whole.lengths).sum() == 1
+  np.testing.assert_array_equal(result.tokens, np.where(result.mask, whole.tokens, 1))
+  assert not result.logp[row][7:].any()
+
+
+def test_an_image_token_is_not_drawn_however_likely_it_is(tiny, sampler):
+  head = tiny.params["lm_head"]["kernel"]
+  loving = {**tiny.params, "lm_head": {"kernel": head.at[:, 120].set(0).at[:8, 120].set(500.0)}}
+  request = tiny.request()
+  _, logits = jax.jit(qwen.prefill, static_argnums=1)(
+    loving, tiny.config, request.prompt, request.features
+  )
+  assert (logits.argmax(-1) == 120).any()
+  result = sampler(loving, request, seed=0, step=0, role=Role.ACTOR)
+  assert not np.isin(result.tokens, WARM.banned).any()
+
+
+def test_progress_is_watched(tiny, sampler):
+  seen = []
+  sample(sampler, tiny, tiny.request(), watch=lambda _, lengths: seen.append(int(lengths.max())))
+  assert seen == [6, 12]
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"trajectories": 0}, "options.trajectories is 0; it must be at least 1"),
+    ({"new_tokens": 0}, "options.new_tokens is 0"),
+    ({"run": 0}, "options.run is 0"),
+    ({"groups": 0}, "options.groups is 0"),
+    ({"eos_ids": (128,)}, "options.eos_ids holds 128; ids run from 0 to vocab_size - 1 = 127"),
+    ({"filters": Filters(banned=(128,))}, "filters.banned holds 128"),
+  ],
+)
+def test_options_that_cannot_work_are_named(tiny, changes, message):
+  with pytest.raises(ValueError, match=message):
+    Sampler(tiny.config, Options(**{"trajectories": 2, "new_tokens": 8, **changes}))
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"given": np.zeros((4, 2, 58)), "given_lengths": np.ones((4, 2))}, "at most 2 new tokens fit"),
+    (
+      {"given": np.zeros((4, 2, 3)), "given_lengths": np.full((4, 2), 4)},
+      "request.given_lengths holds 4; it must be from 0 to 3",
+    ),
+    ({"given": np.zeros((4, 2, 3))}, "go together"),
+    (
+      {"given": np.zeros((4, 3, 3))},
+      r"request.given has shape \(4, 3, 3\); it must be \(4, 2, 3\)",
+    ),
+    ({"limits": np.full((4, 2), 9)}, "request.limits holds 9; it must be from 0 to 8"),
+    ({"records": record_hashes("d", ["a"])}, r"request.records has shape \(1, 2\)"),
+  ],
+)
+def test_requests_that_cannot_work_are_named_and_nothing_is_compiled(tiny, changes, message):
+  sampler = Sampler(tiny.config, Options(2, 8, WARM, context=100))
+  with pytest.raises(ValueError, match=message):
+    sample(sampler, tiny, tiny.request(**changes))
+  assert sampler.programs.count == 0
+
+
+def test_what_exceeds_the_context_is_named(tiny):
+  sampler = Sampler(tiny.config, Options(2, 80, WARM, context=100))
+  message = "new_tokens=80 tokens are more than the context of 100; at most 60 new tokens fit"
+  with pytest.raises(ValueError, match=message):
+    sample(sampler, tiny, tiny.request())
+  assert sampler.programs.count == 0
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_named(tiny, seed):
+  with pytest.raises(ValueError, match=f"seed is {seed}"):
+    Sampler(tiny.config, Options(1, 8))(
+      tiny.params, tiny.request(), seed=seed, step=0, role=Role.ACTOR
+    )

@@ -1,0 +1,181 @@
+"""The sampler against transformers' `generate`, and against itself in other shapes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from sejax.models import qwen2_5_vl as qwen
+from sejax.sampling import Filters, Finish, Options, Role, Sampler
+from tests.models import torch_reference
+
+GREEDY = Filters(temperature=0.0)
+FILTERED = Filters(temperature=0.8, top_k=60, top_p=0.95, min_p=0.001, banned=(120, 121, 122, 123))
+FIELDS = ("tokens", "lengths", "finish")
+
+
+def sample(sampler, tiny, request=None, seed=1, step=2, **kwargs):
+  request = tiny.request() if request is None else request
+  return sampler(tiny.params, request, seed=seed, step=step, role=Role.ACTOR, **kwargs)
+
+
+def assert_same(left, right, rows=slice(None)):
+  for name in FIELDS:
+    np.testing.assert_array_equal(getattr(left, name), getattr(right, name)[rows], err_msg=name)
+  np.testing.assert_allclose(left.logp, right.logp[rows], atol=1e-5)
+
+
+@functools.cache
+def generate(tiny, eos_ids: tuple[int, ...], new_tokens: int) -> list[np.ndarray]:
+  """Continuations by transformers, each prompt alone, without padding."""
+  found = []
+  for i in range(len(tiny.batch.ids)):
+    row = slice(i, i + 1)
+    alone = torch_reference.Batch(
+      tiny.batch.ids[row], tiny.batch.grids[row], tiny.batch.patches[row]
+    )
+    with torch.no_grad():
+      out = tiny.torch_model.generate(
+        **alone.torch_inputs(),
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=list(eos_ids) or None,
+        pad_token_id=0,
+      )
+    found.append(out[0, len(tiny.batch.ids[i]) :].numpy())
+  return found
+
+
+def test_greedy_equals_transformers(tiny):
+  """64 tokens of image and text prompts of unequal lengths, in one batch."""
+  result = sample(Sampler(tiny.config, Options(2, 64, GREEDY, run=64)), tiny)
+  expected = np.stack(generate(tiny, (), 64))
+  np.testing.assert_array_equal(result.tokens[:, 0], expected)
+  np.testing.assert_array_equal(result.tokens[:, 1], expected)
+  assert result.truncated.all()
+  assert result.mask.all()
+  np.testing.assert_array_equal(result.behaviour_logp, 0)
+
+
+@pytest.fixture(scope="module")
+def ending(tiny):
+  """Greedy, with two EOS ids: one ends a row by its first token. Padding is one of them too."""
+  free = generate(tiny, (), 64)
+  eos_ids = (int(free[1][9]), int(free[2][0]))
+  return Sampler(tiny.config, Options(1, 64, GREEDY, eos_ids, eos_ids[0], run=64, pack=False))
+
+
+def test_a_list_of_eos_ids_ends_where_transformers_ends(tiny, ending):
+  eos_ids = ending.options.eos_ids
+  result = sample(ending, tiny)
+  expected = generate(tiny, eos_ids, 64)
+  assert result.lengths[:, 0].tolist() == [len(row) for row in expected]
+  assert result.lengths[2, 0] == 1
+  assert 1 < result.lengths[1, 0] <= 10
+  for i, row in enumerate(expected):
+    np.testing.assert_array_equal(result.tokens[i, 0, : len(row)], row)
+    assert (result.tokens[i, 0, len(row) :] == eos_ids[0]).all()
+    ended = row[-1] in eos_ids
+    assert result.finish[i, 0] == (Finish.EOS if ended else Finish.LENGTH)
+    assert result.truncated[i, 0] != ended
+  assert not result.logp[~result.mask].any()
+
+
+def test_eos_at_the_limit_is_not_truncated(tiny, ending):
+  lengths = sample(ending, tiny).lengths
+  at_limit = sample(ending, tiny, tiny.request(limits=lengths))
+  below = sample(ending, tiny, tiny.request(limits=np.maximum(lengths - 1, 1)))
+  np.testing.assert_array_equal(at_limit.lengths, lengths)
+  assert at_limit.finish[1, 0] == Finish.EOS
+  assert below.finish[1, 0] == Finish.LENGTH
+
+
+@pytest.fixture(scope="module")
+def sampled(tiny):
+  """A sampler whose trajectories end at very different times, and what it returns."""
+  sampler = Sampler(tiny.config, Options(3, 16, FILTERED, tuple(range(2, 10)), run=8))
+  return sampler, sample(sampler, tiny)
+
+
+def test_lengths_vary_enough_for_the_tests_below(sampled):
+  _, result = sampled
+  assert len(set(result.lengths.ravel())) >= 4
+  assert result.stats.moves >= 1
+  assert {Finish.EOS, Finish.LENGTH} <= set(result.finish.ravel())
+
+
+def test_the_trainers_logp_is_that_of_the_sampler(tiny, sampled):
+  _, result = sampled
+  banned = jnp.zeros(tiny.config.text.vocab_size, bool).at[jnp.array(FILTERED.banned)].set(True)
+
+  @jax.jit
+  def recompute(params, prompt, tokens):
+    last, hidden = qwen.forward(params, tiny.config, prompt, tiny.features, tokens)
+    return qwen.logp(params, tiny.config, last, hidden, tokens, FILTERED.temperature, banned).logp
+
+  found = np.where(result.mask, recompute(tiny.params, tiny.request().prompt, result.tokens), 0)
+  np.testing.assert_allclose(result.logp, found, atol=1e-4)
+  assert (result.behaviour_logp >= result.logp).all()
+  assert (result.behaviour_logp > result.logp).any()
+
+
+def test_packing_changes_nothing_but_the_work(tiny, sampled):
+  sampler, result = sampled
+  options = Options(3, 16, FILTERED, sampler.options.eos_ids, run=16, pack=False)
+  other = sample(Sampler(tiny.config, options), tiny)
+  assert_same(other, result)
+  assert result.stats.row_steps < 0.8 * other.stats.row_steps
+
+
+def test_the_order_of_the_batch_changes_nothing(tiny, sampled):
+  sampler, result = sampled
+  rows = [2, 0, 3, 1]
+  assert_same(sample(sampler, tiny, tiny.request(rows)), result, rows)
+
+
+def test_waiting_prompts_change_nothing(tiny, sampled):
+  sampler, result = sampled
+  options = Options(3, 16, FILTERED, sampler.options.eos_ids, run=8, groups=2)
+  assert_same(sample(Sampler(tiny.config, options), tiny), result)
+
+
+def test_a_trajectory_does_not_depend_on_how_many_there_are(tiny, sampled):
+  sampler, result = sampled
+  options = Options(2, 16, FILTERED, sampler.options.eos_ids, run=16, pack=False)
+  fewer = sample(Sampler(tiny.config, options), tiny)
+  np.testing.assert_array_equal(fewer.tokens, result.tokens[:, :2])
+
+
+def test_another_step_seed_or_role_gives_other_samples(tiny, sampled):
+  sampler, result = sampled
+  again = sample(sampler, tiny)
+  assert_same(again, result)
+  assert again.stats.programs == 0
+  others = [
+    sample(sampler, tiny, step=3),
+    sample(sampler, tiny, seed=2),
+    sampler(tiny.params, tiny.request(), seed=1, step=2, role=Role.JUDGE),
+  ]
+  for other in others:
+    assert (other.tokens[..., :3] != result.tokens[..., :3]).any(-1).all()
+
+
+def test_programs_are_counted(tiny):
+  """As many as XLA compiles; a second batch of the same shapes adds only shapes on the way down."""
+  compiled = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
+  )
+  sampler = Sampler(tiny.config, Options(2, 8, Filters(), tuple(range(2, 30)), run=8))
+  request = tiny.request()
+  first = sample(sampler, tiny, request)
+  counted = len(compiled)
+  for step in range(3, 8):
+    sample(sampler, tiny, request, step=step)
+  assert first.stats.programs == counted
+  assert sampler.programs.count == len(compiled)
+  # 3 x 2 shapes at most, and as many to move to from each larger one.
+  assert sampler.programs.count <= 4 + 6 + 15
