@@ -10,7 +10,7 @@ after a warm-up. Ends with one JSON line:
   same weights and top-k off, over the sampler's, for prompts of 512 and of 64 tokens.
 - `vs_tunix`: likewise for tunix's sampler on a decoder of the same shape, prompts of 64 tokens;
   null without it. It needs an environment of its own, as it wants another transformers:
-  `python -m venv tunix && tunix/bin/pip install google-tunix`, then `--tunix-python=tunix/bin/python`.
+  `python -m venv tunix && tunix/bin/pip install google-tunix`, then give `tunix/bin/python`.
 - `shared_prefill`: time to read each prompt of 512 tokens 8 times, over that of reading it once.
 - `tail_cost`: with lengths of which 90% are an eighth of the limit, time over that of as many
   tokens at the full batch's rate. `tail_packing`: time without packing over time with it.
