@@ -1,4 +1,4 @@
-"""What the sampler is worth on CPU: against transformers, tunix, and itself without its ideas.
+"""What the sampler is worth on CPU: against transformers, and itself without its ideas.
 
     python experiments/speed/sampling.py
 
