@@ -1,6 +1,6 @@
-"""What the sampler is worth on CPU: against transformers, tunix, and itself without its ideas.
+"""What the sampler is worth on CPU: against transformers, and itself without its ideas.
 
-    python experiments/speed/sampling.py [--tunix-python=PATH]
+    python experiments/speed/sampling.py
 
 One random decoder of about 30M parameters with a vocabulary of 32k, fp32, 8 prompts of 8
 trajectories of 128 tokens; everything in one run on one machine, each figure the best of several
@@ -8,10 +8,7 @@ after a warm-up. Ends with one JSON line:
 
 - `vs_transformers`, `vs_transformers_short`: time of transformers' `generate` on torch with the
   same weights and top-k off, over the sampler's, for prompts of 512 and of 64 tokens.
-- `vs_tunix`: likewise for tunix's sampler on a decoder of the same shape, prompts of 64 tokens;
-  null without it. It needs an environment of its own, as it wants another transformers:
-  `python -m venv tunix && tunix/bin/pip install google-tunix`, then
-  `--tunix-python=tunix/bin/python`.
+- `vs_tunix`: null; tunix wants another transformers, and is not measured here.
 - `shared_prefill`: time to read each prompt of 512 tokens 8 times, over that of reading it once.
 - `tail_cost`: with lengths of which 90% are an eighth of the limit, time over that of as many
   tokens at the full batch's rate. `tail_packing`: time without packing over time with it.
@@ -19,10 +16,7 @@ after a warm-up. Ends with one JSON line:
 - `length_growth`: time per token with a cache of 1,024 slots allocated, over that with 128.
 """
 
-import argparse
 import json
-import pathlib
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -196,7 +190,8 @@ def shared_prefill(config: qwen.Config, params: qwen.Params, request: Request) -
 def tail(bench: Bench, config: qwen.Config) -> tuple[float, float]:
   """Samples lengths of which nine in ten are short, with packing and without."""
   rng = np.random.default_rng(0)
-  long = rng.random((PROMPTS, TRAJECTORIES)) < 0.1
+  rows = PROMPTS * TRAJECTORIES
+  long = (rng.permutation(rows) < rows // 10).reshape(PROMPTS, TRAJECTORIES)
   limits = np.where(long, NEW_TOKENS, NEW_TOKENS // 8)
   request = make_request(config, SHORT, limits)
   found = seconds(
@@ -211,22 +206,8 @@ def tail(bench: Bench, config: qwen.Config) -> tuple[float, float]:
   return found["packed"] / (found["full"] * share), found["unpacked"] / found["packed"]
 
 
-def run_tunix(python: str | None) -> float | None:
-  """Returns tunix's time for prompts of 64 tokens, by a script in its own environment."""
-  if python is None:
-    print("tunix: left out; the docstring says how to install it and name its Python")
-    return None
-  script = pathlib.Path(__file__).with_name("sampling_tunix.py")
-  out = subprocess.run([python, script], check=True, capture_output=True, text=True).stdout
-  return json.loads(out.splitlines()[-1])["seconds"]
-
-
 def main() -> None:
   """Measures everything and prints it."""
-  parser = argparse.ArgumentParser(description="Speed of the sampler.")
-  parser.add_argument("--tunix-python", help="Python of an environment with google-tunix")
-  arguments = parser.parse_args()
-
   config = make_config()
   params = qwen.init(jax.random.key(0), config)
   count = sum(x.size for x in jax.tree.leaves(params["decoder"]))
@@ -253,10 +234,6 @@ def main() -> None:
   show("prompts of 64", found)
   result["top_p_cost"] = found["top-p 0.9"] / found["plain"]
   result["length_growth"] = found["1,024 slots"] / found["plain"]
-  tunix = run_tunix(arguments.tunix_python)
-  if tunix is not None:
-    show("prompts of 64", {"tunix": tunix})
-    result["vs_tunix"] = tunix / found["plain"]
   print(json.dumps({name: value and round(value, 3) for name, value in result.items()}))
 
 

@@ -63,8 +63,7 @@ class Report(NamedTuple):
 def specs(config: qwen.Config, mesh: Mesh) -> State:
   """Returns the layout of the state: groups over the row axes, key-value heads over `tensor`."""
   rows = PartitionSpec(layouts.row_axes(mesh))
-  split = config.text.num_key_value_heads % mesh.shape.get("tensor", 1) == 0
-  heads = PartitionSpec(None, *rows, "tensor" if split and "tensor" in mesh.shape else None)
+  heads = PartitionSpec(None, *rows, _tensor(config.text.num_key_value_heads, mesh))
   return State(
     prefix=qwen.Prefix(heads, heads, rows, rows, rows),
     cache=qwen.Cache(heads, heads, rows, rows, PartitionSpec()),
@@ -113,6 +112,19 @@ def run(
   eos = jnp.array(eos_ids, jnp.int32)
   shards = layouts.row_shards(mesh)
 
+  # Each row is filtered within one device: members, not the vocabulary, are split over `tensor`.
+  rows = PartitionSpec(layouts.row_axes(mesh), _tensor(alive.shape[1], mesh))
+  draw_rows = jax.shard_map(
+    lambda logits, key, count: filters.draw(settings, logits, keys.token_bits(key, count)),
+    mesh=mesh,
+    in_specs=rows,
+    out_specs=rows,
+    check_vma=False,
+  )
+  logits_sharding = NamedSharding(
+    mesh, PartitionSpec(layouts.row_axes(mesh), None, _tensor(config.text.vocab_size, mesh))
+  )
+
   def go_on(carry):
     step, state, alive, _ = carry
     groups = alive.any(-1).reshape(shards, -1).sum(-1).max()
@@ -122,8 +134,9 @@ def run(
 
   def draw_one(carry):
     step, state, alive, drawn = carry
-    logits = _spread(qwen.logits(params, state.hidden), mesh)
-    draw = filters.draw(settings, logits, keys.token_bits(state.keys, state.count))
+    # Where the head's weights lie; else they, not the logits, would be moved for the draw.
+    logits = jax.lax.with_sharding_constraint(qwen.logits(params, state.hidden), logits_sharding)
+    draw = draw_rows(logits, state.keys, state.count)
     drawn = Drawn(*(x.at[step].set(new) for x, new in zip(drawn, draw, strict=True)))
     count = state.count + alive
     alive = alive & (count < state.limit) & ~(draw.token[..., None] == eos).any(-1)
@@ -149,8 +162,6 @@ def run(
   return state, drawn, Report(alive, state.count, state.cache.lengths, taken)
 
 
-def _spread(logits: Float[Array, "B G V"], mesh: Mesh) -> Float[Array, "B G V"]:
-  """Splits members, not the vocabulary, over `tensor`: a row is then filtered within one device."""
-  over = "tensor" if logits.shape[1] % mesh.shape.get("tensor", 1) == 0 else None
-  spec = PartitionSpec(layouts.row_axes(mesh), over if "tensor" in mesh.shape else None)
-  return jax.lax.with_sharding_constraint(logits, NamedSharding(mesh, spec))
+def _tensor(size: int, mesh: Mesh) -> str | None:
+  """Returns `tensor` if the mesh has that axis and it divides the size."""
+  return "tensor" if "tensor" in mesh.shape and size % mesh.shape["tensor"] == 0 else None

@@ -138,7 +138,7 @@ def _top_k(scores: Float[Array, "*b r c"], k: int) -> Bool[Array, "*b r c"]:
   def above(threshold):
     return _total(_fold_sums((keys > threshold[..., None, None]).astype(jnp.int32)))
 
-  low, _ = _bisect(
+  low, _, _ = _bisect(
     above, k, jnp.ones_like, least, keys.max(axis=(-2, -1)), jnp.full_like(least, scores.size)
   )
   return keys > low[..., None, None]
@@ -157,22 +157,27 @@ def _top_p(
     larger = (threshold[..., None, None] - keys) >> 31
     return _total(_fold_sums(_value(keys & larger)))
 
-  low, mass = _bisect(above, target, _value, _ordered(share), keys.max(axis=(-2, -1)), total)
-  kept = jnp.where(keys > low[..., None, None], weights, 0)
-  least = jnp.where(kept > 0, kept, jnp.inf).min(axis=(-2, -1))
-  surplus = jnp.where(mass > 1.5 * least, jnp.floor((mass - target) / least), 0)
-  return jax.lax.cond((surplus >= 1).any(), _drop_ties, lambda *_: kept, kept, least, surplus)
+  low, high, mass = _bisect(above, target, _value, _ordered(share), keys.max(axis=(-2, -1)), total)
+  # Keys that tie weigh too much only if nothing lies between the bounds; all of them are `high`.
+  least = _value(high)
+  tied = (low + 1 == high) & (mass >= 1.5 * least)
+  surplus = jnp.where(tied, jnp.floor((mass - target) / least), 0)
+  last = jax.lax.cond(
+    (surplus >= 1).any(),
+    lambda: _last_needed(keys == high[..., None, None], surplus),
+    lambda: jnp.full_like(low, weights.shape[-2] * weights.shape[-1]),
+  )
+  index = jnp.arange(weights.shape[-2] * weights.shape[-1]).reshape(weights.shape[-2:])
+  dropped = (keys == high[..., None, None]) & (index > last[..., None, None])
+  return jnp.where((keys > low[..., None, None]) & ~dropped, weights, 0)
 
 
-def _drop_ties(
-  kept: Float[Array, "*b r c"], least: Float[Array, "*b"], surplus: Float[Array, "*b"]
-) -> Float[Array, "*b r c"]:
-  """Of those that tie at the threshold, drops the last ones that are not needed."""
-  flat = kept.reshape(*kept.shape[:-2], -1)
-  tied = flat == least[..., None]
-  rank = jnp.cumsum(tied, axis=-1)
-  needed = jnp.maximum(rank[..., -1:] - surplus[..., None], 1)
-  return jnp.where(tied & (rank > needed), 0, flat).reshape(kept.shape)
+def _last_needed(tied: Bool[Array, "*b r c"], surplus: Float[Array, "*b"]) -> Int[Array, "*b"]:
+  """Returns the index of the last of those that tie, when so many at the end are dropped."""
+  flat = tied.reshape(*tied.shape[:-2], -1)
+  rank = jnp.cumsum(flat, axis=-1)
+  needed = jnp.maximum(rank[..., -1] - surplus.astype(jnp.int32), 1)
+  return jnp.argmax(rank == needed[..., None], axis=-1).astype(jnp.int32)
 
 
 def _bisect(
@@ -182,7 +187,7 @@ def _bisect(
   low: Int[Array, "*b"],
   high: Int[Array, "*b"],
   at_low: Array,
-) -> tuple[Int[Array, "*b"], Array]:
+) -> tuple[Int[Array, "*b"], Int[Array, "*b"], Array]:
   """Finds the smallest set of keys, all those above a threshold, that weighs enough.
 
   Args:
@@ -195,7 +200,7 @@ def _bisect(
     at_low: at least the weight above `low`.
 
   Returns:
-    The threshold and the weight above it.
+    The threshold, one that does not leave enough above it, and the weight above the first.
   """
 
   def searching(low, high, at_low):
@@ -214,10 +219,7 @@ def _bisect(
       jnp.where(open_ & enough, at_middle, at_low),
     )
 
-  low, _, at_low = jax.lax.while_loop(
-    lambda state: searching(*state).any(), halve, (low, high, at_low)
-  )
-  return low, at_low
+  return jax.lax.while_loop(lambda state: searching(*state).any(), halve, (low, high, at_low))
 
 
 def _invert(

@@ -4,15 +4,18 @@ Arguments: a file of weights and prompts, a file to write to, and for several pr
 of this one, their count and the coordinator's address.
 """
 
+import functools
+import re
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from sejax.models import qwen2_5_vl as qwen
-from sejax.sampling import Filters, Options, Request, Role, Sampler, record_hashes
+from sejax.parallel import layouts
+from sejax.sampling import Filters, Options, Request, Role, Sampler, decode, packing, record_hashes
 from tests.models import torch_reference
 
 PROMPTS, TRAJECTORIES, NEW_TOKENS = 8, 4, 12
@@ -55,6 +58,25 @@ def sample(
   return found
 
 
+def gathered(config: qwen.Config, params: qwen.Params, mesh: Mesh) -> list[str]:
+  """Returns the weights, by shape, that a step of decoding gathers or moves."""
+  placed = layouts.place(params, mesh, layouts.DECODE, jnp.float32)
+  specs = decode.specs(config, mesh)
+  place = functools.partial(jax.tree.map, lambda spec: NamedSharding(mesh, spec))
+  sizes = {"groups": PROMPTS, "members": 4, "prompt": 16, "slots": 8, "dtype": jnp.float32}
+  empty = functools.partial(packing.empty, config=config, **sizes)
+  state = jax.jit(empty, out_shardings=place(specs))()
+  run = functools.partial(
+    decode.run, config=config, mesh=mesh, settings=SAMPLED.filters, eos_ids=(1,), steps=8, filled=8
+  )
+  alive = np.ones((PROMPTS, 4), bool)
+  text = jax.jit(run).lower(placed, state, alive, 0, 0).compile().as_text()
+  moved = re.findall(r"= f32\[([\d,]*)\]\S* (?:all-gather|all-to-all|collective-permute)\(", text)
+  shapes = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+  weights = {",".join(map(str, shape[-2:])) for shape in shapes}
+  return [shape for shape in moved if ",".join(shape.split(",")[-2:]) in weights]
+
+
 def main(source: str, target: str, number: int = 0, count: int = 1, address: str = "") -> None:
   if count > 1:
     jax.distributed.initialize(address, count, number)
@@ -65,6 +87,8 @@ def main(source: str, target: str, number: int = 0, count: int = 1, address: str
   size = PROMPTS // count
   rows = slice(number * size, (number + 1) * size)
   found = sample(torch_reference.tiny_config(), params, request(data, rows), mesh)
+  if count == 1:
+    found["gathered"] = np.array(gathered(torch_reference.tiny_config(), params, mesh), str)
   np.savez(target, **found)
 
 

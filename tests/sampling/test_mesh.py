@@ -81,7 +81,9 @@ def test_rows_differ_enough(expected):
 
 def test_eight_devices(source, expected, tmp_path):
   wait(start(source, tmp_path / "out.npz", 8))
-  assert_same(dict(np.load(tmp_path / "out.npz")), expected)
+  found = dict(np.load(tmp_path / "out.npz"))
+  assert_same(found, expected)
+  assert found["gathered"].tolist() == [], "weights are gathered for each token"
 
 
 def test_two_processes(source, expected, tmp_path):
