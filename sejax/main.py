@@ -4,6 +4,7 @@ Whatever cannot work is said in one line on standard error, with exit status 2, 
 compiled.
 """
 
+import importlib
 import pathlib
 import re
 import sys
@@ -14,11 +15,13 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sejax import config as config_lib
-from sejax import scoring
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes what it makes.")
-_MODE = flags.DEFINE_enum("mode", "rewards", ["rewards"], "What to do.")
+
+# What each mode runs: `run(config, workdir)` of a module, imported when it is wanted.
+_MODES = {"rewards": "sejax.scoring"}
+_MODE = flags.DEFINE_enum("mode", "rewards", sorted(_MODES), "What to do.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,14 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     workdir = pathlib.Path(_WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)
     config_lib.save(config, workdir)
-    metrics = scoring.run(config, workdir)
+    importlib.import_module(_MODES[_MODE.value]).run(config, workdir)
   except (ValueError, OSError) as error:
     print(f"sejax: {_one_line(error)}", file=sys.stderr)
     return 2
-  for name, value in metrics.items():
-    if not name.endswith("_count"):
-      print(f"{name:>18} {value:8.4f}")
-  print(f"written to {workdir / 'rewards.jsonl'}")
   return 0
 
 

@@ -70,14 +70,11 @@ def read_verdicts(
   return scores, valid
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, float]:
-  """Scores the recorded groups of `config.groups` and writes them to the workdir.
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Scores the recorded groups of `config.groups`, writes them to the workdir and prints metrics.
 
   The file holds one group per line: `{"id", "responses": [G texts], "verdicts": [G texts, or G
   lists of texts], "gold": optional}`. Writes `rewards.jsonl` (a group per line) and `metrics.json`.
-
-  Returns:
-    The means of the group metrics.
 
   Raises:
     ValueError: naming the line that is not of this form.
@@ -98,7 +95,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, f
   )
   metrics = {name: float(value) for name, value in method.summarize(measures).items()}
   _write(scored, records, metrics, workdir)
-  return metrics
+  for name, value in metrics.items():
+    if not name.endswith("_count"):
+      print(f"{name:>18} {value:8.4f}")
+  print(f"written to {workdir / 'rewards.jsonl'}")
 
 
 def read_groups(path: str, group_size: int, num_judge_repeats: int) -> list[dict]:
