@@ -1,0 +1,1 @@
+"""Data: sources of records, images, and one deterministic pipeline of batches."""
