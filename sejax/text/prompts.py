@@ -33,6 +33,9 @@ your evaluation, criterion by criterion
 \boxed{{overall_score}}
 The numbers above stand for yours. The last line repeats the overall score, one number in [0, 1]."""
 
+# For models that are too small for the full rubric; they learn the form of the reply in training.
+JUDGE_SYSTEM_SHORT = "Grade the solution from 0 to 1."
+
 QUESTION_HEADER = "Problem:"
 CANDIDATE_HEADER = "Candidate solution:"
 JUDGE_REQUEST = "Grade the candidate solution in the required form."
