@@ -35,10 +35,15 @@ def miscounted(facts: Claims, bits: Bits, rows: int, by: tuple[int, ...]) -> Cla
 
   A row keeps within 0 and 4, since no one sees more.
   """
-  step = bits.choice(by)
-  counts = [int(facts[name]) for name in _NAMES]
-  for row in bits.sample(range(ROWS), rows):
-    counts[row] = min(max(counts[row] + step, 0), ROWS)
+  step, wrong = bits.choice(by), bits.sample(range(ROWS), rows)
+
+  def counted(by: int) -> list[int]:
+    seen = (int(facts[name]) + by * (row in wrong) for row, name in enumerate(_NAMES))
+    return [min(max(count, 0), ROWS) for count in seen]
+
+  counts = counted(step)
+  if sum(counts) == facts["answer"]:
+    counts = counted(-step)
   return dict(zip(_NAMES, counts, strict=True)) | {"answer": sum(counts)}
 
 

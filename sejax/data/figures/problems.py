@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sejax.data.figures import charts, clocks, counting
+from sejax.data.figures import charts, clocks, counting, numbers, rectangles, triangles
 from sejax.data.figures.bits import Bits, fingerprint
 from sejax.data.figures.board import SIZES, TINTS, Board
 from sejax.data.figures.family import LEVELS, Claims, Family, Problem, Wrong, solution
 
+_ROOMS = (counting, charts, clocks, numbers, rectangles, triangles)
 FAMILIES: Mapping[str, Family] = {
-  family.name: family for family in (*counting.FAMILIES, *charts.FAMILIES, *clocks.FAMILIES)
+  family.name: family for room in _ROOMS for family in room.FAMILIES
 }
 LEARNABLE = ("dots", "colours", "bars", "clock")
 SPLITS = ("train", "heldout")
