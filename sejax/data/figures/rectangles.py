@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from sejax.data.figures.bits import Bits
-from sejax.data.figures.board import BLUE, GREEN, INK, ORANGE, PALE, Board
+from sejax.data.figures.board import BLUE, GREEN, INK, ORANGE, PALE, PAPER, UNIT, Board
 from sejax.data.figures.family import Claims, Family
 
-_RANGES = ((2, 5), (3, 9), (5, 15))
+_RANGES = ((2, 6), (3, 9), (5, 15))
 _LEFT, _BOTTOM = 40, 188  # room for the height's label at the left, the width's below
 _LONGEST = 160
 
@@ -18,10 +18,13 @@ def _sides(bits: Bits, level: int) -> tuple[int, int]:
 def _draw(board: Board, content: tuple[int, int], ink: int) -> None:
   """Draws a rectangle to scale with its sides labelled, small ones in unit squares."""
   width, height = content
+  squares = max(content) <= _RANGES[0][1]
   unit = _LONGEST // max(content)
-  right, top = _LEFT + width * unit, _BOTTOM - height * unit
+  if squares:
+    unit = unit // UNIT * UNIT
+  right, top = _LEFT + width * unit // UNIT * UNIT, _BOTTOM - height * unit // UNIT * UNIT
   board.rect(_LEFT, top, right, _BOTTOM, ink)
-  if max(content) <= 5:
+  if squares:
     for column in range(1, width):
       board.rect(_LEFT + column * unit, top, _LEFT + column * unit + 4, _BOTTOM, PALE)
     for row in range(1, height):
@@ -124,7 +127,7 @@ class _Notched(Family):
   """A content is the outer sides and those of the corner that is cut out."""
 
   name = "l_shape"
-  _ranges = ((4, 5), (5, 9), (8, 14))
+  _ranges = ((4, 6), (5, 9), (8, 14))
 
   def content(self, bits: Bits, level: int) -> tuple:
     width, height = bits.between(*self._ranges[level]), bits.between(*self._ranges[level])
@@ -136,7 +139,7 @@ class _Notched(Family):
     top, right, x, y = 12, 216, 128, 96
     board.rect(_LEFT, top, right, _BOTTOM, ink)
     board.frame(_LEFT, top, right, _BOTTOM, INK)
-    board.rect(x, top, right, y, 0)
+    board.rect(x, top, right, y, PAPER)
     board.rect(x - 4, top, x, y, INK)
     board.rect(x - 4, y, right, y + 4, INK)
     width, height, cut_width, cut_height = map(str, content)

@@ -101,7 +101,7 @@ class _RightTriangle(Family):
     labels = ["x" if index == missing else str(side) for index, side in enumerate(sides)]
     # Not to scale, but the longer leg is the longer one.
     width, height = (152, 108) if sides[0] > sides[1] else (112, 152)
-    left, bottom = 40, 184
+    left, bottom = 44, 184
     top, right = bottom - height, left + width
 
     def mirror(x: int) -> int:
@@ -132,16 +132,16 @@ class _RightTriangle(Family):
     answer = right["answer"]
     yield "root off", right | {"answer": answer + bits.choice((1, -1))}
     if missing == 2:
-      yield "sides added", right | {"plain": f"{width} + {height}", "answer": width + height}
+      yield "sides added", {"plain": f"{width} + {height}", "answer": width + height}
     else:
       leg = height if missing == 0 else width
-      yield "sides subtracted", right | {"plain": f"{slope} - {leg}", "answer": slope - leg}
+      yield "sides subtracted", {"plain": f"{slope} - {leg}", "answer": slope - leg}
     yield "far off", right | {"answer": answer + bits.choice((3, 5, 10))}
 
   def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
-    first, second, square, answer = (claims[key] for key in ("first", "second", "square", "answer"))
     if "plain" in claims:
-      return (f"The side is {claims['plain']} = {answer}.",)
+      return (f"The side is {claims['plain']} = {claims['answer']}.",)
+    first, second, square, answer = (claims[key] for key in ("first", "second", "square", "answer"))
     line = f"{first} + {second}" if content[1] == 2 else f"{second} - {first}"
     return (
       f"{line} = {square}. The root is {answer}.",
