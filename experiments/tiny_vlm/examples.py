@@ -1,0 +1,161 @@
+"""Figures as training rows: an Actor's answer and a Judge's readings of the same picture.
+
+Row i of step n is a pure function of seed, n and i, so a run that is resumed reads the same rows.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+from jaxtyping import Bool, Int32
+
+from experiments.tiny_vlm import readings, vocabulary
+from sejax import messages
+from sejax.data import figures
+from sejax.data.figures.bits import Bits
+from sejax.models import qwen2_5_vl as qwen
+from sejax.models.qwen2_5_vl.processor import ImagePatches, Processor
+from sejax.text import prompts
+
+
+class Example(NamedTuple):
+  """One prompt and its continuations.
+
+  Attributes:
+    images: the picture.
+    prompt: its tokens.
+    continuations: of the prompt.
+    taught: the last so many tokens of each continuation are learnt.
+  """
+
+  images: ImagePatches
+  prompt: Int32[np.ndarray, " P"]
+  continuations: tuple[Int32[np.ndarray, " T"], ...]
+  taught: tuple[int, ...]
+
+
+class Texts(NamedTuple):
+  """Prompts `[B,P]`, continuations `[B,G,T]` and which of their tokens are learnt."""
+
+  prompt: qwen.Prompt
+  tokens: Int32[np.ndarray, "B G T"]
+  taught: Bool[np.ndarray, "B G T"]
+
+
+class Batch(NamedTuple):
+  """Rows of one step: the Actor's, then, on other pictures, the Judge's."""
+
+  images: qwen.Images
+  actor: Texts
+  judge: Texts
+
+
+class Sizes(NamedTuple):
+  """Tokens of a prompt and of a continuation, at most."""
+
+  prompt: int
+  tokens: int
+
+  @classmethod
+  def of(cls, examples: Sequence[Example], step: int = 4) -> "Sizes":
+    """Returns sizes that hold all examples and one step more."""
+
+    def above(lengths):
+      return (max(lengths) // step + 2) * step
+
+    return cls(
+      above([len(e.prompt) for e in examples]),
+      above([len(t) for e in examples for t in e.continuations]),
+    )
+
+
+def corpus(problems: Iterable[figures.Problem]) -> Iterator[str]:
+  """Yields every kind of text about the problems, for learning a vocabulary."""
+  yield prompts.JUDGE_SYSTEM_SHORT
+  yield vocabulary.CHAT_TEMPLATE
+  for number, problem in enumerate(problems):
+    bits = Bits("corpus", number)
+    yield prompts.judge_query(problem.question, problem.solution)
+    for wrong in problem.wrong:
+      yield readings.reading(problem.solution, problem.facts, wrong.answer, bits)
+
+
+def actor_example(processor: Processor, problem: figures.Problem) -> Example:
+  """Tokenizes a problem with its solution."""
+  images = _images(processor, problem)
+  prompt = processor.prompt(messages.actor_messages(problem.question, 1, ""), images.grids)
+  reply = _reply(processor, problem.solution)
+  return Example(images, prompt.ids, (reply,), (len(reply),))
+
+
+def judge_example(
+  processor: Processor, problem: figures.Problem, bits: Bits, candidates: int
+) -> Example:
+  """Tokenizes a problem with readings of candidate solutions, half of them right."""
+  images = _images(processor, problem)
+  asked = messages.judge_messages(problem.question, 1, prompts.JUDGE_SYSTEM_SHORT)
+  prompt = processor.prompt(asked, images.grids)
+  continuations, taught = [], []
+  for _ in range(candidates):
+    text, claimed = problem.solution, problem.answer
+    if problem.wrong and bits.below(2):
+      wrong = bits.choice(problem.wrong)
+      text, claimed = wrong.solution, wrong.answer
+    evaluation = readings.reading(problem.solution, problem.facts, claimed, bits)
+    reply = _reply(processor, evaluation)
+    continuations.append(np.concatenate([processor.continuation(prompt.tail, text), reply]))
+    taught.append(len(reply))
+  return Example(images, prompt.ids, tuple(continuations), tuple(taught))
+
+
+def batch(
+  config: qwen.Config,
+  actor: Sequence[Example],
+  judge: Sequence[Example],
+  actor_sizes: Sizes,
+  judge_sizes: Sizes,
+) -> Batch:
+  """Pads examples to one shape.
+
+  Raises:
+    ValueError: a text is longer than its size.
+  """
+  rows = [*actor, *judge]
+  images = qwen.pack_images(
+    config.vision,
+    [e.images.patches for e in rows],
+    [e.images.grids for e in rows],
+    max(len(e.images.patches) for e in rows),
+  )
+  return Batch(images, _texts(config, actor, actor_sizes), _texts(config, judge, judge_sizes))
+
+
+def _images(processor: Processor, problem: figures.Problem) -> ImagePatches:
+  return processor.images([PIL.Image.fromarray(problem.image)])
+
+
+def _reply(processor: Processor, text: str) -> Int32[np.ndarray, " T"]:
+  return np.append(processor.encode_text(text), np.int32(processor.eos_ids[0]))
+
+
+def _texts(config: qwen.Config, rows: Sequence[Example], sizes: Sizes) -> Texts:
+  lengths = np.array([len(row.prompt) for row in rows], np.int32)
+  ids = np.zeros((len(rows), sizes.prompt), np.int32)
+  tokens = np.zeros((len(rows), len(rows[0].continuations), sizes.tokens), np.int32)
+  taught = np.zeros(tokens.shape, bool)
+  for r, row in enumerate(rows):
+    _put(ids[r], row.prompt)
+    for g, (continuation, count) in enumerate(zip(row.continuations, row.taught, strict=True)):
+      _put(tokens[r, g], continuation)
+      taught[r, g, len(continuation) - count : len(continuation)] = True
+  grids = [row.images.grids for row in rows]
+  return Texts(
+    qwen.Prompt(ids, lengths, qwen.prompt_positions(config, ids, lengths, grids)), tokens, taught
+  )
+
+
+def _put(row: Int32[np.ndarray, " n"], tokens: Int32[np.ndarray, " m"]) -> None:
+  if len(tokens) > len(row):
+    raise ValueError(f"a text has {len(tokens)} tokens, more than the {len(row)} that were planned")
+  row[: len(tokens)] = tokens

@@ -1,0 +1,256 @@
+"""Trains the tiny model from scratch on the built-in figures, in pieces that can be resumed.
+
+    python -m experiments.tiny_vlm.pretrain --workdir=runs/tiny_vlm
+
+The Actor learns solutions and the Judge readings of right and wrong ones, by next-token prediction.
+Every row is a function of seed and step, so that a run that was stopped goes on as if it had not.
+At the end, and whenever `--export` is given, the model directory is written to `WORKDIR/model`.
+"""
+
+import concurrent.futures
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+import optax.contrib
+import orbax.checkpoint as ocp
+import tqdm
+from absl import app, flags, logging
+from jaxtyping import Array, Float
+from ml_collections import config_flags
+
+from experiments.tiny_vlm import examples, vocabulary
+from sejax.data import figures
+from sejax.data.figures.bits import Bits
+from sejax.models import qwen2_5_vl as qwen
+from sejax.models.qwen2_5_vl.processor import Processor
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the recipe."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.steps = 9000
+  config.actor_rows = 48  # pictures to answer, and
+  config.judge_rows = 16  # others of which solutions are judged, in a batch
+  config.candidates = 2  # solutions judged of each of these
+  config.learning_rate = 8e-4
+  config.warmup = 200
+  config.decay = 0.35  # the last share of the steps, in which the rate falls to nearly zero
+  config.weight_decay = 0.05
+  config.clip_norm = 1.0
+  config.vocab_size = 640
+  config.corpus = 4000  # problems from which the vocabulary is learnt
+  # What is drawn, from which step on: the first families must be seen before others are worth it.
+  config.mixtures = ((0, dict.fromkeys(figures.LEARNABLE, 1.0), figures.LEVELS),)
+  config.checkpoint_every = 250
+  return config
+
+
+_CONFIG = config_flags.DEFINE_config_dict("config", get_config())
+_WORKDIR = flags.DEFINE_string("workdir", None, "Checkpoints and the model.", required=True)
+_EXPORT = flags.DEFINE_bool("export", False, "Write the model of the last checkpoint and stop.")
+_MINUTES = flags.DEFINE_float("minutes", None, "Stop after so long; another call goes on.")
+
+
+def model_config(processor: Processor, vocab_size: int) -> qwen.Config:
+  """Returns the tiny architecture: every kind of block of the released models."""
+  return qwen.Config(
+    vision=qwen.VisionConfig(
+      depth=4,
+      hidden_size=128,
+      intermediate_size=256,
+      num_heads=4,
+      out_hidden_size=192,
+      fullatt_block_indexes=(1, 3),
+      window_size=28,
+      patch_size=vocabulary.PATCH,
+    ),
+    text=qwen.TextConfig(
+      vocab_size=vocab_size,
+      hidden_size=192,
+      intermediate_size=512,
+      num_hidden_layers=4,
+      num_attention_heads=6,
+      num_key_value_heads=2,
+      mrope_section=(4, 6, 6),
+      # At the released 1,000,000 the lower frequencies cannot tell apart the 4 x 4 places.
+      rope_theta=20.0,
+      max_position_embeddings=1024,
+      bos_token_id=processor.pad_id,
+      eos_token_id=processor.eos_ids[0],
+    ),
+    tie_word_embeddings=True,
+    image_token_id=processor.image_pad_id,
+    video_token_id=processor.tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+    vision_start_token_id=processor.vision_start_id,
+    vision_end_token_id=processor.vision_end_id,
+    remat="everything",
+  )
+
+
+def loss(params: qwen.Params, config: qwen.Config, batch: examples.Batch) -> tuple[Array, dict]:
+  """Returns the mean negative log-prob of learnt tokens, both roles together, in nats."""
+  features = qwen.encode(params, config, batch.images)
+  rows = batch.actor.tokens.shape[0]
+  sums, counts = zip(
+    _role(params, config, features[:rows], batch.actor),
+    _role(params, config, features[rows:], batch.judge),
+    strict=True,
+  )
+  each = {
+    f"{role}_loss": s / c for role, s, c in zip(("actor", "judge"), sums, counts, strict=True)
+  }
+  return sum(sums) / sum(counts), each
+
+
+def _role(
+  params: qwen.Params, config: qwen.Config, features: Float[Array, "B s D"], texts: examples.Texts
+) -> tuple[Array, Array]:
+  last, hidden = qwen.forward(params, config, texts.prompt, features, texts.tokens)
+  scored = qwen.logp(params, config, last, hidden, texts.tokens).logp
+  return -jnp.where(texts.taught, scored, 0).sum(), texts.taught.sum()
+
+
+def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+  """Muon for kernels and AdamW for the rest, the rate warmed up, held, and brought down at the end.
+
+  Muon's updates have the size of AdamW's (`consistent_rms`), so that one rate serves both.
+  """
+  falling = int(config.steps * config.decay)
+  schedule = optax.join_schedules(
+    [
+      optax.linear_schedule(0.0, config.learning_rate, config.warmup),
+      optax.constant_schedule(config.learning_rate),
+      optax.linear_schedule(config.learning_rate, 0.02 * config.learning_rate, falling),
+    ],
+    [config.warmup, config.steps - falling],
+  )
+  muon = optax.contrib.muon(
+    schedule,
+    weight_decay=config.weight_decay,
+    adam_b2=0.98,
+    consistent_rms=0.2,
+    muon_weight_dimension_numbers=_matrices,
+  )
+  return optax.chain(optax.clip_by_global_norm(config.clip_norm), muon)
+
+
+def _matrices(params: qwen.Params) -> Any:
+  """Kernels, stacked over layers or not, are `[in, out]`; None: no matrix."""
+  axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+  return jax.tree.map_with_path(lambda path, _: axes if path[-1].key == "kernel" else None, params)
+
+
+class Rows:
+  """Batches by step."""
+
+  def __init__(self, config: ml_collections.ConfigDict, processor: Processor):
+    self._config, self._processor = config, processor
+    problems = config.steps * (config.actor_rows + config.judge_rows)
+    self._sets = [
+      (start, figures.source(families=families, levels=levels, length=problems, seed=config.seed))
+      for start, families, levels in config.mixtures
+    ]
+    shown = range(1000)
+    self.actor_sizes = examples.Sizes.of([self._actor(0, i) for i in shown])
+    self.judge_sizes = examples.Sizes.of([self._judge(0, i) for i in shown])
+
+  def batches(self, model: qwen.Config, steps: range) -> Iterator[examples.Batch]:
+    """Yields the batches of the steps, made a few ahead in a thread."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+      ahead = []
+      for step in steps:
+        ahead.append(pool.submit(self._batch, model, step))
+        if len(ahead) > 3:
+          yield ahead.pop(0).result()
+      for future in ahead:
+        yield future.result()
+
+  def _batch(self, model: qwen.Config, step: int) -> examples.Batch:
+    config = self._config
+    start = step * (config.actor_rows + config.judge_rows)
+    actor = [self._actor(step, start + i) for i in range(config.actor_rows)]
+    judge = [self._judge(step, start + config.actor_rows + i) for i in range(config.judge_rows)]
+    return examples.batch(model, actor, judge, self.actor_sizes, self.judge_sizes)
+
+  def _actor(self, step: int, index: int) -> examples.Example:
+    return examples.actor_example(self._processor, self._problem(step, index))
+
+  def _judge(self, step: int, index: int) -> examples.Example:
+    bits = Bits("pretrain", self._config.seed, index)
+    problem = self._problem(step, index)
+    return examples.judge_example(self._processor, problem, bits, self._config.candidates)
+
+  def _problem(self, step: int, index: int) -> figures.Problem:
+    return [figures_set for start, figures_set in self._sets if start <= step][-1].problem(index)
+
+
+def main(argv: list[str]) -> None:
+  """Trains, or goes on training."""
+  del argv
+  logging.set_verbosity(logging.WARNING)  # orbax tells of every file it writes
+  config, workdir = _CONFIG.value, pathlib.Path(_WORKDIR.value).resolve()
+  files = workdir / "processor"
+  if not (files / "tokenizer.json").exists():
+    source = figures.source(length=config.corpus, seed=config.seed)
+    problems = (source.problem(index) for index in range(config.corpus))
+    vocabulary.write(files, examples.corpus(problems), config.vocab_size)
+  processor = Processor.load(files)
+  model = model_config(processor, config.vocab_size)
+  optimizer = make_optimizer(config)
+
+  params = qwen.init(jax.random.key(config.seed), model)
+  state = {"params": params, "optimizer": optimizer.init(params)}
+  options = ocp.CheckpointManagerOptions(max_to_keep=3, keep_period=2000)
+  with ocp.CheckpointManager(workdir / "checkpoints", options=options) as manager:
+    start = 0
+    if (latest := manager.latest_step()) is not None:
+      state = manager.restore(latest, args=ocp.args.StandardRestore(state))
+      start = latest
+    if not _EXPORT.value:
+      state = _train(config, model, optimizer, Rows(config, processor), state, start, manager)
+  params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state["params"])
+  qwen.save(params, model, workdir / "model", source=files)
+
+
+def _train(
+  config: ml_collections.ConfigDict,
+  model: qwen.Config,
+  optimizer: optax.GradientTransformation,
+  rows: Rows,
+  state: dict[str, Any],
+  start: int,
+  manager: ocp.CheckpointManager,
+) -> dict[str, Any]:
+  @jax.jit
+  def update(state, batch):
+    (_, each), grads = jax.value_and_grad(loss, has_aux=True)(state["params"], model, batch)
+    updates, moments = optimizer.update(grads, state["optimizer"], state["params"])
+    return {"params": optax.apply_updates(state["params"], updates), "optimizer": moments}, each
+
+  steps, began = range(start, config.steps), time.monotonic()
+  with tqdm.tqdm(total=config.steps, initial=start) as bar:
+    for step, batch in zip(steps, rows.batches(model, steps), strict=True):
+      state, each = update(state, batch)
+      shown = {name: f"{float(value):.4f}" for name, value in each.items()}
+      bar.set_postfix(shown)
+      bar.update()
+      last = step + 1 == config.steps
+      late = _MINUTES.value is not None and time.monotonic() - began > 60 * _MINUTES.value
+      if (step + 1) % config.checkpoint_every == 0 or last or late:
+        manager.save(step + 1, args=ocp.args.StandardSave(state))
+        bar.write(f"step {step + 1}: {shown}")
+      if late:
+        break
+  manager.wait_until_finished()
+  return state
+
+
+if __name__ == "__main__":
+  app.run(main)
