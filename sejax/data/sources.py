@@ -13,16 +13,26 @@ def open_source(data: ml_collections.ConfigDict) -> Source:
   """Opens the source that the configuration's section `data` describes.
 
   Args:
-    data: `source`, a name of `SOURCES`; `path`, `split`, `name`, `image_folder`.
+    data: `source`, a name of `SOURCES`; and what it needs of `path`, `split`, `name` and
+      `image_folder`.
 
   Raises:
     ValueError: the source is unknown, or cannot be opened as described.
   """
-  if data.source not in SOURCES:
-    raise ValueError(f"config.data.source={data.source!r} must be one of {', '.join(SOURCES)}")
-  if data.source != "figures" and not data.path:
-    raise ValueError(f"config.data.path is empty; source {data.source!r} needs a file or directory")
+  check(data)
   return SOURCES[data.source](data)
+
+
+def check(data: ml_collections.ConfigDict) -> None:
+  """Refuses a section `data` that names no source; touches no file.
+
+  Raises:
+    ValueError: naming the field, its value and what would work.
+  """
+  if data.source not in SOURCES:
+    raise ValueError(f"source={data.source!r} must be one of {', '.join(sorted(SOURCES))}")
+  if data.source != "figures" and not data.path:
+    raise ValueError(f"path={data.path!r} must be a file or directory for source={data.source!r}")
 
 
 # Each kind is imported when it is asked for: a run pays for its own alone.
