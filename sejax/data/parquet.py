@@ -20,7 +20,7 @@ from sejax.data.records import BadRecord, Record
 CACHE_BYTES = 256 * 2**20
 
 # train.parquet, train-00000-of-00002.parquet, train-00000-of-00002-0123abcd.parquet
-_SHARD = re.compile(r"(?P<split>.+?)(-(?P<shard>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?)?\.parquet")
+_SHARD = re.compile(r"(?P<split>.*?)(-(?P<shard>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?)?\.parquet")
 
 
 class ParquetSource:
@@ -114,26 +114,26 @@ class ParquetSource:
       raise IndexError(f"{self!r} has no record {index}")
     record_id = f"{self._prefix}/{index}"
     place = bisect.bisect_right(self._starts, index) - 1
+    row = index - self._starts[place]
     try:
-      table = self._table(place)
+      with self._lock:  # one thread at a time, so that no evicted row group is still in use
+        table = self._table(place)
+        return record_id, {name: table[name][row].as_py() for name in table.column_names}
     except (pa.ArrowException, OSError) as error:
       raise BadRecord("unreadable row group", f"record {record_id}: {error}") from None
-    row = index - self._starts[place]
-    return record_id, {name: table[name][row].as_py() for name in table.column_names}
 
   def _table(self, place: int) -> pa.Table:
     """Returns a row group from the cache, or reads it and lets the longest unused ones go."""
-    with self._lock:  # threads of one process wait for one reading
-      if place not in self._cache:
-        path, number = self._groups[place]
-        with pq.ParquetFile(path) as file:
-          self._cache[place] = file.read_row_group(
-            number, _wanted(file.schema_arrow.names), use_threads=False
-          )
-      self._cache.move_to_end(place)
-      while len(self._cache) > 1 and self._cached_bytes() > CACHE_BYTES:
-        self._cache.popitem(last=False)
-      return self._cache[place]
+    if place not in self._cache:
+      path, number = self._groups[place]
+      with pq.ParquetFile(path) as file:
+        self._cache[place] = file.read_row_group(
+          number, _wanted(file.schema_arrow.names), use_threads=False
+        )
+    self._cache.move_to_end(place)
+    while len(self._cache) > 1 and self._cached_bytes() > CACHE_BYTES:
+      self._cache.popitem(last=False)
+    return self._cache[place]
 
   def _cached_bytes(self) -> int:
     return sum(table.nbytes for table in self._cache.values())
