@@ -50,7 +50,8 @@ def default() -> ml_collections.ConfigDict:
   config.data.source = "figures"  # built in; or parquet, jsonl, tfds
   config.data.path = ""  # a file, a directory in hub form, or where tfds sets were built
   config.data.split = "train"
-  config.data.name = ""  # names the set in the keys of samples; by default the file or directory
+  # Names the set in the keys of samples, by default after its file or directory; for tfds, the set.
+  config.data.name = ""
   config.data.image_folder = ""  # what image paths are relative to; by default the data's folder
 
   # Recorded groups for --mode=rewards: JSON lines, see `sejax.scoring`.
