@@ -16,6 +16,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from sejax import method
+from sejax.data import sources
 from sejax.text import answers
 
 
@@ -43,6 +44,15 @@ def default() -> ml_collections.ConfigDict:
   # Passed on to `sejax.method.group` and `sejax.method.grpo_loss` as they stand.
   config.method = _keywords(method.group)
   config.loss = _keywords(method.grpo_loss, leave_out=("denominators", "entropy"))
+
+  # Which problems; see `sejax.data.sources`.
+  config.data = ml_collections.ConfigDict()
+  config.data.source = "figures"  # built in; or parquet, jsonl, tfds
+  config.data.path = ""  # a file, a directory in hub form, or where tfds sets were built
+  config.data.split = "train"
+  # Names the set in the keys of samples, by default after its file or directory; for tfds, the set.
+  config.data.name = ""
+  config.data.image_folder = ""  # what image paths are relative to; by default the data's folder
 
   # Recorded groups for --mode=rewards: JSON lines, see `sejax.scoring`.
   config.groups = ""
@@ -80,6 +90,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
   for name in ("clip_low", "clip_high"):
     value = config.loss[name]
     _require(0 <= value < 1, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
+  try:
+    sources.check(config.data)
+  except ValueError as error:
+    raise ConfigError(f"config.data.{error}") from None
   _check_kernel("method", config.method, _try_group)
   _check_kernel("loss", config.loss, _try_loss)
 
