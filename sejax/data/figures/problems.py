@@ -69,7 +69,7 @@ def problem(
   if index < 0:
     raise ValueError(f"index {index} of a figure must be at least 0")
   check(split, size)
-  bits = Bits("figures", seed, split, index)
+  bits = Bits("figures", int(seed), split, int(index))
   family, level, content = pick(bits, split, mixture or Mixture())
   board = Board(bits.below(len(TINTS)))
   family.draw(board, content, bits)
