@@ -76,7 +76,7 @@ class _Coordinates(Family):
   def draw(self, board: Board, content: tuple, bits: Bits) -> None:
     size, x, y = content
     pitch = 168 // size // 4 * 4
-    left, bottom = 32, 188
+    left, bottom = 32, 184
     right, top = left + size * pitch, bottom - size * pitch
     every = 1 if size < 8 else 2
     for line in range(1, size + 1):
