@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from sejax import method
-from sejax.data import sources
+from sejax.data import figures, sources
 from sejax.text import answers
 
 
@@ -53,6 +53,13 @@ def default() -> ml_collections.ConfigDict:
   # Names the set in the keys of samples, by default after its file or directory; for tfds, the set.
   config.data.name = ""
   config.data.image_folder = ""  # what image paths are relative to; by default the data's folder
+
+  config.data.figures = ml_collections.ConfigDict()  # see `sejax.data.figures.source`
+  config.data.figures.size = 56  # pixels a side
+  config.data.figures.families = dict.fromkeys(figures.FAMILIES, 1.0)  # how often each is drawn
+  config.data.figures.levels = figures.LEVELS  # of difficulty
+  config.data.figures.length = 100_000  # problems in the set
+  config.data.figures.seed = 0
 
   # Recorded groups for --mode=rewards: JSON lines, see `sejax.scoring`.
   config.groups = ""

@@ -56,3 +56,15 @@ def test_parquet_and_jsonl(tmp_path):
     source = sources.open_source(config.data)
     assert (source.name, len(source)) == ("mine", 1)
     assert (source[0].question, source[0].images, source.gold(0)) == ("What?", (b"a",), "A")
+
+
+def test_figures_open_as_configured():
+  data = config_lib.default().data
+  data.split = "heldout"
+  data.figures.families = {"dots": 1.0}
+  data.figures.levels = (0,)
+  source = sources.open_source(data)
+  assert len(source) == data.figures.length
+  assert source[3].id == "figures/heldout/3"
+  assert {source.problem(i).family for i in range(5)} == {"dots"}
+  assert source.gold(3) == source.problem(3).answer
