@@ -44,9 +44,28 @@ def default() -> ml_collections.ConfigDict:
   config.method = _keywords(method.group)
   config.loss = _keywords(method.grpo_loss, leave_out=("denominators", "entropy"))
 
+  config.data = _data()
+
   # Recorded groups for --mode=rewards: JSON lines, see `sejax.scoring`.
   config.groups = ""
   return config
+
+
+def _data() -> ml_collections.ConfigDict:
+  """How records become batches; what is read is the source's."""
+  data = ml_collections.ConfigDict()
+  data.min_pixels = 262_144  # smaller images are enlarged to this area
+  data.max_pixels = 4_194_304  # larger ones are reduced
+  data.prompt_limit = 1024  # tokens; longer prompts are dropped whole
+  # Shapes of arrays, ascending. The Judge's prompt is longer than the Actor's by its rubric.
+  data.prompt_buckets = (256, 384, 512, 768, 1024, 1536)
+  data.patch_buckets = (1024, 1536, 2048, 3072, 4096)  # whole windows of 64 patches
+  data.on_bad_record = "skip"  # or "stop"
+  data.max_bad_share = 0.05  # of the records seen; more stop the run
+  data.workers = 0  # processes that prepare examples; 0: threads
+  data.inspect_records = 64  # shown by --mode=inspect
+  data.inspect_limit = 0  # counted by it; 0: all
+  return data
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -77,11 +96,29 @@ def validate(config: ml_collections.ConfigDict) -> None:
   for name, allowed in choices.items():
     value = config.answers[name]
     _require(value in allowed, f"answers.{name}", value, f"one of {', '.join(allowed)}")
+  _validate_data(config.data)
   for name in ("clip_low", "clip_high"):
     value = config.loss[name]
     _require(0 <= value < 1, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
   _check_kernel("method", config.method, _try_group)
   _check_kernel("loss", config.loss, _try_loss)
+
+
+def _validate_data(data: ml_collections.ConfigDict) -> None:
+  for name in ("prompt_buckets", "patch_buckets"):
+    sizes = tuple(data[name])
+    ascending = sizes and sizes[0] >= 1 and sizes == tuple(sorted(set(sizes)))
+    _require(ascending, f"data.{name}", sizes, "ascending positive sizes, at least one")
+  longest = data.prompt_buckets[-1]
+  fits = 1 <= data.prompt_limit <= longest
+  _require(fits, "data.prompt_limit", data.prompt_limit, f"in [1, {longest}], the largest bucket")
+  allowed = ("skip", "stop")
+  policy = data.on_bad_record
+  _require(policy in allowed, "data.on_bad_record", policy, f"one of {', '.join(allowed)}")
+  share = data.max_bad_share
+  _require(0 <= share <= 1, "data.max_bad_share", share, "in [0, 1]")
+  for name in ("workers", "inspect_records", "inspect_limit"):
+    _require(data[name] >= 0, f"data.{name}", data[name], "at least 0")
 
 
 def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
