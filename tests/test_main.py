@@ -139,7 +139,7 @@ def test_a_line_may_hold_any_separator(tmp_path):
   [
     ("def get_config(:\n", "SyntaxError"),
     ("def get_config():\n  return nothing\n", "NameError"),
-    ("import ml_collections\nget_config = ml_collections.ConfigDict\n", "has no field answers"),
+    ("import ml_collections\nget_config = ml_collections.ConfigDict\n", "has no field actor"),
     ("def get_config():\n  return {}\n", "is no ml_collections.ConfigDict"),
   ],
 )

@@ -64,8 +64,18 @@ def actor_query(question: str, instruction: str = ACTOR_INSTRUCTION) -> str:
   return f"{question.strip()}\n\n{instruction}" if instruction else question.strip()
 
 
-def judge_system(rubric: Rubric | None = None) -> str:
-  """Returns the Judge's system prompt for a rubric."""
+RUBRICS = ("full", "short")
+
+
+def judge_system(rubric: Rubric | None = None, form: str = "full") -> str:
+  """Returns the Judge's system prompt.
+
+  Args:
+    rubric: weights of the criteria.
+    form: one of `RUBRICS`; the short one names no criteria.
+  """
+  if form == "short":
+    return JUDGE_SYSTEM_SHORT
   weights = dataclasses.asdict(rubric or Rubric())
   return JUDGE_SYSTEM.format(
     criteria="\n".join(
