@@ -41,7 +41,7 @@ def default() -> ml_collections.ConfigDict:
 
   config.model = ml_collections.ConfigDict()
   config.model.path = ""  # a model directory, as published on the hub
-  config.model.dtype = "float32"  # of the weights that sample, and of their cache; or bfloat16
+  config.model.dtype = "auto"  # of frozen weights and of sampling: bfloat16, but float32 on CPU
 
   config.actor = ml_collections.ConfigDict()
   config.actor.instruction = prompts.ACTOR_INSTRUCTION  # follows the question; may be empty
@@ -94,8 +94,9 @@ def _data() -> ml_collections.ConfigDict:
   data.figures.length = 100_000  # problems in the set
   data.figures.seed = 0
 
-  data.min_pixels = 262_144  # smaller images are enlarged to this area
-  data.max_pixels = 4_194_304  # larger ones are reduced
+  # Smaller images are enlarged to this area, larger ones reduced; None: as the directory says.
+  data.min_pixels = config_dict.FieldReference(262_144)
+  data.max_pixels = config_dict.FieldReference(4_194_304)
   data.prompt_limit = 1024  # tokens; longer prompts are dropped whole
   # Shapes of arrays, ascending. The Judge's prompt is longer than the Actor's by its rubric.
   data.prompt_buckets = (256, 384, 512, 768, 1024, 1536)
@@ -150,7 +151,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_sampling(config: ml_collections.ConfigDict) -> None:
-  dtypes = ("float32", "bfloat16")
+  dtypes = ("auto", "float32", "bfloat16")
   _require(
     config.model.dtype in dtypes, "model.dtype", config.model.dtype, f"one of {', '.join(dtypes)}"
   )
@@ -164,7 +165,11 @@ def _validate_sampling(config: ml_collections.ConfigDict) -> None:
     try:
       Filters(**{name: options[name] for name in _filters()})
     except ValueError as error:
-      raise ConfigError(f"config.{role}: {error}") from None
+      said = str(error).removeprefix("filters.").replace(" is ", "=", 1).replace("; it", "", 1)
+      raise ConfigError(f"config.{role}.{said}") from None
+  for name in ("groups", "run"):
+    value = config.sampling[name]
+    _require(value is None or value >= 1, f"sampling.{name}", value, "at least 1")
 
 
 def _validate_data(data: ml_collections.ConfigDict) -> None:
@@ -172,6 +177,12 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
     sizes = tuple(data[name])
     ascending = sizes and sizes[0] >= 1 and sizes == tuple(sorted(set(sizes)))
     _require(ascending, f"data.{name}", sizes, "ascending positive sizes, at least one")
+  least = 1
+  for name in ("min_pixels", "max_pixels"):
+    _require(
+      data[name] is None or data[name] >= least, f"data.{name}", data[name], f"at least {least}"
+    )
+    least = data[name] or least
   longest = data.prompt_buckets[-1]
   fits = 1 <= data.prompt_limit <= longest
   _require(fits, "data.prompt_limit", data.prompt_limit, f"in [1, {longest}], the largest bucket")

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import ml_collections
 import numpy as np
 import PIL.Image
 from jaxtyping import Float32, Int32
@@ -87,6 +88,23 @@ class Preparer:
   instruction: str = prompts.ACTOR_INSTRUCTION
   include_instruction: bool = False
   judge_system: str = dataclasses.field(default_factory=prompts.judge_system)
+
+  @classmethod
+  def of(cls, config: ml_collections.ConfigDict, source: Source) -> Self:
+    """Returns what a configuration's `model.path`, `data`, `actor` and `judge` describe."""
+    data = config.data
+    return cls(
+      source,
+      config.model.path,
+      data.min_pixels,
+      data.max_pixels,
+      data.prompt_limit,
+      data.prompt_buckets[-1],
+      data.patch_buckets[-1],
+      config.actor.instruction,
+      config.judge.include_instruction,
+      prompts.judge_system(form=config.judge.rubric),
+    )
 
   @property
   def processor(self) -> Processor:

@@ -34,7 +34,7 @@ your evaluation, criterion by criterion
 The numbers above stand for yours. The last line repeats the overall score, one number in [0, 1]."""
 
 # For models that are too small for the full rubric; they learn the form of the reply in training.
-JUDGE_SYSTEM_SHORT = "Grade the solution from 0 to 1."
+JUDGE_SYSTEM_SHORT = r"Grade the solution from 0 to 1 and end with \boxed{score}."
 
 QUESTION_HEADER = "Problem:"
 CANDIDATE_HEADER = "Candidate solution:"
