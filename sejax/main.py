@@ -29,7 +29,11 @@ _JUDGE = flags.DEFINE_bool(
 
 # What each mode runs: `run(config, workdir)` of a module, imported when it is wanted; of "sample",
 # which writes nothing, `run(config, images, question, judge)`.
-_MODES = {"rewards": "sejax.scoring", "sample": "sejax.sample"}
+_MODES = {
+  "inspect": "sejax.data.inspection",
+  "rewards": "sejax.scoring",
+  "sample": "sejax.sample",
+}
 _MODE = flags.DEFINE_enum("mode", "rewards", sorted(_MODES), "What to do.")
 
 

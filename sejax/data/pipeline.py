@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import grain
 import numpy as np
-from absl import logging
+from absl import flags, logging
 
 from sejax.data.prepare import TOO_LONG, Dropped, Example, Preparer
 from sejax.parallel import hosts
@@ -145,6 +145,8 @@ class Pipeline:
       grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
     )
     if options.workers:
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain's workers read flags; outside of main nobody parses.
       prepared = prepared.mp_prefetch(
         grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2)
       )
