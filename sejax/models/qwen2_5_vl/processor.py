@@ -292,8 +292,10 @@ class Processor:
       if isinstance(segment, str):
         text += segment
         continue
-      ids += [*self.encode_text(text), segment]
-      text = ""
+      if text:
+        ids += self.encode_text(text).tolist()
+        text = ""
+      ids.append(segment)
     return np.array([*ids, *self.encode_text(text)], np.int32)
 
   @functools.cached_property
