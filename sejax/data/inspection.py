@@ -6,20 +6,20 @@ import html
 import io
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import grain
 import ml_collections
 import PIL.Image
 import tqdm
 
-from sejax.data import batches, images, sources
+from sejax.data import batches, images, pipeline, sources
 from sejax.data.prepare import Dropped, Example, Preparer
 from sejax.data.records import BadRecord, Source
 
 _THUMBNAIL = 320  # pixels of its longer side
 _BARS = 24  # of a histogram
+_IN_ORDER = pipeline.Options(batch_size=1, once=True)
 
 
 class Counted(NamedTuple):
@@ -29,7 +29,7 @@ class Counted(NamedTuple):
     actor: tokens of each Actor's prompt.
     judge: tokens of each Judge's prompt up to the candidate.
     patches: of each record's images.
-    golds: records that have an answer.
+    golds: places in the source of examples that have an answer.
     dropped: records that gave no example.
     shown: the first examples.
   """
@@ -37,7 +37,7 @@ class Counted(NamedTuple):
   actor: list[int]
   judge: list[int]
   patches: list[int]
-  golds: int
+  golds: set[int]
   dropped: list[Dropped]
   shown: list[Example]
 
@@ -67,19 +67,20 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted:
   """Prepares the first `total` records, in threads, and keeps the first `shown` examples."""
-  counted = Counted([], [], [], 0, [], [])
-  golds = 0
-  for prepared in tqdm.tqdm(_prepared(preparer, total), total=total, desc="records"):
+  counted = Counted([], [], [], set(), [], [])
+  stream = itertools.islice(pipeline.read(preparer, _IN_ORDER), total)
+  for prepared in tqdm.tqdm(stream, total=total, desc="records"):
     if isinstance(prepared, Dropped):
       counted.dropped.append(prepared)
       continue
     counted.actor.append(len(prepared.actor))
     counted.judge.append(len(prepared.judge))
     counted.patches.append(len(prepared.patches))
-    golds += _has_gold(source, prepared.index)
+    if _has_gold(source, prepared.index):
+      counted.golds.add(prepared.index)
     if len(counted.shown) < shown:
       counted.shown.append(prepared)
-  return counted._replace(golds=golds)
+  return counted
 
 
 def shapes(counted: Counted, buckets: batches.Buckets) -> int:
@@ -91,14 +92,14 @@ def shapes(counted: Counted, buckets: batches.Buckets) -> int:
 def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) -> str:
   """Returns the page: one HTML text that loads nothing and runs no script."""
   data = config.data
-  buckets = batches.Buckets(tuple(data.prompt_buckets), tuple(data.patch_buckets))
+  buckets = batches.Buckets.of(data)
   kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
   seen = len(counted.actor) + len(counted.dropped)
   facts = {
     "records in the set": len(source),
     "records read": seen,
     "usable": len(counted.actor),
-    "with an answer (for metrics)": counted.golds,
+    "with an answer (for metrics)": len(counted.golds),
     "dropped": ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()) or 0,
     "shapes at most": shapes(counted, buckets),
   }
@@ -113,17 +114,9 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
     rows = ((dropped.id, dropped.kind, dropped.message) for dropped in counted.dropped)
     sections.append(_table(("record", "kind", "why"), rows))
   sections.append(f"<h2>The first {len(counted.shown)} records</h2><div class=records>")
-  sections += [_record(source, example) for example in counted.shown]
+  sections += [_record(example, example.index in counted.golds) for example in counted.shown]
   title = html.escape(f"{source.name}: {data.source} {data.split}")
   return _PAGE.format(title=title, body="\n".join([*sections, "</div>"]))
-
-
-def _prepared(preparer: Preparer, total: int) -> Iterator[Example | Dropped]:
-  return iter(
-    grain.MapDataset.range(total)
-    .map(preparer)
-    .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
-  )
 
 
 def _has_gold(source: Source, index: int) -> bool:
@@ -133,8 +126,8 @@ def _has_gold(source: Source, index: int) -> bool:
     return False
 
 
-def _record(source: Source, example: Example) -> str:
-  answer = "with an answer" if _has_gold(source, example.index) else "without an answer"
+def _record(example: Example, has_gold: bool) -> str:
+  answer = "with an answer" if has_gold else "without an answer"
   counts = (
     f"{len(example.actor)} + {len(example.judge)} tokens, {len(example.patches)} patches, {answer}"
   )
@@ -189,15 +182,18 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body {{ font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem }}
-body {{ padding: 0 1rem }}
+body {{
+  font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem
+}}
 table {{ border-collapse: collapse; display: block; overflow-x: auto }}
 td, th {{ border-bottom: 1px solid #ccc; padding: .2rem .8rem .2rem 0; text-align: left }}
-.bars {{ align-items: flex-end; border-bottom: 1px solid #555; display: flex; gap: 2px }}
-.bars {{ height: 6rem }}
+.bars {{
+  align-items: flex-end; border-bottom: 1px solid #555; display: flex; gap: 2px; height: 6rem
+}}
 .bars span {{ background: #2a6f97; flex: 1; min-height: 0 }}
-.records {{ display: grid; gap: 1rem }}
-.records {{ grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)) }}
+.records {{
+  display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr))
+}}
 article {{ border: 1px solid #ccc; border-radius: .4rem; overflow-wrap: anywhere; padding: .6rem }}
 article h3 {{ font-size: 1rem; margin: 0 0 .4rem }}
 img {{ max-width: 100% }}

@@ -93,7 +93,7 @@ class Pipeline:
     self._fruitless = 0  # records since the last example
     if states:
       self._restore(states)
-    self._prepared = self._start()
+    self._prepared = read(preparer, options, self._turn + process, processes)
 
   def __iter__(self) -> Self:
     return self
@@ -131,26 +131,6 @@ class Pipeline:
       "seed": options.seed,
       "once": options.once,
     }
-
-  def _start(self) -> Iterator[Example | Dropped]:
-    options = self._options
-    records = grain.MapDataset.range(len(self._preparer.source))
-    if not options.once:
-      records = records.shuffle(options.seed).repeat()
-    first = self._turn + self._process
-    if first >= len(records):
-      return iter(())
-    prepared = records[first :: self._processes].map(self._preparer)
-    prepared = prepared.to_iter_dataset(
-      grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
-    )
-    if options.workers:
-      if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain's workers read flags; outside of main nobody parses.
-      prepared = prepared.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2)
-      )
-    return iter(prepared)
 
   def _examples(self) -> Iterator[Example]:
     for prepared in self._prepared:
@@ -209,3 +189,32 @@ class Pipeline:
       self.seen = sum(state["seen"] for state in states)
       for state in states:
         self.dropped.update(state["dropped"])
+
+
+def read(
+  preparer: Preparer, options: Options, first: int = 0, step: int = 1
+) -> Iterator[Example | Dropped]:
+  """Returns what becomes of every `step`-th record, in the stream's order.
+
+  Args:
+    preparer: makes the examples.
+    options: how to read; its batch size and what to do with bad records do not matter here.
+    first: place in the stream to begin at.
+    step: how far it is from one record to the next.
+  """
+  records = grain.MapDataset.range(len(preparer.source))
+  if not options.once:
+    records = records.shuffle(options.seed).repeat()
+  if first >= len(records):
+    return iter(())
+  prepared = records[first::step].map(preparer)
+  prepared = prepared.to_iter_dataset(
+    grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
+  )
+  if options.workers:
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # grain's workers read flags; outside of main nobody parses.
+    prepared = prepared.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2)
+    )
+  return iter(prepared)
