@@ -1,19 +1,15 @@
 """Actor and Judge on batches with images, without, and with rows that only pad."""
 
-import dataclasses
-import io
-
 import jax
 import numpy as np
-import PIL.Image
 import pytest
 
 from sejax import config as config_lib
 from sejax import rollout
 from sejax.data import batches, prepare
-from sejax.data.records import Record
 from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling import Request, Role
+from tests.data.problems import Problems
 from tests.models import qwen_directory, torch_reference
 
 CANDIDATES = [
@@ -23,28 +19,10 @@ CANDIDATES = [
 ]
 
 
-class Problems:
-  """A record with a picture and one without."""
-
-  name = "problems"
-
-  def __len__(self):
-    return 2
-
-  def __getitem__(self, index):
-    file = io.BytesIO()
-    PIL.Image.new("RGB", (56, 84), "teal").save(file, "BMP")
-    return (Record("a", "<image>How many?", (file.getvalue(),)), Record("b", "2 + 1?"))[index]
-
-  def gold(self, index):
-    return None
-
-
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory):
   """A tiny random model behind the real vocabulary, greedy roles, and a batch with padding."""
-  tiny = torch_reference.tiny_config()
-  model = qwen.Config(tiny.vision, dataclasses.replace(tiny.text, vocab_size=151_936))
+  model = torch_reference.real_vocabulary_config()
   params = torch_reference.to_params(torch_reference.torch_model(model).state_dict(), model)
   config = config_lib.default()
   config.update(group_size=2)
@@ -54,10 +32,10 @@ def setting(tmp_path_factory):
   config.judge.num_judge_repeats = 2
   for role in (config.actor, config.judge):
     role.update(temperature=0.0, max_tokens=4)
-  preparer = prepare.Preparer.of(config, Problems())
+  preparer = prepare.Preparer.of(config, Problems(2))
   processor = preparer.processor
   collate = batches.Collator(model, "problems", 3, batches.Buckets((128,), (64,)), processor.pad_id)
-  batch = collate([preparer(0), preparer(1)])
+  batch = collate([preparer(1), preparer(0)])
   features = jax.jit(qwen.encode, static_argnums=1)(params, model, batch.images)
   return params, rollout.Roles.create(config, model, processor), batch, features
 
@@ -90,7 +68,7 @@ def _whole(params, roles, batch, features, b, g):
     ]
   )[None]
   lengths = np.array([ids.shape[1]], np.int32)
-  grids = [[[1, 6, 4]]] if b == 0 else [np.zeros((0, 3), np.int32)]
+  grids = [[[1, 4, 4]]] if b == 0 else [np.zeros((0, 3), np.int32)]
   positions = qwen.prompt_positions(roles.judge.config, ids, lengths, grids)
   request = Request(qwen.Prompt(ids, lengths, positions), batch.records[:1], features[b : b + 1])
   result = roles.judge(params, request, seed=0, step=0, role=Role.JUDGE)

@@ -1,6 +1,5 @@
 """The method on one picture, from a directory of weights to printed rewards."""
 
-import dataclasses
 import io
 import re
 
@@ -10,7 +9,6 @@ import pytest
 
 from sejax import config as config_lib
 from sejax import main, method, sample
-from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl import weights
 from sejax.models.qwen2_5_vl.processor import Processor
 from tests.models import qwen_directory, torch_reference
@@ -27,8 +25,7 @@ BLOCK = re.compile(
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
   """A tiny random model behind the real vocabulary, and a picture beside it."""
-  tiny = torch_reference.tiny_config()
-  config = qwen.Config(tiny.vision, dataclasses.replace(tiny.text, vocab_size=151_936))
+  config = torch_reference.real_vocabulary_config()
   params = torch_reference.to_params(torch_reference.torch_model(config).state_dict(), config)
   path = tmp_path_factory.mktemp("sample")
   weights.save(params, config, path / "model", source=qwen_directory.write(path / "source"))

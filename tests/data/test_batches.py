@@ -1,7 +1,5 @@
 """Batches of examples: shapes from short lists, rows that only pad, and images of every number."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -17,15 +15,7 @@ BUCKETS = batches.Buckets(prompt=(32, 64, 96, 128, 256, 512), patch=(16, 32, 64)
 
 @pytest.fixture(scope="module")
 def model():
-  tiny = torch_reference.tiny_config()
-  return dataclasses.replace(
-    tiny,
-    text=dataclasses.replace(tiny.text, vocab_size=151_936),
-    image_token_id=151_655,
-    video_token_id=151_656,
-    vision_start_token_id=151_652,
-    vision_end_token_id=151_653,
-  )
+  return torch_reference.real_vocabulary_config()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import os
 import pathlib
 import struct
 import zlib
@@ -14,11 +13,10 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from sejax.data import images
 from sejax.data.records import BadRecord
+from tests import real_data
 
-DATA = os.environ.get("SEJAX_DATA")
 # Pillow warns of some of the broken files before it refuses them.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-needs_data = pytest.mark.skipif(DATA is None, reason="SEJAX_DATA is not set")
 
 
 def encode(image: PIL.Image.Image | np.ndarray, form: str = "PNG", **options) -> bytes:
@@ -293,9 +291,9 @@ def test_sizes_that_cannot_fit_the_pixel_range_are_refused():
     images.check_size((28, 5601), 3136, 10**9)
 
 
-@needs_data
+@real_data.needed
 def test_every_real_image_decodes():
-  files = [p for p in sorted(pathlib.Path(DATA).rglob("*")) if p.suffix in (".png", ".jpg")]
+  files = real_data.pictures()
   assert len(files) > 1000
   for path in files:
     image = images.decode(path.read_bytes())
@@ -305,10 +303,10 @@ def test_every_real_image_decodes():
         assert image.tobytes() == opened.tobytes(), path
 
 
-@needs_data
+@real_data.needed
 @pytest.mark.parametrize("name", ["logicvista/images/v1_431.png", "dynamath/images/q476_v01.png"])
 def test_real_transparent_images_are_on_white(name):
-  path = pathlib.Path(DATA) / name
+  path = pathlib.Path(real_data.DATA) / name
   with PIL.Image.open(path) as opened:
     rgba = np.asarray(opened.convert("RGBA"))
   shown = pixels(path.read_bytes())

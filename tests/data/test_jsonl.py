@@ -1,7 +1,6 @@
 """JSON lines with image files beside them."""
 
 import json
-import os
 import pathlib
 import pickle
 
@@ -9,8 +8,7 @@ import pytest
 
 from sejax.data import jsonl
 from sejax.data.records import BadRecord
-
-DATA = os.environ.get("SEJAX_DATA")
+from tests import real_data
 
 
 def opened(path: pathlib.Path, *lines: str | bytes | dict, **options) -> jsonl.JsonlSource:
@@ -95,7 +93,7 @@ def test_indices_out_of_range_and_absent_files(tmp_path):
     jsonl.JsonlSource(tmp_path / "absent.jsonl")
 
 
-@pytest.mark.skipif(DATA is None, reason="SEJAX_DATA is not set")
+@real_data.needed
 @pytest.mark.parametrize(
   ("path", "rows", "with_image"),
   [
@@ -111,7 +109,7 @@ def test_indices_out_of_range_and_absent_files(tmp_path):
   ],
 )
 def test_real_sets_load_as_they_are(path, rows, with_image):
-  path = pathlib.Path(DATA) / path
+  path = pathlib.Path(real_data.DATA) / path
   source = jsonl.JsonlSource(path)
   lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
   assert len(source) == len(lines) == rows

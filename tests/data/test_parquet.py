@@ -11,8 +11,7 @@ import pytest
 
 from sejax.data import images, parquet
 from sejax.data.records import BadRecord
-
-DATA = os.environ.get("SEJAX_DATA")
+from tests import real_data
 
 
 def write(path: pathlib.Path, rows: list[dict], row_group_size: int | None = None) -> pathlib.Path:
@@ -289,10 +288,10 @@ def test_memory_is_bounded_and_a_kept_row_group_is_not_read_again(tmp_path, monk
   assert len(reads) <= 2
 
 
-@pytest.mark.skipif(DATA is None, reason="SEJAX_DATA is not set")
+@real_data.needed
 @pytest.mark.parametrize(("split", "rows"), [("train", 106), ("validation", 20), ("test", 40)])
 def test_real_geometry3k(split, rows):
-  directory = pathlib.Path(DATA) / "geometry3k" / "hub_form"
+  directory = pathlib.Path(real_data.DATA) / "geometry3k" / "hub_form"
   source = parquet.ParquetSource.open(directory, split=split)
   table = pq.read_table(directory / "data" / f"{split}-00000-of-00001.parquet").to_pylist()
   assert len(source) == len(table) == rows

@@ -1,7 +1,6 @@
 """The training sets built as array records, without tensorflow."""
 
 import json
-import os
 import pathlib
 import pickle
 import subprocess
@@ -14,8 +13,7 @@ import pytest
 from sejax import config as config_lib
 from sejax.data import parquet, sources, tfds
 from sejax.data.records import BadRecord
-
-DATA = os.environ.get("SEJAX_DATA")
+from tests import real_data
 
 
 def hub_form(folder: pathlib.Path, **splits: list[dict]) -> pathlib.Path:
@@ -113,9 +111,9 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
   return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.skipif(DATA is None, reason="SEJAX_DATA is not set")
+@real_data.needed
 def test_the_command_builds_the_real_geometry3k_sample(tmp_path):
-  hub = pathlib.Path(DATA) / "geometry3k" / "hub_form"
+  hub = pathlib.Path(real_data.DATA) / "geometry3k" / "hub_form"
   arguments = ["--name=geometry3k", f"--source={hub}", f"--data_dir={tmp_path}"]
   refused = run(*arguments)
   assert refused.returncode == 2

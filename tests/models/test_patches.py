@@ -1,8 +1,6 @@
 """Patches equal those of transformers' torch-free image processor, bit for bit."""
 
 import json
-import os
-import pathlib
 
 import numpy as np
 import PIL.Image
@@ -10,9 +8,8 @@ import pytest
 
 from sejax.data import images
 from sejax.models.qwen2_5_vl.processor import Processor
+from tests import real_data
 from tests.models import qwen_directory
-
-DATA = os.environ.get("SEJAX_DATA")
 
 
 @pytest.fixture(scope="module", params=["published", "other"])
@@ -58,11 +55,11 @@ def test_several_pictures_of_one_prompt(processor):
   check(processor, [PIL.Image.new("RGB", size, "olive") for size in ((64, 64), (128, 60))])
 
 
-@pytest.mark.skipif(DATA is None, reason="set SEJAX_DATA to the folder of real problems")
+@real_data.needed
 def test_every_real_picture(tmp_path):
   # Small, so that transformers takes a few milliseconds for each.
   processor = Processor.load(qwen_directory.write(tmp_path), max_pixels=50_176)
-  files = sorted(p for p in pathlib.Path(DATA).rglob("*") if p.suffix in (".png", ".jpg", ".jpeg"))
+  files = real_data.pictures()
   assert len(files) > 1000
   for file in files:
     check(processor, [images.decode(file.read_bytes())])
