@@ -18,10 +18,10 @@ import pathlib
 import resource
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 
 import transformers
+from stopwatch import best_seconds
 
 from sejax import config as config_lib
 from sejax import messages
@@ -37,7 +37,7 @@ BATCH, PASSES = 16, 3
 def make_pipeline(config, preparer: prepare.Preparer, workers: int) -> Iterator[batches.Batch]:
   """Returns endless batches, as the train loop reads them."""
   options = pipeline.Options(BATCH, seed=config.seed, workers=workers)
-  buckets = batches.Buckets(tuple(config.data.prompt_buckets), tuple(config.data.patch_buckets))
+  buckets = batches.Buckets.of(config.data)
   model = qwen.Config.qwen2_5_vl("7b")
   collate = batches.Collator(model, preparer.source.name, BATCH, buckets, preparer.processor.pad_id)
   return map(collate, pipeline.Pipeline(preparer, options))
@@ -55,13 +55,7 @@ def by_transformers(processor: transformers.ProcessorMixin, source: sources.Sour
 
 def best(step: Callable[[], None]) -> float:
   """Returns the seconds of the fastest of several passes."""
-  step()
-  found = []
-  for _ in range(PASSES):
-    start = time.perf_counter()
-    step()
-    found.append(time.perf_counter() - start)
-  return min(found)
+  return best_seconds({"pass": step}, PASSES)["pass"]
 
 
 def resident_mib() -> float:

@@ -25,43 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from jaxtyping import Array, Float
-from reference import torch_model
+from reference import make_config, torch_model
+from stopwatch import best_seconds
 
 from sejax.models import qwen2_5_vl as qwen
 
 PROMPT, RESPONSE, GROUP = 512, 128, 8
+LAYERS, VOCABULARY = 9, 2048
 CLIP = 0.2
 REPEATS = 3
-
-
-def make_config(layers: int = 9) -> qwen.Config:
-  """A decoder of 30M parameters; the vision tower is as small as it can be and is not run."""
-  return qwen.Config(
-    vision=qwen.VisionConfig(
-      depth=1,
-      hidden_size=16,
-      intermediate_size=16,
-      num_heads=2,
-      out_hidden_size=512,
-      fullatt_block_indexes=(0,),
-    ),
-    text=qwen.TextConfig(
-      vocab_size=2048,
-      hidden_size=512,
-      intermediate_size=1536,
-      num_hidden_layers=layers,
-      num_attention_heads=8,
-      num_key_value_heads=2,
-      mrope_section=(8, 12, 12),
-      bos_token_id=0,
-      eos_token_id=1,
-    ),
-    tie_word_embeddings=True,
-    image_token_id=2044,
-    video_token_id=2045,
-    vision_start_token_id=2046,
-    vision_end_token_id=2047,
-  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,22 +107,9 @@ def torch_step(model: torch.nn.Module, batch: Batch) -> float:
   return loss.item()
 
 
-def best_seconds(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
-  """Times the steps in turn, after one warm-up of each, and returns the best of each."""
-  best = dict.fromkeys(steps, float("inf"))
-  for step in steps.values():
-    step()
-  for _ in range(REPEATS):
-    for name, step in steps.items():
-      start = time.perf_counter()
-      step()
-      best[name] = min(best[name], time.perf_counter() - start)
-  return best
-
-
 def compile_seconds(layers: int) -> float:
   """Returns the time to compile the update of a model with so many layers; nothing is allocated."""
-  config = make_config(layers)
+  config = make_config(layers, VOCABULARY)
   params = jax.eval_shape(lambda key: qwen.init(key, config), jax.random.key(0))
   lowered = jax.jit(jax_step(config)).lower(params, *make_batch(config).for_sejax(shared=True))
   start = time.perf_counter()
@@ -160,7 +119,7 @@ def compile_seconds(layers: int) -> float:
 
 def main() -> None:
   """Measures everything and prints it."""
-  config = make_config()
+  config = make_config(LAYERS, VOCABULARY)
   params = qwen.init(jax.random.key(0), config)
   batch = make_batch(config)
   count = sum(x.size for x in jax.tree.leaves(params["decoder"]))
@@ -190,7 +149,8 @@ def main() -> None:
       "shared": lambda: jax.block_until_ready(compiled["shared"](params, *shared)),
       "repeated": lambda: jax.block_until_ready(compiled["repeated"](params, *repeated)),
       "transformers": lambda: torch_step(model, batch),
-    }
+    },
+    REPEATS,
   )
   compiling = {layers: min(compile_seconds(layers) for _ in range(2)) for layers in (4, 28)}
 

@@ -1,4 +1,4 @@
-"""transformers' model on torch with the weights of a sejax decoder: what speed is compared with."""
+"""A decoder to measure, and transformers' model on torch with its weights."""
 
 import jax
 import numpy as np
@@ -6,6 +6,42 @@ import torch
 import transformers
 
 from sejax.models import qwen2_5_vl as qwen
+
+
+def make_config(layers: int, vocab_size: int) -> qwen.Config:
+  """A decoder, 512 wide; the vision tower is as small as it can be and is not run.
+
+  Args:
+    layers: of the decoder.
+    vocab_size: rows of the embedding; the last four are the vision tokens.
+  """
+  image, video, start, end = range(vocab_size - 4, vocab_size)
+  return qwen.Config(
+    vision=qwen.VisionConfig(
+      depth=1,
+      hidden_size=16,
+      intermediate_size=16,
+      num_heads=2,
+      out_hidden_size=512,
+      fullatt_block_indexes=(0,),
+    ),
+    text=qwen.TextConfig(
+      vocab_size=vocab_size,
+      hidden_size=512,
+      intermediate_size=1536,
+      num_hidden_layers=layers,
+      num_attention_heads=8,
+      num_key_value_heads=2,
+      mrope_section=(8, 12, 12),
+      bos_token_id=0,
+      eos_token_id=1,
+    ),
+    tie_word_embeddings=True,
+    image_token_id=image,
+    video_token_id=video,
+    vision_start_token_id=start,
+    vision_end_token_id=end,
+  )
 
 
 def torch_model(config: qwen.Config, params: qwen.Params) -> torch.nn.Module:

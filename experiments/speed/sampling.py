@@ -25,14 +25,14 @@ after a warm-up. Ends with one JSON line:
 import json
 import pathlib
 import subprocess
-import time
 from collections.abc import Callable
 
 import jax
 import numpy as np
 import torch
 from absl import app, flags
-from reference import torch_model
+from reference import make_config, torch_model
+from stopwatch import best_seconds
 
 from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling import Filters, Options, Request, Result, Role, Sampler, record_hashes
@@ -42,36 +42,6 @@ SHORT, LONG = 64, 512
 REPEATS = 3
 
 _TUNIX_PYTHON = flags.DEFINE_string("tunix_python", "", "Python of an environment with tunix.")
-
-
-def make_config() -> qwen.Config:
-  """A decoder of 30M parameters; the vision tower is as small as it can be and is not run."""
-  return qwen.Config(
-    vision=qwen.VisionConfig(
-      depth=1,
-      hidden_size=16,
-      intermediate_size=16,
-      num_heads=2,
-      out_hidden_size=512,
-      fullatt_block_indexes=(0,),
-    ),
-    text=qwen.TextConfig(
-      vocab_size=32_000,
-      hidden_size=512,
-      intermediate_size=1536,
-      num_hidden_layers=5,
-      num_attention_heads=8,
-      num_key_value_heads=2,
-      mrope_section=(8, 12, 12),
-      bos_token_id=0,
-      eos_token_id=1,
-    ),
-    tie_word_embeddings=True,
-    image_token_id=31_996,
-    video_token_id=31_997,
-    vision_start_token_id=31_998,
-    vision_end_token_id=31_999,
-  )
 
 
 def make_request(config: qwen.Config, length: int, limits: np.ndarray | None = None) -> Request:
@@ -115,19 +85,6 @@ class Bench:
     return lambda: sampler(self._params, request, seed=0, step=0, role=Role.ACTOR)
 
 
-def seconds(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
-  """Times the steps in turn, after one warm-up of each, and returns the best of each."""
-  best = dict.fromkeys(steps, float("inf"))
-  for step in steps.values():
-    step()
-  for _ in range(REPEATS):
-    for name, step in steps.items():
-      start = time.perf_counter()
-      step()
-      best[name] = min(best[name], time.perf_counter() - start)
-  return best
-
-
 def show(title: str, found: dict[str, float], tokens: int = PROMPTS * TRAJECTORIES * NEW_TOKENS):
   """Prints times and tokens per second."""
   for name, value in found.items():
@@ -140,11 +97,12 @@ def against_transformers(bench: Bench, model: torch.nn.Module, request: Request)
   same = (greedy.tokens == run_transformers(model, request, greedy=True)).mean()
   if same < 0.9:  # After a near tie of a random model the rest of a row may differ.
     raise ValueError(f"only {same:.0%} of the greedy tokens are those of transformers")
-  found = seconds(
+  found = best_seconds(
     {
       "sejax": bench.sampler(request),
       "transformers": lambda: run_transformers(model, request),
-    }
+    },
+    REPEATS,
   )
   show(f"prompts of {request.prompt.ids.shape[1]}", found)
   return found["transformers"] / found["sejax"]
@@ -161,7 +119,7 @@ def against_tunix(bench: Bench, request: Request) -> float | None:
   done = subprocess.run([python, script, *map(str, sizes)], capture_output=True, text=True)
   if done.returncode:
     raise ValueError(f"tunix failed: {done.stderr.strip().splitlines()[-1]}")
-  found = seconds({"sejax": bench.sampler(request)})
+  found = best_seconds({"sejax": bench.sampler(request)}, REPEATS)
   found["tunix"] = float(done.stdout.split()[-1])
   show("text prompts", found)
   return found["tunix"] / found["sejax"]
@@ -176,11 +134,12 @@ def shared_prefill(config: qwen.Config, params: qwen.Params, request: Request) -
     np.repeat(prompt.positions, TRAJECTORIES, axis=1),
   )
   prefill = jax.jit(lambda params, prompt: qwen.prefill(params, config, prompt))
-  found = seconds(
+  found = best_seconds(
     {
       "shared": lambda: jax.block_until_ready(prefill(params, prompt)),
       "repeated": lambda: jax.block_until_ready(prefill(params, repeated)),
-    }
+    },
+    REPEATS,
   )
   show("prefill", found, prompt.ids.size)
   return found["repeated"] / found["shared"]
@@ -193,12 +152,13 @@ def tail(bench: Bench, config: qwen.Config) -> tuple[float, float]:
   long = (rng.permutation(rows) < rows // 10).reshape(PROMPTS, TRAJECTORIES)
   limits = np.where(long, NEW_TOKENS, NEW_TOKENS // 8)
   request = make_request(config, SHORT, limits)
-  found = seconds(
+  found = best_seconds(
     {
       "full": bench.sampler(make_request(config, SHORT)),
       "packed": bench.sampler(request),
       "unpacked": bench.sampler(request, pack=False),
-    }
+    },
+    REPEATS,
   )
   show("long tail", found)
   share = limits.sum() / (limits.size * NEW_TOKENS)
@@ -207,7 +167,7 @@ def tail(bench: Bench, config: qwen.Config) -> tuple[float, float]:
 
 def main(_: list[str]) -> None:
   """Measures everything and prints it."""
-  config = make_config()
+  config = make_config(layers=5, vocab_size=32_000)
   params = qwen.init(jax.random.key(0), config)
   count = sum(x.size for x in jax.tree.leaves(params["decoder"]))
   print(f"{count / 1e6:.1f}M parameters; B={PROMPTS} G={TRAJECTORIES} R={NEW_TOKENS}")
@@ -221,14 +181,15 @@ def main(_: list[str]) -> None:
     "shared_prefill": shared_prefill(config, params, long),
   }
   result["tail_cost"], result["tail_packing"] = tail(bench, config)
-  found = seconds(
+  found = best_seconds(
     {
       "plain": bench.sampler(short),
       "top-p 0.9": bench.sampler(short, filters=Filters(top_p=0.9)),
       "1,024 slots": bench.sampler(
         short._replace(limits=np.full((PROMPTS, TRAJECTORIES), NEW_TOKENS)), new_tokens=1024
       ),
-    }
+    },
+    REPEATS,
   )
   show("prompts of 64", found)
   result["top_p_cost"] = found["top-p 0.9"] / found["plain"]
