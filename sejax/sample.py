@@ -53,14 +53,15 @@ def run(
   if not question.strip():
     raise ValueError("--question is missing; say what to ask about the picture")
   asked = _Asked(question, images)
-  example = prepare.Preparer.of(config, asked)(0)
+  preparer = prepare.Preparer.of(config, asked)
+  example = preparer(0)
   if isinstance(example, prepare.Dropped):
     raise ValueError(example.message)
 
   # One prompt is one row, so all devices but the first serve to split the weights.
   mesh = Mesh(np.array(jax.local_devices())[None], ("data", "tensor"))
   model, params = qwen.load(directory, mesh, rollout.frozen_dtype(config), layouts.DECODE)
-  processor = Processor.load(directory, config.data.min_pixels, config.data.max_pixels)
+  processor = preparer.processor
   batch = _batch_of_one(model, processor, asked.name, example)
   features = None
   if batch.images is not None:
