@@ -21,6 +21,15 @@ from sejax.data import figures, sources
 from sejax.sampling import Filters
 from sejax.text import answers, prompts
 
+# Fields that take one of a few words.
+_CHOICES = {
+  "answers.equivalence": answers.EQUIVALENCES,
+  "answers.unparsable": answers.UNPARSABLE,
+  "data.on_bad_record": ("skip", "stop"),
+  "judge.rubric": prompts.RUBRICS,
+  "model.dtype": ("auto", "float32", "bfloat16"),
+}
+
 
 class ConfigError(ValueError):
   """A configuration that cannot work; it names the field, its value and what would work."""
@@ -133,10 +142,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
   )
   repeats = config.judge.num_judge_repeats
   _require(repeats >= 1, "judge.num_judge_repeats", repeats, "at least 1")
-  choices = {"equivalence": answers.EQUIVALENCES, "unparsable": answers.UNPARSABLE}
-  for name, allowed in choices.items():
-    value = config.answers[name]
-    _require(value in allowed, f"answers.{name}", value, f"one of {', '.join(allowed)}")
+  for name, allowed in _CHOICES.items():
+    section, field = name.split(".")
+    value = config[section][field]
+    _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
   _validate_data(config.data)
   _validate_sampling(config)
   for name in ("clip_low", "clip_high"):
@@ -151,14 +160,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_sampling(config: ml_collections.ConfigDict) -> None:
-  dtypes = ("auto", "float32", "bfloat16")
-  _require(
-    config.model.dtype in dtypes, "model.dtype", config.model.dtype, f"one of {', '.join(dtypes)}"
-  )
-  rubric = config.judge.rubric
-  _require(
-    rubric in prompts.RUBRICS, "judge.rubric", rubric, f"one of {', '.join(prompts.RUBRICS)}"
-  )
   for role in ("actor", "judge"):
     options = config[role]
     _require(options.max_tokens >= 1, f"{role}.max_tokens", options.max_tokens, "at least 1")
@@ -186,9 +187,6 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
   longest = data.prompt_buckets[-1]
   fits = 1 <= data.prompt_limit <= longest
   _require(fits, "data.prompt_limit", data.prompt_limit, f"in [1, {longest}], the largest bucket")
-  allowed = ("skip", "stop")
-  policy = data.on_bad_record
-  _require(policy in allowed, "data.on_bad_record", policy, f"one of {', '.join(allowed)}")
   share = data.max_bad_share
   _require(0 <= share <= 1, "data.max_bad_share", share, "in [0, 1]")
   for name in ("workers", "inspect_records", "inspect_limit"):
