@@ -7,7 +7,7 @@ import pytest
 
 from sejax import config as config_lib
 from sejax import main
-from sejax.data import inspection
+from sejax.data import batches, inspection
 from tests.data.problems import picture
 
 
@@ -57,6 +57,13 @@ def test_the_page_shows_records_and_why_some_were_dropped(config, tmp_path, caps
   assert "1 truncated image" in page.text
   assert "1 too long" in page.text
   assert (page.pictures, page.loaded) == (1, [])
+
+
+@pytest.mark.parametrize(("batch_size", "number"), [(1, 3), (2, 6), (3, 7), (8, 7)])
+def test_a_batch_may_take_each_size_from_another_row(batch_size, number):
+  buckets = batches.Buckets((1, 2), (1, 2))
+  counted = inspection.Counted([2, 1, 1], [1, 2, 1], [1, 1, 2], 0, [], [])
+  assert inspection.shapes(counted, buckets, batch_size) == number
 
 
 def test_the_limits_on_what_is_counted_and_shown(config, tmp_path):
