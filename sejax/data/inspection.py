@@ -61,7 +61,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   total = min(len(source), config.data.inspect_limit or len(source))
   counted = count(source, preparer, total, config.data.inspect_records)
   path = workdir / "inspect.html"
-  path.write_text(page(config, source, counted), encoding="utf-8")
+  # What was dropped may be named by text that is no Unicode.
+  path.write_text(page(config, source, counted), encoding="utf-8", errors="backslashreplace")
   print(f"{len(counted.actor)} of {total} records can be used; written to {path}")
 
 

@@ -66,6 +66,14 @@ def test_a_batch_may_take_each_size_from_another_row(batch_size, number):
   assert inspection.shapes(counted, buckets, batch_size) == number
 
 
+def test_ids_and_messages_that_are_no_unicode_do_not_stop_the_page(config, tmp_path):
+  lines = [{"id": "a\ud800", "question": "x"}, {"id": "b\ud800", "image": "none.png"}]
+  config.data.path = str(tmp_path / "half.jsonl")
+  (tmp_path / "half.jsonl").write_text("\n".join(map(json.dumps, lines)))
+  inspection.run(config, tmp_path)
+  assert "records read2" in _Page((tmp_path / "inspect.html").read_text(encoding="utf-8")).text
+
+
 def test_the_limits_on_what_is_counted_and_shown(config, tmp_path):
   config.data.update(inspect_limit=2, inspect_records=1)
   inspection.run(config, tmp_path)

@@ -166,6 +166,15 @@ def test_a_model_directory_that_cannot_be_read_is_no_fault_of_records(tmp_path):
     Pipeline(preparer(Problems(3), tmp_path / "absent"), Options(1))
 
 
+def test_an_id_that_cannot_be_hashed_is_a_bad_record(model_directory):
+  class Half(Problems):
+    def __getitem__(self, index):
+      return type(super().__getitem__(0))("a\ud800", "What?")
+
+  dropped = preparer(Half(1), model_directory)(0)
+  assert (dropped.id, dropped.kind) == ("index 0", "unusable prompt")
+
+
 def test_a_prompt_is_dropped_whole_when_it_is_one_token_too_long(make, model_directory):
   example = preparer(Problems(3), model_directory)(2)
   for limit, kept in ((len(example.actor), True), (len(example.actor) - 1, False)):
