@@ -61,7 +61,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   total = min(len(source), config.data.inspect_limit or len(source))
   counted = count(source, preparer, total, config.data.inspect_records)
   path = workdir / "inspect.html"
-  path.write_text(page(config, source, counted), encoding="utf-8")
+  # What was dropped may be named by text that is no Unicode.
+  path.write_text(page(config, source, counted), encoding="utf-8", errors="backslashreplace")
   print(f"{len(counted.actor)} of {total} records can be used; written to {path}")
 
 
@@ -83,10 +84,15 @@ def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted
   return counted
 
 
-def shapes(counted: Counted, buckets: batches.Buckets) -> int:
-  """Returns the number of different shapes of single records; a run meets at most as many."""
+def shapes(counted: Counted, buckets: batches.Buckets, batch_size: int) -> int:
+  """Returns how many shapes batches of these records can have."""
   rows = zip(counted.actor, counted.judge, counted.patches, strict=True)
-  return len({buckets.choose(batches.Sizes(*row)) for row in rows})
+  single = {buckets.choose(batches.Sizes(*row)) for row in rows}
+  met = single
+  # Each of a batch's sizes may come from another of its rows.
+  for _ in range(min(batch_size, len(batches.Sizes._fields)) - 1):
+    met = {batches.Sizes(*map(max, one, other)) for one in met for other in single}
+  return len(met)
 
 
 def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) -> str:
@@ -101,7 +107,7 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
     "usable": len(counted.actor),
     "with an answer (for metrics)": len(counted.golds),
     "dropped": ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()) or 0,
-    "shapes at most": shapes(counted, buckets),
+    "shapes at most": shapes(counted, buckets, config.batch_size),
   }
   sections = [
     _table(("", ""), facts.items()),

@@ -79,13 +79,15 @@ class Pipeline:
       states: what `state` gave in each of the processes that saved, in any order.
 
     Raises:
-      ValueError: the batch does not divide, the source is empty, or the states are of another
-        stream or of processes that had not read equally far while their number changed.
+      ValueError: the batch does not divide, the source is empty, the model's directory cannot be
+        read, or the states are of another stream or of processes that had not read equally far
+        while their number changed.
     """
     if options.batch_size % processes:
       raise ValueError(f"batch_size={options.batch_size} does not divide by {processes} processes")
     if not len(preparer.source):
       raise ValueError(f"{preparer.source.name} holds no records")
+    _ = preparer.processor  # What is wrong with the directory is said once, not of every record.
     self._preparer, self._options = preparer, options
     self._process, self._processes = process, processes
     self._rows = options.batch_size // processes
@@ -151,8 +153,11 @@ class Pipeline:
     logging.warning("Dropped %s", said)
     share = -(-len(self._preparer.source) // self._processes)
     self._check_share(min(_ENOUGH, share))
-    if self._fruitless >= share and not self._options.once:
-      raise ValueError(f"no record gave an example in a whole epoch: {self._tally()}; last {said}")
+    # Fewer may lie between the same good record's places in two epochs.
+    if self._fruitless >= 2 * len(self._preparer.source) and not self._options.once:
+      raise ValueError(
+        f"none of {self._fruitless} records in a row gave an example: {self._tally()}; last {said}"
+      )
 
   def _check_share(self, enough: int) -> None:
     bad = self.dropped.total() - self.dropped[TOO_LONG]

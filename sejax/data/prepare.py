@@ -117,6 +117,7 @@ class Preparer:
     name = f"index {index}"
     try:
       record = self.source[index]
+      record.id.encode()  # It is hashed, and may come from JSON with half a surrogate pair.
       name = record.id
       example = self._example(index, record)
     except BadRecord as error:

@@ -7,7 +7,7 @@ import pytest
 
 from sejax import config as config_lib
 from sejax import main
-from sejax.data import inspection
+from sejax.data import batches, inspection
 from tests.data.problems import picture
 
 
@@ -57,6 +57,21 @@ def test_the_page_shows_records_and_why_some_were_dropped(config, tmp_path, caps
   assert "1 truncated image" in page.text
   assert "1 too long" in page.text
   assert (page.pictures, page.loaded) == (1, [])
+
+
+@pytest.mark.parametrize(("batch_size", "number"), [(1, 3), (2, 6), (3, 7), (8, 7)])
+def test_a_batch_may_take_each_size_from_another_row(batch_size, number):
+  buckets = batches.Buckets((1, 2), (1, 2))
+  counted = inspection.Counted([2, 1, 1], [1, 2, 1], [1, 1, 2], 0, [], [])
+  assert inspection.shapes(counted, buckets, batch_size) == number
+
+
+def test_ids_and_messages_that_are_no_unicode_do_not_stop_the_page(config, tmp_path):
+  lines = [{"id": "a\ud800", "question": "x"}, {"id": "b\ud800", "image": "none.png"}]
+  config.data.path = str(tmp_path / "half.jsonl")
+  (tmp_path / "half.jsonl").write_text("\n".join(map(json.dumps, lines)))
+  inspection.run(config, tmp_path)
+  assert "records read2" in _Page((tmp_path / "inspect.html").read_text(encoding="utf-8")).text
 
 
 def test_the_limits_on_what_is_counted_and_shown(config, tmp_path):

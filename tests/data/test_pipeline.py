@@ -144,8 +144,35 @@ def test_skipped_records_are_logged_with_their_id(make, caplog):
 
 
 def test_a_source_without_a_good_record_does_not_spin(make):
-  with pytest.raises(ValueError, match=r"records are bad|no record gave an example"):
+  with pytest.raises(ValueError, match=r"none of 10 records in a row gave an example: 10 broken"):
     next(make(size=5, bad=frozenset(range(5)), max_bad_share=1.0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_good_record_is_enough(make, seed):
+  pipeline = make(bad=frozenset(range(1, 13)), max_bad_share=1.0, batch_size=6, seed=seed)
+  assert ids(next(pipeline)) == ["p/0"] * 6
+
+
+def test_drops_in_a_process_of_many_do_not_end_the_run(make):
+  bad = frozenset(range(8))  # Half of the 16, of which each process has 2 an epoch.
+  for process in range(8):
+    pipeline = make(16, bad, process=process, processes=8, max_bad_share=1.0, batch_size=8)
+    assert all(len(next(pipeline)) == 1 for _ in range(10))
+
+
+def test_a_model_directory_that_cannot_be_read_is_no_fault_of_records(tmp_path):
+  with pytest.raises(ValueError, match="absent"):
+    Pipeline(preparer(Problems(3), tmp_path / "absent"), Options(1))
+
+
+def test_an_id_that_cannot_be_hashed_is_a_bad_record(model_directory):
+  class Half(Problems):
+    def __getitem__(self, index):
+      return type(super().__getitem__(0))("a\ud800", "What?")
+
+  dropped = preparer(Half(1), model_directory)(0)
+  assert (dropped.id, dropped.kind) == ("index 0", "unusable prompt")
 
 
 def test_a_prompt_is_dropped_whole_when_it_is_one_token_too_long(make, model_directory):
