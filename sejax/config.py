@@ -16,6 +16,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from sejax import method
+from sejax.data import sources
 from sejax.text import answers
 
 
@@ -52,8 +53,15 @@ def default() -> ml_collections.ConfigDict:
 
 
 def _data() -> ml_collections.ConfigDict:
-  """How records become batches; what is read is the source's."""
+  """Which problems, and how they become batches."""
   data = ml_collections.ConfigDict()
+  # Which problems; see `sejax.data.sources`.
+  data.source = "figures"  # built in; or parquet, jsonl, tfds
+  data.path = ""  # a file, a directory in hub form, or where tfds sets were built
+  data.split = "train"
+  data.name = ""  # names the set in the keys of samples; by default the file or directory
+  data.image_folder = ""  # what image paths are relative to; by default the data's folder
+  # How they become batches; see `sejax.data.prepare`, `batches` and `pipeline`.
   data.min_pixels = 262_144  # smaller images are enlarged to this area
   data.max_pixels = 4_194_304  # larger ones are reduced
   data.prompt_limit = 1024  # tokens; longer prompts are dropped whole
@@ -100,6 +108,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
   for name in ("clip_low", "clip_high"):
     value = config.loss[name]
     _require(0 <= value < 1, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
+  try:
+    sources.check(config.data)
+  except ValueError as error:
+    raise ConfigError(f"config.data.{error}") from None
   _check_kernel("method", config.method, _try_group)
   _check_kernel("loss", config.loss, _try_loss)
 

@@ -114,7 +114,11 @@ class Preparer:
 
   def _example(self, index: int, record: Record) -> Example:
     processor = self.processor
-    patches, grids = processor.images([images.decode(data) for data in record.images])
+    pictures = [images.decode(data) for data in record.images]
+    size = processor.image_processor.size
+    for picture in pictures:
+      images.check_size(picture.size, size["shortest_edge"], size["longest_edge"])
+    patches, grids = processor.images(pictures)
     actor = processor.prompt(actor_messages(record.question, len(grids), self.instruction), grids)
     judge = processor.prompt(self._judge_messages(record.question, len(grids)), grids)
     return Example(
