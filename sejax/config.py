@@ -9,6 +9,7 @@ import inspect
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import ml_collections
@@ -16,8 +17,9 @@ import numpy as np
 from ml_collections import config_dict
 
 from sejax import method
-from sejax.data import sources
-from sejax.text import answers
+from sejax.data import figures, sources
+from sejax.sampling import Filters
+from sejax.text import answers, prompts
 
 
 class ConfigError(ValueError):
@@ -37,9 +39,26 @@ def default() -> ml_collections.ConfigDict:
   config.answers.unparsable = "abstain"  # released: "vote"
   config.answers.released_extraction = False
 
+  config.model = ml_collections.ConfigDict()
+  config.model.path = ""  # a model directory, as published on the hub
+  config.model.dtype = "auto"  # of frozen weights and of sampling: bfloat16, but float32 on CPU
+
+  config.actor = ml_collections.ConfigDict()
+  config.actor.instruction = prompts.ACTOR_INSTRUCTION  # follows the question; may be empty
+  config.actor.max_tokens = 2048  # of a trajectory
+  config.actor.update(_filters())
+
   config.judge = ml_collections.ConfigDict()
+  config.judge.rubric = "full"  # or "short", for models that are too small for it
+  config.judge.include_instruction = False  # released: True, the Judge reads the Actor's, too
+  config.judge.max_tokens = 1024  # of a verdict
+  config.judge.update(_filters(top_p=0.9))
   config.judge.num_judge_repeats = 1  # verdicts per trajectory; valid scores are averaged
   config.judge.released_reading = False
+
+  config.sampling = ml_collections.ConfigDict()
+  config.sampling.groups = config_dict.placeholder(int)  # prompts decoded at once; all, if None
+  config.sampling.run = 32  # tokens between two looks of the host
 
   # Passed on to `sejax.method.group` and `sejax.method.grpo_loss` as they stand.
   config.method = _keywords(method.group)
@@ -52,18 +71,32 @@ def default() -> ml_collections.ConfigDict:
   return config
 
 
+def _filters(**changes: float) -> dict[str, Any]:
+  """What the distribution becomes before a token is drawn, see `sampling.Filters`."""
+  fields = {"temperature": 1.0, "top_p": 1.0, "top_k": config_dict.placeholder(int), "min_p": 0.0}
+  return fields | changes
+
+
 def _data() -> ml_collections.ConfigDict:
-  """Which problems, and how they become batches."""
+  """Which problems, see `sejax.data.sources`; and how they become batches."""
   data = ml_collections.ConfigDict()
-  # Which problems; see `sejax.data.sources`.
   data.source = "figures"  # built in; or parquet, jsonl, tfds
   data.path = ""  # a file, a directory in hub form, or where tfds sets were built
   data.split = "train"
-  data.name = ""  # names the set in the keys of samples; by default the file or directory
+  # Names the set in the keys of samples, by default after its file or directory; for tfds, the set.
+  data.name = ""
   data.image_folder = ""  # what image paths are relative to; by default the data's folder
-  # How they become batches; see `sejax.data.prepare`, `batches` and `pipeline`.
-  data.min_pixels = 262_144  # smaller images are enlarged to this area
-  data.max_pixels = 4_194_304  # larger ones are reduced
+
+  data.figures = ml_collections.ConfigDict()  # see `sejax.data.figures.source`
+  data.figures.size = 56  # pixels a side
+  data.figures.families = dict.fromkeys(figures.FAMILIES, 1.0)  # how often each is drawn
+  data.figures.levels = figures.LEVELS  # of difficulty
+  data.figures.length = 100_000  # problems in the set
+  data.figures.seed = 0
+
+  # Smaller images are enlarged to this area, larger ones reduced; None: as the directory says.
+  data.min_pixels = config_dict.FieldReference(262_144)
+  data.max_pixels = config_dict.FieldReference(4_194_304)
   data.prompt_limit = 1024  # tokens; longer prompts are dropped whole
   # Shapes of arrays, ascending. The Judge's prompt is longer than the Actor's by its rubric.
   data.prompt_buckets = (256, 384, 512, 768, 1024, 1536)
@@ -105,6 +138,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     value = config.answers[name]
     _require(value in allowed, f"answers.{name}", value, f"one of {', '.join(allowed)}")
   _validate_data(config.data)
+  _validate_sampling(config)
   for name in ("clip_low", "clip_high"):
     value = config.loss[name]
     _require(0 <= value < 1, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
@@ -116,11 +150,39 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _check_kernel("loss", config.loss, _try_loss)
 
 
+def _validate_sampling(config: ml_collections.ConfigDict) -> None:
+  dtypes = ("auto", "float32", "bfloat16")
+  _require(
+    config.model.dtype in dtypes, "model.dtype", config.model.dtype, f"one of {', '.join(dtypes)}"
+  )
+  rubric = config.judge.rubric
+  _require(
+    rubric in prompts.RUBRICS, "judge.rubric", rubric, f"one of {', '.join(prompts.RUBRICS)}"
+  )
+  for role in ("actor", "judge"):
+    options = config[role]
+    _require(options.max_tokens >= 1, f"{role}.max_tokens", options.max_tokens, "at least 1")
+    try:
+      Filters(**{name: options[name] for name in _filters()})
+    except ValueError as error:
+      said = str(error).removeprefix("filters.").replace(" is ", "=", 1).replace("; it", "", 1)
+      raise ConfigError(f"config.{role}.{said}") from None
+  for name in ("groups", "run"):
+    value = config.sampling[name]
+    _require(value is None or value >= 1, f"sampling.{name}", value, "at least 1")
+
+
 def _validate_data(data: ml_collections.ConfigDict) -> None:
   for name in ("prompt_buckets", "patch_buckets"):
     sizes = tuple(data[name])
     ascending = sizes and sizes[0] >= 1 and sizes == tuple(sorted(set(sizes)))
     _require(ascending, f"data.{name}", sizes, "ascending positive sizes, at least one")
+  least = 1
+  for name in ("min_pixels", "max_pixels"):
+    _require(
+      data[name] is None or data[name] >= least, f"data.{name}", data[name], f"at least {least}"
+    )
+    least = data[name] or least
   longest = data.prompt_buckets[-1]
   fits = 1 <= data.prompt_limit <= longest
   _require(fits, "data.prompt_limit", data.prompt_limit, f"in [1, {longest}], the largest bucket")

@@ -5,8 +5,9 @@ Axes: B prompts, P prompt tokens, S patches.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import ml_collections
 import numpy as np
 from jaxtyping import Bool, Int, UInt32
 
@@ -72,6 +73,11 @@ class Buckets:
 
   prompt: tuple[int, ...]
   patch: tuple[int, ...]
+
+  @classmethod
+  def of(cls, data: ml_collections.ConfigDict) -> Self:
+    """Returns those of a configuration's section `data`."""
+    return cls(tuple(data.prompt_buckets), tuple(data.patch_buckets))
 
   def choose(self, needed: Sizes) -> Sizes:
     """Returns the smallest sizes that hold what is needed.

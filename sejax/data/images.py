@@ -53,9 +53,6 @@ def decode(data: bytes) -> PIL.Image.Image:
   try:
     with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
       _check_header(image.size)
-      if image.format == "PNG":  # loading a PNG does not compare its checksums
-        with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as checked:
-          checked.verify()
       image.load()
       return _upright(image, _to_rgb(image))
   except BadRecord:
@@ -72,16 +69,17 @@ def decode(data: bytes) -> PIL.Image.Image:
     raise BadRecord(kind, f"the image cannot be decoded: {error}") from None
 
 
-def check_size(size: tuple[int, int], min_pixels: int, max_pixels: int) -> None:
+def check_size(size: tuple[int, int], min_pixels: int, max_pixels: int, factor: int = 28) -> None:
   """Refuses a picture that HF `smart_resize` would bring above `max_pixels`.
 
-  It rounds both sides to multiples of 28 and lets none fall below 28, so a long picture of small
-  area, or one between two limits that are close, can end up larger than the limit.
+  It rounds both sides to multiples of a factor and lets none fall below it, so a long picture of
+  small area, or one between two limits that are close, can end up larger than the limit.
 
   Args:
     size: width and height in pixels.
     min_pixels: smaller pictures are enlarged to this area.
     max_pixels: larger pictures are reduced to this area.
+    factor: pixels along a side of a merged token.
 
   Raises:
     BadRecord: of kind `elongated image`.
@@ -91,11 +89,11 @@ def check_size(size: tuple[int, int], min_pixels: int, max_pixels: int) -> None:
 
   width, height = size
   _check_ratio(size)
-  new_height, new_width = smart_resize(height, width, min_pixels=min_pixels, max_pixels=max_pixels)
+  new_height, new_width = smart_resize(height, width, factor, min_pixels, max_pixels)
   if new_height * new_width > max_pixels:
     raise BadRecord(
       "elongated image",
-      f"the image is {width}x{height}; at sides of at least 28 that keep this ratio it takes "
+      f"the image is {width}x{height}; at sides of at least {factor} that keep this ratio it takes "
       f"{new_width}x{new_height} pixels, more than max_pixels={max_pixels}",
     )
 

@@ -2,7 +2,6 @@
 
 import bisect
 import collections
-import dataclasses
 import itertools
 import pathlib
 import re
@@ -16,19 +15,12 @@ import pyarrow.parquet as pq
 from sejax.data import columns
 from sejax.data.records import BadRecord, Record
 
-# Row groups that stay in memory, by their uncompressed size; whole, the published training sets
-# fit, and shuffled access to a larger one reads no more than a row group per record.
+# Row groups that stay in memory, in bytes as Arrow holds them. The published training sets fit in
+# whole; shuffled access to a larger one reads a row group per record.
 CACHE_BYTES = 256 * 2**20
 
 # train.parquet, train-00000-of-00002.parquet, train-00000-of-00002-0123abcd.parquet
-_SHARD = re.compile(r"(?P<split>.+?)(-(?P<shard>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?)?\.parquet")
-
-
-@dataclasses.dataclass(frozen=True)
-class _RowGroup:
-  path: pathlib.Path
-  number: int  # within its file
-  size: int  # bytes when uncompressed
+_SHARD = re.compile(r"(?P<split>.*?)(-(?P<shard>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?)?\.parquet")
 
 
 class ParquetSource:
@@ -54,14 +46,13 @@ class ParquetSource:
     """
     self.name = name
     self._prefix, self._folder = prefix, folder
-    self._groups: list[_RowGroup] = []
+    self._groups: list[tuple[pathlib.Path, int]] = []  # file, and number within it
     self._starts = [0]  # of each row group's rows, and the end
     for path in files:
       metadata = _check_columns(path)
       for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        self._groups.append(_RowGroup(path, number, group.total_byte_size))
-        self._starts.append(self._starts[-1] + group.num_rows)
+        self._groups.append((path, number))
+        self._starts.append(self._starts[-1] + metadata.row_group(number).num_rows)
     self._forget()
 
   @classmethod
@@ -123,29 +114,29 @@ class ParquetSource:
       raise IndexError(f"{self!r} has no record {index}")
     record_id = f"{self._prefix}/{index}"
     place = bisect.bisect_right(self._starts, index) - 1
+    row = index - self._starts[place]
     try:
-      table = self._table(place)
+      with self._lock:  # one thread at a time, so that no evicted row group is still in use
+        table = self._table(place)
+        return record_id, {name: table[name][row].as_py() for name in table.column_names}
     except (pa.ArrowException, OSError) as error:
       raise BadRecord("unreadable row group", f"record {record_id}: {error}") from None
-    row = index - self._starts[place]
-    return record_id, {name: table[name][row].as_py() for name in table.column_names}
 
   def _table(self, place: int) -> pa.Table:
     """Returns a row group from the cache, or reads it and lets the longest unused ones go."""
-    with self._lock:  # threads of one process wait for one reading
-      if place not in self._cache:
-        group = self._groups[place]
-        with pq.ParquetFile(group.path) as file:
-          self._cache[place] = file.read_row_group(
-            group.number, _wanted(file.schema_arrow.names), use_threads=False
-          )
-      self._cache.move_to_end(place)
-      while len(self._cache) > 1 and self._cached_bytes() > CACHE_BYTES:
-        self._cache.popitem(last=False)
-      return self._cache[place]
+    if place not in self._cache:
+      path, number = self._groups[place]
+      with pq.ParquetFile(path) as file:
+        self._cache[place] = file.read_row_group(
+          number, _wanted(file.schema_arrow.names), use_threads=False
+        )
+    self._cache.move_to_end(place)
+    while len(self._cache) > 1 and self._cached_bytes() > CACHE_BYTES:
+      self._cache.popitem(last=False)
+    return self._cache[place]
 
   def _cached_bytes(self) -> int:
-    return sum(self._groups[place].size for place in self._cache)
+    return sum(table.nbytes for table in self._cache.values())
 
 
 def split_files(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:

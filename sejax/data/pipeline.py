@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import grain
+import ml_collections
 import numpy as np
 from absl import logging
 
@@ -47,6 +48,14 @@ class Options:
   on_bad_record: str = "skip"
   max_bad_share: float = 0.05
   once: bool = False
+
+  @classmethod
+  def of(cls, config: ml_collections.ConfigDict, *, once: bool = False) -> Self:
+    """Returns what a configuration's `batch_size`, `seed` and `data` describe."""
+    data = config.data
+    return cls(
+      config.batch_size, config.seed, data.workers, data.on_bad_record, data.max_bad_share, once
+    )
 
 
 class Pipeline:
@@ -93,7 +102,7 @@ class Pipeline:
     self._fruitless = 0  # records since the last example
     if states:
       self._restore(states)
-    self._prepared = self._start()
+    self._prepared = prepared(preparer, options, self._turn + process, processes)
 
   def __iter__(self) -> Self:
     return self
@@ -132,33 +141,15 @@ class Pipeline:
       "once": options.once,
     }
 
-  def _start(self) -> Iterator[Example | Dropped]:
-    options = self._options
-    records = grain.MapDataset.range(len(self._preparer.source))
-    if not options.once:
-      records = records.shuffle(options.seed).repeat()
-    first = self._turn + self._process
-    if first >= len(records):
-      return iter(())
-    prepared = records[first :: self._processes].map(self._preparer)
-    prepared = prepared.to_iter_dataset(
-      grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
-    )
-    if options.workers:
-      prepared = prepared.mp_prefetch(
-        grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2)
-      )
-    return iter(prepared)
-
   def _examples(self) -> Iterator[Example]:
-    for prepared in self._prepared:
+    for made in self._prepared:
       self._turn += self._processes
       self.seen += 1
-      if isinstance(prepared, Dropped):
-        self._drop(prepared)
+      if isinstance(made, Dropped):
+        self._drop(made)
       else:
         self._fruitless = 0
-        yield prepared
+        yield made
 
   def _drop(self, dropped: Dropped) -> None:
     self.dropped[dropped.kind] += 1
@@ -207,3 +198,28 @@ class Pipeline:
       self.seen = sum(state["seen"] for state in states)
       for state in states:
         self.dropped.update(state["dropped"])
+
+
+def prepared(
+  preparer: Preparer, options: Options, first: int = 0, step: int = 1
+) -> Iterator[Example | Dropped]:
+  """Returns what becomes of every record, in the stream's order.
+
+  Args:
+    preparer: makes the examples.
+    options: how to read; batches and bad records are no concern of this.
+    first: place in the stream to begin at.
+    step: how far it is from one record to the next.
+  """
+  records = grain.MapDataset.range(len(preparer.source))
+  if not options.once:
+    records = records.shuffle(options.seed).repeat()
+  if first >= len(records):
+    return iter(())
+  made = records[first::step].map(preparer)
+  made = made.to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD))
+  if options.workers:
+    made = made.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2)
+    )
+  return iter(made)

@@ -2,14 +2,17 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import ml_collections
 import numpy as np
+import PIL.Image
 from jaxtyping import Float32, Int32
 
+from sejax import messages
 from sejax.data import images
 from sejax.data.records import BadRecord, Record, Source
-from sejax.models.qwen2_5_vl.processor import Message, Processor, question_parts
+from sejax.models.qwen2_5_vl.processor import Processor
 from sejax.text import prompts
 
 # The kind of what is dropped for its size: expected in a good set, so not counted as bad.
@@ -72,7 +75,7 @@ class Preparer:
     patch_limit: patches of a prompt's images; prompts with more are dropped.
     instruction: what the Actor is told about the form of its answer.
     include_instruction: whether the Judge reads that too, as in the released code.
-    rubric: the Judge's weights.
+    judge_system: the Judge's system prompt.
   """
 
   source: Source
@@ -84,7 +87,24 @@ class Preparer:
   patch_limit: int
   instruction: str = prompts.ACTOR_INSTRUCTION
   include_instruction: bool = False
-  rubric: prompts.Rubric = dataclasses.field(default_factory=prompts.Rubric)
+  judge_system: str = dataclasses.field(default_factory=prompts.judge_system)
+
+  @classmethod
+  def of(cls, config: ml_collections.ConfigDict, source: Source) -> Self:
+    """Returns what a configuration's `model.path`, `data`, `actor` and `judge` describe."""
+    data = config.data
+    return cls(
+      source,
+      config.model.path,
+      data.min_pixels,
+      data.max_pixels,
+      data.prompt_limit,
+      data.prompt_buckets[-1],
+      data.patch_buckets[-1],
+      config.actor.instruction,
+      config.judge.include_instruction,
+      prompts.judge_system(form=config.judge.rubric),
+    )
 
   @property
   def processor(self) -> Processor:
@@ -114,54 +134,38 @@ class Preparer:
 
   def _example(self, index: int, record: Record) -> Example:
     processor = self.processor
-    pictures = [images.decode(data) for data in record.images]
-    size = processor.image_processor.size
-    for picture in pictures:
-      images.check_size(picture.size, size["shortest_edge"], size["longest_edge"])
-    patches, grids = processor.images(pictures)
-    actor = processor.prompt(actor_messages(record.question, len(grids), self.instruction), grids)
-    judge = processor.prompt(self._judge_messages(record.question, len(grids)), grids)
+    patches, grids = processor.images([self._picture(data) for data in record.images])
+    asked = messages.actor_messages(record.question, len(grids), self.instruction)
+    judged = messages.judge_messages(
+      record.question,
+      len(grids),
+      self.judge_system,
+      include_instruction=self.include_instruction,
+      instruction=self.instruction,
+    )
+    judge = processor.prompt(judged, grids)
     return Example(
       index,
       record.id,
       record.question,
       record.images,
-      actor.ids,
+      processor.prompt(asked, grids).ids,
       judge.ids,
       judge.tail,
       patches,
       grids,
     )
 
-  def _judge_messages(self, question: str, num_images: int) -> list[Message]:
-    # The Judge sees the images before everything else (method section 4).
-    query = prompts.judge_prefix(
-      question.replace("<image>", ""),
-      include_instruction=self.include_instruction,
-      instruction=self.instruction,
+  def _picture(self, data: bytes) -> PIL.Image.Image:
+    picture = images.decode(data)
+    processor = self.processor.image_processor
+    images.check_size(
+      picture.size,
+      processor.size["shortest_edge"],
+      processor.size["longest_edge"],
+      processor.patch_size * processor.merge_size,
     )
-    content = [
-      *({"type": "image"} for _ in range(num_images)),
-      {"type": "text", "text": query},
-      {"type": "candidate"},
-      {"type": "text", "text": prompts.judge_suffix("")},
-    ]
-    return [
-      {"role": "system", "content": prompts.judge_system(self.rubric)},
-      {"role": "user", "content": content},
-    ]
-
-
-def actor_messages(
-  question: str, num_images: int, instruction: str = prompts.ACTOR_INSTRUCTION
-) -> list[Message]:
-  """Returns the Actor's prompt.
-
-  Raises:
-    ValueError: the question says `<image>`, but not once for each image.
-  """
-  query = prompts.actor_query(question, instruction)
-  return [{"role": "user", "content": question_parts(query, num_images)}]
+    return picture
 
 
 @functools.cache

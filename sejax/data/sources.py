@@ -1,6 +1,5 @@
 """The sources by name, and the one that a configuration asks for."""
 
-import importlib
 import pathlib
 from collections.abc import Callable
 
@@ -39,7 +38,9 @@ def check(data: ml_collections.ConfigDict) -> None:
 
 
 def _figures(data: ml_collections.ConfigDict) -> Source:
-  return importlib.import_module("sejax.data.figures").source(data)
+  from sejax.data import figures
+
+  return figures.source(data.split, **data.figures)
 
 
 def _parquet(data: ml_collections.ConfigDict) -> Source:

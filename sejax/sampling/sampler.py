@@ -28,6 +28,9 @@ from sejax.sampling.programs import Programs
 from sejax.sampling.result import Gatherer, Result, Stats, Stop
 from sejax.sampling.table import Table, fit, smaller
 
+# Is told tokens `[B,G,R]` and lengths `[B,G]` so far, of this process.
+Watch = Callable[[Int[np.ndarray, "B G R"], Int[np.ndarray, "B G"]], None]
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -137,7 +140,7 @@ class Sampler:
     step: int,
     role: keys.Role,
     stop: Stop | None = None,
-    watch: Callable[[Int[np.ndarray, "B G R"], Int[np.ndarray, "B G"]], None] | None = None,
+    watch: Watch | None = None,
   ) -> Result:
     """Samples; every process calls it, each with its own prompts.
 

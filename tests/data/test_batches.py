@@ -7,7 +7,7 @@ import pytest
 
 from sejax.data.batches import Buckets, Collator, Sizes
 from sejax.data.pipeline import Options, Pipeline
-from sejax.data.prepare import Dropped, actor_messages
+from sejax.data.prepare import Dropped
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import Processor
 from sejax.sampling import record_hashes
@@ -125,8 +125,3 @@ def test_prompts_that_cannot_be_made(directory, question, kind, message):
   assert isinstance(dropped, Dropped)
   assert (dropped.id, dropped.kind) == ("problem-1", kind)
   assert message in dropped.message
-
-
-def test_marker_says_where_the_image_stands():
-  content = actor_messages("In <image>, find x.", 1, "")[0]["content"]
-  assert [part["type"] for part in content] == ["text", "image", "text"]

@@ -1,0 +1,51 @@
+"""What Actor and Judge are sent: messages with images, for `Processor.prompt`."""
+
+from sejax.models.qwen2_5_vl.processor import Message, question_parts
+from sejax.text import prompts
+
+
+def actor_messages(
+  question: str, num_images: int, instruction: str = prompts.ACTOR_INSTRUCTION
+) -> list[Message]:
+  """Returns the Actor's turn (method section 1).
+
+  Args:
+    question: `<image>` stands once for each image, or nowhere: images then come first.
+    num_images: images that belong to the question.
+    instruction: what follows the question; may be empty.
+
+  Raises:
+    ValueError: `<image>` stands another number of times.
+  """
+  query = prompts.actor_query(question, instruction)
+  return [{"role": "user", "content": question_parts(query, num_images)}]
+
+
+def judge_messages(
+  question: str,
+  num_images: int,
+  system: str,
+  *,
+  include_instruction: bool = False,
+  instruction: str = prompts.ACTOR_INSTRUCTION,
+) -> list[Message]:
+  """Returns the Judge's turn up to its reply, with a `candidate` part (method section 4).
+
+  The images come first, wherever the question says `<image>`.
+
+  Args:
+    question: the problem.
+    num_images: images that belong to it.
+    system: the Judge's system prompt, from `prompts.judge_system`.
+    include_instruction: whether the question carries the Actor's format instruction, as released.
+    instruction: that instruction.
+  """
+  prefix = prompts.judge_prefix(
+    question.replace("<image>", ""),
+    include_instruction=include_instruction,
+    instruction=instruction,
+  )
+  content = [{"type": "image"}] * num_images
+  content += [{"type": "text", "text": prefix}, {"type": "candidate"}]
+  content += [{"type": "text", "text": prompts.judge_suffix("")}]
+  return [{"role": "system", "content": system}, {"role": "user", "content": content}]
