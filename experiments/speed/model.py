@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-import transformers
 from jaxtyping import Array, Float
+from reference import torch_model
 
 from sejax.models import qwen2_5_vl as qwen
 
@@ -119,37 +119,6 @@ def jax_step(config: qwen.Config) -> Callable:
   return jax.value_and_grad(loss)
 
 
-def torch_model(config: qwen.Config, params: qwen.Params) -> torch.nn.Module:
-  """Returns transformers' model with the decoder's weights copied in."""
-  model = transformers.Qwen2_5_VLForConditionalGeneration(
-    transformers.Qwen2_5_VLConfig(**config.to_hf())
-  )
-  decoder = params["decoder"]
-  tensors = {
-    "model.language_model.embed_tokens.weight": decoder["embed"]["embedding"],
-    "model.language_model.norm.weight": decoder["final_norm"]["scale"],
-  }
-  for i in range(config.text.num_hidden_layers):
-    layer = jax.tree.map(lambda x, i=i: x[i], decoder["layers"])
-    prefix = f"model.language_model.layers.{i}"
-    tensors[f"{prefix}.input_layernorm.weight"] = layer["input_norm"]["scale"]
-    tensors[f"{prefix}.post_attention_layernorm.weight"] = layer["post_norm"]["scale"]
-    for name in ("q", "k", "v", "o"):
-      tensors[f"{prefix}.self_attn.{name}_proj.weight"] = layer[name]["kernel"].T
-      if name != "o":
-        tensors[f"{prefix}.self_attn.{name}_proj.bias"] = layer[name]["bias"]
-    for name in ("gate", "up", "down"):
-      tensors[f"{prefix}.mlp.{name}_proj.weight"] = layer[name]["kernel"].T
-  state = {name: torch.from_numpy(np.array(x)) for name, x in tensors.items()}
-  loaded = model.load_state_dict(state, strict=False)
-  left = [n for n in loaded.missing_keys if "visual" not in n and n != "lm_head.weight"]
-  if loaded.unexpected_keys or left:
-    raise ValueError(f"weights do not match: {loaded.unexpected_keys} unexpected, {left} missing")
-  model.train()
-  model.gradient_checkpointing_enable()
-  return model
-
-
 def torch_step(model: torch.nn.Module, batch: Batch) -> float:
   """Computes loss and gradient on G rows that repeat the prompt; logits of the response only."""
   tokens = torch.from_numpy(batch.tokens).long()
@@ -206,6 +175,8 @@ def main() -> None:
   memory = {n: c.memory_analysis().temp_size_in_bytes / 2**20 for n, c in compiled.items()}
 
   model = torch_model(config, params)
+  model.train()
+  model.gradient_checkpointing_enable()
   losses = {
     "shared": float(compiled["shared"](params, *shared)[0]),
     "repeated": float(compiled["repeated"](params, *repeated)[0]),

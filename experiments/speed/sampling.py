@@ -1,6 +1,6 @@
 """What the sampler is worth on CPU: against transformers, and itself without its ideas.
 
-    python experiments/speed/sampling.py
+    python experiments/speed/sampling.py [--tunix_python=FILE]
 
 One random decoder of about 30M parameters with a vocabulary of 32k, fp32, 8 prompts of 8
 trajectories of 128 tokens; everything in one run on one machine, each figure the best of several
@@ -8,7 +8,13 @@ after a warm-up. Ends with one JSON line:
 
 - `vs_transformers`, `vs_transformers_short`: time of transformers' `generate` on torch with the
   same weights and top-k off, over the sampler's, for prompts of 512 and of 64 tokens.
-- `vs_tunix`: null; tunix wants another transformers, and is not measured here.
+- `vs_tunix`: time of tunix's sampler on text prompts of 64 tokens over the sampler's, for a random
+  decoder of the same sizes; null without `--tunix_python`. It wants another transformers, so give
+  it an environment of its own and name its Python:
+
+      python3 -m venv tunix && tunix/bin/pip install google-tunix==0.1.7
+      python experiments/speed/sampling.py --tunix_python=tunix/bin/python
+
 - `shared_prefill`: time to read each prompt of 512 tokens 8 times, over that of reading it once.
 - `tail_cost`: with lengths of which 90% are an eighth of the limit, time over that of as many
   tokens at the full batch's rate. `tail_packing`: time without packing over time with it.
@@ -17,13 +23,16 @@ after a warm-up. Ends with one JSON line:
 """
 
 import json
+import pathlib
+import subprocess
 import time
 from collections.abc import Callable
 
 import jax
 import numpy as np
 import torch
-import transformers
+from absl import app, flags
+from reference import torch_model
 
 from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling import Filters, Options, Request, Result, Role, Sampler, record_hashes
@@ -31,6 +40,8 @@ from sejax.sampling import Filters, Options, Request, Result, Role, Sampler, rec
 PROMPTS, TRAJECTORIES, NEW_TOKENS = 8, 8, 128
 SHORT, LONG = 64, 512
 REPEATS = 3
+
+_TUNIX_PYTHON = flags.DEFINE_string("tunix_python", "", "Python of an environment with tunix.")
 
 
 def make_config() -> qwen.Config:
@@ -70,35 +81,6 @@ def make_request(config: qwen.Config, length: int, limits: np.ndarray | None = N
   positions = np.broadcast_to(np.arange(length, dtype=np.int32), (3, PROMPTS, length))
   prompt = qwen.Prompt(ids, np.full(PROMPTS, length, np.int32), positions)
   return Request(prompt, record_hashes("speed", [str(i) for i in range(PROMPTS)]), limits=limits)
-
-
-def torch_model(config: qwen.Config, params: qwen.Params) -> torch.nn.Module:
-  """Returns transformers' model with the decoder's weights copied in."""
-  model = transformers.Qwen2_5_VLForConditionalGeneration(
-    transformers.Qwen2_5_VLConfig(**config.to_hf())
-  ).eval()
-  decoder = params["decoder"]
-  tensors = {
-    "model.language_model.embed_tokens.weight": decoder["embed"]["embedding"],
-    "model.language_model.norm.weight": decoder["final_norm"]["scale"],
-  }
-  for i in range(config.text.num_hidden_layers):
-    layer = jax.tree.map(lambda x, i=i: x[i], decoder["layers"])
-    prefix = f"model.language_model.layers.{i}"
-    tensors[f"{prefix}.input_layernorm.weight"] = layer["input_norm"]["scale"]
-    tensors[f"{prefix}.post_attention_layernorm.weight"] = layer["post_norm"]["scale"]
-    for name in ("q", "k", "v", "o"):
-      tensors[f"{prefix}.self_attn.{name}_proj.weight"] = layer[name]["kernel"].T
-      if name != "o":
-        tensors[f"{prefix}.self_attn.{name}_proj.bias"] = layer[name]["bias"]
-    for name in ("gate", "up", "down"):
-      tensors[f"{prefix}.mlp.{name}_proj.weight"] = layer[name]["kernel"].T
-  state = {name: torch.from_numpy(np.array(x)) for name, x in tensors.items()}
-  loaded = model.load_state_dict(state, strict=False)
-  left = [n for n in loaded.missing_keys if "visual" not in n and n != "lm_head.weight"]
-  if loaded.unexpected_keys or left:
-    raise ValueError(f"weights do not match: {loaded.unexpected_keys} unexpected, {left} missing")
-  return model
 
 
 def run_transformers(
@@ -168,6 +150,23 @@ def against_transformers(bench: Bench, model: torch.nn.Module, request: Request)
   return found["transformers"] / found["sejax"]
 
 
+def against_tunix(bench: Bench, request: Request) -> float | None:
+  """Compares with tunix in a process of its own; None where there is no environment for it."""
+  python = _TUNIX_PYTHON.value
+  if not python or not pathlib.Path(python).is_file():
+    print("tunix is not measured: name its Python by --tunix_python, as said on top of this file")
+    return None
+  script = pathlib.Path(__file__).with_name("tunix_sampler.py")
+  sizes = PROMPTS, TRAJECTORIES, request.prompt.ids.shape[1], NEW_TOKENS, REPEATS
+  done = subprocess.run([python, script, *map(str, sizes)], capture_output=True, text=True)
+  if done.returncode:
+    raise ValueError(f"tunix failed: {done.stderr.strip().splitlines()[-1]}")
+  found = seconds({"sejax": bench.sampler(request)})
+  found["tunix"] = float(done.stdout.split()[-1])
+  show("text prompts", found)
+  return found["tunix"] / found["sejax"]
+
+
 def shared_prefill(config: qwen.Config, params: qwen.Params, request: Request) -> float:
   """Compares reading each prompt once with reading it for each trajectory."""
   prompt = request.prompt
@@ -206,7 +205,7 @@ def tail(bench: Bench, config: qwen.Config) -> tuple[float, float]:
   return found["packed"] / (found["full"] * share), found["unpacked"] / found["packed"]
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
   """Measures everything and prints it."""
   config = make_config()
   params = qwen.init(jax.random.key(0), config)
@@ -218,7 +217,7 @@ def main() -> None:
   result = {
     "vs_transformers": against_transformers(bench, model, long),
     "vs_transformers_short": against_transformers(bench, model, short),
-    "vs_tunix": None,
+    "vs_tunix": against_tunix(bench, short),
     "shared_prefill": shared_prefill(config, params, long),
   }
   result["tail_cost"], result["tail_packing"] = tail(bench, config)
@@ -238,4 +237,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  main()
+  app.run(main)

@@ -5,9 +5,8 @@ Axes: B prompts, P prompt tokens, S patches.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-import ml_collections
 import numpy as np
 from jaxtyping import Bool, Int, UInt32
 
@@ -73,11 +72,6 @@ class Buckets:
 
   prompt: tuple[int, ...]
   patch: tuple[int, ...]
-
-  @classmethod
-  def of(cls, data: ml_collections.ConfigDict) -> Self:
-    """Returns those of a configuration's section `data`."""
-    return cls(tuple(data.prompt_buckets), tuple(data.patch_buckets))
 
   def choose(self, needed: Sizes) -> Sizes:
     """Returns the smallest sizes that hold what is needed.

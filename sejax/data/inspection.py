@@ -1,8 +1,4 @@
-"""`--mode=inspect`: one HTML page that shows what a run would read, and what it would drop.
-
-The page stands alone: no script, no network. Records come in the order of the run's first epoch, so
-that the pictures are a fair sample and the shapes are those that the run meets.
-"""
+"""A page about a data set: what its records look like, how long they are, and what was dropped."""
 
 import base64
 import collections
@@ -10,193 +6,204 @@ import html
 import io
 import itertools
 import pathlib
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import grain
 import ml_collections
+import PIL.Image
+import tqdm
 
-from sejax.data import images
-from sejax.data.batches import Buckets, Sizes, longest
-from sejax.data.pipeline import Options, prepared
+from sejax.data import batches, images, sources
 from sejax.data.prepare import Dropped, Example, Preparer
-from sejax.data.records import Source
-from sejax.data.sources import open_source
+from sejax.data.records import BadRecord, Source
 
-_THUMBNAIL = 240  # pixels, the longer side
-_BARS = 48
-_LISTED = 200  # ids of dropped records on the page
-
-_STYLE = """
-:root { color-scheme: light dark; font: 16px/1.45 system-ui, sans-serif; }
-body { margin: 0 auto; max-width: 76rem; padding: 1rem; }
-table { border-collapse: collapse; }
-td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; }
-td, p, figcaption { overflow-wrap: anywhere; }
-svg { width: 100%; height: 9rem; }
-.bar { fill: #4a7fb5; } .bucket { stroke: #888; stroke-dasharray: 4; } .limit { stroke: #c33; }
-.records { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); }
-figure { border: 1px solid #8886; border-radius: .4rem; margin: 0; padding: .7rem; }
-figure img { background: #fff; display: block; margin-bottom: .4rem; max-width: 100%; }
-.question { max-height: 14rem; overflow: auto; white-space: pre-wrap; }
-small { opacity: .75; }
-"""
+_THUMBNAIL = 320  # pixels of its longer side
+_BARS = 24  # of a histogram
 
 
-class Survey(NamedTuple):
-  """What became of the records.
+class Counted(NamedTuple):
+  """What was counted over a set, without its pictures.
 
   Attributes:
-    lengths: of every example, in order.
+    actor: tokens of each Actor's prompt.
+    judge: tokens of each Judge's prompt up to the candidate.
+    patches: of each record's images.
+    golds: records that have an answer.
+    dropped: records that gave no example.
     shown: the first examples.
-    dropped: what gave no example.
   """
 
-  lengths: list[Sizes]
-  shown: list[Example]
+  actor: list[int]
+  judge: list[int]
+  patches: list[int]
+  golds: int
   dropped: list[Dropped]
+  shown: list[Example]
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Writes `inspect.html`.
+  """Prepares a set's records in order and writes `inspect.html` to the workdir.
+
+  Args:
+    config: the run's configuration; `data.inspect_limit` says how many records are counted, and
+      `data.inspect_records` how many are shown.
+    workdir: where the page goes.
 
   Raises:
-    ValueError: the model directory or the source cannot be used.
+    ValueError: the set or the model's directory cannot be opened.
   """
-  source = open_source(config.data)
-  if not len(source):
-    raise ValueError(f"{source.name} holds no records")
   if not config.model.path:
-    raise ValueError("config.model.path='' must be a model directory: its tokenizer counts tokens")
+    raise ValueError("config.model.path is empty; give a model directory, whose tokens are counted")
+  source = sources.open_source(config.data)
   preparer = Preparer.of(config, source)
-  _ = preparer.processor  # A directory that lacks something is no fault of the records.
-  count = min(config.data.inspect_limit or len(source), len(source))
-  stream = itertools.islice(prepared(preparer, Options.of(config)), count)
-  survey = survey_of(_with_progress(stream, count), config.data.inspect_records)
+  _ = preparer.processor  # what is wrong with the directory is said here, and once
+  total = min(len(source), config.data.inspect_limit or len(source))
+  counted = count(source, preparer, total, config.data.inspect_records)
   path = workdir / "inspect.html"
-  # Half a surrogate pair is one of the things that a bad record may hold.
-  path.write_text(page(config, source, survey), encoding="utf-8", errors="replace")
-  print(f"{path}: {len(survey.lengths)} usable, {len(survey.dropped)} dropped", file=sys.stderr)
+  path.write_text(page(config, source, counted), encoding="utf-8")
+  print(f"{len(counted.actor)} of {total} records can be used; written to {path}")
 
 
-def survey_of(stream: Iterable[Example | Dropped], show: int) -> Survey:
-  """Counts prepared records; keeps the first `show` examples whole."""
-  survey = Survey([], [], [])
-  for made in stream:
-    if isinstance(made, Dropped):
-      survey.dropped.append(made)
+def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted:
+  """Prepares the first `total` records, in threads, and keeps the first `shown` examples."""
+  counted = Counted([], [], [], 0, [], [])
+  golds = 0
+  for prepared in tqdm.tqdm(_prepared(preparer, total), total=total, desc="records"):
+    if isinstance(prepared, Dropped):
+      counted.dropped.append(prepared)
       continue
-    survey.lengths.append(longest([made]))
-    if len(survey.shown) < show:
-      survey.shown.append(made)
-  return survey
+    counted.actor.append(len(prepared.actor))
+    counted.judge.append(len(prepared.judge))
+    counted.patches.append(len(prepared.patches))
+    golds += _has_gold(source, prepared.index)
+    if len(counted.shown) < shown:
+      counted.shown.append(prepared)
+  return counted._replace(golds=golds)
 
 
-def shapes(lengths: Sequence[Sizes], batch_size: int, buckets: Buckets) -> set[Sizes]:
-  """Returns the shapes of batches of examples in this order."""
-  return {
-    buckets.choose(Sizes(*map(max, zip(*lengths[start : start + batch_size], strict=True))))
-    for start in range(0, len(lengths), batch_size)
-  }
+def shapes(counted: Counted, buckets: batches.Buckets) -> int:
+  """Returns the number of different shapes of single records; a run meets at most as many."""
+  rows = zip(counted.actor, counted.judge, counted.patches, strict=True)
+  return len({buckets.choose(batches.Sizes(*row)) for row in rows})
 
 
-def page(config: ml_collections.ConfigDict, source: Source, survey: Survey) -> str:
-  """Returns the page."""
-  data, buckets = config.data, Buckets.of(config.data)
-  name = html.escape(source.name)
-  met = shapes(survey.lengths, config.batch_size, buckets)
+def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) -> str:
+  """Returns the page: one HTML text that loads nothing and runs no script."""
+  data = config.data
+  buckets = batches.Buckets(tuple(data.prompt_buckets), tuple(data.patch_buckets))
+  kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
+  seen = len(counted.actor) + len(counted.dropped)
   facts = {
     "records in the set": len(source),
-    "read here": len(survey.lengths) + len(survey.dropped),
-    "usable": len(survey.lengths),
-    "dropped": len(survey.dropped),
-    f"shapes met in batches of {config.batch_size}": len(met),
+    "records read": seen,
+    "usable": len(counted.actor),
+    "with an answer (for metrics)": counted.golds,
+    "dropped": ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()) or 0,
+    "shapes at most": shapes(counted, buckets),
   }
-  columns = Sizes(*zip(*survey.lengths, strict=True)) if survey.lengths else Sizes((), (), ())
-  return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{name}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
-<body><h1>{name}</h1>
-{_table(facts.items())}
-<h2>Shapes</h2>
-{_table(sorted(met), ("Actor's tokens", "Judge's tokens", "patches"))}
-<h2>Lengths</h2>
-<p><small>Dashed: buckets. Red: the limit.</small></p>
-{_histogram("Actor's prompt, tokens", columns.actor, buckets.prompt, data.prompt_limit)}
-{_histogram("Judge's prompt, tokens", columns.judge, buckets.prompt, buckets.prompt[-1])}
-{_histogram("Images of a prompt, patches", columns.patches, buckets.patch, buckets.patch[-1])}
-<h2>Dropped</h2>
-{_dropped(survey.dropped)}
-<h2>The first {len(survey.shown)} records of the run</h2>
-<div class="records">{"".join(_record(source, example) for example in survey.shown)}</div>
-</body></html>
-"""
+  sections = [
+    _table(("", ""), facts.items()),
+    _histogram("Actor's prompt, tokens", counted.actor, data.prompt_limit, buckets.prompt),
+    _histogram("Judge's prompt, tokens", counted.judge, buckets.prompt[-1], buckets.prompt),
+    _histogram("Patches", counted.patches, buckets.patch[-1], buckets.patch),
+  ]
+  if counted.dropped:
+    sections.append("<h2>Dropped</h2>")
+    rows = ((dropped.id, dropped.kind, dropped.message) for dropped in counted.dropped)
+    sections.append(_table(("record", "kind", "why"), rows))
+  sections.append(f"<h2>The first {len(counted.shown)} records</h2><div class=records>")
+  sections += [_record(source, example) for example in counted.shown]
+  title = html.escape(f"{source.name}: {data.source} {data.split}")
+  return _PAGE.format(title=title, body="\n".join([*sections, "</div>"]))
+
+
+def _prepared(preparer: Preparer, total: int) -> Iterator[Example | Dropped]:
+  return iter(
+    grain.MapDataset.range(total)
+    .map(preparer)
+    .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
+  )
+
+
+def _has_gold(source: Source, index: int) -> bool:
+  try:
+    return source.gold(index) is not None
+  except BadRecord:
+    return False
 
 
 def _record(source: Source, example: Example) -> str:
-  gold = source.gold(example.index)
-  answer = "no answer" if gold is None else f"answer {gold}"
-  sizes = longest([example])
-  return f"""<figure>{"".join(map(_thumbnail, example.pictures))}
-<div class="question">{html.escape(example.question)}</div>
-<figcaption><small>{html.escape(example.id)}: Actor {sizes.actor} tokens, Judge {sizes.judge},
-{sizes.patches} patches; {html.escape(answer)}</small></figcaption></figure>
-"""
+  answer = "with an answer" if _has_gold(source, example.index) else "without an answer"
+  counts = (
+    f"{len(example.actor)} + {len(example.judge)} tokens, {len(example.patches)} patches, {answer}"
+  )
+  pictures = "".join(_thumbnail(data) for data in example.pictures)
+  return (
+    f"<article><h3>{html.escape(example.id)}</h3>{pictures}"
+    f"<p class=question>{html.escape(example.question)}</p><p>{counts}</p></article>"
+  )
 
 
 def _thumbnail(data: bytes) -> str:
   picture = images.decode(data)
-  size = "x".join(map(str, picture.size))
-  picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+  size = f"{picture.width} x {picture.height}"
+  picture.thumbnail((_THUMBNAIL, _THUMBNAIL), PIL.Image.Resampling.LANCZOS)
   file = io.BytesIO()
   picture.save(file, "PNG")
   encoded = base64.b64encode(file.getvalue()).decode()
-  return f'<img src="data:image/png;base64,{encoded}" alt="{size}" title="{size}">'
+  return (
+    f'<img alt="picture of {size} pixels" title="{size}" src="data:image/png;base64,{encoded}">'
+  )
 
 
-def _dropped(dropped: Sequence[Dropped]) -> str:
-  if not dropped:
-    return "<p>Nothing.</p>"
-  kinds = collections.Counter(record.kind for record in dropped).most_common()
-  rows = [(record.id, record.kind, record.message) for record in dropped[:_LISTED]]
-  more = len(dropped) - len(rows)
-  rest = f"<p>And {more} more.</p>" if more else ""
-  return _table(kinds, ("kind", "records")) + _table(rows, ("id", "kind", "what is wrong")) + rest
-
-
-def _histogram(title: str, lengths: Sequence[int], buckets: Sequence[int], limit: int) -> str:
-  """Draws bars from 0 to the largest bucket."""
-  end = buckets[-1]
-  counts = collections.Counter(min(length * _BARS // end, _BARS - 1) for length in lengths)
-  highest = max(counts.values(), default=1)
+def _histogram(title: str, values: Sequence[int], limit: int, sizes: Sequence[int]) -> str:
+  """Draws how many records have which length, up to the limit, as bars of text boxes."""
+  if not values:
+    return ""
+  width = max(1, -(-(limit + 1) // _BARS))
+  bins = collections.Counter(min(value, limit) // width for value in values)
+  highest = max(bins.values())
   bars = "".join(
-    f'<rect class="bar" x="{place * 1000 / _BARS:.1f}" width="{900 / _BARS:.1f}"'
-    f' y="{100 - 98 * count / highest:.1f}" height="{98 * count / highest:.1f}"/>'
-    for place, count in sorted(counts.items())
+    f'<span style="height:{round(100 * bins[b] / highest)}%" '
+    f'title="{b * width} to {(b + 1) * width - 1}: {bins[b]} records"></span>'
+    for b in range(limit // width + 1)
   )
-  lines = "".join(
-    f'<line class="{kind}" x1="{1000 * at / end:.1f}" x2="{1000 * at / end:.1f}" y2="100"/>'
-    for kind, at in [*(("bucket", size) for size in buckets), ("limit", limit)]
+  fills = itertools.pairwise((-1, *sizes))
+  held = ", ".join(f"{high}: {sum(low < v <= high for v in values)}" for low, high in fills)
+  return (
+    f"<h2>{html.escape(title)}</h2><div class=bars>{bars}</div>"
+    f"<p>0 to {limit}; shortest {min(values)}, longest {max(values)}. Records by bucket: {held}</p>"
   )
-  span = f"{min(lengths)} to {max(lengths)}" if lengths else "none"
-  return f"""<h3>{title}: {span} <small>(buckets {", ".join(map(str, buckets))})</small></h3>
-<svg viewBox="0 0 1000 100" preserveAspectRatio="none">{bars}{lines}</svg>
+
+
+def _table(head: Sequence[str], rows) -> str:
+  def line(cells, tag):
+    return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
+
+  body = "".join(line(row, "td") for row in rows)
+  return f"<table>{line(head, 'th') if any(head) else ''}{body}</table>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body {{ font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem }}
+body {{ padding: 0 1rem }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto }}
+td, th {{ border-bottom: 1px solid #ccc; padding: .2rem .8rem .2rem 0; text-align: left }}
+.bars {{ align-items: flex-end; border-bottom: 1px solid #555; display: flex; gap: 2px }}
+.bars {{ height: 6rem }}
+.bars span {{ background: #2a6f97; flex: 1; min-height: 0 }}
+.records {{ display: grid; gap: 1rem }}
+.records {{ grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)) }}
+article {{ border: 1px solid #ccc; border-radius: .4rem; overflow-wrap: anywhere; padding: .6rem }}
+article h3 {{ font-size: 1rem; margin: 0 0 .4rem }}
+img {{ max-width: 100% }}
+.question {{ white-space: pre-wrap }}
+</style></head>
+<body><h1>{title}</h1>
+{body}
+</body></html>
 """
-
-
-def _table(rows: Iterable[Sequence[object]], head: Sequence[str] = ()) -> str:
-  def row(cells: Sequence[object], tag: str) -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
-
-  header = row(head, "th") if head else ""
-  return f"<table>{header}{''.join(row(cells, 'td') for cells in rows)}</table>"
-
-
-def _with_progress(stream: Iterable[Example | Dropped], count: int) -> Iterator[Example | Dropped]:
-  """Passes a stream on and draws a bar on standard error as it goes."""
-  for done, made in enumerate(stream, start=1):
-    filled = 40 * done // count
-    if done == count or filled > 40 * (done - 1) // count:
-      end = "\n" if done == count else ""
-      print(f"\r[{'#' * filled:<40}] {done}/{count}", end=end, file=sys.stderr, flush=True)
-    yield made

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import grain
-import ml_collections
 import numpy as np
-from absl import logging
+from absl import flags, logging
 
 from sejax.data.prepare import TOO_LONG, Dropped, Example, Preparer
 from sejax.parallel import hosts
@@ -48,14 +47,6 @@ class Options:
   on_bad_record: str = "skip"
   max_bad_share: float = 0.05
   once: bool = False
-
-  @classmethod
-  def of(cls, config: ml_collections.ConfigDict, *, once: bool = False) -> Self:
-    """Returns what a configuration's `batch_size`, `seed` and `data` describe."""
-    data = config.data
-    return cls(
-      config.batch_size, config.seed, data.workers, data.on_bad_record, data.max_bad_share, once
-    )
 
 
 class Pipeline:
@@ -102,7 +93,7 @@ class Pipeline:
     self._fruitless = 0  # records since the last example
     if states:
       self._restore(states)
-    self._prepared = prepared(preparer, options, self._turn + process, processes)
+    self._prepared = self._start()
 
   def __iter__(self) -> Self:
     return self
@@ -141,15 +132,35 @@ class Pipeline:
       "once": options.once,
     }
 
+  def _start(self) -> Iterator[Example | Dropped]:
+    options = self._options
+    records = grain.MapDataset.range(len(self._preparer.source))
+    if not options.once:
+      records = records.shuffle(options.seed).repeat()
+    first = self._turn + self._process
+    if first >= len(records):
+      return iter(())
+    prepared = records[first :: self._processes].map(self._preparer)
+    prepared = prepared.to_iter_dataset(
+      grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
+    )
+    if options.workers:
+      if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain's workers read flags; outside of main nobody parses.
+      prepared = prepared.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2)
+      )
+    return iter(prepared)
+
   def _examples(self) -> Iterator[Example]:
-    for made in self._prepared:
+    for prepared in self._prepared:
       self._turn += self._processes
       self.seen += 1
-      if isinstance(made, Dropped):
-        self._drop(made)
+      if isinstance(prepared, Dropped):
+        self._drop(prepared)
       else:
         self._fruitless = 0
-        yield made
+        yield prepared
 
   def _drop(self, dropped: Dropped) -> None:
     self.dropped[dropped.kind] += 1
@@ -198,28 +209,3 @@ class Pipeline:
       self.seen = sum(state["seen"] for state in states)
       for state in states:
         self.dropped.update(state["dropped"])
-
-
-def prepared(
-  preparer: Preparer, options: Options, first: int = 0, step: int = 1
-) -> Iterator[Example | Dropped]:
-  """Returns what becomes of every record, in the stream's order.
-
-  Args:
-    preparer: makes the examples.
-    options: how to read; batches and bad records are no concern of this.
-    first: place in the stream to begin at.
-    step: how far it is from one record to the next.
-  """
-  records = grain.MapDataset.range(len(preparer.source))
-  if not options.once:
-    records = records.shuffle(options.seed).repeat()
-  if first >= len(records):
-    return iter(())
-  made = records[first::step].map(preparer)
-  made = made.to_iter_dataset(grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD))
-  if options.workers:
-    made = made.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2)
-    )
-  return iter(made)

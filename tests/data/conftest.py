@@ -1,4 +1,4 @@
-"""A model directory with the real vocabulary, made once."""
+"""The real vocabulary, for all tests of the pipeline."""
 
 import pathlib
 
@@ -8,5 +8,5 @@ from tests.models import qwen_directory
 
 
 @pytest.fixture(scope="session")
-def directory(tmp_path_factory) -> pathlib.Path:
-  return qwen_directory.write(tmp_path_factory.mktemp("model") / "qwen")
+def model_directory(tmp_path_factory) -> pathlib.Path:
+  return qwen_directory.write(tmp_path_factory.mktemp("model"))

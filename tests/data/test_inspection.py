@@ -1,91 +1,84 @@
-"""The page that shows a set: what is on it, and that it stands alone."""
+"""The page about a data set says what is in it, and what is not."""
 
 import html.parser
 import json
-import re
-import subprocess
-import sys
 
-import PIL.Image
+import pytest
 
 from sejax import config as config_lib
+from sejax import main
 from sejax.data import inspection
-from sejax.data.batches import Buckets, Sizes
-from tests.data.problems import Problems, preparer
+from tests.data.problems import picture
 
 
-class Tags(html.parser.HTMLParser):
-  """Collects tags, and fails where they do not nest."""
+class _Page(html.parser.HTMLParser):
+  """Collects the text, the pictures and whatever would be loaded."""
 
-  def __init__(self, text: str):
+  def __init__(self, text):
     super().__init__()
-    self.open, self.seen = [], []
+    self.text, self.pictures, self.loaded = "", 0, []
     self.feed(text)
-    assert not self.open
 
   def handle_starttag(self, tag, attrs):
-    self.seen.append((tag, dict(attrs)))
-    if tag not in ("meta", "img"):
-      self.open.append(tag)
+    source = dict(attrs).get("src") or dict(attrs).get("href") or ""
+    self.pictures += source.startswith("data:image/png;base64,")
+    if (source and not source.startswith("data:")) or tag == "script":
+      self.loaded.append((tag, source))
 
-  def handle_startendtag(self, tag, attrs):
-    self.seen.append((tag, dict(attrs)))
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
+  def handle_data(self, data):
+    self.text += data
 
 
-def test_shapes_are_those_of_the_batches():
-  buckets = Buckets(prompt=(10, 20), patch=(64, 128))
-  lengths = [Sizes(5, 12, 0), Sizes(10, 11, 64), Sizes(11, 20, 0), Sizes(3, 3, 0), Sizes(9, 9, 65)]
-  assert inspection.shapes(lengths, 2, buckets) == {(10, 20, 64), (20, 20, 0), (10, 10, 128)}
-  assert inspection.shapes([], 2, buckets) == set()
-
-
-def test_page(directory):
-  source = Problems(12, bad=frozenset({4}), long=frozenset({6}), name="<b>set</b>")
-  make = preparer(source, directory)
-  survey = inspection.survey_of(map(make, range(12)), 8)
-  survey.shown[1] = survey.shown[1]._replace(question="<script>alert(1)</script>")
-  assert (len(survey.lengths), len(survey.shown), len(survey.dropped)) == (10, 8, 2)
-  text = inspection.page(config_lib.default(), source, survey)
-  tags = Tags(text).seen
-  images = [attributes for tag, attributes in tags if tag == "img"]
-  assert len(images) == sum(len(example.pictures) for example in survey.shown) == 8
-  assert all(image["src"].startswith("data:image/png;base64,") for image in images)
-  assert not {tag for tag, _ in tags} & {"script", "link", "b"}
-  assert not re.search(r"https?://|url\(", text)
-  assert "&lt;script&gt;alert(1)" in text
-  for fact in ("<td>usable</td><td>10</td>", "<td>problem-6</td><td>too long</td>", "answer 3"):
-    assert fact in text
-  assert "<td>index 4</td><td>missing image</td><td>problem-4: no image</td>" in text
-  first = survey.lengths[0]
-  assert f"problem-0: Actor {first.actor} tokens, Judge {first.judge}," in text
-
-
-def test_page_of_nothing_usable(directory):
-  source = Problems(3, bad=frozenset(range(3)))
-  survey = inspection.survey_of(map(preparer(source, directory), range(3)), 8)
-  assert "<td>usable</td><td>0</td>" in inspection.page(config_lib.default(), source, survey)
-
-
-def test_command_line(directory, tmp_path):
-  PIL.Image.new("RGB", (60, 40), "white").save(tmp_path / "a.png")
-  rows = [{"question": f"What is {n}?", "image": "a.png"} for n in range(3)]
-  rows.append({"question": "Where?", "image": "absent.png"})
-  (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, rows)))
-  (tmp_path / "run.py").write_text(
-    "from sejax import config\n\n\ndef get_config():\n  return config.default()\n"
-  )
-  command = [
-    *(sys.executable, "-m", "sejax.main", "--mode=inspect", f"--config={tmp_path / 'run.py'}"),
-    *(f"--workdir={tmp_path / 'out'}", f"--config.model.path={directory}"),
-    *("--config.data.source=jsonl", f"--config.data.path={tmp_path / 'set.jsonl'}"),
+@pytest.fixture
+def config(tmp_path, model_directory):
+  (tmp_path / "a.png").write_bytes(picture(56, 84))
+  (tmp_path / "cut.png").write_bytes(picture(56, 84)[:-30])
+  lines = [
+    {"id": "good", "question": "<b>How many</b> & why?", "image": "a.png", "answer": "4"},
+    {"id": "plain", "question": "What is 2 + 2?"},
+    {"id": "cut", "question": "What?", "image": "cut.png"},
+    {"id": "long", "question": "why " * 1100},
   ]
-  done = subprocess.run(command, capture_output=True, text=True, check=False)
-  assert done.returncode == 0, done.stderr
-  assert "4/4" in done.stderr
-  assert "inspect.html: 3 usable, 1 dropped" in done.stderr
-  text = (tmp_path / "out" / "inspect.html").read_text()
-  assert "absent.png" in text
-  assert text.count("no answer") == 3
+  path = tmp_path / "set.jsonl"
+  path.write_text("\n".join(map(json.dumps, lines)))
+  config = config_lib.default()
+  config.model.path = str(model_directory)
+  config.data.update(source="jsonl", path=str(path), min_pixels=None)
+  return config
+
+
+def test_the_page_shows_records_and_why_some_were_dropped(config, tmp_path, capsys):
+  inspection.run(config, tmp_path)
+  assert "2 of 4 records can be used" in capsys.readouterr().out
+  page = _Page((tmp_path / "inspect.html").read_text(encoding="utf-8"))
+  for said in ("<b>How many</b> & why?", "What is 2 + 2?", "24 patches, with an answer"):
+    assert said in page.text
+  assert "0 patches, without an answer" in page.text
+  assert "1 truncated image" in page.text
+  assert "1 too long" in page.text
+  assert (page.pictures, page.loaded) == (1, [])
+
+
+def test_the_limits_on_what_is_counted_and_shown(config, tmp_path):
+  config.data.update(inspect_limit=2, inspect_records=1)
+  inspection.run(config, tmp_path)
+  page = _Page((tmp_path / "inspect.html").read_text(encoding="utf-8"))
+  assert "What is 2 + 2?" not in page.text
+  assert "records read2" in page.text
+
+
+def test_the_command_line_runs_it(config, tmp_path, capsys):
+  def command(model):
+    (tmp_path / "plain.py").write_text(
+      "from sejax import config as config_lib\ndef get_config():\n"
+      "  config = config_lib.default()\n"
+      f"  config.data.update(source='jsonl', path={config.data.path!r})\n"
+      f"  config.model.path = {model!r}\n  return config\n"
+    )
+    flags = [f"--config={tmp_path / 'plain.py'}", f"--workdir={tmp_path / 'out'}"]
+    return main.main(["sejax", "--mode=inspect", *flags])
+
+  assert command("") == 2
+  assert "config.model.path is empty" in capsys.readouterr().err
+  assert command(config.model.path) == 0
+  assert (tmp_path / "out" / "inspect.html").exists()

@@ -1,149 +1,196 @@
-"""The stream of examples: order, sharing out, restoring, and what is dropped."""
+"""The stream of examples: order, sharing, restoring, and what becomes of bad records."""
 
-import itertools
 import json
 import random
 
 import pytest
-from absl import flags
 
 from sejax.data.pipeline import Options, Pipeline
-from tests.data.problems import Problems, preparer
+from tests.data.problems import Problems, picture, preparer
 
-BAD, LONG = frozenset({3, 11}), frozenset({7})
-SOURCE = Problems(23, BAD, LONG)
-GOOD = {f"problem-{i}" for i in range(23)} - {f"problem-{i}" for i in BAD | LONG}
-LENIENT = {"max_bad_share": 0.5}
+BAD = frozenset({3, 11})
 
 
-def pipeline(directory, batch_size=4, source=SOURCE, where=None, **options) -> Pipeline:
-  options = Options(batch_size, **{**LENIENT, "seed": 5, **options})
-  return Pipeline(preparer(source, directory), options, **(where or {}))
+@pytest.fixture
+def make(model_directory):
+  """Returns what makes a pipeline over a small source with two bad records."""
+
+  def pipeline(size=13, bad=BAD, *, process=0, processes=1, states=(), limits=None, **options):
+    return Pipeline(
+      preparer(Problems(size, bad), model_directory, **(limits or {})),
+      Options(**{"batch_size": 4, "seed": 5, "max_bad_share": 0.5} | options),
+      process=process,
+      processes=processes,
+      states=states,
+    )
+
+  return pipeline
 
 
-def ids(batches) -> list[list[str]]:
-  return [[example.id for example in batch] for batch in batches]
+def ids(rows):
+  return [example.id for example in rows]
 
 
-def first(iterator, count: int) -> list[str]:
-  return [name for batch in ids(itertools.islice(iterator, count)) for name in batch]
+def test_each_epoch_is_another_order_of_all_good_records(make):
+  pipeline = make()
+  stream = [name for _ in range(11) for name in ids(next(pipeline))]  # 4 epochs of 11
+  epochs = [stream[start : start + 11] for start in range(0, 44, 11)]
+  good = sorted(f"p/{i}" for i in range(13) if i not in BAD)
+  assert [sorted(epoch) for epoch in epochs] == [good] * 4
+  assert len({tuple(epoch) for epoch in epochs}) == 4
+  assert pipeline.dropped == {"broken": pipeline.seen - 44}
 
 
-def test_epochs_are_permutations_and_no_batch_is_cut(directory):
-  names = first(pipeline(directory), 15)  # 60 rows: three epochs of 20 good records
-  epochs = [names[:20], names[20:40], names[40:]]
-  assert [set(epoch) for epoch in epochs] == [GOOD] * 3
-  assert len({tuple(epoch) for epoch in epochs}) == 3
-  assert names == first(pipeline(directory), 15)
-  assert names[:20] != first(pipeline(directory, seed=6), 5)
+def test_another_seed_is_another_order(make):
+  assert ids(next(make(seed=1))) != ids(next(make(seed=2)))
+  assert ids(next(make(seed=1))) == ids(next(make(seed=1)))
 
 
-def test_restores_at_any_point(directory):
-  whole = pipeline(directory)
-  states, expected = [whole.state()], []
-  for _ in range(26):
-    expected.append([example.id for example in next(whole)])
-    states.append(whole.state())
-  # Among 104 rows: within an epoch, at the ends of five, after drops.
-  for point in random.Random(0).sample(range(25), 20):
-    state = json.loads(json.dumps(states[point]))
-    restored = pipeline(directory, where={"states": [state]})
-    assert restored.state() == states[point]
-    assert ids(itertools.islice(restored, 2)) == expected[point : point + 2]
-    assert restored.state() == states[min(point + 2, 26)]
+def test_it_goes_on_from_any_point_as_if_it_had_not_stopped(make):
+  """20 points over 6 epochs: within an epoch, at its end, right after bad records."""
+  whole = make()
+  states, batches = [json.dumps(whole.state())], []
+  for _ in range(18):
+    batches.append(ids(next(whole)))
+    states.append(json.dumps(whole.state()))
+  for point in random.Random(0).choices(range(17), k=20):
+    resumed = make(states=[json.loads(states[point])])
+    assert ids(next(resumed)) == batches[point]
+    assert ids(next(resumed)) == batches[point + 1]
+    assert json.dumps(resumed.state()) == states[point + 2]
 
 
-def test_processes_share_the_stream(directory):
-  source = Problems(20)
-  parts = [pipeline(directory, 4, source, {"process": p, "processes": 2}) for p in range(2)]
-  rows = [first(part, 5) for part in parts]  # together one epoch
-  assert not set(rows[0]) & set(rows[1])
-  merged = [name for pair in zip(*rows, strict=True) for name in pair]
-  assert merged == first(pipeline(directory, 4, source), 5)
+def test_processes_share_the_stream_without_overlap(make):
+  alone = make(bad=frozenset())
+  both = [make(bad=frozenset(), process=p, processes=2) for p in range(2)]
+  for _ in range(10):  # Across epochs of odd length, too.
+    rows = [ids(next(pipeline)) for pipeline in both]
+    assert [len(r) for r in rows] == [2, 2]
+    interleaved = [name for pair in zip(*rows, strict=True) for name in pair]
+    assert interleaved == ids(next(alone))
 
 
-def test_restores_with_another_number_of_processes(directory):
-  source = Problems(9)  # odd: the parts do not repeat from epoch to epoch
-  one = pipeline(directory, 4, source)
-  expected = first(one, 8)
-  parts = [pipeline(directory, 4, source, {"process": p, "processes": 2}) for p in range(2)]
-  for part in parts:
-    first(part, 3)
-  states = [part.state() for part in parts]
-  assert first(pipeline(directory, 4, source, {"states": states}), 5) == expected[12:]
-  four = [
-    pipeline(directory, 4, source, {"process": p, "processes": 4, "states": states})
-    for p in range(4)
+def test_another_number_of_processes_goes_on_where_all_have_read_equally_far(make):
+  alone = make(bad=frozenset())
+  for _ in range(3):
+    next(alone)
+  pair = [make(bad=frozenset(), process=p, processes=2, states=[alone.state()]) for p in range(2)]
+  rows = [ids(next(pipeline)) for pipeline in pair]
+  expected = ids(next(alone))
+  assert [name for two in zip(*rows, strict=True) for name in two] == expected
+  back = make(bad=frozenset(), states=[pipeline.state() for pipeline in reversed(pair)])
+  assert ids(next(back)) == ids(next(alone))
+  assert back.seen == alone.seen
+
+
+def test_it_says_where_another_number_of_processes_cannot_go_on(make):
+  pair = [make(process=p, processes=2) for p in range(2)]
+  while pair[0].seen == pair[1].seen:
+    for pipeline in pair:
+      next(pipeline)
+  with pytest.raises(ValueError, match=r"cannot go on with 1 processes.*restore with 2"):
+    make(states=[pipeline.state() for pipeline in pair])
+  again = make(process=1, processes=2, states=[pipeline.state() for pipeline in pair])
+  assert ids(next(again)) == ids(next(pair[1]))
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [({"seed": 6}, "seed=5; this run has 6"), ({"size": 14}, "records=13; this run has 14")],
+)
+def test_the_state_of_another_stream_is_refused(make, change, message):
+  state = make().state()
+  with pytest.raises(ValueError, match=message):
+    make(**change, states=[state])
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_workers_change_neither_records_nor_order(make, workers):
+  alone = make()
+  for _ in range(2):
+    next(alone)
+  state = alone.state()
+  pipeline = make(workers=workers, states=[state])
+  for _ in range(5):
+    assert ids(next(pipeline)) == ids(next(alone))
+    assert pipeline.state() == alone.state()
+
+
+def test_one_pass_keeps_the_order_and_ends_with_a_short_batch(make):
+  assert [ids(rows) for rows in make(once=True)] == [
+    ["p/0", "p/1", "p/2", "p/4"],
+    ["p/5", "p/6", "p/7", "p/8"],
+    ["p/9", "p/10", "p/12"],
   ]
-  rows = [first(part, 5) for part in four]
-  assert [name for row in zip(*rows, strict=True) for name in row] == expected[12:]
-  assert sum(part.seen for part in four) == 12 + 20
 
 
-def test_refuses_states_that_do_not_fit(directory):
-  parts = [pipeline(directory, 4, SOURCE, {"process": p, "processes": 2}) for p in range(2)]
-  for part in parts:
-    first(part, 3)
-  states = [part.state() for part in parts]
-  assert states[0]["turn"] != states[1]["turn"]  # drops fell unevenly
-  with pytest.raises(ValueError, match=r"cannot go on with 1 processes: the 2 that saved had read"):
-    pipeline(directory, where={"states": states})
-  with pytest.raises(ValueError, match="state is of 2 processes, and 1 are given"):
-    pipeline(directory, where={"states": states[:1]})
-  with pytest.raises(ValueError, match="seed=5; this run has 6"):
-    pipeline(directory, where={"states": states}, seed=6)
-  with pytest.raises(ValueError, match="batch_size=4 does not divide by 3 processes"):
-    pipeline(directory, where={"processes": 3})
-  with pytest.raises(ValueError, match="problems holds no records"):
-    pipeline(directory, source=Problems(0))
+def test_a_bad_record_stops_the_run_where_that_is_asked(make):
+  pipeline = make(on_bad_record="stop", once=True)
+  with pytest.raises(ValueError, match=r"record p/3 is broken.*on_bad_record='skip' would go on"):
+    list(pipeline)
 
 
-def test_drops_are_counted_by_kind_and_named(directory, caplog):
-  stream = pipeline(directory)
-  first(stream, 5)
-  assert stream.dropped == {"missing image": 2, "too long": 1}
-  assert stream.seen == 23
-  said = [record.getMessage() for record in caplog.records if "Dropped" in record.getMessage()]
-  assert len(said) == 3
-  assert any("problem-7 (too long): the Actor's prompt has" in line for line in said)
-  assert any("index 3 (missing image): problem-3: no image" in line for line in said)
+def test_too_many_bad_records_stop_the_run(make):
+  pipeline = make(size=200, bad=frozenset(range(0, 200, 4)), max_bad_share=0.2, once=True)
+  with pytest.raises(
+    ValueError, match=r"26 of 101 records are bad, more than max_bad_share=0.2: 26"
+  ):
+    list(pipeline)
 
 
-def test_stops_at_a_bad_record_but_not_at_a_long_one(directory):
-  with pytest.raises(ValueError, match=r"missing image.*on_bad_record='skip'"):
-    first(pipeline(directory, on_bad_record="stop"), 6)
-  stream = pipeline(directory, source=Problems(23, long=LONG), on_bad_record="stop")
-  assert len(first(stream, 5)) == 20
+def test_skipped_records_are_logged_with_their_id(make, caplog):
+  list(make(once=True))
+  assert "record p/3 is broken" in caplog.text
 
 
-def test_stops_at_too_many_bad_records(directory):
-  with pytest.raises(ValueError, match=r"of 23 records are bad.*max_bad_share=0.05: 2 missing"):
-    first(pipeline(directory, max_bad_share=0.05, once=True), 8)
-  with pytest.raises(ValueError, match="no record gave an example in a whole epoch: 5 too long"):
-    next(pipeline(directory, source=Problems(5, long=frozenset(range(5)))))
+def test_a_source_without_a_good_record_does_not_spin(make):
+  with pytest.raises(ValueError, match=r"records are bad|no record gave an example"):
+    next(make(size=5, bad=frozenset(range(5)), max_bad_share=1.0))
 
 
-def test_limit_is_inclusive(directory):
-  length = len(next(pipeline(directory, 1, Problems(1)))[0].actor)
-  for limit, dropped in ((length, 0), (length - 1, 1)):
-    made = preparer(Problems(1), directory, prompt_limit=limit)
-    stream = Pipeline(made, Options(1, once=True))
-    assert (len(list(stream)), stream.dropped.total()) == (1 - dropped, dropped)
+def test_a_prompt_is_dropped_whole_when_it_is_one_token_too_long(make, model_directory):
+  example = preparer(Problems(3), model_directory)(2)
+  for limit, kept in ((len(example.actor), True), (len(example.actor) - 1, False)):
+    pipeline = make(size=3, bad=frozenset(), once=True, limits={"prompt_limit": limit})
+    names = [name for rows in pipeline for name in ids(rows)]
+    assert ("p/2" in names) is kept
+    assert pipeline.dropped == ({} if kept else {"too long": 1})
 
 
-def test_single_pass_in_order(directory):
-  rows = ids(pipeline(directory, 8, once=True))
-  assert [len(row) for row in rows] == [8, 8, 4]
-  names = [f"problem-{i}" for i in range(23)]
-  assert [*itertools.chain(*rows)] == [name for name in names if name in GOOD]
+@pytest.mark.parametrize(
+  ("content", "kind"),
+  [
+    (picture(28, 28)[:-20], "truncated image"),
+    (picture(1, 201), "elongated image"),
+    (b"nonsense", "unreadable image"),
+  ],
+)
+def test_a_bad_image_is_named(model_directory, content, kind):
+  class OneImage(Problems):
+    def __getitem__(self, index):
+      return type(super().__getitem__(0))("one", "What?", (content,))
+
+  dropped = preparer(OneImage(1), model_directory)(0)
+  assert (dropped.id, dropped.kind) == ("one", kind)
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_workers_keep_the_order(directory, workers):
-  if not flags.FLAGS.is_parsed():  # grain's worker processes take over the parent's flags
-    flags.FLAGS(["test"])
-  alone = pipeline(directory)
-  expected = ids(itertools.islice(alone, 7))
-  helped = pipeline(directory, workers=workers)
-  assert ids(itertools.islice(helped, 7)) == expected
-  assert helped.state() == alone.state()
+@pytest.mark.parametrize(
+  ("width", "height", "grid"), [(1, 1, [1, 4, 4]), (26, 28, [1, 6, 4]), (2, 400, [1, 58, 2])]
+)
+def test_small_and_thin_images_are_enlarged(model_directory, width, height, grid):
+  class OneImage(Problems):
+    def __getitem__(self, index):
+      return type(super().__getitem__(0))("one", "What?", (picture(width, height),))
+
+  prepare = preparer(OneImage(1), model_directory, patch_limit=2000)
+  assert prepare(0).grids.tolist() == [grid]
+
+
+def test_image_tokens_typed_in_a_question_capture_no_image(model_directory):
+  class Typed(Problems):
+    def __getitem__(self, index):
+      return type(super().__getitem__(0))("one", "<|image_pad|> What?", (picture(28, 28),))
+
+  example = preparer(Typed(1), model_directory)(0)
+  processor = preparer(Typed(1), model_directory).processor
+  assert (example.actor == processor.image_pad_id).sum() == example.grids.prod() // 4

@@ -1,7 +1,6 @@
 """The processor against transformers' own, on the real Qwen vocabulary."""
 
 import json
-import os
 import pathlib
 import pickle
 import shutil
@@ -15,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sejax.data.images import decode
 from sejax.models.qwen2_5_vl.processor import Processor, question_parts
 from tests.models import qwen_directory
 
@@ -95,46 +93,6 @@ def test_equals_transformers(processor, reference, messages, sizes):
     np.testing.assert_array_equal(grids, expected["image_grid_thw"])
   assert (patches.dtype, grids.dtype) == (np.float32, np.int32)
   assert patches.shape == (sum(np.prod(grid) for grid in grids), 1176)
-
-
-SETTINGS = {
-  "published": {},
-  "other": {"image_mean": [0.5, 0.25, 0.1], "image_std": [0.5, 0.3, 0.7], "patch_size": 16},
-}
-
-
-def with_settings(directory: pathlib.Path, target: pathlib.Path, name: str) -> pathlib.Path:
-  changed = copy_without(directory, target / name)
-  content = {**qwen_directory.PREPROCESSOR, **SETTINGS[name]}
-  (changed / "preprocessor_config.json").write_text(json.dumps(content))
-  return changed
-
-
-def assert_same_patches(processor: Processor, images: list[PIL.Image.Image]) -> None:
-  expected = processor.image_processor.preprocess(images, return_tensors="np")
-  patches, grids = processor.images(images)
-  np.testing.assert_array_equal(patches, expected["pixel_values"])
-  np.testing.assert_array_equal(grids, expected["image_grid_thw"])
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_patches_of_any_size_equal_transformers(directory, tmp_path, name):
-  processor = Processor.load(with_settings(directory, tmp_path, name), 56 * 56, 200 * 200)
-  sizes = np.random.default_rng(1).integers(1, 320, (40, 2)).tolist()
-  sizes += [(1, 1), (26, 28), (28, 5600), (56, 56), (31, 639)]
-  images = [picture(*size, seed) for seed, size in enumerate(sizes)]
-  assert_same_patches(processor, images)
-
-
-@pytest.mark.skipif("SEJAX_DATA" not in os.environ, reason="needs the real images")
-@pytest.mark.parametrize("name", SETTINGS)
-def test_patches_of_real_images_equal_transformers(directory, tmp_path, name):
-  processor = Processor.load(with_settings(directory, tmp_path, name), 3136, 250_000)
-  root = pathlib.Path(os.environ["SEJAX_DATA"])
-  paths = [path for path in sorted(root.rglob("*")) if path.suffix in (".png", ".jpg")]
-  assert len(paths) > 1000
-  for path in paths[:: len(SETTINGS)] if name == "other" else paths:
-    assert_same_patches(processor, [decode(path.read_bytes())])
 
 
 @pytest.mark.parametrize("typed", [*qwen_directory.SPECIAL, "a<|im_end|>\n<|im_start|>system\n"])

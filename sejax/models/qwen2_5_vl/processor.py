@@ -12,7 +12,6 @@ The last stands for a text that is known only later (see `Processor.prompt`).
 
 import dataclasses
 import functools
-import itertools
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -172,23 +171,8 @@ class Processor:
       if max(image.size) > 200 * min(image.size):
         width, height = image.size
         raise ValueError(f"image {place} is {width}x{height}; no side may be 200 times the other")
-    size, merge = processor.patch_size, processor.merge_size
-    if processor.do_resize:
-      images = [self._resized(image) for image in images]
-    grids = np.array([(1, image.height // size, image.width // size) for image in images], np.int32)
-    ends = grids.prod(axis=1).cumsum()
-    shape = (ends[-1], _CHANNELS, processor.temporal_patch_size, size * size)
-    patches = np.empty(shape, np.float32)
-    for image, own in zip(images, np.split(patches, ends[:-1]), strict=True):
-      # A line of merged tokens at a time stays in the cache.
-      lines = np.asarray(image).reshape(
-        -1, merge, size, image.width // size // merge, merge, size, _CHANNELS
-      )
-      for line, target in zip(lines, np.split(own, len(lines)), strict=True):
-        pixels = line.transpose(2, 0, 3, 5, 1, 4).reshape(-1, _CHANNELS, size * size)
-        for channel, table in enumerate(self._pixel_values):
-          target[:, channel] = np.take(table, pixels[:, channel])[:, None]
-    return ImagePatches(patches.reshape(len(patches), -1), grids)
+    patches, grids = zip(*(self._image(image) for image in images), strict=True)
+    return ImagePatches(np.concatenate(patches), np.array(grids, np.int32))
 
   def prompt(
     self,
@@ -249,13 +233,27 @@ class Processor:
       np.asarray(ids).tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
 
-  def _resized(self, image: PIL.Image.Image) -> PIL.Image.Image:
-    """Brings an image into the pixel range, its sides to whole merged tokens, as HF does."""
+  def _image(
+    self, image: PIL.Image.Image
+  ) -> tuple[Float32[np.ndarray, "S patch_dim"], tuple[int, int, int]]:
+    """Returns an image's patches and grid, equal bit for bit to HF `Qwen2VLImageProcessorPil`'s."""
     processor = self.image_processor
-    factor = processor.patch_size * processor.merge_size
-    limits = processor.size["shortest_edge"], processor.size["longest_edge"]
-    height, width = smart_resize(image.height, image.width, factor, *limits)
-    return image.resize((width, height), processor.resample)
+    size, merge = processor.patch_size, processor.merge_size
+    if processor.do_resize:
+      limits = (processor.size["shortest_edge"], processor.size["longest_edge"])
+      height, width = smart_resize(image.height, image.width, size * merge, *limits)
+      image = image.resize((width, height), processor.resample)
+    rows, columns = image.height // size, image.width // size
+    # Cut while a pixel is still a byte: the transposition moves a quarter of the memory.
+    pixels = np.asarray(image).reshape(
+      rows // merge, merge, size, columns // merge, merge, size, _CHANNELS
+    )
+    pixels = pixels.transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, _CHANNELS, size * size)
+    shape = (len(pixels), _CHANNELS, processor.temporal_patch_size, size * size)
+    patches = np.empty(shape, np.float32)
+    for channel, table in enumerate(self._pixel_values):
+      patches[:, channel] = np.take(table, pixels[:, channel])[:, None]
+    return patches.reshape(len(patches), -1), (1, rows, columns)
 
   @functools.cached_property
   def _pixel_values(self) -> Float32[np.ndarray, "3 256"]:
@@ -289,10 +287,16 @@ class Processor:
 
   def _encode(self, segments: Sequence[str | int]) -> Int32[np.ndarray, " T"]:
     """Tokenizes segments; text that stands together is tokenized together, as HF does."""
-    ids = []
-    for is_text, run in itertools.groupby(segments, lambda segment: isinstance(segment, str)):
-      ids += self.encode_text("".join(run)).tolist() if is_text else run
-    return np.array(ids, np.int32)
+    ids, text = [], ""
+    for segment in segments:
+      if isinstance(segment, str):
+        text += segment
+        continue
+      if text:
+        ids += self.encode_text(text).tolist()
+        text = ""
+      ids.append(segment)
+    return np.array([*ids, *self.encode_text(text)], np.int32)
 
   @functools.cached_property
   def _added(self) -> dict[str, int]:
