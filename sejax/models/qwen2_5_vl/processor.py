@@ -155,6 +155,8 @@ class Processor:
   def images(self, images: Sequence[PIL.Image.Image]) -> ImagePatches:
     """Resizes, normalises and cuts the images of one prompt into patches.
 
+    Equal bit for bit to HF `Qwen2VLImageProcessorPil`; what a byte becomes is looked up.
+
     Args:
       images: RGB, of at most 200 times the one side than the other; there may be none.
 
@@ -171,8 +173,23 @@ class Processor:
       if max(image.size) > 200 * min(image.size):
         width, height = image.size
         raise ValueError(f"image {place} is {width}x{height}; no side may be 200 times the other")
-    patches, grids = zip(*(self._image(image) for image in images), strict=True)
-    return ImagePatches(np.concatenate(patches), np.array(grids, np.int32))
+    if processor.do_resize:
+      images = [self._resized(image) for image in images]
+    size, merge = processor.patch_size, processor.merge_size
+    grids = np.array([(1, image.height // size, image.width // size) for image in images], np.int32)
+    ends = grids.prod(axis=1).cumsum()
+    shape = (ends[-1], _CHANNELS, processor.temporal_patch_size, size * size)
+    patches = np.empty(shape, np.float32)
+    for image, own in zip(images, np.split(patches, ends[:-1]), strict=True):
+      pixels = np.asarray(image).reshape(
+        -1, merge, size, image.width // size // merge, merge, size, _CHANNELS
+      )
+      # One line of merged tokens after the other, so that what is looked up stays in the cache.
+      for line, target in zip(pixels, np.split(own, len(pixels)), strict=True):
+        line = line.transpose(2, 0, 3, 5, 1, 4).reshape(-1, _CHANNELS, size * size)
+        for channel, table in enumerate(self._pixel_values):
+          target[:, channel] = np.take(table, line[:, channel])[:, None]
+    return ImagePatches(patches.reshape(len(patches), -1), grids)
 
   def prompt(
     self,
@@ -233,27 +250,13 @@ class Processor:
       np.asarray(ids).tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
 
-  def _image(
-    self, image: PIL.Image.Image
-  ) -> tuple[Float32[np.ndarray, "S patch_dim"], tuple[int, int, int]]:
-    """Returns an image's patches and grid, equal bit for bit to HF `Qwen2VLImageProcessorPil`'s."""
+  def _resized(self, image: PIL.Image.Image) -> PIL.Image.Image:
+    """Brings an image into the pixel range, its sides to whole merged tokens, as HF does."""
     processor = self.image_processor
-    size, merge = processor.patch_size, processor.merge_size
-    if processor.do_resize:
-      limits = (processor.size["shortest_edge"], processor.size["longest_edge"])
-      height, width = smart_resize(image.height, image.width, size * merge, *limits)
-      image = image.resize((width, height), processor.resample)
-    rows, columns = image.height // size, image.width // size
-    # Cut while a pixel is still a byte: the transposition moves a quarter of the memory.
-    pixels = np.asarray(image).reshape(
-      rows // merge, merge, size, columns // merge, merge, size, _CHANNELS
-    )
-    pixels = pixels.transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, _CHANNELS, size * size)
-    shape = (len(pixels), _CHANNELS, processor.temporal_patch_size, size * size)
-    patches = np.empty(shape, np.float32)
-    for channel, table in enumerate(self._pixel_values):
-      patches[:, channel] = np.take(table, pixels[:, channel])[:, None]
-    return patches.reshape(len(patches), -1), (1, rows, columns)
+    factor = processor.patch_size * processor.merge_size
+    limits = processor.size["shortest_edge"], processor.size["longest_edge"]
+    height, width = smart_resize(image.height, image.width, factor, *limits)
+    return image.resize((width, height), processor.resample)
 
   @functools.cached_property
   def _pixel_values(self) -> Float32[np.ndarray, "3 256"]:
