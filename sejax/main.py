@@ -73,6 +73,9 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   needed = {"config": config}
   if _MODE.value != "sample":
     needed["workdir"] = _WORKDIR.value
+    for flag in (_IMAGE, _QUESTION, _JUDGE):
+      if flag.present:
+        raise ValueError(f"--{flag.name} is for --mode=sample; the mode is {_MODE.value}")
   for name, value in needed.items():
     if value is None:
       raise ValueError(f"--{name} is missing; see --help")

@@ -81,6 +81,25 @@ class Roles(NamedTuple):
     judge = sampler(config.judge, config.judge.num_judge_repeats)
     return cls(processor, sampler(config.actor, 1), judge)
 
+  def check_context(self, batch: Batch) -> None:
+    """Refuses prompts beside which the Judge could not read candidates of full length.
+
+    So that this is said before the candidates are sampled; what the Actor's own prompt and tokens
+    come to, its sampler checks.
+
+    Raises:
+      ValueError: naming what would not fit into the model's context, and what would.
+    """
+    candidate, verdict = self.actor.options.new_tokens, self.judge.options.new_tokens
+    tail = max(len(self.processor.continuation(tail, "")) for tail in batch.judge_tails)
+    prompt, context = batch.judge.ids.shape[1], self.judge.config.text.max_position_embeddings
+    if prompt + _padded(candidate + tail) + verdict > context:
+      raise ValueError(
+        f"the Judge's prompt of {prompt} tokens, config.actor.max_tokens={candidate} and"
+        f" config.judge.max_tokens={verdict} are more than the model's context of {context}; lower"
+        " one of the two"
+      )
+
   def act(
     self,
     params: qwen.Params,
@@ -142,9 +161,7 @@ class Roles(NamedTuple):
     ]
     lengths = np.array([[len(row) for row in rows] for rows in tokens], np.int32)
     (longest,) = hosts.largest(int(lengths.max()))
-    given = np.full(
-      (*lengths.shape, 1 << max(longest - 1, 0).bit_length()), self.processor.pad_id, np.int32
-    )
+    given = np.full((*lengths.shape, _padded(longest)), self.processor.pad_id, np.int32)
     for b, rows in enumerate(tokens):
       for g, row in enumerate(rows):
         given[b, g, : len(row)] = row
@@ -178,6 +195,11 @@ def by_candidate(texts: Sequence[Sequence[str]], repeats: int) -> list[list[list
   return [
     [list(row[start : start + repeats]) for start in range(0, len(row), repeats)] for row in texts
   ]
+
+
+def _padded(longest: int) -> int:
+  """Returns T, a power of two, for candidates of at most so many tokens."""
+  return 1 << max(longest - 1, 0).bit_length()
 
 
 def _limits(sampler: Sampler, batch: Batch) -> Int[np.ndarray, "B G"]:

@@ -7,6 +7,7 @@ trajectories grow; standard output then gets each one's text, answer and share o
 with `--judge` its verdict, score, reward and advantage too.
 """
 
+import dataclasses
 import pathlib
 import shutil
 import sys
@@ -53,7 +54,7 @@ def run(
   if not question.strip():
     raise ValueError("--question is missing; say what to ask about the picture")
   asked = _Asked(question, images)
-  preparer = prepare.Preparer.of(config, asked)
+  preparer = _preparer(config, asked)
   example = preparer(0)
   if isinstance(example, prepare.Dropped):
     raise ValueError(example.message)
@@ -63,10 +64,12 @@ def run(
   model, params = qwen.load(directory, mesh, rollout.frozen_dtype(config), layouts.DECODE)
   processor = preparer.processor
   batch = _batch_of_one(model, processor, asked.name, example)
+  roles = rollout.Roles.create(config, model, processor, mesh)
+  if judge:
+    roles.check_context(batch)
   features = None
   if batch.images is not None:
     features = jax.jit(qwen.encode, static_argnums=1)(params, model, batch.images)
-  roles = rollout.Roles.create(config, model, processor, mesh)
 
   watch = Progress("trajectory", processor, config.actor.max_tokens)
   sampled = roles.act(params, batch, features, seed=config.seed, step=0, watch=watch)
@@ -157,6 +160,16 @@ def _read(path: str) -> bytes:
   if not pathlib.Path(path).is_file():
     raise ValueError(f"--image={path} is no file")
   return pathlib.Path(path).read_bytes()
+
+
+def _preparer(config: ml_collections.ConfigDict, asked: _Asked) -> prepare.Preparer:
+  """Prepares without the limits of training: one prompt may be as long as the model's context."""
+  return dataclasses.replace(
+    prepare.Preparer.of(config, asked),
+    prompt_limit=sys.maxsize,
+    judge_limit=sys.maxsize,
+    patch_limit=sys.maxsize,
+  )
 
 
 def _batch_of_one(

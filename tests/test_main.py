@@ -50,6 +50,7 @@ def test_the_worked_example(tmp_path):
     ((EXAMPLE,), "--workdir is missing"),
     (("--workdir=unused",), "--config is missing"),
     (("--config=none.py", "--workdir=unused"), "--config=none.py is no file"),
+    ((EXAMPLE, "--workdir=unused", "--image=a.png"), "--image is for --mode=sample; the mode is"),
     ((EXAMPLE, "--workdir=unused", "--config.fo=1"), "--config.fo is no field"),
     (
       (EXAMPLE, "--workdir=unused", "--config.method.thresh=1"),

@@ -1,5 +1,7 @@
 """Actor and Judge on batches with images, without, and with rows that only pad."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from sejax import config as config_lib
 from sejax import rollout
 from sejax.data import batches, prepare
 from sejax.models import qwen2_5_vl as qwen
-from sejax.sampling import Request, Role
+from sejax.sampling import Request, Role, Sampler
 from tests.data.problems import Problems
 from tests.models import qwen_directory, torch_reference
 
@@ -57,6 +59,21 @@ def test_a_verdict_is_that_of_the_whole_conversation_read_at_once(setting):
   for b in range(2):
     for g in range(2):
       assert verdicts[b][g] == [_whole(params, roles, batch, features, b, g)] * 2
+
+
+def test_too_small_a_context_is_refused_before_any_candidate_is_sampled(setting):
+  _, roles, batch, _ = setting
+  # 4 tokens of a candidate and the tail behind them take 32; 128 of prompt, 4 of verdict.
+  assert 16 < 4 + len(roles.processor.continuation(batch.judge_tails[0], "")) <= 32
+  _with_context(roles, 128 + 32 + 4).check_context(batch)
+  with pytest.raises(ValueError, match="are more than the model's context of"):
+    _with_context(roles, 128 + 32 + 3).check_context(batch)
+
+
+def _with_context(roles, tokens):
+  text = dataclasses.replace(roles.judge.config.text, max_position_embeddings=tokens)
+  model = dataclasses.replace(roles.judge.config, text=text)
+  return roles._replace(judge=Sampler(model, roles.judge.options))
 
 
 def _whole(params, roles, batch, features, b, g):

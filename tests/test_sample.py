@@ -72,6 +72,8 @@ def test_what_is_printed_is_what_the_method_makes(directory, config, capsys, mon
 
 
 def test_without_a_judge(directory, config, capsys):
+  """And without the limits that training sets to the length of a prompt: a photo has more."""
+  config.data.update(prompt_limit=1, prompt_buckets=(1,), patch_buckets=(64,))
   arguments = (config, [str(directory / "picture.png")], QUESTION, False)
   sample.run(*arguments)
   first = capsys.readouterr().out
@@ -88,14 +90,20 @@ def test_without_a_judge(directory, config, capsys):
     ("broken.png", {}, "the image file ends early, after 40 bytes"),
     ("picture.png", {"question": "<image> or <image>?"}, "says <image> 2 times for 1 images"),
     ("picture.png", {"question": " "}, "--question is missing"),
+    (
+      "picture.png",
+      {"judge_tokens": 128_000},
+      "config.judge.max_tokens=128000 are more than the model's context of 128000",
+    ),
     ("picture.png", {"path": ""}, "config.model.path is empty; give a directory of weights"),
     ("picture.png", {"path": "none"}, "config.model.path='none' is no directory"),
   ],
 )
 def test_what_cannot_work_is_named(directory, config, image, changes, message):
   config.model.path = changes.get("path", config.model.path)
+  config.judge.max_tokens = changes.get("judge_tokens", 6)
   with pytest.raises(ValueError, match=re.escape(message)):
-    sample.run(config, [str(directory / image)], changes.get("question", QUESTION), judge=False)
+    sample.run(config, [str(directory / image)], changes.get("question", QUESTION), judge=True)
 
 
 def test_a_terminal_shows_each_trajectory_and_is_not_steered(directory):
