@@ -9,6 +9,7 @@ import inspect
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import ml_collections
@@ -16,7 +17,18 @@ import numpy as np
 from ml_collections import config_dict
 
 from sejax import method
-from sejax.text import answers
+from sejax.data import figures, sources
+from sejax.sampling import Filters
+from sejax.text import answers, prompts
+
+# Fields that take one of a few words.
+_CHOICES = {
+  "answers.equivalence": answers.EQUIVALENCES,
+  "answers.unparsable": answers.UNPARSABLE,
+  "data.on_bad_record": ("skip", "stop"),
+  "judge.rubric": prompts.RUBRICS,
+  "model.dtype": ("auto", "float32", "bfloat16"),
+}
 
 
 class ConfigError(ValueError):
@@ -36,17 +48,74 @@ def default() -> ml_collections.ConfigDict:
   config.answers.unparsable = "abstain"  # released: "vote"
   config.answers.released_extraction = False
 
+  config.model = ml_collections.ConfigDict()
+  config.model.path = ""  # a model directory, as published on the hub
+  config.model.dtype = "auto"  # of frozen weights and of sampling: bfloat16, but float32 on CPU
+
+  config.actor = ml_collections.ConfigDict()
+  config.actor.instruction = prompts.ACTOR_INSTRUCTION  # follows the question; may be empty
+  config.actor.max_tokens = 2048  # of a trajectory
+  config.actor.update(_filters())
+
   config.judge = ml_collections.ConfigDict()
+  config.judge.rubric = "full"  # or "short", for models that are too small for it
+  config.judge.include_instruction = False  # released: True, the Judge reads the Actor's, too
+  config.judge.max_tokens = 1024  # of a verdict
+  config.judge.update(_filters(top_p=0.9))
   config.judge.num_judge_repeats = 1  # verdicts per trajectory; valid scores are averaged
   config.judge.released_reading = False
+
+  config.sampling = ml_collections.ConfigDict()
+  config.sampling.groups = config_dict.placeholder(int)  # prompts decoded at once; all, if None
+  config.sampling.run = 32  # tokens between two looks of the host
 
   # Passed on to `sejax.method.group` and `sejax.method.grpo_loss` as they stand.
   config.method = _keywords(method.group)
   config.loss = _keywords(method.grpo_loss, leave_out=("denominators", "entropy"))
 
+  config.data = _data()
+
   # Recorded groups for --mode=rewards: JSON lines, see `sejax.scoring`.
   config.groups = ""
   return config
+
+
+def _filters(**changes: float) -> dict[str, Any]:
+  """What the distribution becomes before a token is drawn, see `sampling.Filters`."""
+  fields = {"temperature": 1.0, "top_p": 1.0, "top_k": config_dict.placeholder(int), "min_p": 0.0}
+  return fields | changes
+
+
+def _data() -> ml_collections.ConfigDict:
+  """Which problems, see `sejax.data.sources`; and how they become batches."""
+  data = ml_collections.ConfigDict()
+  data.source = "figures"  # built in; or parquet, jsonl, tfds
+  data.path = ""  # a file, a directory in hub form, or where tfds sets were built
+  data.split = "train"
+  # Names the set in the keys of samples, by default after its file or directory; for tfds, the set.
+  data.name = ""
+  data.image_folder = ""  # what image paths are relative to; by default the data's folder
+
+  data.figures = ml_collections.ConfigDict()  # see `sejax.data.figures.source`
+  data.figures.size = 56  # pixels a side
+  data.figures.families = dict.fromkeys(figures.FAMILIES, 1.0)  # how often each is drawn
+  data.figures.levels = figures.LEVELS  # of difficulty
+  data.figures.length = 100_000  # problems in the set
+  data.figures.seed = 0
+
+  # Smaller images are enlarged to this area, larger ones reduced; None: as the directory says.
+  data.min_pixels = config_dict.FieldReference(262_144)
+  data.max_pixels = config_dict.FieldReference(4_194_304)
+  data.prompt_limit = 1024  # tokens; longer prompts are dropped whole
+  # Shapes of arrays, ascending. The Judge's prompt is longer than the Actor's by its rubric.
+  data.prompt_buckets = (256, 384, 512, 768, 1024, 1536)
+  data.patch_buckets = (1024, 1536, 2048, 3072, 4096)  # whole windows of 64 patches
+  data.on_bad_record = "skip"  # or "stop"
+  data.max_bad_share = 0.05  # of the records seen; more stop the run
+  data.workers = 0  # processes that prepare examples; 0: threads
+  data.inspect_records = 64  # shown by --mode=inspect
+  data.inspect_limit = 0  # counted by it; 0: all
+  return data
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -73,15 +142,55 @@ def validate(config: ml_collections.ConfigDict) -> None:
   )
   repeats = config.judge.num_judge_repeats
   _require(repeats >= 1, "judge.num_judge_repeats", repeats, "at least 1")
-  choices = {"equivalence": answers.EQUIVALENCES, "unparsable": answers.UNPARSABLE}
-  for name, allowed in choices.items():
-    value = config.answers[name]
-    _require(value in allowed, f"answers.{name}", value, f"one of {', '.join(allowed)}")
+  for name, allowed in _CHOICES.items():
+    section, field = name.split(".")
+    value = config[section][field]
+    _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
+  _validate_data(config.data)
+  _validate_sampling(config)
   for name in ("clip_low", "clip_high"):
     value = config.loss[name]
     _require(0 <= value < 1, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
+  try:
+    sources.check(config.data)
+  except ValueError as error:
+    raise ConfigError(f"config.data.{error}") from None
   _check_kernel("method", config.method, _try_group)
   _check_kernel("loss", config.loss, _try_loss)
+
+
+def _validate_sampling(config: ml_collections.ConfigDict) -> None:
+  for role in ("actor", "judge"):
+    options = config[role]
+    _require(options.max_tokens >= 1, f"{role}.max_tokens", options.max_tokens, "at least 1")
+    try:
+      Filters(**{name: options[name] for name in _filters()})
+    except ValueError as error:
+      said = str(error).removeprefix("filters.").replace(" is ", "=", 1).replace("; it", "", 1)
+      raise ConfigError(f"config.{role}.{said}") from None
+  for name in ("groups", "run"):
+    value = config.sampling[name]
+    _require(value is None or value >= 1, f"sampling.{name}", value, "at least 1")
+
+
+def _validate_data(data: ml_collections.ConfigDict) -> None:
+  for name in ("prompt_buckets", "patch_buckets"):
+    sizes = tuple(data[name])
+    ascending = sizes and sizes[0] >= 1 and sizes == tuple(sorted(set(sizes)))
+    _require(ascending, f"data.{name}", sizes, "ascending positive sizes, at least one")
+  least = 1
+  for name in ("min_pixels", "max_pixels"):
+    _require(
+      data[name] is None or data[name] >= least, f"data.{name}", data[name], f"at least {least}"
+    )
+    least = data[name] or least
+  longest = data.prompt_buckets[-1]
+  fits = 1 <= data.prompt_limit <= longest
+  _require(fits, "data.prompt_limit", data.prompt_limit, f"in [1, {longest}], the largest bucket")
+  share = data.max_bad_share
+  _require(0 <= share <= 1, "data.max_bad_share", share, "in [0, 1]")
+  for name in ("workers", "inspect_records", "inspect_limit"):
+    _require(data[name] >= 0, f"data.{name}", data[name], "at least 0")
 
 
 def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:

@@ -1,5 +1,7 @@
 """The command line: `python -m sejax.main --config=FILE --workdir=DIR [--config.a.b=x]`.
 
+`--mode=sample` takes `--image`, `--question` and `--judge` in place of `--workdir`.
+
 Whatever cannot work is said in one line on standard error, with exit status 2, before anything is
 compiled.
 """
@@ -19,8 +21,19 @@ from sejax import config as config_lib
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes what it makes.")
 
-# What each mode runs: `run(config, workdir)` of a module, imported when it is wanted.
-_MODES = {"rewards": "sejax.scoring"}
+_IMAGE = flags.DEFINE_multi_string("image", [], "For --mode=sample: a picture; may be repeated.")
+_QUESTION = flags.DEFINE_string("question", "", "For --mode=sample: what to ask about the picture.")
+_JUDGE = flags.DEFINE_bool(
+  "judge", False, "For --mode=sample: let the Judge read what was sampled."
+)
+
+# What each mode runs: `run(config, workdir)` of a module, imported when it is wanted; of "sample",
+# which writes nothing, `run(config, images, question, judge)`.
+_MODES = {
+  "inspect": "sejax.data.inspection",
+  "rewards": "sejax.scoring",
+  "sample": "sejax.sample",
+}
 _MODE = flags.DEFINE_enum("mode", "rewards", sorted(_MODES), "What to do.")
 
 
@@ -29,10 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     config = _parse(sys.argv if argv is None else argv)
     config_lib.validate(config)
-    workdir = pathlib.Path(_WORKDIR.value)
-    workdir.mkdir(parents=True, exist_ok=True)
-    config_lib.save(config, workdir)
-    importlib.import_module(_MODES[_MODE.value]).run(config, workdir)
+    run = importlib.import_module(_MODES[_MODE.value]).run
+    if _MODE.value == "sample":
+      run(config, _IMAGE.value, _QUESTION.value, _JUDGE.value)
+    else:
+      workdir = pathlib.Path(_WORKDIR.value)
+      workdir.mkdir(parents=True, exist_ok=True)
+      config_lib.save(config, workdir)
+      run(config, workdir)
   except (ValueError, OSError) as error:
     print(f"sejax: {_one_line(error)}", file=sys.stderr)
     return 2
@@ -53,7 +70,13 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
     raise ValueError(_cause(error)) from None
   if len(rest) > 1:
     raise ValueError(f"unexpected argument {rest[1]!r}; flags are written --name=value")
-  for name, value in (("config", config), ("workdir", _WORKDIR.value)):
+  needed = {"config": config}
+  if _MODE.value != "sample":
+    needed["workdir"] = _WORKDIR.value
+    for flag in (_IMAGE, _QUESTION, _JUDGE):
+      if flag.present:
+        raise ValueError(f"--{flag.name} is for --mode=sample; the mode is {_MODE.value}")
+  for name, value in needed.items():
     if value is None:
       raise ValueError(f"--{name} is missing; see --help")
   if not isinstance(config, ml_collections.ConfigDict):

@@ -43,16 +43,24 @@ def score_groups(
   Returns:
     The arrays `[B, G]`; a score is the mean of the valid repeats and 0 where none is valid.
   """
+  extracted, answer_ids = read_answers(responses, config)
+  format_ok = np.array([[answers.format_ok(text) for text in group] for group in responses], bool)
+  scores, valid = read_verdicts(verdict_texts, released=config.judge.released_reading)
+  group = method.group(answer_ids, format_ok, scores, valid, **config.method)
+  return Scored(extracted, answer_ids, format_ok, scores, valid, group)
+
+
+def read_answers(
+  responses: Sequence[Sequence[str]], config: ml_collections.ConfigDict
+) -> tuple[list[list[str | None]], Int32[np.ndarray, "B G"]]:
+  """Returns the answer of every trajectory and, per group, equal answers by equal numbers."""
   read = config.answers
   extracted = [
     [answers.extract(text, released=read.released_extraction) for text in group]
     for group in responses
   ]
-  answer_ids = answers.vote_ids(extracted, equivalence=read.equivalence, unparsable=read.unparsable)
-  format_ok = np.array([[answers.format_ok(text) for text in group] for group in responses], bool)
-  scores, valid = read_verdicts(verdict_texts, released=config.judge.released_reading)
-  group = method.group(answer_ids, format_ok, scores, valid, **config.method)
-  return Scored(extracted, answer_ids, format_ok, scores, valid, group)
+  ids = answers.vote_ids(extracted, equivalence=read.equivalence, unparsable=read.unparsable)
+  return extracted, ids
 
 
 def read_verdicts(

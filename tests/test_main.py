@@ -50,6 +50,7 @@ def test_the_worked_example(tmp_path):
     ((EXAMPLE,), "--workdir is missing"),
     (("--workdir=unused",), "--config is missing"),
     (("--config=none.py", "--workdir=unused"), "--config=none.py is no file"),
+    ((EXAMPLE, "--workdir=unused", "--image=a.png"), "--image is for --mode=sample; the mode is"),
     ((EXAMPLE, "--workdir=unused", "--config.fo=1"), "--config.fo is no field"),
     (
       (EXAMPLE, "--workdir=unused", "--config.method.thresh=1"),
@@ -88,6 +89,21 @@ def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch)
     ("loss.clip_low", 1.0, r"config.loss.clip_low=1.0 must be in \[0, 1\)"),
     ("loss.clip_high", 1.5, r"config.loss.clip_high=1.5 must be in \[0, 1\)"),
     ("loss.aggregation", "mean", "config.loss.aggregation='mean' is unknown"),
+    ("model.dtype", "float16", "config.model.dtype='float16' must be one of auto, float32"),
+    ("data.min_pixels", 0, "config.data.min_pixels=0 must be at least 1"),
+    ("data.max_pixels", 100, "config.data.max_pixels=100 must be at least 262144"),
+    (
+      "actor.temperature",
+      -1.0,
+      "config.actor.temperature=-1.0 must be a finite number, 0 or above",
+    ),
+    ("actor.top_k", 0, "config.actor.top_k=0 must be None .off. or at least 1"),
+    ("actor.min_p", 2.0, "config.actor.min_p=2.0 must be from 0"),
+    ("actor.max_tokens", 0, "config.actor.max_tokens=0 must be at least 1"),
+    ("judge.top_p", 0.0, "config.judge.top_p=0.0 must be above 0"),
+    ("judge.rubric", "long", "config.judge.rubric='long' must be one of full, short"),
+    ("sampling.groups", 0, "config.sampling.groups=0 must be at least 1"),
+    ("sampling.run", 0, "config.sampling.run=0 must be at least 1"),
     ("method.threshold", 0.4, "config.method.threshold=0.4"),
     ("method.self_consistency", "vote", "config.method.self_consistency='vote' is unknown"),
     ("method.g_max", 0.5, "config.method.g_max=0.5"),
@@ -139,7 +155,7 @@ def test_a_line_may_hold_any_separator(tmp_path):
   [
     ("def get_config(:\n", "SyntaxError"),
     ("def get_config():\n  return nothing\n", "NameError"),
-    ("import ml_collections\nget_config = ml_collections.ConfigDict\n", "has no field answers"),
+    ("import ml_collections\nget_config = ml_collections.ConfigDict\n", "has no field actor"),
     ("def get_config():\n  return {}\n", "is no ml_collections.ConfigDict"),
   ],
 )

@@ -18,7 +18,7 @@ _MARGIN, _CAPTION = 8, 40
 
 
 def main(_):
-  """Draws the sheet and says what each family's first problems ask and answer."""
+  """Draws the sheet, and prints a solution and the slips of each family and level."""
   columns = len(figures.LEVELS) * _COPIES.value
   pitch_x, pitch_y = _SIDE + _MARGIN, _SIDE + _CAPTION
   sheet = Image.new("RGB", (columns * pitch_x, len(_FAMILIES.value) * pitch_y), "white")

@@ -24,44 +24,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-import transformers
 from jaxtyping import Array, Float
+from reference import make_config, torch_model
+from stopwatch import best_seconds
 
 from sejax.models import qwen2_5_vl as qwen
 
 PROMPT, RESPONSE, GROUP = 512, 128, 8
+LAYERS, VOCABULARY = 9, 2048
 CLIP = 0.2
 REPEATS = 3
-
-
-def make_config(layers: int = 9) -> qwen.Config:
-  """A decoder of 30M parameters; the vision tower is as small as it can be and is not run."""
-  return qwen.Config(
-    vision=qwen.VisionConfig(
-      depth=1,
-      hidden_size=16,
-      intermediate_size=16,
-      num_heads=2,
-      out_hidden_size=512,
-      fullatt_block_indexes=(0,),
-    ),
-    text=qwen.TextConfig(
-      vocab_size=2048,
-      hidden_size=512,
-      intermediate_size=1536,
-      num_hidden_layers=layers,
-      num_attention_heads=8,
-      num_key_value_heads=2,
-      mrope_section=(8, 12, 12),
-      bos_token_id=0,
-      eos_token_id=1,
-    ),
-    tie_word_embeddings=True,
-    image_token_id=2044,
-    video_token_id=2045,
-    vision_start_token_id=2046,
-    vision_end_token_id=2047,
-  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,37 +91,6 @@ def jax_step(config: qwen.Config) -> Callable:
   return jax.value_and_grad(loss)
 
 
-def torch_model(config: qwen.Config, params: qwen.Params) -> torch.nn.Module:
-  """Returns transformers' model with the decoder's weights copied in."""
-  model = transformers.Qwen2_5_VLForConditionalGeneration(
-    transformers.Qwen2_5_VLConfig(**config.to_hf())
-  )
-  decoder = params["decoder"]
-  tensors = {
-    "model.language_model.embed_tokens.weight": decoder["embed"]["embedding"],
-    "model.language_model.norm.weight": decoder["final_norm"]["scale"],
-  }
-  for i in range(config.text.num_hidden_layers):
-    layer = jax.tree.map(lambda x, i=i: x[i], decoder["layers"])
-    prefix = f"model.language_model.layers.{i}"
-    tensors[f"{prefix}.input_layernorm.weight"] = layer["input_norm"]["scale"]
-    tensors[f"{prefix}.post_attention_layernorm.weight"] = layer["post_norm"]["scale"]
-    for name in ("q", "k", "v", "o"):
-      tensors[f"{prefix}.self_attn.{name}_proj.weight"] = layer[name]["kernel"].T
-      if name != "o":
-        tensors[f"{prefix}.self_attn.{name}_proj.bias"] = layer[name]["bias"]
-    for name in ("gate", "up", "down"):
-      tensors[f"{prefix}.mlp.{name}_proj.weight"] = layer[name]["kernel"].T
-  state = {name: torch.from_numpy(np.array(x)) for name, x in tensors.items()}
-  loaded = model.load_state_dict(state, strict=False)
-  left = [n for n in loaded.missing_keys if "visual" not in n and n != "lm_head.weight"]
-  if loaded.unexpected_keys or left:
-    raise ValueError(f"weights do not match: {loaded.unexpected_keys} unexpected, {left} missing")
-  model.train()
-  model.gradient_checkpointing_enable()
-  return model
-
-
 def torch_step(model: torch.nn.Module, batch: Batch) -> float:
   """Computes loss and gradient on G rows that repeat the prompt; logits of the response only."""
   tokens = torch.from_numpy(batch.tokens).long()
@@ -166,22 +107,9 @@ def torch_step(model: torch.nn.Module, batch: Batch) -> float:
   return loss.item()
 
 
-def best_seconds(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
-  """Times the steps in turn, after one warm-up of each, and returns the best of each."""
-  best = dict.fromkeys(steps, float("inf"))
-  for step in steps.values():
-    step()
-  for _ in range(REPEATS):
-    for name, step in steps.items():
-      start = time.perf_counter()
-      step()
-      best[name] = min(best[name], time.perf_counter() - start)
-  return best
-
-
 def compile_seconds(layers: int) -> float:
   """Returns the time to compile the update of a model with so many layers; nothing is allocated."""
-  config = make_config(layers)
+  config = make_config(layers, VOCABULARY)
   params = jax.eval_shape(lambda key: qwen.init(key, config), jax.random.key(0))
   lowered = jax.jit(jax_step(config)).lower(params, *make_batch(config).for_sejax(shared=True))
   start = time.perf_counter()
@@ -191,7 +119,7 @@ def compile_seconds(layers: int) -> float:
 
 def main() -> None:
   """Measures everything and prints it."""
-  config = make_config()
+  config = make_config(LAYERS, VOCABULARY)
   params = qwen.init(jax.random.key(0), config)
   batch = make_batch(config)
   count = sum(x.size for x in jax.tree.leaves(params["decoder"]))
@@ -206,6 +134,8 @@ def main() -> None:
   memory = {n: c.memory_analysis().temp_size_in_bytes / 2**20 for n, c in compiled.items()}
 
   model = torch_model(config, params)
+  model.train()
+  model.gradient_checkpointing_enable()
   losses = {
     "shared": float(compiled["shared"](params, *shared)[0]),
     "repeated": float(compiled["repeated"](params, *repeated)[0]),
@@ -219,7 +149,8 @@ def main() -> None:
       "shared": lambda: jax.block_until_ready(compiled["shared"](params, *shared)),
       "repeated": lambda: jax.block_until_ready(compiled["repeated"](params, *repeated)),
       "transformers": lambda: torch_step(model, batch),
-    }
+    },
+    REPEATS,
   )
   compiling = {layers: min(compile_seconds(layers) for _ in range(2)) for layers in (4, 28)}
 

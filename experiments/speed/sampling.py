@@ -1,6 +1,6 @@
 """What the sampler is worth on CPU: against transformers, and itself without its ideas.
 
-    python experiments/speed/sampling.py
+    python experiments/speed/sampling.py [--tunix_python=FILE]
 
 One random decoder of about 30M parameters with a vocabulary of 32k, fp32, 8 prompts of 8
 trajectories of 128 tokens; everything in one run on one machine, each figure the best of several
@@ -8,7 +8,13 @@ after a warm-up. Ends with one JSON line:
 
 - `vs_transformers`, `vs_transformers_short`: time of transformers' `generate` on torch with the
   same weights and top-k off, over the sampler's, for prompts of 512 and of 64 tokens.
-- `vs_tunix`: null; tunix wants another transformers, and is not measured here.
+- `vs_tunix`: time of tunix's sampler on text prompts of 64 tokens over the sampler's, for a random
+  decoder of the same sizes; null without `--tunix_python`. It wants another transformers, so give
+  it an environment of its own and name its Python:
+
+      python3 -m venv tunix && tunix/bin/pip install google-tunix==0.1.7
+      python experiments/speed/sampling.py --tunix_python=tunix/bin/python
+
 - `shared_prefill`: time to read each prompt of 512 tokens 8 times, over that of reading it once.
 - `tail_cost`: with lengths of which 90% are an eighth of the limit, time over that of as many
   tokens at the full batch's rate. `tail_packing`: time without packing over time with it.
@@ -17,13 +23,16 @@ after a warm-up. Ends with one JSON line:
 """
 
 import json
-import time
+import pathlib
+import subprocess
 from collections.abc import Callable
 
 import jax
 import numpy as np
 import torch
-import transformers
+from absl import app, flags
+from reference import make_config, torch_model
+from stopwatch import best_seconds
 
 from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling import Filters, Options, Request, Result, Role, Sampler, record_hashes
@@ -32,35 +41,7 @@ PROMPTS, TRAJECTORIES, NEW_TOKENS = 8, 8, 128
 SHORT, LONG = 64, 512
 REPEATS = 3
 
-
-def make_config() -> qwen.Config:
-  """A decoder of 30M parameters; the vision tower is as small as it can be and is not run."""
-  return qwen.Config(
-    vision=qwen.VisionConfig(
-      depth=1,
-      hidden_size=16,
-      intermediate_size=16,
-      num_heads=2,
-      out_hidden_size=512,
-      fullatt_block_indexes=(0,),
-    ),
-    text=qwen.TextConfig(
-      vocab_size=32_000,
-      hidden_size=512,
-      intermediate_size=1536,
-      num_hidden_layers=5,
-      num_attention_heads=8,
-      num_key_value_heads=2,
-      mrope_section=(8, 12, 12),
-      bos_token_id=0,
-      eos_token_id=1,
-    ),
-    tie_word_embeddings=True,
-    image_token_id=31_996,
-    video_token_id=31_997,
-    vision_start_token_id=31_998,
-    vision_end_token_id=31_999,
-  )
+_TUNIX_PYTHON = flags.DEFINE_string("tunix_python", "", "Python of an environment with tunix.")
 
 
 def make_request(config: qwen.Config, length: int, limits: np.ndarray | None = None) -> Request:
@@ -70,35 +51,6 @@ def make_request(config: qwen.Config, length: int, limits: np.ndarray | None = N
   positions = np.broadcast_to(np.arange(length, dtype=np.int32), (3, PROMPTS, length))
   prompt = qwen.Prompt(ids, np.full(PROMPTS, length, np.int32), positions)
   return Request(prompt, record_hashes("speed", [str(i) for i in range(PROMPTS)]), limits=limits)
-
-
-def torch_model(config: qwen.Config, params: qwen.Params) -> torch.nn.Module:
-  """Returns transformers' model with the decoder's weights copied in."""
-  model = transformers.Qwen2_5_VLForConditionalGeneration(
-    transformers.Qwen2_5_VLConfig(**config.to_hf())
-  ).eval()
-  decoder = params["decoder"]
-  tensors = {
-    "model.language_model.embed_tokens.weight": decoder["embed"]["embedding"],
-    "model.language_model.norm.weight": decoder["final_norm"]["scale"],
-  }
-  for i in range(config.text.num_hidden_layers):
-    layer = jax.tree.map(lambda x, i=i: x[i], decoder["layers"])
-    prefix = f"model.language_model.layers.{i}"
-    tensors[f"{prefix}.input_layernorm.weight"] = layer["input_norm"]["scale"]
-    tensors[f"{prefix}.post_attention_layernorm.weight"] = layer["post_norm"]["scale"]
-    for name in ("q", "k", "v", "o"):
-      tensors[f"{prefix}.self_attn.{name}_proj.weight"] = layer[name]["kernel"].T
-      if name != "o":
-        tensors[f"{prefix}.self_attn.{name}_proj.bias"] = layer[name]["bias"]
-    for name in ("gate", "up", "down"):
-      tensors[f"{prefix}.mlp.{name}_proj.weight"] = layer[name]["kernel"].T
-  state = {name: torch.from_numpy(np.array(x)) for name, x in tensors.items()}
-  loaded = model.load_state_dict(state, strict=False)
-  left = [n for n in loaded.missing_keys if "visual" not in n and n != "lm_head.weight"]
-  if loaded.unexpected_keys or left:
-    raise ValueError(f"weights do not match: {loaded.unexpected_keys} unexpected, {left} missing")
-  return model
 
 
 def run_transformers(
@@ -133,19 +85,6 @@ class Bench:
     return lambda: sampler(self._params, request, seed=0, step=0, role=Role.ACTOR)
 
 
-def seconds(steps: dict[str, Callable[[], object]]) -> dict[str, float]:
-  """Times the steps in turn, after one warm-up of each, and returns the best of each."""
-  best = dict.fromkeys(steps, float("inf"))
-  for step in steps.values():
-    step()
-  for _ in range(REPEATS):
-    for name, step in steps.items():
-      start = time.perf_counter()
-      step()
-      best[name] = min(best[name], time.perf_counter() - start)
-  return best
-
-
 def show(title: str, found: dict[str, float], tokens: int = PROMPTS * TRAJECTORIES * NEW_TOKENS):
   """Prints times and tokens per second."""
   for name, value in found.items():
@@ -158,14 +97,32 @@ def against_transformers(bench: Bench, model: torch.nn.Module, request: Request)
   same = (greedy.tokens == run_transformers(model, request, greedy=True)).mean()
   if same < 0.9:  # After a near tie of a random model the rest of a row may differ.
     raise ValueError(f"only {same:.0%} of the greedy tokens are those of transformers")
-  found = seconds(
+  found = best_seconds(
     {
       "sejax": bench.sampler(request),
       "transformers": lambda: run_transformers(model, request),
-    }
+    },
+    REPEATS,
   )
   show(f"prompts of {request.prompt.ids.shape[1]}", found)
   return found["transformers"] / found["sejax"]
+
+
+def against_tunix(bench: Bench, request: Request) -> float | None:
+  """Compares with tunix in a process of its own; None where there is no environment for it."""
+  python = _TUNIX_PYTHON.value
+  if not python or not pathlib.Path(python).is_file():
+    print("tunix is not measured: name its Python by --tunix_python, as said on top of this file")
+    return None
+  script = pathlib.Path(__file__).with_name("tunix_sampler.py")
+  sizes = PROMPTS, TRAJECTORIES, request.prompt.ids.shape[1], NEW_TOKENS, REPEATS
+  done = subprocess.run([python, script, *map(str, sizes)], capture_output=True, text=True)
+  if done.returncode:
+    raise ValueError(f"tunix failed: {done.stderr.strip().splitlines()[-1]}")
+  found = best_seconds({"sejax": bench.sampler(request)}, REPEATS)
+  found["tunix"] = float(done.stdout.split()[-1])
+  show("text prompts", found)
+  return found["tunix"] / found["sejax"]
 
 
 def shared_prefill(config: qwen.Config, params: qwen.Params, request: Request) -> float:
@@ -177,11 +134,12 @@ def shared_prefill(config: qwen.Config, params: qwen.Params, request: Request) -
     np.repeat(prompt.positions, TRAJECTORIES, axis=1),
   )
   prefill = jax.jit(lambda params, prompt: qwen.prefill(params, config, prompt))
-  found = seconds(
+  found = best_seconds(
     {
       "shared": lambda: jax.block_until_ready(prefill(params, prompt)),
       "repeated": lambda: jax.block_until_ready(prefill(params, repeated)),
-    }
+    },
+    REPEATS,
   )
   show("prefill", found, prompt.ids.size)
   return found["repeated"] / found["shared"]
@@ -194,21 +152,22 @@ def tail(bench: Bench, config: qwen.Config) -> tuple[float, float]:
   long = (rng.permutation(rows) < rows // 10).reshape(PROMPTS, TRAJECTORIES)
   limits = np.where(long, NEW_TOKENS, NEW_TOKENS // 8)
   request = make_request(config, SHORT, limits)
-  found = seconds(
+  found = best_seconds(
     {
       "full": bench.sampler(make_request(config, SHORT)),
       "packed": bench.sampler(request),
       "unpacked": bench.sampler(request, pack=False),
-    }
+    },
+    REPEATS,
   )
   show("long tail", found)
   share = limits.sum() / (limits.size * NEW_TOKENS)
   return found["packed"] / (found["full"] * share), found["unpacked"] / found["packed"]
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
   """Measures everything and prints it."""
-  config = make_config()
+  config = make_config(layers=5, vocab_size=32_000)
   params = qwen.init(jax.random.key(0), config)
   count = sum(x.size for x in jax.tree.leaves(params["decoder"]))
   print(f"{count / 1e6:.1f}M parameters; B={PROMPTS} G={TRAJECTORIES} R={NEW_TOKENS}")
@@ -218,18 +177,19 @@ def main() -> None:
   result = {
     "vs_transformers": against_transformers(bench, model, long),
     "vs_transformers_short": against_transformers(bench, model, short),
-    "vs_tunix": None,
+    "vs_tunix": against_tunix(bench, short),
     "shared_prefill": shared_prefill(config, params, long),
   }
   result["tail_cost"], result["tail_packing"] = tail(bench, config)
-  found = seconds(
+  found = best_seconds(
     {
       "plain": bench.sampler(short),
       "top-p 0.9": bench.sampler(short, filters=Filters(top_p=0.9)),
       "1,024 slots": bench.sampler(
         short._replace(limits=np.full((PROMPTS, TRAJECTORIES), NEW_TOKENS)), new_tokens=1024
       ),
-    }
+    },
+    REPEATS,
   )
   show("prompts of 64", found)
   result["top_p_cost"] = found["top-p 0.9"] / found["plain"]
@@ -238,4 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  main()
+  app.run(main)

@@ -57,3 +57,11 @@ def any_process(mask: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
   if jax.process_count() == 1:
     return mask
   return multihost_utils.process_allgather(mask).any(axis=0)
+
+
+def largest(*numbers: int) -> tuple[int, ...]:
+  """Returns the largest of each number over all processes, so that they agree on a shape."""
+  if jax.process_count() == 1:
+    return numbers
+  everyone = multihost_utils.process_allgather(np.array(numbers, np.int64))
+  return tuple(everyone.max(axis=0).tolist())

@@ -2,8 +2,9 @@
 
 from sejax.sampling.filters import Filters
 from sejax.sampling.keys import Role, record_hashes
+from sejax.sampling.request import Options, Request
 from sejax.sampling.result import Finish, Result, Stats, Stop
-from sejax.sampling.sampler import Options, Request, Sampler
+from sejax.sampling.sampler import Sampler
 
 __all__ = [
   "Filters",

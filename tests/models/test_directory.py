@@ -1,7 +1,5 @@
 """One directory read by sejax and by transformers: the same images and words, the same logits."""
 
-import dataclasses
-
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
@@ -18,8 +16,7 @@ from tests.models import qwen_directory, torch_reference
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
   """A tiny random model behind the real vocabulary, exported beside a published processor."""
-  tiny = torch_reference.tiny_config()
-  config = qwen.Config(tiny.vision, dataclasses.replace(tiny.text, vocab_size=151_936))
+  config = torch_reference.real_vocabulary_config()
   params = torch_reference.to_params(torch_reference.torch_model(config).state_dict(), config)
   path = tmp_path_factory.mktemp("directory")
   weights.save(params, config, path / "export", source=qwen_directory.write(path / "source"))

@@ -60,6 +60,12 @@ def tiny_config(**changes) -> qwen.Config:
   return dataclasses.replace(config, **changes)
 
 
+def real_vocabulary_config() -> qwen.Config:
+  """The tiny model with Qwen's vocabulary and the ids of its special tokens."""
+  tiny = tiny_config()
+  return qwen.Config(tiny.vision, dataclasses.replace(tiny.text, vocab_size=151_936))
+
+
 def torch_model(config: qwen.Config, seed: int = 0):
   """A random model whose every tensor matters: biases are not zero, norms not one, logits O(1)."""
   hf_config = transformers.Qwen2_5_VLConfig(**config.to_hf())

@@ -1,6 +1,7 @@
 """Random choices in integer arithmetic: the same on any machine, with any version of numpy."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -51,7 +52,7 @@ class Bits:
 
   def weighted(self, weights: Sequence[float]) -> int:
     """Returns an index with a probability that is proportional to its weight."""
-    left = self.draw() / 2**64 * sum(weights)
+    left = self.draw() / 2**64 * math.fsum(weights)
     for index, weight in enumerate(weights):
       if left < weight:
         return index

@@ -1,7 +1,7 @@
 """A drawing board in integer arithmetic, so that a picture's bytes are the same on any machine.
 
-Everything is drawn on one grid of 224 x 224 points, each holding the index of an ink; a smaller
-picture is the average over blocks of points, so that every size shows the same drawing. Letters
+Everything is drawn on one grid of 224 x 224 points; a smaller picture is the average over blocks of
+points, so that every size shows the same drawing. Letters
 are made of squares of 4 x 4 points that begin at multiples of 4: one pixel of the smallest picture.
 """
 
@@ -23,12 +23,12 @@ PAPER, INK, PALE, RED, BLUE, GREEN, ORANGE, PURPLE = range(8)
 COLOURS = {"red": RED, "blue": BLUE, "green": GREEN, "orange": ORANGE, "purple": PURPLE}
 TINTS = ((250, 244, 228), (240, 246, 232), (236, 244, 250), (250, 238, 238))
 
-_INKS = (
+_COLOURS = (
   *((36, 36, 48), (190, 188, 184), (214, 40, 40), (36, 84, 214)),
   *((20, 146, 60), (240, 146, 16), (140, 56, 176)),
 )
 _SUB = 16  # polygons are computed in sixteenths of a point
-_FIELD = 21  # bits of a colour channel in a packed sum of up to 16 colours
+_FIELD = 20  # bits of a colour channel in a sum of packed colours
 
 
 class Board:
@@ -39,12 +39,12 @@ class Board:
   """
 
   def __init__(self, tint: int = 0):
-    self._tint = tint
-    self.grid = np.zeros((POINTS, POINTS), np.uint8)
+    self._inks = _inks(tint)
+    self.grid = np.full((POINTS, POINTS), self._inks[PAPER])
 
   def rect(self, left: int, top: int, right: int, bottom: int, ink: int) -> None:
     """Fills a rectangle; right and bottom are excluded."""
-    self.grid[top:bottom, left:right] = ink
+    self.grid[top:bottom, left:right] = self._inks[ink]
 
   def frame(self, left: int, top: int, right: int, bottom: int, ink: int, width: int = 4) -> None:
     """Draws a rectangle's outline, inside its bounds."""
@@ -56,12 +56,12 @@ class Board:
   def disc(self, x: int, y: int, radius: int, ink: int) -> None:
     """Fills a disc around a point."""
     window = self.grid[y - radius : y + radius, x - radius : x + radius]
-    window[_disc(radius)] = ink
+    window[_disc(radius)] = self._inks[ink]
 
   def ring(self, x: int, y: int, radius: int, ink: int, width: int = 4) -> None:
     """Draws a circle of a line width that lies inside the radius."""
     window = self.grid[y - radius : y + radius, x - radius : x + radius]
-    window[_ring(radius, width)] = ink
+    window[_ring(radius, width)] = self._inks[ink]
 
   def polygon(self, corners: Sequence[tuple[int, int]], ink: int) -> None:
     """Fills a convex polygon; a point belongs to it where its centre does."""
@@ -94,13 +94,12 @@ class Board:
     top = (y - height // 2 + UNIT // 2) // UNIT * UNIT
     if min(left, top) < 0 or left + width > POINTS or top + height > POINTS:
       raise ValueError(f"the text {text!r} at ({x}, {y}) does not fit the board")
-    self.grid[top : top + height, left : left + width][mask] = ink
+    self.grid[top : top + height, left : left + width][mask] = self._inks[ink]
 
   def image(self, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """Returns the picture in RGB at one of `SIZES` (pixels a side)."""
     step = POINTS // size
-    packed = _palette(self._tint)[self.grid]
-    rows = packed.reshape(size, step, POINTS).sum(axis=1)
+    rows = sum(self.grid[start::step] for start in range(step))
     sums = sum(rows[:, start::step] for start in range(step))
     mask = (1 << _FIELD) - 1
     channels = [(sums >> (shift * _FIELD)) & mask for shift in (2, 1, 0)]
@@ -127,10 +126,11 @@ class Board:
       rows = slice(first - top, last - top)
       lefts[rows] = np.minimum(lefts[rows], crossings)
       rights[rows] = np.maximum(rights[rows], crossings)
-    left, right = max(int(lefts.min()) // _SUB, 0), min(int(rights.max()) // _SUB + 1, POINTS)
-    centres = np.arange(left, right) * _SUB + half
-    inside = (centres >= lefts[:, None]) & (centres < rights[:, None])
-    self.grid[top:bottom, left:right][inside] = ink
+    colour = self._inks[ink]
+    # The first point whose centre is not left of a crossing.
+    firsts, ends = ((-((half - edge) // _SUB)).tolist() for edge in (lefts, rights))
+    for row, first, end in zip(range(top, bottom), firsts, ends, strict=True):
+      self.grid[row, max(first, 0) : max(end, 0)] = colour
 
 
 def bmp(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
@@ -144,9 +144,9 @@ def bmp(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
 
 
 @functools.cache
-def _palette(tint: int) -> np.ndarray:
+def _inks(tint: int) -> np.ndarray:
   """Colours as integers of three fields, so that one sum adds up all channels."""
-  colours = (TINTS[tint], *_INKS)
+  colours = (TINTS[tint], *_COLOURS)
   return np.array([r << 2 * _FIELD | g << _FIELD | b for r, g, b in colours], np.int64)
 
 

@@ -27,6 +27,8 @@ class _Bars(Family):
     first, second = bits.sample(range(number), 2)
     if kind == _VALUE:
       return kind, _LETTERS[first], values
+    if kind == _DIFFERENCE and values[first] == values[second]:
+      kind = _TOTAL  # no bar is taller
     if values[first] < values[second]:
       first, second = second, first
     return kind, _LETTERS[first] + _LETTERS[second], values

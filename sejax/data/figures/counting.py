@@ -60,7 +60,7 @@ def row_tellings(claims: Claims, what: str) -> tuple[str, ...]:
   counts = [str(claims[name]) for name in _NAMES]
   total = claims["answer"]
   return (
-    f"{what} by row: {', '.join(counts)}. {' + '.join(counts)} = {total}.",
+    f"By row the {what} are {', '.join(counts)}. {' + '.join(counts)} = {total}.",
     f"Rows have {' + '.join(counts)} = {total} {what}.",
     f"I count {what} in rows: {' + '.join(counts)}. In all {total}.",
   )
@@ -130,7 +130,7 @@ class _Colours(Family):
     yield "all colours", per_row([place for place, _, _ in dots])
 
   def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
-    return row_tellings(claims, content[0])
+    return row_tellings(claims, f"{content[0]} dots")
 
   def _count(self, content: tuple, colour: str) -> Claims:
     _, _, dots, colours = content

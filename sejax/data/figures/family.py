@@ -25,7 +25,8 @@ class Wrong(NamedTuple):
     solution: its text, in the form of a right one and true to the slip to the end.
     answer: where it arrives.
     slip: the slip's name.
-    claims: what it says, under the names of the problem's facts.
+    claims: what it says, under the names of the problem's facts; a claim of another name belongs to
+      another way of solving, as where sides are added that should be multiplied.
   """
 
   solution: str

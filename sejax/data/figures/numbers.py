@@ -76,7 +76,7 @@ class _Coordinates(Family):
   def draw(self, board: Board, content: tuple, bits: Bits) -> None:
     size, x, y = content
     pitch = 168 // size // 4 * 4
-    left, bottom = 32, 188
+    left, bottom = 32, 184
     right, top = left + size * pitch, bottom - size * pitch
     every = 1 if size < 8 else 2
     for line in range(1, size + 1):
@@ -85,8 +85,8 @@ class _Coordinates(Family):
     board.rect(left, top, left + 4, bottom + 4, INK)
     board.rect(left, bottom, right + 4, bottom + 4, INK)
     for line in range(0, size + 1, every):
-      board.text(left + line * pitch + 2, bottom + 22, str(line))
-      board.text(left - 14, bottom - line * pitch + 2, str(line))
+      board.text(left + line * pitch + 2, bottom + 24, str(line))
+      board.text(left - 18, bottom - line * pitch + 2, str(line))
     board.disc(left + x * pitch + 2, bottom - y * pitch + 2, 10, bits.choice((RED, BLUE, PURPLE)))
 
   def questions(self, content: tuple) -> tuple[str, ...]:

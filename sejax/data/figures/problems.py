@@ -69,12 +69,8 @@ def problem(
   if index < 0:
     raise ValueError(f"index {index} of a figure must be at least 0")
   check(split, size)
-  mixture = mixture or Mixture()
-  bits = Bits("figures", seed, split, index)
-  weights = mixture.families
-  family = FAMILIES[tuple(weights)[bits.weighted(tuple(weights.values()))]]
-  level = bits.choice(mixture.levels)
-  content = _content(family, level, split, bits)
+  bits = Bits("figures", int(seed), split, int(index))
+  family, level, content = pick(bits, split, mixture or Mixture())
   board = Board(bits.below(len(TINTS)))
   family.draw(board, content, bits)
   facts = family.facts(content)
@@ -103,17 +99,21 @@ def check(split: str, size: int) -> None:
     raise ValueError(f"figures have no size {size!r}, only {', '.join(map(str, SIZES))}")
 
 
-def split_of(family: str, content: tuple) -> str:
-  """Returns the split that a content belongs to."""
-  return SPLITS[fingerprint(family, content) % _HELD_OUT_OF == 0]
-
-
-def _content(family: Family, level: int, split: str, bits: Bits) -> tuple:
+def pick(bits: Bits, split: str, mixture: Mixture) -> tuple[Family, int, tuple]:
+  """Returns a random family and level of the mixture, and a content that belongs to the split."""
+  weights = mixture.families
+  family = FAMILIES[tuple(weights)[bits.weighted(tuple(weights.values()))]]
+  level = bits.choice(mixture.levels)
   for _ in range(_TRIALS):
     content = family.content(bits, level)
     if split_of(family.name, content) == split:
-      return content
+      return family, level, content
   raise RuntimeError(f"no {family.name} of level {level} belongs to the split {split}")
+
+
+def split_of(family: str, content: tuple) -> str:
+  """Returns the split that a content belongs to."""
+  return SPLITS[fingerprint(family, content) % _HELD_OUT_OF == 0]
 
 
 def _tell(family: Family, content: Any, claims: Claims, bits: Bits) -> str:

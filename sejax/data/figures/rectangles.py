@@ -11,10 +11,6 @@ _LEFT, _BOTTOM = 40, 188  # room for the height's label at the left, the width's
 _LONGEST = 160
 
 
-def _sides(bits: Bits, level: int) -> tuple[int, int]:
-  return bits.between(*_RANGES[level]), bits.between(*_RANGES[level])
-
-
 def _draw(board: Board, content: tuple[int, int], ink: int) -> None:
   """Draws a rectangle to scale with its sides labelled, small ones in unit squares."""
   width, height = content
@@ -34,16 +30,20 @@ def _draw(board: Board, content: tuple[int, int], ink: int) -> None:
   board.text(_LEFT - 20, (top + _BOTTOM) // 2, str(height))
 
 
-class _Area(Family):
+class _Rectangle(Family):
   """A content is width and height."""
 
-  name = "area"
-
   def content(self, bits: Bits, level: int) -> tuple:
-    return _sides(bits, level)
+    return bits.between(*_RANGES[level]), bits.between(*_RANGES[level])
 
   def draw(self, board: Board, content: tuple, bits: Bits) -> None:
     _draw(board, content, bits.choice((BLUE, GREEN, ORANGE)))
+
+
+class _Area(_Rectangle):
+  """How large is it?"""
+
+  name = "area"
 
   def questions(self, content: tuple) -> tuple[str, ...]:
     return "What is the area of the rectangle?", "Find the area."
@@ -70,16 +70,10 @@ class _Area(Family):
     )
 
 
-class _Perimeter(Family):
-  """A content is width and height."""
+class _Perimeter(_Rectangle):
+  """How long is its outline?"""
 
   name = "perimeter"
-
-  def content(self, bits: Bits, level: int) -> tuple:
-    return _sides(bits, level)
-
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
-    _draw(board, content, bits.choice((BLUE, GREEN, ORANGE)))
 
   def questions(self, content: tuple) -> tuple[str, ...]:
     return "What is the perimeter of the rectangle?", "Find the perimeter."

@@ -112,7 +112,7 @@ class _RightTriangle(Family):
     near, far = sorted((mirror(left), mirror(left + 16)))
     board.frame(near, bottom - 16, far, bottom, INK)
     board.text(mirror((left + right) // 2), bottom + 18, labels[0])
-    board.text(mirror(left - 20), (top + bottom) // 2, labels[1])
+    board.text(mirror(left - 22), (top + bottom) // 2, labels[1])
     board.text(mirror((left + right) // 2 + 22), (top + bottom) // 2 - 18, labels[2])
 
   def questions(self, content: tuple) -> tuple[str, ...]:

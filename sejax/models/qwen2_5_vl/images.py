@@ -5,6 +5,7 @@ an image are contiguous, and within an image those of a window; so window and im
 number per patch.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -79,16 +80,22 @@ def _index_row(config: VisionConfig, grids, order, positions, image, window) -> 
   """Fills one row's index data in place."""
   patch_start, next_window = 0, 0
   for number, grid in enumerate(grids):
-    image_order, image_window = window_order(config, grid)
+    image_order, image_window, image_positions = _index_image(config, tuple(map(int, grid)))
     where = slice(patch_start, patch_start + int(np.prod(grid)))
     start = patch_start // config.merge_unit
     order[start : start + len(image_order)] = start + image_order
-    by_feature = _patch_positions(config, grid)
-    positions[where] = by_feature[image_order].reshape(-1, 2)
+    positions[where] = image_positions
     image[where] = number
     window[where] = next_window + np.repeat(image_window, config.merge_unit)
     patch_start = where.stop
     next_window += image_window[-1] + 1
+
+
+@functools.lru_cache(maxsize=1024)
+def _index_image(config: VisionConfig, grid: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+  """Returns an image's window order, windows and positions; few grids occur, again and again."""
+  order, window = window_order(config, np.array(grid))
+  return order, window, _patch_positions(config, grid)[order].reshape(-1, 2)
 
 
 def window_order(

@@ -228,7 +228,9 @@ def logits(params: Params, hidden: Float[Array, "*b D"]) -> Float[Array, "*b V"]
   if "lm_head" in params:
     return jnp.matmul(hidden, params["lm_head"]["kernel"], preferred_element_type=jnp.float32)
   embedding = params["decoder"]["embed"]["embedding"]
-  return jnp.einsum("...d,vd->...v", hidden, embedding, preferred_element_type=jnp.float32)
+  # The embedding first: XLA:CPU would transpose it for each call, were it the second operand.
+  out = jnp.einsum("vd,...d->v...", embedding, hidden, preferred_element_type=jnp.float32)
+  return jnp.moveaxis(out, 0, -1)
 
 
 def _embed(params: Params, ids: Int[Array, "B S"]) -> Float[Array, "B S D"]:

@@ -22,12 +22,14 @@ import PIL.Image
 import tokenizers
 import transformers
 from jaxtyping import Float32, Int32
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from sejax.models.qwen2_5_vl.tensor_files import parse_json
 
 Message = Mapping[str, Any]
 
 _IMAGE_PAD, _VISION_START, _VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
+_CHANNELS = 3
 _VISION_TOKENS = (_VISION_START, _VISION_END, _IMAGE_PAD, "<|video_pad|>")
 
 # Stands for a part's text while the chat template is rendered. NUL occurs in no chat template, and
@@ -153,6 +155,8 @@ class Processor:
   def images(self, images: Sequence[PIL.Image.Image]) -> ImagePatches:
     """Resizes, normalises and cuts the images of one prompt into patches.
 
+    Equal bit for bit to HF `Qwen2VLImageProcessorPil`; what a byte becomes is looked up.
+
     Args:
       images: RGB, of at most 200 times the one side than the other; there may be none.
 
@@ -161,7 +165,7 @@ class Processor:
     """
     processor = self.image_processor
     if not images:
-      patch_dim = 3 * processor.temporal_patch_size * processor.patch_size**2
+      patch_dim = _CHANNELS * processor.temporal_patch_size * processor.patch_size**2
       return ImagePatches(np.zeros((0, patch_dim), np.float32), np.zeros((0, 3), np.int32))
     for place, image in enumerate(images):
       if image.mode != "RGB":
@@ -169,11 +173,23 @@ class Processor:
       if max(image.size) > 200 * min(image.size):
         width, height = image.size
         raise ValueError(f"image {place} is {width}x{height}; no side may be 200 times the other")
-    features = processor.preprocess(list(images), return_tensors="np")
-    return ImagePatches(
-      np.asarray(features["pixel_values"], np.float32),
-      np.asarray(features["image_grid_thw"], np.int32),
-    )
+    if processor.do_resize:
+      images = [self._resized(image) for image in images]
+    size, merge = processor.patch_size, processor.merge_size
+    grids = np.array([(1, image.height // size, image.width // size) for image in images], np.int32)
+    ends = grids.prod(axis=1).cumsum()
+    shape = (ends[-1], _CHANNELS, processor.temporal_patch_size, size * size)
+    patches = np.empty(shape, np.float32)
+    for image, own in zip(images, np.split(patches, ends[:-1]), strict=True):
+      pixels = np.asarray(image).reshape(
+        -1, merge, size, image.width // size // merge, merge, size, _CHANNELS
+      )
+      # One line of merged tokens after the other, so that what is looked up stays in the cache.
+      for line, target in zip(pixels, np.split(own, len(pixels)), strict=True):
+        line = line.transpose(2, 0, 3, 5, 1, 4).reshape(-1, _CHANNELS, size * size)
+        for channel, table in enumerate(self._pixel_values):
+          target[:, channel] = np.take(table, line[:, channel])[:, None]
+    return ImagePatches(patches.reshape(len(patches), -1), grids)
 
   def prompt(
     self,
@@ -234,6 +250,25 @@ class Processor:
       np.asarray(ids).tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
 
+  def _resized(self, image: PIL.Image.Image) -> PIL.Image.Image:
+    """Brings an image into the pixel range, its sides to whole merged tokens, as HF does."""
+    processor = self.image_processor
+    factor = processor.patch_size * processor.merge_size
+    limits = processor.size["shortest_edge"], processor.size["longest_edge"]
+    height, width = smart_resize(image.height, image.width, factor, *limits)
+    return image.resize((width, height), processor.resample)
+
+  @functools.cached_property
+  def _pixel_values(self) -> Float32[np.ndarray, "3 256"]:
+    """What each byte becomes in each channel, by HF's own arithmetic."""
+    processor = self.image_processor
+    values = np.broadcast_to(np.arange(256, dtype=np.uint8), (_CHANNELS, 1, 256))
+    if processor.do_rescale:
+      values = processor.rescale(values, processor.rescale_factor)
+    if processor.do_normalize:
+      values = processor.normalize(values, processor.image_mean, processor.image_std)
+    return np.asarray(values, np.float32)[:, 0]
+
   def _segments(self, messages: Sequence[Message]) -> list[str | int | None]:
     """Renders the chat template to literal texts, token ids and, for the candidate, None."""
     slotted, texts = _take_out_texts(messages)
@@ -260,8 +295,10 @@ class Processor:
       if isinstance(segment, str):
         text += segment
         continue
-      ids += [*self.encode_text(text), segment]
-      text = ""
+      if text:
+        ids += self.encode_text(text).tolist()
+        text = ""
+      ids.append(segment)
     return np.array([*ids, *self.encode_text(text)], np.int32)
 
   @functools.cached_property

@@ -1,0 +1,167 @@
+"""Examples to a batch: padded arrays of a bounded number of shapes; host only.
+
+Axes: B prompts, P prompt tokens, S patches.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import ml_collections
+import numpy as np
+from jaxtyping import Bool, Int, UInt32
+
+from sejax.data.prepare import Example
+from sejax.models import qwen2_5_vl as qwen
+from sejax.parallel import hosts
+from sejax.sampling import record_hashes
+
+
+class Batch(NamedTuple):
+  """This process's rows of a batch. The answers stay with the source.
+
+  Attributes:
+    record_ids: names of the records; empty for a row that only pads.
+    records: their hashes, for the sampler's keys.
+    index: their places in the source, for `source.gold`; -1 for a row that only pads.
+    questions: their texts.
+    pictures: their encoded images, for reports.
+    actor: the Actor's prompts.
+    judge: the Judge's prompts up to the candidate.
+    judge_tails: what follows the candidate, for `Processor.continuation`.
+    images: of both roles; None where no row of any process has one.
+  """
+
+  record_ids: tuple[str, ...]
+  records: UInt32[np.ndarray, "B 2"]
+  index: Int[np.ndarray, " B"]
+  questions: tuple[str, ...]
+  pictures: tuple[tuple[bytes, ...], ...]
+  actor: qwen.Prompt
+  judge: qwen.Prompt
+  judge_tails: tuple[tuple[str | int, ...], ...]
+  images: qwen.Images | None
+
+  @property
+  def real(self) -> Bool[np.ndarray, " B"]:
+    """Rows that hold a record; the others have one padding token and get a limit of 0."""
+    return self.index >= 0
+
+
+class Sizes(NamedTuple):
+  """A batch's shape, or the largest lengths that it must hold.
+
+  Attributes:
+    actor: tokens of the Actor's prompts.
+    judge: tokens of the Judge's.
+    patches: of a row's images; 0 where no row has one.
+  """
+
+  actor: int
+  judge: int
+  patches: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Buckets:
+  """The sizes that arrays may have, ascending.
+
+  Attributes:
+    prompt: tokens.
+    patch: patches, each a multiple of a window's.
+  """
+
+  prompt: tuple[int, ...]
+  patch: tuple[int, ...]
+
+  @classmethod
+  def of(cls, data: ml_collections.ConfigDict) -> Self:
+    """Returns those of a configuration's section `data`."""
+    return cls(tuple(data.prompt_buckets), tuple(data.patch_buckets))
+
+  def choose(self, needed: Sizes) -> Sizes:
+    """Returns the smallest sizes that hold what is needed.
+
+    Raises:
+      ValueError: nothing does.
+    """
+    return Sizes(
+      _smallest("prompt", self.prompt, needed.actor),
+      _smallest("prompt", self.prompt, needed.judge),
+      _smallest("patch", self.patch, needed.patches) if needed.patches else 0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Collator:
+  """Makes batches.
+
+  Attributes:
+    config: the model.
+    dataset: name of the set, part of the records' hashes.
+    rows: of this process in each batch, B.
+    buckets: the sizes to choose from.
+    pad_id: token that fills a row.
+  """
+
+  config: qwen.Config
+  dataset: str
+  rows: int
+  buckets: Buckets
+  pad_id: int
+
+  def __call__(self, examples: Sequence[Example]) -> Batch:
+    """Returns the examples in their order, then rows that only pad.
+
+    All processes call it together: they agree on the sizes.
+
+    Raises:
+      ValueError: there are more examples than rows, or one exceeds the largest bucket.
+    """
+    if len(examples) > self.rows:
+      raise ValueError(f"{len(examples)} examples do not fit a batch of {self.rows} rows")
+    sizes = self.buckets.choose(Sizes(*hosts.largest(*longest(examples))))
+    empty = self.rows - len(examples)
+    padding = np.full(1, self.pad_id, np.int32)
+    grids = [example.grids for example in examples] + [np.zeros((0, 3), np.int32)] * empty
+    ids = (*(example.id for example in examples), *[""] * empty)
+    return Batch(
+      record_ids=ids,
+      records=record_hashes(self.dataset, ids),
+      index=np.array([example.index for example in examples] + [-1] * empty),
+      questions=(*(example.question for example in examples), *[""] * empty),
+      pictures=(*(example.pictures for example in examples), *[()] * empty),
+      actor=self._prompt([*(e.actor for e in examples), *[padding] * empty], grids, sizes.actor),
+      judge=self._prompt([*(e.judge for e in examples), *[padding] * empty], grids, sizes.judge),
+      judge_tails=(*(example.judge_tail for example in examples), *[()] * empty),
+      images=self._images(examples, grids, sizes.patches) if sizes.patches else None,
+    )
+
+  def _prompt(self, rows: Sequence[np.ndarray], grids: Sequence[np.ndarray], size: int):
+    ids = np.full((len(rows), size), self.pad_id, np.int32)
+    lengths = np.array([len(row) for row in rows], np.int32)
+    for row, tokens in enumerate(rows):
+      ids[row, : len(tokens)] = tokens
+    return qwen.Prompt(ids, lengths, qwen.prompt_positions(self.config, ids, lengths, grids))
+
+  def _images(self, examples: Sequence[Example], grids: Sequence[np.ndarray], size: int):
+    vision = self.config.vision
+    none = np.zeros((0, vision.patch_dim), np.float32)
+    patches = [example.patches for example in examples] + [none] * (len(grids) - len(examples))
+    return qwen.pack_images(vision, patches, grids, size)
+
+
+def longest(examples: Sequence[Example]) -> Sizes:
+  """Returns the largest lengths among examples, those of a row that only pads at the least."""
+  return Sizes(
+    max((len(example.actor) for example in examples), default=1),
+    max((len(example.judge) for example in examples), default=1),
+    max((len(example.patches) for example in examples), default=0),
+  )
+
+
+def _smallest(what: str, sizes: Sequence[int], needed: int) -> int:
+  for size in sizes:
+    if needed <= size:
+      return size
+  raise ValueError(f"{needed} does not fit the largest {what} bucket, {sizes[-1]}")

@@ -1,0 +1,170 @@
+"""Encoded image files to RGB pictures, or a `BadRecord` that says what is wrong with them.
+
+Nothing global is changed: Pillow's own switches (`LOAD_TRUNCATED_IMAGES`, `MAX_IMAGE_PIXELS`) keep
+whatever value the program gave them.
+"""
+
+import io
+import struct
+
+import numpy as np
+import PIL.Image
+from PIL import ExifTags
+
+from sejax.data.records import BadRecord
+
+# The largest picture that is decoded. It stays below the size at which Pillow itself warns.
+MAX_PIXELS = 2**26
+MAX_RATIO = 200  # of the longer to the shorter side, as HF `smart_resize`
+
+# A list, so that no format which starts another program (EPS) is ever opened.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# What Pillow's decoders raise on bad bytes.
+_DECODING = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, MemoryError)
+_BOMB = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
+
+_UPRIGHT = {
+  2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+  3: PIL.Image.Transpose.ROTATE_180,
+  4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+  5: PIL.Image.Transpose.TRANSPOSE,
+  6: PIL.Image.Transpose.ROTATE_270,
+  7: PIL.Image.Transpose.TRANSVERSE,
+  8: PIL.Image.Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes) -> PIL.Image.Image:
+  """Decodes an image file to an upright RGB picture.
+
+  Transparent pixels show white paper. 16-bit grey is scaled to 8 bits. The EXIF orientation is
+  applied. Of several frames the first is taken.
+
+  Args:
+    data: a BMP, GIF, JPEG, PNG, PPM, TIFF or WebP file.
+
+  Raises:
+    BadRecord: of kind `unreadable image`, `truncated image`, `oversized image` (over `MAX_PIXELS`,
+      judged by the header), `elongated image` (ratio of sides over `MAX_RATIO`) or `unsupported
+      image` (32-bit values, whose white is not known).
+  """
+  if _is_cut(data):
+    raise BadRecord("truncated image", f"the image file ends early, after {len(data)} bytes")
+  try:
+    with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+      _check_header(image.size)
+      image.load()
+      return _upright(image, _to_rgb(image))
+  except BadRecord:
+    raise
+  except _BOMB as error:
+    raise BadRecord("oversized image", f"the image is a decompression bomb: {error}") from None
+  except PIL.UnidentifiedImageError:
+    raise BadRecord(
+      "unreadable image",
+      f"{len(data)} bytes that begin with {data[:8]!r} are none of {', '.join(_FORMATS)}",
+    ) from None
+  except _DECODING as error:
+    kind = "truncated image" if "truncated" in str(error).lower() else "unreadable image"
+    raise BadRecord(kind, f"the image cannot be decoded: {error}") from None
+
+
+def check_size(size: tuple[int, int], min_pixels: int, max_pixels: int, factor: int = 28) -> None:
+  """Refuses a picture that HF `smart_resize` would bring above `max_pixels`.
+
+  It rounds both sides to multiples of a factor and lets none fall below it, so a long picture of
+  small area, or one between two limits that are close, can end up larger than the limit.
+
+  Args:
+    size: width and height in pixels.
+    min_pixels: smaller pictures are enlarged to this area.
+    max_pixels: larger pictures are reduced to this area.
+    factor: pixels along a side of a merged token.
+
+  Raises:
+    BadRecord: of kind `elongated image`.
+  """
+  # Here, as the import takes seconds that decoding alone need not pay.
+  from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+  width, height = size
+  _check_ratio(size)
+  new_height, new_width = smart_resize(height, width, factor, min_pixels, max_pixels)
+  if new_height * new_width > max_pixels:
+    raise BadRecord(
+      "elongated image",
+      f"the image is {width}x{height}; at sides of at least {factor} that keep this ratio it takes "
+      f"{new_width}x{new_height} pixels, more than max_pixels={max_pixels}",
+    )
+
+
+def _is_cut(data: bytes) -> bool:
+  """Whether the file lacks its end; Pillow accepts some such files, grey or stale at the bottom."""
+  if data.startswith(b"\xff\xd8"):  # JPEG: an end-of-image marker follows the last start of scan
+    return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") or b"\xff\xd9" not in data
+  if data.startswith(b"\x89PNG"):
+    return b"IEND\xaeB\x60\x82" not in data
+  if data.startswith(b"RIFF"):
+    return len(data) < 8 + int.from_bytes(data[4:8], "little")
+  return False
+
+
+def _check_header(size: tuple[int, int]) -> None:
+  width, height = size
+  if width * height > MAX_PIXELS:
+    raise BadRecord(
+      "oversized image", f"the image is {width}x{height}; at most {MAX_PIXELS} pixels are decoded"
+    )
+  _check_ratio(size)
+
+
+def _check_ratio(size: tuple[int, int]) -> None:
+  width, height = size
+  if max(size) > MAX_RATIO * min(size):
+    raise BadRecord(
+      "elongated image",
+      f"the image is {width}x{height}; no side may exceed {MAX_RATIO} times the other",
+    )
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+  """Brings any mode to RGB, on white."""
+  if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+    return _grey16_to_rgb(image)
+  if image.mode in ("RGBa", "La"):  # colours multiplied by alpha
+    image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
+  if not image.has_transparency_data:
+    return image.convert("RGB")
+  image = image.convert("RGBA")
+  white = PIL.Image.new("RGBA", image.size, "white")
+  return PIL.Image.alpha_composite(white, image).convert("RGB")
+
+
+def _grey16_to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+  """Scales 16-bit grey to 8 bits, where Pillow's `convert` clips it at 255."""
+  values = np.asarray(image)
+  if image.mode in ("F", "I") and not (image.mode == "I" and _fits_16_bits(values)):
+    raise BadRecord(
+      "unsupported image",
+      f"the image has 32-bit values from {values.min()} to {values.max()}; save it with 8 or 16",
+    )
+  grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+  transparent = image.info.get("transparency")
+  if isinstance(transparent, int):
+    grey[values == transparent] = 255
+  return PIL.Image.fromarray(grey).convert("RGB")
+
+
+def _fits_16_bits(values: np.ndarray) -> bool:
+  return values.min() >= 0 and values.max() <= 65535
+
+
+def _upright(image: PIL.Image.Image, rgb: PIL.Image.Image) -> PIL.Image.Image:
+  """Turns the picture as its EXIF data say; unreadable EXIF data count as none."""
+  try:
+    # A TIFF's is applied, and then removed, by Pillow when it loads.
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+  except _DECODING:
+    orientation = None
+  method = _UPRIGHT.get(orientation)
+  return rgb if method is None else rgb.transpose(method)

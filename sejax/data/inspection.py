@@ -1,0 +1,211 @@
+"""A page about a data set: what its records look like, how long they are, and what was dropped."""
+
+import base64
+import collections
+import html
+import io
+import itertools
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import ml_collections
+import PIL.Image
+import tqdm
+
+from sejax.data import batches, images, pipeline, sources
+from sejax.data.prepare import Dropped, Example, Preparer
+from sejax.data.records import BadRecord, Source
+
+_THUMBNAIL = 320  # pixels of its longer side
+_BARS = 24  # of a histogram
+_IN_ORDER = pipeline.Options(batch_size=1, once=True)
+
+
+class Counted(NamedTuple):
+  """What was counted over a set, without its pictures.
+
+  Attributes:
+    actor: tokens of each Actor's prompt.
+    judge: tokens of each Judge's prompt up to the candidate.
+    patches: of each record's images.
+    golds: places in the source of examples that have an answer.
+    dropped: records that gave no example.
+    shown: the first examples.
+  """
+
+  actor: list[int]
+  judge: list[int]
+  patches: list[int]
+  golds: set[int]
+  dropped: list[Dropped]
+  shown: list[Example]
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Prepares a set's records in order and writes `inspect.html` to the workdir.
+
+  Args:
+    config: the run's configuration; `data.inspect_limit` says how many records are counted, and
+      `data.inspect_records` how many are shown.
+    workdir: where the page goes.
+
+  Raises:
+    ValueError: the set or the model's directory cannot be opened.
+  """
+  if not config.model.path:
+    raise ValueError("config.model.path is empty; give a model directory, whose tokens are counted")
+  source = sources.open_source(config.data)
+  preparer = Preparer.of(config, source)
+  _ = preparer.processor  # what is wrong with the directory is said here, and once
+  total = min(len(source), config.data.inspect_limit or len(source))
+  counted = count(source, preparer, total, config.data.inspect_records)
+  path = workdir / "inspect.html"
+  # What was dropped may be named by text that is no Unicode.
+  path.write_text(page(config, source, counted), encoding="utf-8", errors="backslashreplace")
+  print(f"{len(counted.actor)} of {total} records can be used; written to {path}")
+
+
+def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted:
+  """Prepares the first `total` records, in threads, and keeps the first `shown` examples."""
+  counted = Counted([], [], [], set(), [], [])
+  stream = itertools.islice(pipeline.read(preparer, _IN_ORDER), total)
+  for prepared in tqdm.tqdm(stream, total=total, desc="records"):
+    if isinstance(prepared, Dropped):
+      counted.dropped.append(prepared)
+      continue
+    counted.actor.append(len(prepared.actor))
+    counted.judge.append(len(prepared.judge))
+    counted.patches.append(len(prepared.patches))
+    if _has_gold(source, prepared.index):
+      counted.golds.add(prepared.index)
+    if len(counted.shown) < shown:
+      counted.shown.append(prepared)
+  return counted
+
+
+def shapes(counted: Counted, buckets: batches.Buckets, batch_size: int) -> int:
+  """Returns how many shapes batches of these records can have."""
+  rows = zip(counted.actor, counted.judge, counted.patches, strict=True)
+  single = {buckets.choose(batches.Sizes(*row)) for row in rows}
+  met = single
+  # Each of a batch's sizes may come from another of its rows.
+  for _ in range(min(batch_size, len(batches.Sizes._fields)) - 1):
+    met = {batches.Sizes(*map(max, one, other)) for one in met for other in single}
+  return len(met)
+
+
+def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) -> str:
+  """Returns the page: one HTML text that loads nothing and runs no script."""
+  data = config.data
+  buckets = batches.Buckets.of(data)
+  kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
+  seen = len(counted.actor) + len(counted.dropped)
+  facts = {
+    "records in the set": len(source),
+    "records read": seen,
+    "usable": len(counted.actor),
+    "with an answer (for metrics)": len(counted.golds),
+    "dropped": ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()) or 0,
+    "shapes at most": shapes(counted, buckets, config.batch_size),
+  }
+  sections = [
+    _table(("", ""), facts.items()),
+    _histogram("Actor's prompt, tokens", counted.actor, data.prompt_limit, buckets.prompt),
+    _histogram("Judge's prompt, tokens", counted.judge, buckets.prompt[-1], buckets.prompt),
+    _histogram("Patches", counted.patches, buckets.patch[-1], buckets.patch),
+  ]
+  if counted.dropped:
+    sections.append("<h2>Dropped</h2>")
+    rows = ((dropped.id, dropped.kind, dropped.message) for dropped in counted.dropped)
+    sections.append(_table(("record", "kind", "why"), rows))
+  sections.append(f"<h2>The first {len(counted.shown)} records</h2><div class=records>")
+  sections += [_record(example, example.index in counted.golds) for example in counted.shown]
+  title = html.escape(f"{source.name}: {data.source} {data.split}")
+  return _PAGE.format(title=title, body="\n".join([*sections, "</div>"]))
+
+
+def _has_gold(source: Source, index: int) -> bool:
+  try:
+    return source.gold(index) is not None
+  except BadRecord:
+    return False
+
+
+def _record(example: Example, has_gold: bool) -> str:
+  answer = "with an answer" if has_gold else "without an answer"
+  counts = (
+    f"{len(example.actor)} + {len(example.judge)} tokens, {len(example.patches)} patches, {answer}"
+  )
+  pictures = "".join(_thumbnail(data) for data in example.pictures)
+  return (
+    f"<article><h3>{html.escape(example.id)}</h3>{pictures}"
+    f"<p class=question>{html.escape(example.question)}</p><p>{counts}</p></article>"
+  )
+
+
+def _thumbnail(data: bytes) -> str:
+  picture = images.decode(data)
+  size = f"{picture.width} x {picture.height}"
+  picture.thumbnail((_THUMBNAIL, _THUMBNAIL), PIL.Image.Resampling.LANCZOS)
+  file = io.BytesIO()
+  picture.save(file, "PNG")
+  encoded = base64.b64encode(file.getvalue()).decode()
+  return (
+    f'<img alt="picture of {size} pixels" title="{size}" src="data:image/png;base64,{encoded}">'
+  )
+
+
+def _histogram(title: str, values: Sequence[int], limit: int, sizes: Sequence[int]) -> str:
+  """Draws how many records have which length, up to the limit, as bars of text boxes."""
+  if not values:
+    return ""
+  width = max(1, -(-(limit + 1) // _BARS))
+  bins = collections.Counter(min(value, limit) // width for value in values)
+  highest = max(bins.values())
+  bars = "".join(
+    f'<span style="height:{round(100 * bins[b] / highest)}%" '
+    f'title="{b * width} to {(b + 1) * width - 1}: {bins[b]} records"></span>'
+    for b in range(limit // width + 1)
+  )
+  fills = itertools.pairwise((-1, *sizes))
+  held = ", ".join(f"{high}: {sum(low < v <= high for v in values)}" for low, high in fills)
+  return (
+    f"<h2>{html.escape(title)}</h2><div class=bars>{bars}</div>"
+    f"<p>0 to {limit}; shortest {min(values)}, longest {max(values)}. Records by bucket: {held}</p>"
+  )
+
+
+def _table(head: Sequence[str], rows) -> str:
+  def line(cells, tag):
+    return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
+
+  body = "".join(line(row, "td") for row in rows)
+  return f"<table>{line(head, 'th') if any(head) else ''}{body}</table>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body {{
+  font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem
+}}
+table {{ border-collapse: collapse; display: block; overflow-x: auto }}
+td, th {{ border-bottom: 1px solid #ccc; padding: .2rem .8rem .2rem 0; text-align: left }}
+.bars {{
+  align-items: flex-end; border-bottom: 1px solid #555; display: flex; gap: 2px; height: 6rem
+}}
+.bars span {{ background: #2a6f97; flex: 1; min-height: 0 }}
+.records {{
+  display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr))
+}}
+article {{ border: 1px solid #ccc; border-radius: .4rem; overflow-wrap: anywhere; padding: .6rem }}
+article h3 {{ font-size: 1rem; margin: 0 0 .4rem }}
+img {{ max-width: 100% }}
+.question {{ white-space: pre-wrap }}
+</style></head>
+<body><h1>{title}</h1>
+{body}
+</body></html>
+"""

@@ -1,0 +1,83 @@
+"""Sets of one JSON object per line, with image files beside them."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from sejax.data import columns
+from sejax.data.records import BadRecord, Record
+
+
+class JsonlSource:
+  """Records of a JSON lines file; keeps only where its lines begin.
+
+  A line holds `question` or `problem`, and perhaps `image` or `images`: paths in the image folder;
+  `answer`; and `id`, without which a record's id is `<file's stem>/<line number>`. Blank lines are
+  no records.
+  """
+
+  def __init__(self, path: pathlib.Path, *, name: str = "", folder: pathlib.Path | None = None):
+    """Reads through the file once, to find its lines.
+
+    Args:
+      path: the file.
+      name: the set's name; by default the file's stem.
+      folder: what image paths are relative to; by default the file's own folder.
+
+    Raises:
+      ValueError: there is no such file.
+    """
+    if not path.is_file():
+      raise ValueError(f"{path} is no file of JSON lines")
+    self.name = name or path.stem
+    self._path, self._folder = path, folder or path.parent
+    self._offsets, self._lines = _find_lines(path)
+
+  def __len__(self) -> int:
+    return len(self._offsets)
+
+  def __repr__(self) -> str:
+    return f"JsonlSource(name={self.name!r}, records={len(self)})"
+
+  def __getitem__(self, index: int) -> Record:
+    row = self._row(index)
+    given = row.get("id")
+    record_id = self._line_id(index) if given is None else str(given)
+    return columns.read_record(record_id, row, self._folder)
+
+  def gold(self, index: int) -> str | None:
+    """Returns the answer of a record, without `<answer>` tags; None where there is none."""
+    return columns.read_gold(self._row(index))
+
+  def _line_id(self, index: int) -> str:
+    return f"{self._path.stem}/{self._lines[index]}"
+
+  def _row(self, index: int) -> dict[str, Any]:
+    if not 0 <= index < len(self):
+      raise IndexError(f"{self!r} has no record {index}")
+    with self._path.open("rb") as file:
+      file.seek(self._offsets[index])
+      line = file.readline()
+    try:
+      row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+      raise BadRecord(
+        "unreadable line", f"record {self._line_id(index)}: the line is no JSON: {error}"
+      ) from None
+    if not isinstance(row, dict):
+      raise BadRecord("unreadable line", f"record {self._line_id(index)}: the line is no object")
+    return row
+
+
+def _find_lines(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+  """Returns offset and number, from 1, of each line that is not blank."""
+  offsets, numbers, offset = [], [], 0
+  with path.open("rb") as file:
+    for number, line in enumerate(file, start=1):
+      if line.strip():
+        offsets.append(offset)
+        numbers.append(number)
+      offset += len(line)
+  return np.array(offsets, np.int64), np.array(numbers, np.int64)

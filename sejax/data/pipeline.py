@@ -1,0 +1,225 @@
+"""The stream of examples: shuffled per epoch, shared out to processes, batched, restorable.
+
+Every process reads its own part of one endless sequence of records, `stream[process::processes]`,
+which runs on across the ends of epochs. A record's place in the sequence is all there is to know:
+it gives the epoch and the record, so that an iterator is restored by starting there. Records are
+prepared one for one, dropped ones included, so that workers change neither order nor place.
+"""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import grain
+import numpy as np
+from absl import flags, logging
+
+from sejax.data.prepare import TOO_LONG, Dropped, Example, Preparer
+from sejax.parallel import hosts
+
+# Images are decoded and resized outside Python's lock, so threads help without workers too. What is
+# ahead is memory: an example of 4,096 patches is 19 MB.
+_THREADS, _AHEAD = 2, 4
+# The share of bad records means nothing before so many have been seen.
+_ENOUGH = 100
+
+State = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How a source is read.
+
+  Attributes:
+    batch_size: prompts in a batch, over all processes.
+    seed: of the shuffling.
+    workers: processes that prepare examples; 0: threads of this one.
+    on_bad_record: `skip` counts and logs it, `stop` ends the run.
+    max_bad_share: of the records seen by a process; where more are bad, the run ends.
+    once: one pass in the source's order, for evaluation, instead of an endless shuffled one.
+  """
+
+  batch_size: int
+  seed: int = 0
+  workers: int = 0
+  on_bad_record: str = "skip"
+  max_bad_share: float = 0.05
+  once: bool = False
+
+
+class Pipeline:
+  """Iterator over lists of examples, the rows of this process in each batch.
+
+  Every list of an endless pipeline is full. That of a single pass may be short, or empty while
+  other processes still have rows, so that all see the same number of batches.
+
+  Attributes:
+    seen: records read so far, by this process.
+    dropped: how many of them gave no example, by kind.
+  """
+
+  def __init__(
+    self,
+    preparer: Preparer,
+    options: Options,
+    *,
+    process: int = 0,
+    processes: int = 1,
+    states: Sequence[State] = (),
+  ):
+    """Starts at the beginning, or where `states` say.
+
+    Args:
+      preparer: makes the examples.
+      options: how to read.
+      process: this process's number.
+      processes: how many there are.
+      states: what `state` gave in each of the processes that saved, in any order.
+
+    Raises:
+      ValueError: the batch does not divide, the source is empty, the model's directory cannot be
+        read, or the states are of another stream or of processes that had not read equally far
+        while their number changed.
+    """
+    if options.batch_size % processes:
+      raise ValueError(f"batch_size={options.batch_size} does not divide by {processes} processes")
+    if not len(preparer.source):
+      raise ValueError(f"{preparer.source.name} holds no records")
+    _ = preparer.processor  # What is wrong with the directory is said once, not of every record.
+    self._preparer, self._options = preparer, options
+    self._process, self._processes = process, processes
+    self._rows = options.batch_size // processes
+    self._turn, self.seen, self.dropped = 0, 0, collections.Counter()
+    self._fruitless = 0  # records since the last example
+    if states:
+      self._restore(states)
+    self._prepared = read(preparer, options, self._turn + process, processes)
+
+  def __iter__(self) -> Self:
+    return self
+
+  def __next__(self) -> list[Example]:
+    """Returns the rows of the next batch.
+
+    Raises:
+      StopIteration: a single pass is over in all processes.
+      ValueError: a record is bad and that is not allowed, or too many are.
+    """
+    rows = list(itertools.islice(self._examples(), self._rows))
+    if self._options.once and not hosts.any_process(np.array([bool(rows)])).any():
+      self._check_share(enough=0)
+      raise StopIteration
+    return rows
+
+  def state(self) -> State:
+    """Returns what a checkpoint keeps of this process's place, as plain JSON values."""
+    return {
+      **self._stream(),
+      "process": self._process,
+      "processes": self._processes,
+      "turn": self._turn,
+      "seen": self.seen,
+      "dropped": dict(self.dropped),
+    }
+
+  def _stream(self) -> State:
+    """What must be equal for a place to mean the same record."""
+    source, options = self._preparer.source, self._options
+    return {
+      "source": source.name,
+      "records": len(source),
+      "seed": options.seed,
+      "once": options.once,
+    }
+
+  def _examples(self) -> Iterator[Example]:
+    for prepared in self._prepared:
+      self._turn += self._processes
+      self.seen += 1
+      if isinstance(prepared, Dropped):
+        self._drop(prepared)
+      else:
+        self._fruitless = 0
+        yield prepared
+
+  def _drop(self, dropped: Dropped) -> None:
+    self.dropped[dropped.kind] += 1
+    self._fruitless += 1
+    said = f"record {dropped.id} ({dropped.kind}): {dropped.message}"
+    if self._options.on_bad_record == "stop" and dropped.kind != TOO_LONG:
+      raise ValueError(f"{said}; on_bad_record='skip' would go on without it")
+    logging.warning("Dropped %s", said)
+    share = -(-len(self._preparer.source) // self._processes)
+    self._check_share(min(_ENOUGH, share))
+    # Fewer may lie between the same good record's places in two epochs.
+    if self._fruitless >= 2 * len(self._preparer.source) and not self._options.once:
+      raise ValueError(
+        f"none of {self._fruitless} records in a row gave an example: {self._tally()}; last {said}"
+      )
+
+  def _check_share(self, enough: int) -> None:
+    bad = self.dropped.total() - self.dropped[TOO_LONG]
+    limit = self._options.max_bad_share
+    if self.seen >= enough and bad > limit * self.seen:
+      raise ValueError(
+        f"{bad} of {self.seen} records are bad, more than max_bad_share={limit}: {self._tally()}"
+      )
+
+  def _tally(self) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in self.dropped.most_common())
+
+  def _restore(self, states: Sequence[State]) -> None:
+    for state in states:
+      for name, value in self._stream().items():
+        if state[name] != value:
+          raise ValueError(f"the data's state has {name}={state[name]!r}; this run has {value!r}")
+    saved = states[0]["processes"]
+    if sorted(state["process"] for state in states) != list(range(saved)):
+      raise ValueError(f"the data's state is of {saved} processes, and {len(states)} are given")
+    if saved == self._processes:
+      state = next(state for state in states if state["process"] == self._process)
+      self._turn, self.seen = state["turn"], state["seen"]
+      self.dropped.update(state["dropped"])
+      return
+    turns = sorted(state["turn"] for state in states)
+    if turns[0] != turns[-1]:
+      raise ValueError(
+        f"the data cannot go on with {self._processes} processes: the {saved} that saved had read"
+        f" {turns[0] // saved} to {turns[-1] // saved} records each; restore with {saved}"
+      )
+    self._turn = turns[0]
+    if self._process == 0:  # It answers for all, so that sums over processes stay.
+      self.seen = sum(state["seen"] for state in states)
+      for state in states:
+        self.dropped.update(state["dropped"])
+
+
+def read(
+  preparer: Preparer, options: Options, first: int = 0, step: int = 1
+) -> Iterator[Example | Dropped]:
+  """Returns what becomes of every `step`-th record, in the stream's order.
+
+  Args:
+    preparer: makes the examples.
+    options: how to read; its batch size and what to do with bad records do not matter here.
+    first: place in the stream to begin at.
+    step: how far it is from one record to the next.
+  """
+  records = grain.MapDataset.range(len(preparer.source))
+  if not options.once:
+    records = records.shuffle(options.seed).repeat()
+  if first >= len(records):
+    return iter(())
+  prepared = records[first::step].map(preparer)
+  prepared = prepared.to_iter_dataset(
+    grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
+  )
+  if options.workers:
+    if not flags.FLAGS.is_parsed():
+      flags.FLAGS.mark_as_parsed()  # grain's workers read flags; outside of main nobody parses.
+    prepared = prepared.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2)
+    )
+  return iter(prepared)

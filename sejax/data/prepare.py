@@ -1,0 +1,174 @@
+"""One record to one example: decoded, cut into patches and tokenized for both roles; host only."""
+
+import dataclasses
+import functools
+from typing import NamedTuple, Self
+
+import ml_collections
+import numpy as np
+import PIL.Image
+from jaxtyping import Float32, Int32
+
+from sejax import messages
+from sejax.data import images
+from sejax.data.records import BadRecord, Record, Source
+from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.text import prompts
+
+# The kind of what is dropped for its size: expected in a good set, so not counted as bad.
+TOO_LONG = "too long"
+
+
+class Example(NamedTuple):
+  """A record ready to be batched; its answer stays with the source.
+
+  Attributes:
+    index: place in the source, for `source.gold`.
+    id: the record's.
+    question: the record's text.
+    pictures: the encoded images, for reports.
+    actor: tokens of the Actor's prompt.
+    judge: tokens of the Judge's prompt up to the candidate.
+    judge_tail: what follows the candidate, for `Processor.continuation`.
+    patches: of all images; both roles see the same.
+    grids: of each image, see `ImagePatches`.
+  """
+
+  index: int
+  id: str
+  question: str
+  pictures: tuple[bytes, ...]
+  actor: Int32[np.ndarray, " P"]
+  judge: Int32[np.ndarray, " P"]
+  judge_tail: tuple[str | int, ...]
+  patches: Float32[np.ndarray, "S patch_dim"]
+  grids: Int32[np.ndarray, "n 3"]
+
+
+class Dropped(NamedTuple):
+  """A record that gives no example.
+
+  Attributes:
+    index: place in the source.
+    id: the record's; where not even that could be read, its index.
+    kind: to count by: a `BadRecord`'s, or `TOO_LONG`.
+    message: what is wrong.
+  """
+
+  index: int
+  id: str
+  kind: str
+  message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparer:
+  """Makes examples of a source's records; small when pickled, so that it travels to workers.
+
+  Attributes:
+    source: the records.
+    directory: the model's, for `Processor.load`.
+    min_pixels: smaller images are enlarged to this area; None keeps the directory's value.
+    max_pixels: larger images are reduced to this area; None keeps the directory's value.
+    prompt_limit: tokens of the Actor's prompt, image tokens included; longer ones are dropped.
+    judge_limit: the same for the Judge's prompt up to the candidate.
+    patch_limit: patches of a prompt's images; prompts with more are dropped.
+    instruction: what the Actor is told about the form of its answer.
+    include_instruction: whether the Judge reads that too, as in the released code.
+    judge_system: the Judge's system prompt.
+  """
+
+  source: Source
+  directory: str
+  min_pixels: int | None
+  max_pixels: int | None
+  prompt_limit: int
+  judge_limit: int
+  patch_limit: int
+  instruction: str = prompts.ACTOR_INSTRUCTION
+  include_instruction: bool = False
+  judge_system: str = dataclasses.field(default_factory=prompts.judge_system)
+
+  @classmethod
+  def of(cls, config: ml_collections.ConfigDict, source: Source) -> Self:
+    """Returns what a configuration's `model.path`, `data`, `actor` and `judge` describe."""
+    data = config.data
+    return cls(
+      source,
+      config.model.path,
+      data.min_pixels,
+      data.max_pixels,
+      data.prompt_limit,
+      data.prompt_buckets[-1],
+      data.patch_buckets[-1],
+      config.actor.instruction,
+      config.judge.include_instruction,
+      prompts.judge_system(form=config.judge.rubric),
+    )
+
+  @property
+  def processor(self) -> Processor:
+    """The model's processor, loaded once in each process."""
+    return _processor(self.directory, self.min_pixels, self.max_pixels)
+
+  def __call__(self, index: int) -> Example | Dropped:
+    """Returns the example of a record, or why there is none."""
+    index = int(index)
+    name = f"index {index}"
+    try:
+      record = self.source[index]
+      record.id.encode()  # It is hashed, and may come from JSON with half a surrogate pair.
+      name = record.id
+      example = self._example(index, record)
+    except BadRecord as error:
+      return Dropped(index, name, error.kind, str(error))
+    except ValueError as error:
+      return Dropped(index, name, "unusable prompt", str(error))
+    for what, size, limit in (
+      ("Actor's prompt has {} tokens", len(example.actor), self.prompt_limit),
+      ("Judge's prompt has {} tokens", len(example.judge), self.judge_limit),
+      ("images have {} patches", len(example.patches), self.patch_limit),
+    ):
+      if size > limit:
+        return Dropped(index, name, TOO_LONG, f"the {what.format(size)}; the limit is {limit}")
+    return example
+
+  def _example(self, index: int, record: Record) -> Example:
+    processor = self.processor
+    patches, grids = processor.images([self._picture(data) for data in record.images])
+    asked = messages.actor_messages(record.question, len(grids), self.instruction)
+    judged = messages.judge_messages(
+      record.question,
+      len(grids),
+      self.judge_system,
+      include_instruction=self.include_instruction,
+      instruction=self.instruction,
+    )
+    judge = processor.prompt(judged, grids)
+    return Example(
+      index,
+      record.id,
+      record.question,
+      record.images,
+      processor.prompt(asked, grids).ids,
+      judge.ids,
+      judge.tail,
+      patches,
+      grids,
+    )
+
+  def _picture(self, data: bytes) -> PIL.Image.Image:
+    picture = images.decode(data)
+    processor = self.processor.image_processor
+    images.check_size(
+      picture.size,
+      processor.size["shortest_edge"],
+      processor.size["longest_edge"],
+      processor.patch_size * processor.merge_size,
+    )
+    return picture
+
+
+@functools.cache
+def _processor(directory: str, min_pixels: int | None, max_pixels: int | None) -> Processor:
+  return Processor.load(directory, min_pixels, max_pixels)

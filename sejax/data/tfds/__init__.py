@@ -1,0 +1,6 @@
+"""The training sets as tensorflow-datasets builders, without tensorflow."""
+
+from sejax.data.tfds.builders import BUILDERS, Geometry3k, Geoqa, Mmr1, build
+from sejax.data.tfds.source import TfdsSource
+
+__all__ = ["BUILDERS", "Geometry3k", "Geoqa", "Mmr1", "TfdsSource", "build"]

@@ -1,0 +1,35 @@
+"""Builds a training set: `python -m sejax.data.tfds --name=geometry3k --source=DIR --data_dir=DIR`.
+
+`--source` is the set as downloaded from the hub, its files in `data/`. The built set is opened with
+`config.data.source = "tfds"`, `path` the data directory and `name` the set.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from sejax.data.tfds import builders
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Builds the set and prints its splits; returns the exit status."""
+  parser = argparse.ArgumentParser(prog="python -m sejax.data.tfds", description=__doc__)
+  parser.add_argument("--name", required=True, choices=sorted(builders.BUILDERS))
+  parser.add_argument("--source", required=True, type=pathlib.Path)
+  parser.add_argument("--data_dir", required=True, type=pathlib.Path)
+  parser.add_argument("--any_counts", action="store_true", help="accept other than released sizes")
+  parser.add_argument("--on_bad_record", default="stop", choices=builders.ON_BAD_RECORD)
+  arguments = parser.parse_args(argv)
+  try:
+    info = builders.build(**vars(arguments))
+  except (ValueError, OSError) as error:
+    print(f"sejax: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+  for split in info.splits.values():
+    print(f"{info.name} {split.name}: {split.num_examples} records")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,54 @@
+"""Records of a set that was built as array records."""
+
+import pathlib
+
+from sejax.data.records import Record
+from sejax.data.tfds.builders import BUILDERS
+
+
+class TfdsSource:
+  """Records of one split of a built set, read by index."""
+
+  def __init__(self, data_dir: str | pathlib.Path, name: str, split: str):
+    """Opens a built set.
+
+    Args:
+      data_dir: where it was built.
+      name: one of `BUILDERS`.
+      split: a split or, as tfds writes it, a part of one: `train[:90%]`.
+
+    Raises:
+      ValueError: there is no set, or no split, of the name.
+    """
+    if name not in BUILDERS:
+      raise ValueError(f"name={name!r} must be one of {', '.join(sorted(BUILDERS))}")
+    self.name = name
+    builder = BUILDERS[name](data_dir=data_dir)
+    if not builder.info.splits:
+      raise ValueError(
+        f"{name} is not built in {data_dir}; run python -m sejax.data.tfds --name={name}"
+        f" --source=DOWNLOADED --data_dir={data_dir}"
+      )
+    self._split = split
+    self._examples = builder.as_data_source(split=split)
+
+  def __len__(self) -> int:
+    return len(self._examples)
+
+  def __repr__(self) -> str:
+    return f"TfdsSource(name={self.name!r}, split={self._split!r}, records={len(self)})"
+
+  def __getitem__(self, index: int) -> Record:
+    example = self._example(index)
+    return Record(
+      example["id"].decode(), example["question"].decode(), tuple(map(bytes, example["images"]))
+    )
+
+  def gold(self, index: int) -> str | None:
+    """Returns the answer of a record; None where there is none."""
+    return self._example(index)["answer"].decode() or None
+
+  def _example(self, index: int) -> dict:
+    if not 0 <= index < len(self):
+      raise IndexError(f"{self!r} has no record {index}")
+    return self._examples[index]

@@ -1,0 +1,215 @@
+"""The method on a picture of one's own: trajectories, their votes, and what the Judge says.
+
+    python -m sejax.main --mode=sample --config=FILE --image=FILE --question=TEXT [--judge]
+
+`config.model.path` is a directory of weights. While tokens are drawn, standard error shows how the
+trajectories grow; standard output then gets each one's text, answer and share of the votes, and
+with `--judge` its verdict, score, reward and advantage too.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from sejax import method, rollout, scoring
+from sejax.data import batches, prepare
+from sejax.data.records import Record
+from sejax.method.consistency import count_votes
+from sejax.models import qwen2_5_vl as qwen
+from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.parallel import layouts
+
+_PLAIN_SECONDS = 10  # Between two lines of progress where there is no terminal.
+_TAIL_TOKENS = 64  # Of a trajectory, shown while it grows.
+
+
+def run(
+  config: ml_collections.ConfigDict,
+  images: Sequence[str],
+  question: str,
+  judge: bool,
+) -> None:
+  """Samples `group_size` trajectories for one question and prints what the method makes of them.
+
+  Args:
+    config: the run's configuration; `model.path` is needed.
+    images: picture files, in the question's order; there may be none.
+    question: the problem, `<image>` standing once for each image or not at all.
+    judge: whether the Judge reads the trajectories.
+
+  Raises:
+    ValueError: what is missing or cannot be read, named.
+  """
+  directory = _directory(config.model.path)
+  if not question.strip():
+    raise ValueError("--question is missing; say what to ask about the picture")
+  asked = _Asked(question, images)
+  preparer = _preparer(config, asked)
+  example = preparer(0)
+  if isinstance(example, prepare.Dropped):
+    raise ValueError(example.message)
+
+  # One prompt is one row, so all devices but the first serve to split the weights.
+  mesh = Mesh(np.array(jax.local_devices())[None], ("data", "tensor"))
+  model, params = qwen.load(directory, mesh, rollout.frozen_dtype(config), layouts.DECODE)
+  processor = preparer.processor
+  batch = _batch_of_one(model, processor, asked.name, example)
+  roles = rollout.Roles.create(config, model, processor, mesh)
+  if judge:
+    roles.check_context(batch)
+  features = None
+  if batch.images is not None:
+    features = jax.jit(qwen.encode, static_argnums=1)(params, model, batch.images)
+
+  watch = Progress("trajectory", processor, config.actor.max_tokens)
+  sampled = roles.act(params, batch, features, seed=config.seed, step=0, watch=watch)
+  if not judge:
+    _print_votes(sampled.texts[0], config)
+    return
+  watch = Progress("verdict", processor, config.judge.max_tokens)
+  judged = roles.judge_all(
+    params, batch, features, sampled.texts, seed=config.seed, step=0, watch=watch
+  )
+  verdicts = rollout.by_candidate(judged.texts, config.judge.num_judge_repeats)
+  _print_rewards(
+    sampled.texts[0], verdicts[0], scoring.score_groups(sampled.texts, verdicts, config)
+  )
+
+
+class _Asked:
+  """The one question, as a source of records."""
+
+  name = "sample"
+
+  def __init__(self, question: str, images: Sequence[str]):
+    self._question, self._images = question, images
+
+  def __len__(self) -> int:
+    return 1
+
+  def __getitem__(self, index: int) -> Record:
+    return Record(self._question, self._question, tuple(map(_read, self._images)))
+
+  def gold(self, index: int) -> None:
+    return None
+
+
+class Progress:
+  """Shows on standard error how the members of one group grow.
+
+  On a terminal each has a line with its last words, drawn anew after each run of tokens; elsewhere
+  a line for all of them is written now and then.
+  """
+
+  def __init__(self, name: str, processor: Processor, limit: int, stream: TextIO | None = None):
+    self._name, self._processor, self._limit = name, processor, limit
+    self._stream = stream or sys.stderr
+    self._drawn_before = False
+    self._last = time.monotonic()
+
+  def __call__(self, tokens: Int[np.ndarray, "B G R"], lengths: Int[np.ndarray, "B G"]) -> None:
+    """Shows the first group; `Sampler` calls it with what it has drawn so far."""
+    if self._stream.isatty():
+      self._draw(tokens[0], lengths[0])
+    elif time.monotonic() - self._last >= _PLAIN_SECONDS:
+      self._last = time.monotonic()
+      longest, total = lengths[0].max(), lengths[0].sum()
+      self._write(f"{self._name}: {longest} of at most {self._limit} tokens, {total} in all\n")
+
+  def _draw(self, tokens: Int[np.ndarray, "G R"], lengths: Int[np.ndarray, " G"]) -> None:
+    width = shutil.get_terminal_size().columns
+    lines = [f"\x1b[{len(lengths)}A"] if self._drawn_before else []
+    for number, (row, length) in enumerate(zip(tokens, lengths, strict=True), 1):
+      head = f"{self._name} {number} {length:>5} "
+      tail = self._processor.decode(row[max(0, length - _TAIL_TOKENS) : length])
+      # Half the width, as characters of some scripts take two columns.
+      tail = printable(tail.replace("\n", " "))[-max(1, (width - len(head)) // 2) :]
+      lines.append(f"\x1b[2K{head}{tail}\n")
+    self._write("".join(lines))
+    self._drawn_before = True
+
+  def _write(self, text: str) -> None:
+    self._stream.write(text)
+    self._stream.flush()
+
+
+def printable(text: str) -> str:
+  """Returns the text without what would steer a terminal; a model may write anything."""
+  return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _directory(path: str) -> pathlib.Path:
+  if not path:
+    raise ValueError("config.model.path is empty; give a directory of weights: --config.model.path")
+  if not pathlib.Path(path).is_dir():
+    raise ValueError(f"config.model.path={path!r} is no directory; give one that holds weights")
+  return pathlib.Path(path)
+
+
+def _read(path: str) -> bytes:
+  if not pathlib.Path(path).is_file():
+    raise ValueError(f"--image={path} is no file")
+  return pathlib.Path(path).read_bytes()
+
+
+def _preparer(config: ml_collections.ConfigDict, asked: _Asked) -> prepare.Preparer:
+  """Prepares without the limits of training: one prompt may be as long as the model's context."""
+  return dataclasses.replace(
+    prepare.Preparer.of(config, asked),
+    prompt_limit=sys.maxsize,
+    judge_limit=sys.maxsize,
+    patch_limit=sys.maxsize,
+  )
+
+
+def _batch_of_one(
+  model: qwen.Config, processor: Processor, dataset: str, example: prepare.Example
+) -> batches.Batch:
+  """Batches an example in shapes that are just large enough."""
+  window = model.vision.window_patches
+  buckets = batches.Buckets(
+    prompt=(max(len(example.actor), len(example.judge)),),
+    patch=(-(-len(example.patches) // window) * window,),
+  )
+  return batches.Collator(model, dataset, 1, buckets, processor.pad_id)([example])
+
+
+def _print_votes(trajectories: Sequence[str], config: ml_collections.ConfigDict) -> None:
+  (extracted,), ids = scoring.read_answers([trajectories], config)
+  for number, (text, answer, share) in enumerate(
+    zip(trajectories, extracted, _vote_shares(ids), strict=True), 1
+  ):
+    _print_trajectory(number, text, answer, share)
+
+
+def _print_rewards(
+  trajectories: Sequence[str], verdicts: Sequence[Sequence[str]], scored: scoring.Scored
+) -> None:
+  shares = _vote_shares(scored.answer_ids)
+  for g, text in enumerate(trajectories):
+    _print_trajectory(g + 1, text, scored.answers[0][g], shares[g])
+    for verdict in verdicts[g]:
+      print(f"verdict:\n{printable(verdict)}")
+    score = f"{scored.judge_scores[0, g]:.3f}" if scored.judge_valid[0, g] else "unreadable"
+    group: method.Group = jax.tree.map(lambda x, g=g: float(x[0, g]), scored.group)
+    print(f"score {score}, reward {group.reward:.3f}, advantage {group.advantage:+.3f}\n")
+
+
+def _print_trajectory(number: int, text: str, answer: str | None, share: float) -> None:
+  print(f"--- trajectory {number}\n{printable(text)}")
+  found = "no answer" if answer is None else f"answer {printable(answer)}"
+  print(f"{found}, vote share {share:.3f}", flush=True)
+
+
+def _vote_shares(answer_ids: Int[np.ndarray, "1 G"]) -> list[float]:
+  return (np.asarray(count_votes(answer_ids).count[0]) / answer_ids.shape[1]).tolist()

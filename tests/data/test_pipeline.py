@@ -1,0 +1,223 @@
+"""The stream of examples: order, sharing, restoring, and what becomes of bad records."""
+
+import json
+import random
+
+import pytest
+
+from sejax.data.pipeline import Options, Pipeline
+from tests.data.problems import Problems, picture, preparer
+
+BAD = frozenset({3, 11})
+
+
+@pytest.fixture
+def make(model_directory):
+  """Returns what makes a pipeline over a small source with two bad records."""
+
+  def pipeline(size=13, bad=BAD, *, process=0, processes=1, states=(), limits=None, **options):
+    return Pipeline(
+      preparer(Problems(size, bad), model_directory, **(limits or {})),
+      Options(**{"batch_size": 4, "seed": 5, "max_bad_share": 0.5} | options),
+      process=process,
+      processes=processes,
+      states=states,
+    )
+
+  return pipeline
+
+
+def ids(rows):
+  return [example.id for example in rows]
+
+
+def test_each_epoch_is_another_order_of_all_good_records(make):
+  pipeline = make()
+  stream = [name for _ in range(11) for name in ids(next(pipeline))]  # 4 epochs of 11
+  epochs = [stream[start : start + 11] for start in range(0, 44, 11)]
+  good = sorted(f"p/{i}" for i in range(13) if i not in BAD)
+  assert [sorted(epoch) for epoch in epochs] == [good] * 4
+  assert len({tuple(epoch) for epoch in epochs}) == 4
+  assert pipeline.dropped == {"broken": pipeline.seen - 44}
+
+
+def test_another_seed_is_another_order(make):
+  assert ids(next(make(seed=1))) != ids(next(make(seed=2)))
+  assert ids(next(make(seed=1))) == ids(next(make(seed=1)))
+
+
+def test_it_goes_on_from_any_point_as_if_it_had_not_stopped(make):
+  """20 points over 6 epochs: within an epoch, at its end, right after bad records."""
+  whole = make()
+  states, batches = [json.dumps(whole.state())], []
+  for _ in range(18):
+    batches.append(ids(next(whole)))
+    states.append(json.dumps(whole.state()))
+  for point in random.Random(0).choices(range(17), k=20):
+    resumed = make(states=[json.loads(states[point])])
+    assert ids(next(resumed)) == batches[point]
+    assert ids(next(resumed)) == batches[point + 1]
+    assert json.dumps(resumed.state()) == states[point + 2]
+
+
+def test_processes_share_the_stream_without_overlap(make):
+  alone = make(bad=frozenset())
+  both = [make(bad=frozenset(), process=p, processes=2) for p in range(2)]
+  for _ in range(10):  # Across epochs of odd length, too.
+    rows = [ids(next(pipeline)) for pipeline in both]
+    assert [len(r) for r in rows] == [2, 2]
+    interleaved = [name for pair in zip(*rows, strict=True) for name in pair]
+    assert interleaved == ids(next(alone))
+
+
+def test_another_number_of_processes_goes_on_where_all_have_read_equally_far(make):
+  alone = make(bad=frozenset())
+  for _ in range(3):
+    next(alone)
+  pair = [make(bad=frozenset(), process=p, processes=2, states=[alone.state()]) for p in range(2)]
+  rows = [ids(next(pipeline)) for pipeline in pair]
+  expected = ids(next(alone))
+  assert [name for two in zip(*rows, strict=True) for name in two] == expected
+  back = make(bad=frozenset(), states=[pipeline.state() for pipeline in reversed(pair)])
+  assert ids(next(back)) == ids(next(alone))
+  assert back.seen == alone.seen
+
+
+def test_it_says_where_another_number_of_processes_cannot_go_on(make):
+  pair = [make(process=p, processes=2) for p in range(2)]
+  while pair[0].seen == pair[1].seen:
+    for pipeline in pair:
+      next(pipeline)
+  with pytest.raises(ValueError, match=r"cannot go on with 1 processes.*restore with 2"):
+    make(states=[pipeline.state() for pipeline in pair])
+  again = make(process=1, processes=2, states=[pipeline.state() for pipeline in pair])
+  assert ids(next(again)) == ids(next(pair[1]))
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [({"seed": 6}, "seed=5; this run has 6"), ({"size": 14}, "records=13; this run has 14")],
+)
+def test_the_state_of_another_stream_is_refused(make, change, message):
+  state = make().state()
+  with pytest.raises(ValueError, match=message):
+    make(**change, states=[state])
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_workers_change_neither_records_nor_order(make, workers):
+  alone = make()
+  for _ in range(2):
+    next(alone)
+  state = alone.state()
+  pipeline = make(workers=workers, states=[state])
+  for _ in range(5):
+    assert ids(next(pipeline)) == ids(next(alone))
+    assert pipeline.state() == alone.state()
+
+
+def test_one_pass_keeps_the_order_and_ends_with_a_short_batch(make):
+  assert [ids(rows) for rows in make(once=True)] == [
+    ["p/0", "p/1", "p/2", "p/4"],
+    ["p/5", "p/6", "p/7", "p/8"],
+    ["p/9", "p/10", "p/12"],
+  ]
+
+
+def test_a_bad_record_stops_the_run_where_that_is_asked(make):
+  pipeline = make(on_bad_record="stop", once=True)
+  with pytest.raises(ValueError, match=r"record p/3 is broken.*on_bad_record='skip' would go on"):
+    list(pipeline)
+
+
+def test_too_many_bad_records_stop_the_run(make):
+  pipeline = make(size=200, bad=frozenset(range(0, 200, 4)), max_bad_share=0.2, once=True)
+  with pytest.raises(
+    ValueError, match=r"26 of 101 records are bad, more than max_bad_share=0.2: 26"
+  ):
+    list(pipeline)
+
+
+def test_skipped_records_are_logged_with_their_id(make, caplog):
+  list(make(once=True))
+  assert "record p/3 is broken" in caplog.text
+
+
+def test_a_source_without_a_good_record_does_not_spin(make):
+  with pytest.raises(ValueError, match=r"none of 10 records in a row gave an example: 10 broken"):
+    next(make(size=5, bad=frozenset(range(5)), max_bad_share=1.0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_good_record_is_enough(make, seed):
+  pipeline = make(bad=frozenset(range(1, 13)), max_bad_share=1.0, batch_size=6, seed=seed)
+  assert ids(next(pipeline)) == ["p/0"] * 6
+
+
+def test_drops_in_a_process_of_many_do_not_end_the_run(make):
+  bad = frozenset(range(8))  # Half of the 16, of which each process has 2 an epoch.
+  for process in range(8):
+    pipeline = make(16, bad, process=process, processes=8, max_bad_share=1.0, batch_size=8)
+    assert all(len(next(pipeline)) == 1 for _ in range(10))
+
+
+def test_a_model_directory_that_cannot_be_read_is_no_fault_of_records(tmp_path):
+  with pytest.raises(ValueError, match="absent"):
+    Pipeline(preparer(Problems(3), tmp_path / "absent"), Options(1))
+
+
+def test_an_id_that_cannot_be_hashed_is_a_bad_record(model_directory):
+  class Half(Problems):
+    def __getitem__(self, index):
+      return type(super().__getitem__(0))("a\ud800", "What?")
+
+  dropped = preparer(Half(1), model_directory)(0)
+  assert (dropped.id, dropped.kind) == ("index 0", "unusable prompt")
+
+
+def test_a_prompt_is_dropped_whole_when_it_is_one_token_too_long(make, model_directory):
+  example = preparer(Problems(3), model_directory)(2)
+  for limit, kept in ((len(example.actor), True), (len(example.actor) - 1, False)):
+    pipeline = make(size=3, bad=frozenset(), once=True, limits={"prompt_limit": limit})
+    names = [name for rows in pipeline for name in ids(rows)]
+    assert ("p/2" in names) is kept
+    assert pipeline.dropped == ({} if kept else {"too long": 1})
+
+
+@pytest.mark.parametrize(
+  ("content", "kind"),
+  [
+    (picture(28, 28)[:-20], "truncated image"),
+    (picture(1, 201), "elongated image"),
+    (b"nonsense", "unreadable image"),
+  ],
+)
+def test_a_bad_image_is_named(model_directory, content, kind):
+  class OneImage(Problems):
+    def __getitem__(self, index):
+      return type(super().__getitem__(0))("one", "What?", (content,))
+
+  dropped = preparer(OneImage(1), model_directory)(0)
+  assert (dropped.id, dropped.kind) == ("one", kind)
+
+
+@pytest.mark.parametrize(
+  ("width", "height", "grid"), [(1, 1, [1, 4, 4]), (26, 28, [1, 6, 4]), (2, 400, [1, 58, 2])]
+)
+def test_small_and_thin_images_are_enlarged(model_directory, width, height, grid):
+  class OneImage(Problems):
+    def __getitem__(self, index):
+      return type(super().__getitem__(0))("one", "What?", (picture(width, height),))
+
+  prepare = preparer(OneImage(1), model_directory, patch_limit=2000)
+  assert prepare(0).grids.tolist() == [grid]
+
+
+def test_image_tokens_typed_in_a_question_capture_no_image(model_directory):
+  class Typed(Problems):
+    def __getitem__(self, index):
+      return type(super().__getitem__(0))("one", "<|image_pad|> What?", (picture(28, 28),))
+
+  example = preparer(Typed(1), model_directory)(0)
+  processor = preparer(Typed(1), model_directory).processor
+  assert (example.actor == processor.image_pad_id).sum() == example.grids.prod() // 4
