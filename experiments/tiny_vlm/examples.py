@@ -58,24 +58,30 @@ class Sizes(NamedTuple):
   tokens: int
 
   @classmethod
-  def of(cls, examples: Sequence[Example], step: int = 4) -> "Sizes":
-    """Returns sizes that hold all examples and one step more."""
-
-    def above(lengths):
-      return (max(lengths) // step + 2) * step
-
+  def of(cls, examples: Sequence[Example]) -> "Sizes":
+    """Returns sizes that hold all examples."""
     return cls(
-      above([len(e.prompt) for e in examples]),
-      above([len(t) for e in examples for t in e.continuations]),
+      max(len(e.prompt) for e in examples),
+      max(len(t) for e in examples for t in e.continuations),
+    )
+
+  def holding(self, examples: Sequence[Example], step: int = 8) -> "Sizes":
+    """Returns these sizes where they hold all examples, or else the next multiples of a step.
+
+    So nearly all batches have one shape, and the rare longer one is not cut.
+    """
+    needed = Sizes.of(examples)
+    return Sizes(
+      *(n if m <= n else -(-m // step) * step for n, m in zip(self, needed, strict=True))
     )
 
 
 def corpus(problems: Iterable[figures.Problem]) -> Iterator[str]:
   """Yields every kind of text about the problems, for learning a vocabulary."""
-  yield prompts.JUDGE_SYSTEM_SHORT
-  yield vocabulary.CHAT_TEMPLATE
   for number, problem in enumerate(problems):
     bits = Bits("corpus", number)
+    yield from vocabulary.TURNS
+    yield prompts.JUDGE_SYSTEM_SHORT
     yield prompts.judge_query(problem.question, problem.solution)
     for wrong in problem.wrong:
       yield readings.reading(problem.solution, problem.facts, wrong.answer, bits)
@@ -116,11 +122,7 @@ def batch(
   actor_sizes: Sizes,
   judge_sizes: Sizes,
 ) -> Batch:
-  """Pads examples to one shape.
-
-  Raises:
-    ValueError: a text is longer than its size.
-  """
+  """Pads examples to one shape: that of the sizes, where all fit."""
   rows = [*actor, *judge]
   images = qwen.pack_images(
     config.vision,
@@ -128,7 +130,11 @@ def batch(
     [e.images.grids for e in rows],
     max(len(e.images.patches) for e in rows),
   )
-  return Batch(images, _texts(config, actor, actor_sizes), _texts(config, judge, judge_sizes))
+  return Batch(
+    images,
+    _texts(config, actor, actor_sizes.holding(actor)),
+    _texts(config, judge, judge_sizes.holding(judge)),
+  )
 
 
 def _images(processor: Processor, problem: figures.Problem) -> ImagePatches:
@@ -145,17 +151,11 @@ def _texts(config: qwen.Config, rows: Sequence[Example], sizes: Sizes) -> Texts:
   tokens = np.zeros((len(rows), len(rows[0].continuations), sizes.tokens), np.int32)
   taught = np.zeros(tokens.shape, bool)
   for r, row in enumerate(rows):
-    _put(ids[r], row.prompt)
+    ids[r, : len(row.prompt)] = row.prompt
     for g, (continuation, count) in enumerate(zip(row.continuations, row.taught, strict=True)):
-      _put(tokens[r, g], continuation)
+      tokens[r, g, : len(continuation)] = continuation
       taught[r, g, len(continuation) - count : len(continuation)] = True
   grids = [row.images.grids for row in rows]
   return Texts(
     qwen.Prompt(ids, lengths, qwen.prompt_positions(config, ids, lengths, grids)), tokens, taught
   )
-
-
-def _put(row: Int32[np.ndarray, " n"], tokens: Int32[np.ndarray, " m"]) -> None:
-  if len(tokens) > len(row):
-    raise ValueError(f"a text has {len(tokens)} tokens, more than the {len(row)} that were planned")
-  row[: len(tokens)] = tokens

@@ -35,12 +35,12 @@ def get_config() -> ml_collections.ConfigDict:
   """Returns the recipe."""
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.steps = 9000
+  config.steps = 1800
   config.actor_rows = 48  # pictures to answer, and
   config.judge_rows = 16  # others of which solutions are judged, in a batch
-  config.candidates = 2  # solutions judged of each of these
-  config.learning_rate = 8e-4
-  config.warmup = 200
+  config.candidates = 1  # solutions judged of each of these
+  config.learning_rate = 1e-3
+  config.warmup = 100
   config.decay = 0.35  # the last share of the steps, in which the rate falls to nearly zero
   config.weight_decay = 0.05
   config.clip_norm = 1.0
@@ -48,7 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.corpus = 4000  # problems from which the vocabulary is learnt
   # What is drawn, from which step on: the first families must be seen before others are worth it.
   config.mixtures = ((0, dict.fromkeys(figures.LEARNABLE, 1.0), figures.LEVELS),)
-  config.checkpoint_every = 250
+  config.checkpoint_every = 100
   return config
 
 
@@ -91,6 +91,7 @@ def model_config(processor: Processor, vocab_size: int) -> qwen.Config:
     vision_start_token_id=processor.vision_start_id,
     vision_end_token_id=processor.vision_end_id,
     remat="everything",
+    unroll=True,
   )
 
 
@@ -207,7 +208,7 @@ def main(argv: list[str]) -> None:
 
   params = qwen.init(jax.random.key(config.seed), model)
   state = {"params": params, "optimizer": optimizer.init(params)}
-  options = ocp.CheckpointManagerOptions(max_to_keep=3, keep_period=2000)
+  options = ocp.CheckpointManagerOptions(max_to_keep=3, keep_period=200)
   with ocp.CheckpointManager(workdir / "checkpoints", options=options) as manager:
     start = 0
     if (latest := manager.latest_step()) is not None:

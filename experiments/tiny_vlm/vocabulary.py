@@ -48,6 +48,9 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
 """
 
+# The words that the template adds to every conversation; the corpus holds them as often.
+TURNS = ("system\nYou are a helpful assistant.", "user\n", "assistant\n")
+
 IMAGE_SIDE, PATCH = 56, 7
 PAPER = [0.957, 0.957, 0.926]  # the mean of the figures' tints becomes zero
 

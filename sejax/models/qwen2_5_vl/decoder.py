@@ -55,7 +55,8 @@ def run_layers(
     x = x + mlp(layer, rms_norm(layer["post_norm"], x, text.rms_norm_eps))
     return x, kept
 
-  x, kept = jax.lax.scan(remat(body, config.remat), x, (params["layers"], extra))
+  layers = (params["layers"], extra)
+  x, kept = jax.lax.scan(remat(body, config.remat), x, layers, unroll=config.unroll)
   return rms_norm(params["final_norm"], x, text.rms_norm_eps), kept
 
 

@@ -50,7 +50,7 @@ def encode_images(params: Params, config: Config, images: Images) -> Float[Array
 
   windowed = block(lambda q, k, v: _within_windows(q, k, v, images.window, vision.window_patches))
   full = block(lambda q, k, v: _within_images(q, k, v, images.image, config.query_chunk))
-  x = _scan_blocks(params["blocks"], x, vision.fullatt_block_indexes, windowed, full)
+  x = _scan_blocks(params["blocks"], x, vision.fullatt_block_indexes, windowed, full, config.unroll)
 
   features = _merge(params["merger"], x, vision.merge_unit)
   return jnp.take_along_axis(features, jnp.argsort(images.order)[..., None], axis=1)
@@ -126,11 +126,12 @@ def _scan_blocks(
   fullatt_block_indexes: tuple[int, ...],
   windowed: Callable,
   full: Callable,
+  unroll: bool,
 ) -> Float[Array, "B S D"]:
   """Runs the stacked blocks; equal periods of windowed blocks and a full one share one scan."""
 
   def period(x, blocks):
-    x, _ = jax.lax.scan(windowed, x, jax.tree.map(lambda p: p[:-1], blocks))
+    x, _ = jax.lax.scan(windowed, x, jax.tree.map(lambda p: p[:-1], blocks), unroll=unroll)
     return full(x, jax.tree.map(lambda p: p[-1], blocks))
 
   runs = np.diff([-1, *sorted(fullatt_block_indexes)]) - 1
@@ -142,10 +143,10 @@ def _scan_blocks(
     def split(p, start=start, stop=stop, periods=periods):
       return p[start:stop].reshape(periods, -1, *p.shape[1:])
 
-    x, _ = jax.lax.scan(period, x, jax.tree.map(split, params))
+    x, _ = jax.lax.scan(period, x, jax.tree.map(split, params), unroll=unroll)
     start = stop
   # Windowed blocks after the last full one; the released towers have none.
-  x, _ = jax.lax.scan(windowed, x, jax.tree.map(lambda p: p[start:], params))
+  x, _ = jax.lax.scan(windowed, x, jax.tree.map(lambda p: p[start:], params), unroll=unroll)
   return x
 
 
