@@ -100,6 +100,10 @@ class Roles(NamedTuple):
         " one of the two"
       )
 
+  def encode(self, params: qwen.Params, batch: Batch) -> Float[Array, "B s D"] | None:
+    """Returns the features of the batch's images by the vision tower of `params`, if it has any."""
+    return None if batch.images is None else _encode(params, self.actor.config, batch.images)
+
   def act(
     self,
     params: qwen.Params,
@@ -183,6 +187,9 @@ class Roles(NamedTuple):
       for rows, lengths in zip(result.tokens, result.lengths, strict=True)
     ]
     return Rollout(result, texts)
+
+
+_encode = jax.jit(qwen.encode, static_argnums=1)
 
 
 def by_candidate(texts: Sequence[Sequence[str]], repeats: int) -> list[list[list[str]]]:

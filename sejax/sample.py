@@ -67,9 +67,7 @@ def run(
   roles = rollout.Roles.create(config, model, processor, mesh)
   if judge:
     roles.check_context(batch)
-  features = None
-  if batch.images is not None:
-    features = jax.jit(qwen.encode, static_argnums=1)(params, model, batch.images)
+  features = roles.encode(params, batch)
 
   watch = Progress("trajectory", processor, config.actor.max_tokens)
   sampled = roles.act(params, batch, features, seed=config.seed, step=0, watch=watch)

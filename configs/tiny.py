@@ -1,0 +1,31 @@
+"""Self-evolution of the bundled tiny model on built-in figures, without labels.
+
+python -m sejax.main --config=configs/tiny.py --workdir=runs/tiny
+"""
+
+from sejax import assets
+from sejax import config as config_lib
+from sejax.data import figures
+
+
+def get_config():
+  """Returns the configuration."""
+  config = config_lib.default()
+  config.batch_size = 32
+  config.mini_batch_size = 16
+
+  config.model.path = str(assets.TINY_VLM)
+  config.actor.instruction = ""  # It knows one form of answer.
+  config.actor.max_tokens = 64
+  config.judge.rubric = "short"
+  config.judge.max_tokens = 64
+
+  config.data.figures.families = {
+    name: float(name in figures.LEARNABLE) for name in figures.FAMILIES
+  }
+  config.data.min_pixels = None
+  config.data.max_pixels = None
+  config.data.prompt_limit = 64
+  config.data.prompt_buckets = (64,)
+  config.data.patch_buckets = (64,)
+  return config

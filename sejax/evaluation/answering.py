@@ -1,0 +1,148 @@
+"""A model's answers to a set of problems, in the set's order, graded against the gold answers.
+
+Axes: N problems, G samples of each.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+import tqdm
+from jaxtyping import Bool, Float32, Int, Int32
+
+from sejax import rollout, scoring
+from sejax.data import batches
+from sejax.data.pipeline import Options, Pipeline
+from sejax.data.prepare import Preparer
+from sejax.data.records import Source
+from sejax.models import qwen2_5_vl as qwen
+from sejax.text import answers
+
+
+class Answers(NamedTuple):
+  """Graded trajectories, and what a Judge said of them.
+
+  Attributes:
+    index: the problems' places in the source.
+    texts: the trajectories.
+    answer_ids: equal numbers for equal answers of a problem, `ABSTAIN` for none.
+    correct: whether the answer is the gold one.
+    format_ok: whether the trajectory keeps the form.
+    lengths: its tokens.
+    truncated: whether it was cut at the limit.
+    judge_scores: the mean of valid verdicts; 0 where no Judge was asked.
+    judge_valid: whether there is one.
+  """
+
+  index: Int[np.ndarray, " N"]
+  texts: list[list[str]]
+  answer_ids: Int32[np.ndarray, "N G"]
+  correct: Bool[np.ndarray, "N G"]
+  format_ok: Bool[np.ndarray, "N G"]
+  lengths: Int32[np.ndarray, "N G"]
+  truncated: Bool[np.ndarray, "N G"]
+  judge_scores: Float32[np.ndarray, "N G"]
+  judge_valid: Bool[np.ndarray, "N G"]
+
+
+def answer_all(
+  config: ml_collections.ConfigDict,
+  roles: rollout.Roles,
+  params: qwen.Params,
+  source: Source,
+  *,
+  batch_size: int,
+  judge: qwen.Params | None = None,
+  progress: str = "",
+) -> Answers:
+  """Samples a group of answers to each problem of a source that has gold answers.
+
+  Args:
+    config: of the run; `model.path`, `actor.instruction`, `judge`, `answers`, `data` and `seed` are
+      used.
+    roles: that sample.
+    params: of the Actor.
+    source: the problems; records that cannot be used are left out, and logged.
+    batch_size: problems sampled together.
+    judge: parameters of a Judge that reads every trajectory; None: none is asked.
+    progress: name of a progress bar; empty: no bar.
+
+  Raises:
+    ValueError: a problem has no gold answer, or none can be used.
+  """
+  reader = _in_order(config, roles, source, batch_size)
+  total = -(-len(source) // batch_size)
+  parts = []
+  for batch in tqdm.tqdm(reader, progress, total, disable=not progress):
+    features = roles.encode(params, batch)
+    acted = roles.act(params, batch, features, seed=config.seed, step=0)
+    verdicts = None
+    if judge is not None:
+      if judge is not params:
+        features = roles.encode(judge, batch)
+      judged = roles.judge_all(judge, batch, features, acted.texts, seed=config.seed, step=0)
+      verdicts = rollout.by_candidate(judged.texts, config.judge.num_judge_repeats)
+    parts.append(_grade(config, source, batch, acted, verdicts))
+  if not parts:
+    raise ValueError(f"no record of {source.name} can be used; see --mode=inspect")
+  texts = [row for part in parts for row in part.texts]
+  joined = {
+    name: np.concatenate([getattr(part, name) for part in parts])
+    for name in Answers._fields
+    if name != "texts"
+  }
+  return Answers(texts=texts, **joined)
+
+
+def _in_order(
+  config: ml_collections.ConfigDict, roles: rollout.Roles, source: Source, batch_size: int
+) -> Iterator[batches.Batch]:
+  preparer = Preparer.of(config, source)
+  options = Options(batch_size, workers=config.data.workers, max_bad_share=1.0, once=True)
+  collate = batches.Collator(
+    roles.actor.config,
+    source.name,
+    batch_size,
+    batches.Buckets.of(config.data),
+    roles.processor.pad_id,
+  )
+  return map(collate, Pipeline(preparer, options))
+
+
+def _grade(
+  config: ml_collections.ConfigDict,
+  source: Source,
+  batch: batches.Batch,
+  acted: rollout.Rollout,
+  verdicts: list[list[list[str]]] | None,
+) -> Answers:
+  real = batch.real
+  texts = [row for row, kept in zip(acted.texts, real, strict=True) if kept]
+  extracted, answer_ids = scoring.read_answers(texts, config)
+  golds = [_gold(source, int(index)) for index in batch.index[real]]
+  scores = np.zeros(answer_ids.shape, np.float32)
+  valid = np.zeros(answer_ids.shape, bool)
+  if verdicts is not None:
+    kept = [row for row, kept in zip(verdicts, real, strict=True) if kept]
+    scores, valid = scoring.read_verdicts(kept, released=config.judge.released_reading)
+  return Answers(
+    index=batch.index[real],
+    texts=texts,
+    answer_ids=answer_ids,
+    correct=np.array(
+      [[answers.grade(a, gold) for a in row] for row, gold in zip(extracted, golds, strict=True)]
+    ),
+    format_ok=np.array([[answers.format_ok(text) for text in row] for row in texts], bool),
+    lengths=acted.result.lengths[real],
+    truncated=acted.result.truncated[real],
+    judge_scores=scores,
+    judge_valid=valid,
+  )
+
+
+def _gold(source: Source, index: int) -> str:
+  gold = source.gold(index)
+  if gold is None:
+    raise ValueError(f"record {index} of {source.name} has no gold answer to grade by")
+  return gold
