@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 from ml_collections import config_dict
 
-from sejax import method
+from sejax import method, optimizer
 from sejax.data import figures, sources
 from sejax.sampling import Filters
 from sejax.text import answers, prompts
@@ -28,6 +28,8 @@ _CHOICES = {
   "data.on_bad_record": ("skip", "stop"),
   "judge.rubric": prompts.RUBRICS,
   "model.dtype": ("auto", "float32", "bfloat16"),
+  "optimizer.schedule": optimizer.SCHEDULES,
+  "train.constant_groups": ("keep", "drop", "resample"),
 }
 
 
@@ -74,6 +76,11 @@ def default() -> ml_collections.ConfigDict:
   config.loss = _keywords(method.grpo_loss, leave_out=("denominators", "entropy"))
 
   config.data = _data()
+  config.optimizer = _optimizer()
+  config.train = _train()
+  config.eval = _eval()
+  config.checkpoint = _checkpoint()
+  config.log = _log()
 
   # Recorded groups for --mode=rewards: JSON lines, see `sejax.scoring`.
   config.groups = ""
@@ -116,6 +123,71 @@ def _data() -> ml_collections.ConfigDict:
   data.inspect_records = 64  # shown by --mode=inspect
   data.inspect_limit = 0  # counted by it; 0: all
   return data
+
+
+def _optimizer() -> ml_collections.ConfigDict:
+  """AdamW on fp32 master weights, see `sejax.optimizer`."""
+  optimizer = ml_collections.ConfigDict()
+  optimizer.learning_rate = 1e-6
+  optimizer.schedule = "constant"  # or linear, cosine: to zero at the last step
+  optimizer.warmup = 0  # optimizer steps in which the rate rises from zero
+  optimizer.b1 = 0.9
+  optimizer.b2 = 0.999
+  optimizer.eps = 1e-8
+  optimizer.weight_decay = 0.01
+  optimizer.clip_norm = 1.0  # of the gradient over all parameters
+  # A gradient whose norm is below this is rounding: Adam, which divides by a gradient's own size,
+  # would make full steps of it.
+  optimizer.negligible_norm = 1e-6
+  optimizer.max_skipped = 5  # steps in a row with a gradient that is not finite; then the run stops
+  return optimizer
+
+
+def _train() -> ml_collections.ConfigDict:
+  """The train loop, see `sejax.train`."""
+  train = ml_collections.ConfigDict()
+  train.epochs = 15
+  train.steps = config_dict.placeholder(int)  # batches; by default those of the epochs
+  train.micro_batch_size = 8  # prompts whose activations exist at once, over all devices
+  train.freeze_vision = False
+  # A group without any difference teaches nothing: it is kept (and counts in the loss's means),
+  # dropped (and does not count), or a fresh prompt takes its place.
+  train.constant_groups = "keep"
+  train.resample_limit = 4  # batches that are sampled at most to fill one, for "resample"
+  train.mask_truncated = False  # leave trajectories that were cut at the limit out of the loss
+  # A dotted name of a function in place of the method's rewards, see `sejax.rewards`.
+  train.reward_function = ""
+  train.response_buckets = ()  # tokens, ascending; by default a quarter, a half, and all
+  return train
+
+
+def _eval() -> ml_collections.ConfigDict:
+  """Held-out problems with gold answers, before, while and after training."""
+  evaluation = ml_collections.ConfigDict()
+  evaluation.split = "test"  # of the data; "heldout" for figures
+  evaluation.path = ""  # where they are, if elsewhere than the data
+  evaluation.problems = 128  # the first so many of the split; 0: no evaluation
+  evaluation.batch_size = 32
+  evaluation.every = 5  # steps; 0: before and after only
+  return evaluation
+
+
+def _checkpoint() -> ml_collections.ConfigDict:
+  checkpoint = ml_collections.ConfigDict()
+  checkpoint.every = 30  # steps; the last is always saved
+  checkpoint.keep = 3  # latest ones
+  checkpoint.keep_best = 1  # by held-out pass@1, or by reward where there is no evaluation
+  return checkpoint
+
+
+def _log() -> ml_collections.ConfigDict:
+  log = ml_collections.ConfigDict()
+  log.groups = 2  # groups of each step whose trajectories are kept for the report
+  log.tensorboard = True
+  log.wandb_project = ""  # Weights & Biases, if named
+  log.profile = ()  # steps to profile, for TensorBoard's profile page
+  log.compilation_cache = True  # in the workdir, so that a restart does not compile again
+  return log
 
 
 def validate(config: ml_collections.ConfigDict) -> None:

@@ -1,0 +1,3 @@
+"""The optimizer of the policy."""
+
+SCHEDULES = ("constant", "linear", "cosine")
