@@ -27,6 +27,7 @@ _CHOICES = {
   "answers.unparsable": answers.UNPARSABLE,
   "data.on_bad_record": ("skip", "stop"),
   "judge.rubric": prompts.RUBRICS,
+  "model.remat": ("nothing", "dots", "everything"),
   "model.dtype": ("auto", "float32", "bfloat16"),
   "optimizer.schedule": optimizer.SCHEDULES,
   "train.constant_groups": ("keep", "drop", "resample"),
@@ -52,6 +53,8 @@ def default() -> ml_collections.ConfigDict:
 
   config.model = ml_collections.ConfigDict()
   config.model.path = ""  # a model directory, as published on the hub
+  config.model.remat = "nothing"  # what a layer keeps for its backward pass, see `qwen.Config`
+  config.model.unroll = False  # compile layers one by one, see `qwen.Config`
   config.model.dtype = "auto"  # of frozen weights and of sampling: bfloat16, but float32 on CPU
 
   config.actor = ml_collections.ConfigDict()
@@ -60,12 +63,19 @@ def default() -> ml_collections.ConfigDict:
   config.actor.update(_filters())
 
   config.judge = ml_collections.ConfigDict()
+  config.judge.path = ""  # another model directory with the same tokenizer; by default model.path
+  config.judge.use = True  # False: no verdicts, every factor is 1
   config.judge.rubric = "full"  # or "short", for models that are too small for it
   config.judge.include_instruction = False  # released: True, the Judge reads the Actor's, too
   config.judge.max_tokens = 1024  # of a verdict
   config.judge.update(_filters(top_p=0.9))
   config.judge.num_judge_repeats = 1  # verdicts per trajectory; valid scores are averaged
   config.judge.released_reading = False
+
+  config.mesh = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
+  config.mesh.data = -1  # rows of batches
+  config.mesh.fsdp = 1  # rows too, and parameters, gathered where they are used
+  config.mesh.tensor = 1  # heads and hidden units
 
   config.sampling = ml_collections.ConfigDict()
   config.sampling.groups = config_dict.placeholder(int)  # prompts decoded at once; all, if None

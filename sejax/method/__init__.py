@@ -1,7 +1,7 @@
 """The paper as jitted kernels: votes and verdicts in; rewards, advantages and the loss out."""
 
 from sejax.method.consistency import ABSTAIN
-from sejax.method.groups import Group, group
+from sejax.method.groups import Group, group, group_of_rewards
 from sejax.method.losses import Denominators, denominators, grpo_loss
 from sejax.method.metrics import Measure, group_metrics, summarize
 
@@ -13,6 +13,7 @@ __all__ = [
   "denominators",
   "group",
   "group_metrics",
+  "group_of_rewards",
   "grpo_loss",
   "summarize",
 ]

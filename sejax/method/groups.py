@@ -4,6 +4,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -131,6 +132,40 @@ def group(
   )
 
 
+def group_of_rewards(
+  base: ArrayLike,
+  format_ok: ArrayLike,
+  *,
+  format_penalty: float = -0.5,
+  beta: float = 1.0,
+  clip_adv: float | None = None,
+  advantage: str = "centered",
+) -> Group:
+  """The steps behind the votes and verdicts, for rewards that come from elsewhere.
+
+  Args:
+    base: float `[B, G]` in [0, 1], in place of self-consistency; the factor is 1.
+    format_ok: bool `[B, G]`, whether the trajectory keeps the output format.
+    format_penalty: this and the next three as in `group`.
+    beta: inverse temperature of the group's distribution.
+    clip_adv: bound on |log q|, or None.
+    advantage: `log_q`, `centered` or `standardized`.
+
+  Returns:
+    A `Group` of float32 `[B, G]` arrays.
+
+  Raises:
+    ValueError: an option is unknown or out of its range, or an array has the wrong shape or type.
+  """
+  arrays = {"base": inputs.reals("base", base), "format_ok": inputs.flags("format_ok", format_ok)}
+  inputs.same_group_shape(**arrays)
+  return _group_of_rewards(
+    **arrays,
+    penalty=_static(format_penalty=format_penalty),
+    distribution=_static(beta=beta, clip_adv=clip_adv, advantage=advantage),
+  )
+
+
 @functools.partial(jax.jit, static_argnames=("vote", "judge", "penalty", "distribution"))
 def _group(
   *,
@@ -145,6 +180,27 @@ def _group(
 ) -> Group:
   r = consistency(answer_ids, **dict(vote))
   g = modulation_factor(judge_scores, judge_valid, **dict(judge))
+  return _distribute(r, g, format_ok, penalty, distribution)
+
+
+@functools.partial(jax.jit, static_argnames=("penalty", "distribution"))
+def _group_of_rewards(
+  *,
+  base: Float[Array, "B G"],
+  format_ok: Bool[Array, "B G"],
+  penalty: Options,
+  distribution: Options,
+) -> Group:
+  return _distribute(base, jnp.ones_like(base), format_ok, penalty, distribution)
+
+
+def _distribute(
+  r: Float[Array, "B G"],
+  g: Float[Array, "B G"],
+  format_ok: Bool[Array, "B G"],
+  penalty: Options,
+  distribution: Options,
+) -> Group:
   R = reward(r, g, format_ok, **dict(penalty))
   log_q, A = log_q_and_advantage(R, **dict(distribution))
   return Group(self_consistency=r, factor=g, reward=R, log_q=log_q, advantage=A)
