@@ -2,8 +2,8 @@
 
 A function of one's own is named by `train.reward_function="package.module.function"`. It takes the
 `Evidence` of a batch and the source of its records, and returns one number in [0, 1] for each
-trajectory, of which the penalty for a broken form is subtracted. Functions here are the baselines of
-the paper's comparison that are no setting of the method.
+trajectory, from which the penalty for a broken form is subtracted. The functions here are those
+baselines of the paper's comparison that are no setting of the method.
 """
 
 import importlib
