@@ -6,8 +6,10 @@ than the released code, the comment names the value that gives its behaviour.
 """
 
 import inspect
+import itertools
 import json
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +31,7 @@ _CHOICES = {
   "judge.rubric": prompts.RUBRICS,
   "model.remat": ("nothing", "dots", "everything"),
   "model.dtype": ("auto", "float32", "bfloat16"),
+  "checkpoint.export_dtype": ("bfloat16", "float32"),
   "optimizer.schedule": optimizer.SCHEDULES,
   "train.constant_groups": ("keep", "drop", "resample"),
 }
@@ -187,6 +190,7 @@ def _checkpoint() -> ml_collections.ConfigDict:
   checkpoint.every = 30  # steps; the last is always saved
   checkpoint.keep = 3  # latest ones
   checkpoint.keep_best = 1  # by held-out pass@1, or by reward where there is no evaluation
+  checkpoint.export_dtype = "bfloat16"  # of the model directory; or float32
   return checkpoint
 
 
@@ -214,14 +218,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
   _require(
     config.group_size >= 2, "group_size", config.group_size, "at least 2: a group is compared"
   )
-  for name in ("batch_size", "mini_batch_size"):
-    _require(config[name] >= 1, name, config[name], "at least 1")
-  _require(
-    config.batch_size % config.mini_batch_size == 0,
-    "batch_size",
-    config.batch_size,
-    f"a multiple of mini_batch_size={config.mini_batch_size}",
-  )
+  _validate_sizes(config)
   repeats = config.judge.num_judge_repeats
   _require(repeats >= 1, "judge.num_judge_repeats", repeats, "at least 1")
   for name, allowed in _CHOICES.items():
@@ -230,6 +227,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
   _validate_data(config.data)
   _validate_sampling(config)
+  _validate_training(config)
   for name in ("clip_low", "clip_high"):
     value = config.loss[name]
     _require(0 <= value < 1, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
@@ -239,6 +237,43 @@ def validate(config: ml_collections.ConfigDict) -> None:
     raise ConfigError(f"config.data.{error}") from None
   _check_kernel("method", config.method, _try_group)
   _check_kernel("loss", config.loss, _try_loss)
+
+
+def _validate_sizes(config: ml_collections.ConfigDict) -> None:
+  """Batches divide into mini-batches and these into micro-batches."""
+  sizes = {
+    "batch_size": config.batch_size,
+    "mini_batch_size": config.mini_batch_size,
+    "train.micro_batch_size": config.train.micro_batch_size,
+  }
+  for name, value in sizes.items():
+    _require(value >= 1, name, value, "at least 1")
+  for (name, value), (part, size) in itertools.pairwise(sizes.items()):
+    _require(value % size == 0, name, value, f"a multiple of {part}={size}")
+
+
+def _validate_training(config: ml_collections.ConfigDict) -> None:
+  train = config.train
+  _require(train.epochs >= 1, "train.epochs", train.epochs, "at least 1")
+  _require(train.steps is None or train.steps >= 1, "train.steps", train.steps, "at least 1")
+  _require(train.resample_limit >= 1, "train.resample_limit", train.resample_limit, "at least 1")
+  sizes, most = tuple(train.response_buckets), config.actor.max_tokens
+  ascending = sizes == tuple(sorted(set(sizes))) and all(1 <= size <= most for size in sizes)
+  _require(
+    ascending, "train.response_buckets", sizes, f"ascending, in [1, actor.max_tokens={most}]"
+  )
+  for name, least in (
+    ("eval.problems", 0),
+    ("eval.every", 0),
+    ("eval.batch_size", 1),
+    ("checkpoint.every", 1),
+    ("checkpoint.keep", 1),
+    ("checkpoint.keep_best", 0),
+    ("log.groups", 0),
+    ("optimizer.max_skipped", 1),
+  ):
+    section, field = name.split(".")
+    _require(config[section][field] >= least, name, config[section][field], f"at least {least}")
 
 
 def _validate_sampling(config: ml_collections.ConfigDict) -> None:
@@ -279,6 +314,47 @@ def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Writes the resolved configuration to `config.json` in the workdir."""
   text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
   (workdir / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def require_same(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Refuses to go on in the workdir of a run with another configuration.
+
+  What is logged and how often it is saved may differ; so may the number of steps, as long as the
+  learning rate does not depend on it.
+
+  Raises:
+    ConfigError: naming the fields that differ.
+  """
+  file = workdir / "config.json"
+  if not file.exists():
+    return
+  before, now = (_flat(tree) for tree in (json.loads(file.read_text()), _plain(config)))
+  free = [r"log\.", r"checkpoint\.", r"data\.inspect_"]
+  if config.optimizer.schedule == "constant":
+    free += [r"train\.(steps|epochs)$"]
+  differing = [
+    name
+    for name in sorted({*before, *now})
+    if before.get(name) != now.get(name) and not re.match("|".join(free), name)
+  ]
+  if differing:
+    name = differing[0]
+    more = f", and {len(differing) - 1} more fields" if len(differing) > 1 else ""
+    raise ConfigError(
+      f"{workdir} holds a run with config.{name}={before.get(name)!r}, not {now.get(name)!r}{more};"
+      " give the same configuration or another --workdir"
+    )
+
+
+def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+  flat = {}
+  for name, value in tree.items():
+    flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+  return flat
 
 
 def _keywords(function: Callable, leave_out: tuple[str, ...] = ()) -> ml_collections.ConfigDict:

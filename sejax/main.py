@@ -30,11 +30,15 @@ _JUDGE = flags.DEFINE_bool(
 # What each mode runs: `run(config, workdir)` of a module, imported when it is wanted; of "sample",
 # which writes nothing, `run(config, images, question, judge)`.
 _MODES = {
+  "export": "sejax.export",
   "inspect": "sejax.data.inspection",
   "rewards": "sejax.scoring",
   "sample": "sejax.sample",
+  "train": "sejax.train",
 }
-_MODE = flags.DEFINE_enum("mode", "rewards", sorted(_MODES), "What to do.")
+# These go on with a run that is in the workdir, so the configuration must be that run's.
+_OF_A_RUN = ("export", "report", "train")
+_MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "What to do.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
       workdir = pathlib.Path(_WORKDIR.value)
       workdir.mkdir(parents=True, exist_ok=True)
+      if _MODE.value in _OF_A_RUN:
+        config_lib.require_same(config, workdir)
       config_lib.save(config, workdir)
       run(config, workdir)
   except (ValueError, OSError) as error:

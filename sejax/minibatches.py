@@ -35,8 +35,8 @@ def varied(group: method.Group) -> Bool[np.ndarray, " B"]:
 
 
 def cut(
-  mesh: Mesh, rows: Shaped[np.ndarray, "B ..."], count: int, micro: int
-) -> list[Shaped[Array, "M b ..."]]:
+  mesh: Mesh, rows: Shaped[np.ndarray, "... B _"], count: int, micro: int, axis: int = 0
+) -> list[Shaped[Array, "M ... b _"]]:
   """Returns the mini-batches of an array, on the mesh.
 
   Args:
@@ -44,9 +44,12 @@ def cut(
     rows: this process's.
     count: of mini-batches.
     micro: micro-batches in each, M.
+    axis: that counts rows.
   """
-  parts = rows.reshape(count, micro, -1, *rows.shape[1:])
-  sharding = NamedSharding(mesh, PartitionSpec(None, layouts.row_axes(mesh)))
+  shape = (*rows.shape[:axis], count, micro, -1, *rows.shape[axis + 1 :])
+  parts = np.moveaxis(rows.reshape(shape), (axis, axis + 1), (0, 1))
+  spec = PartitionSpec(None, *[None] * axis, layouts.row_axes(mesh))
+  sharding = NamedSharding(mesh, spec)
   return [jax.make_array_from_process_local_data(sharding, part) for part in parts]
 
 

@@ -53,19 +53,21 @@ class Roles(NamedTuple):
     model: qwen.Config,
     processor: Processor,
     mesh: Mesh | None = None,
+    judge_model: qwen.Config | None = None,
   ) -> "Roles":
     """Makes the samplers that a configuration describes.
 
     Args:
       config: the run's configuration; `group_size`, `actor`, `judge`, `sampling` and `model.dtype`
         are used.
-      model: the model's.
+      model: the Actor's.
       processor: of the model's directory.
       mesh: that is sampled on; the first device, if None.
+      judge_model: the Judge's, if it is another.
     """
-    banned = tuple(processor.banned_ids(model.text.vocab_size).tolist())
 
-    def sampler(role: ml_collections.ConfigDict, repeats: int) -> Sampler:
+    def sampler(model: qwen.Config, role: ml_collections.ConfigDict, repeats: int) -> Sampler:
+      banned = tuple(processor.banned_ids(model.text.vocab_size).tolist())
       options = Options(
         trajectories=config.group_size,
         new_tokens=role.max_tokens,
@@ -78,8 +80,8 @@ class Roles(NamedTuple):
       )
       return Sampler(model, options, mesh, frozen_dtype(config))
 
-    judge = sampler(config.judge, config.judge.num_judge_repeats)
-    return cls(processor, sampler(config.actor, 1), judge)
+    judge = sampler(judge_model or model, config.judge, config.judge.num_judge_repeats)
+    return cls(processor, sampler(model, config.actor, 1), judge)
 
   def check_context(self, batch: Batch) -> None:
     """Refuses prompts beside which the Judge could not read candidates of full length.
@@ -101,8 +103,12 @@ class Roles(NamedTuple):
       )
 
   def encode(self, params: qwen.Params, batch: Batch) -> Float[Array, "B s D"] | None:
-    """Returns the features of the batch's images by the vision tower of `params`, if it has any."""
+    """Returns the features of the batch's images by the Actor's vision tower, if it has any."""
     return None if batch.images is None else _encode(params, self.actor.config, batch.images)
+
+  def encode_for_judge(self, params: qwen.Params, batch: Batch) -> Float[Array, "B s D"] | None:
+    """Returns the same by the Judge's."""
+    return None if batch.images is None else _encode(params, self.judge.config, batch.images)
 
   def act(
     self,

@@ -6,6 +6,7 @@ Axes: N problems, G samples of each.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
 import ml_collections
 import numpy as np
 import tqdm
@@ -64,9 +65,12 @@ def answer_all(
     roles: that sample.
     params: of the Actor.
     source: the problems; records that cannot be used are left out, and logged.
-    batch_size: problems sampled together.
+    batch_size: problems sampled together, over all processes.
     judge: parameters of a Judge that reads every trajectory; None: none is asked.
     progress: name of a progress bar; empty: no bar.
+
+  Returns:
+    The answers to this process's problems.
 
   Raises:
     ValueError: a problem has no gold answer, or none can be used.
@@ -80,7 +84,7 @@ def answer_all(
     verdicts = None
     if judge is not None:
       if judge is not params:
-        features = roles.encode(judge, batch)
+        features = roles.encode_for_judge(judge, batch)
       judged = roles.judge_all(judge, batch, features, acted.texts, seed=config.seed, step=0)
       verdicts = rollout.by_candidate(judged.texts, config.judge.num_judge_repeats)
     parts.append(_grade(config, source, batch, acted, verdicts))
@@ -98,16 +102,17 @@ def answer_all(
 def _in_order(
   config: ml_collections.ConfigDict, roles: rollout.Roles, source: Source, batch_size: int
 ) -> Iterator[batches.Batch]:
-  preparer = Preparer.of(config, source)
+  preparer, processes = Preparer.of(config, source), jax.process_count()
   options = Options(batch_size, workers=config.data.workers, max_bad_share=1.0, once=True)
   collate = batches.Collator(
     roles.actor.config,
     source.name,
-    batch_size,
+    batch_size // processes,
     batches.Buckets.of(config.data),
     roles.processor.pad_id,
   )
-  return map(collate, Pipeline(preparer, options))
+  pipeline = Pipeline(preparer, options, process=jax.process_index(), processes=processes)
+  return map(collate, pipeline)
 
 
 def _grade(

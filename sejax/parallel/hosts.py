@@ -1,5 +1,8 @@
 """Rows of a batch between the host and the mesh: each process holds those of its own shards."""
 
+import json
+from typing import Any
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -65,3 +68,14 @@ def largest(*numbers: int) -> tuple[int, ...]:
     return numbers
   everyone = multihost_utils.process_allgather(np.array(numbers, np.int64))
   return tuple(everyone.max(axis=0).tolist())
+
+
+def gather_json(value: Any) -> list[Any]:
+  """Returns a plain JSON value of each process, in their order, in all of them."""
+  if jax.process_count() == 1:
+    return [value]
+  text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  (size,) = largest(text.size)
+  padded = np.full(size, ord(" "), np.uint8)
+  padded[: text.size] = text
+  return [json.loads(row.tobytes()) for row in multihost_utils.process_allgather(padded)]

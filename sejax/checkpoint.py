@@ -1,0 +1,185 @@
+"""Checkpoints of a run: parameters, optimizer, the data's place and what the loop remembers.
+
+Saved by orbax in the background: a step's directory gets its name when it is complete, so that a
+run that is killed while saving finds the step before. The frozen weights are not saved, as they are
+the initial model; their fingerprint is, and a run goes on with no others.
+"""
+
+import pathlib
+import shutil
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import orbax.checkpoint as ocp
+from absl import logging
+from jaxtyping import Array, UInt32
+from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
+
+_SCORE = "score"
+
+
+class Restored(NamedTuple):
+  """What a run goes on from.
+
+  Attributes:
+    step: the next to run.
+    state: the tree that was saved.
+    memory: plain JSON values that were saved with it.
+  """
+
+  step: int
+  state: Any
+  memory: dict[str, Any]
+
+
+class Checkpoints:
+  """The checkpoints in a directory; all processes make the same calls.
+
+  A context manager: leaving it waits for what is being saved.
+  """
+
+  def __init__(self, directory: pathlib.Path, options: ml_collections.ConfigDict):
+    """Opens the directory.
+
+    Args:
+      directory: an absolute path; made where it is missing.
+      options: `config.checkpoint`: the latest `keep` stay, and the `keep_best` with the best score.
+    """
+    policies = [preservation.LatestN(options.keep)]
+    if options.keep_best:
+      policies.append(
+        preservation.BestN(
+          get_metric_fn=lambda metrics: metrics[_SCORE],
+          n=options.keep_best,
+          keep_checkpoints_without_metrics=False,
+        )
+      )
+    self._directory = directory
+    self._options = ocp.CheckpointManagerOptions(
+      preservation_policy=preservation.AnyPreservationPolicy(policies),
+      cleanup_tmp_directories=True,
+    )
+    self._manager = self._open()
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self._manager.close()
+
+  @property
+  def latest(self) -> int | None:
+    """The last step saved."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: Any, memory: dict[str, Any], score: float) -> None:
+    """Saves in the background; a step that is saved already stays as it is.
+
+    Args:
+      step: the next to run.
+      state: a tree of arrays; it may be donated as soon as this returns.
+      memory: plain JSON values.
+      score: the higher, the better.
+
+    Raises:
+      OSError, ValueError: an earlier save failed, for instance for want of space.
+    """
+    if self.latest == step:
+      return
+    items = {"state": ocp.args.StandardSave(state), "memory": ocp.args.JsonSave(memory)}
+    self._manager.save(step, args=ocp.args.Composite(**items), metrics={_SCORE: score})
+
+  def restore(self, like: Any, fingerprint: int) -> Restored | None:
+    """Returns the last step that can be read; None where nothing is saved.
+
+    A damaged step is moved to `damaged/`, and the one before is taken.
+
+    Args:
+      like: a tree of the shapes, types and layouts to restore to.
+      fingerprint: of the frozen weights; `memory["fingerprint"]` must be the same.
+
+    Raises:
+      ValueError: the run had other frozen weights, or all steps are damaged.
+    """
+    damaged = []
+    while (step := self.latest) is not None:
+      try:
+        memory = self._read(step, memory=ocp.args.JsonRestore())["memory"]
+        _check(memory, fingerprint, self._directory)
+        state = self._read(step, state=ocp.args.StandardRestore(like))["state"]
+        return Restored(step, state, memory)
+      except _OtherWeightsError:
+        raise
+      except Exception as error:  # Whatever a reader says of a damaged file.
+        logging.warning("Checkpoint %d cannot be read and is left out: %s", step, error)
+        damaged.append(f"{step} ({' '.join(str(error).split())[:120]})")
+        self._set_aside(step)
+    if damaged:
+      raise ValueError(
+        f"no checkpoint in {self._directory} can be read: {'; '.join(damaged)}; they are kept in"
+        " damaged/; start anew in another --workdir"
+      )
+    return None
+
+  def wait(self) -> None:
+    """Waits for what is being saved.
+
+    Raises:
+      OSError, ValueError: it failed.
+    """
+    self._manager.wait_until_finished()
+
+  def _open(self) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+      self._directory, options=self._options, item_names=("state", "memory")
+    )
+
+  def _read(self, step: int, **items: Any) -> Any:
+    return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+  def _set_aside(self, step: int) -> None:
+    self._manager.close()
+    if jax.process_index() == 0:
+      aside = self._directory.parent / "damaged"
+      aside.mkdir(exist_ok=True)
+      target = aside / f"{step}"
+      shutil.rmtree(target, ignore_errors=True)
+      (self._directory / str(step)).rename(target)
+    if jax.process_count() > 1:
+      jax.experimental.multihost_utils.sync_global_devices(f"set aside {step}")
+    self._manager = self._open()
+
+
+def fingerprint(tree: Any) -> int:
+  """Returns 32 bits that depend on all bits of all arrays and their places, not on the layout."""
+  return int(_fingerprint(tree))
+
+
+class _OtherWeightsError(ValueError):
+  """The run was begun with other frozen weights."""
+
+
+def _check(memory: dict[str, Any], fingerprint: int, directory: pathlib.Path) -> None:
+  if memory["fingerprint"] != fingerprint:
+    raise _OtherWeightsError(
+      f"{directory} belongs to a run with other initial weights (fingerprint"
+      f" {memory['fingerprint']}, here {fingerprint}); give the same config.model.path and"
+      " config.judge.path, or another --workdir"
+    )
+
+
+@jax.jit
+def _fingerprint(tree: Any) -> UInt32[Array, ""]:
+  # Integer sums wrap and do not depend on order, so any layout gives the same bits.
+  total = jnp.uint32(0)
+  for number, x in enumerate(jax.tree.leaves(tree)):
+    width = {2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32)
+    weights = jnp.uint32(2 * number + 1)
+    for axis in range(x.ndim):
+      place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+      weights = weights * jnp.uint32(0x9E3779B1) + 2 * place
+    total += jnp.sum((bits ^ (bits >> 15)) * (weights | 1), dtype=jnp.uint32)
+  return total

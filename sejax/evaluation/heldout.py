@@ -1,0 +1,129 @@
+"""The held-out problems of a run: the same samples' keys each time, so that changes are paired."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+from jaxtyping import Float
+
+from sejax import rollout
+from sejax.data import sources
+from sejax.data.records import Record, Source
+from sejax.evaluation import metrics
+from sejax.evaluation.answering import answer_all
+from sejax.evaluation.metrics import Estimate
+from sejax.models import qwen2_5_vl as qwen
+from sejax.parallel import hosts
+
+
+class Outcome(NamedTuple):
+  """One value per problem, of all processes, in the source's order.
+
+  Attributes:
+    samples: n, of each problem.
+    pass_at_1: the share of right ones.
+    maj: whether the majority is right.
+  """
+
+  samples: int
+  pass_at_1: Float[np.ndarray, " N"]
+  maj: Float[np.ndarray, " N"]
+
+  @classmethod
+  def of(cls, plain: Mapping[str, Any]) -> "Outcome":
+    """Returns the outcome of what `plain` gave."""
+    return cls(plain["samples"], np.array(plain["pass_at_1"]), np.array(plain["maj"]))
+
+  def plain(self) -> dict[str, Any]:
+    """Returns plain JSON values, for a checkpoint."""
+    return {
+      "samples": self.samples,
+      "pass_at_1": self.pass_at_1.tolist(),
+      "maj": self.maj.tolist(),
+    }
+
+  def summary(self) -> dict[str, float]:
+    """Returns means with their standard errors, as shares of one."""
+    summary = {}
+    for name, each in (("pass_at_1", self.pass_at_1), (f"maj_at_{self.samples}", self.maj)):
+      estimate = Estimate.of(each)
+      summary |= {name: estimate.value, f"{name}_error": estimate.error}
+    return summary
+
+  def __sub__(self, before: "Outcome") -> "Outcome":
+    """Returns the changes of each problem, whose mean's error is the paired one."""
+    return Outcome(self.samples, self.pass_at_1 - before.pass_at_1, self.maj - before.maj)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+  """Problems with gold answers that are not trained on.
+
+  Attributes:
+    config: the run's.
+    roles: that sample.
+    source: the problems.
+  """
+
+  config: ml_collections.ConfigDict
+  roles: rollout.Roles
+  source: Source
+
+  @classmethod
+  def of(cls, config: ml_collections.ConfigDict, roles: rollout.Roles) -> "HeldOut | None":
+    """Returns the problems that `config.eval` names; None where it names none."""
+    if not config.eval.problems:
+      return None
+    data = config.data.copy_and_resolve_references()
+    data.split = config.eval.split
+    data.path = config.eval.path or data.path
+    source = sources.open_source(data)
+    return cls(config, roles, _First(source, min(config.eval.problems, len(source))))
+
+  def __call__(self, params: qwen.Params, progress: str = "") -> Outcome:
+    """Samples the Actor's answers and grades them.
+
+    Args:
+      params: the Actor's, in the layout of decoding.
+      progress: name of a progress bar; empty: no bar.
+    """
+    answered = answer_all(
+      self.config,
+      self.roles,
+      params,
+      self.source,
+      batch_size=self.config.eval.batch_size,
+      progress=progress,
+    )
+    local = {
+      "index": answered.index.tolist(),
+      "pass_at_1": metrics.pass_at_1(answered.correct).tolist(),
+      "maj": metrics.maj_at_n(answered.answer_ids, answered.correct).tolist(),
+    }
+    parts = hosts.gather_json(local)
+    index, shares, maj = (np.concatenate([part[name] for part in parts]) for name in local)
+    order = np.argsort(index)
+    return Outcome(answered.correct.shape[1], shares[order], maj[order])
+
+
+@dataclasses.dataclass(frozen=True)
+class _First:
+  """The first records of a source."""
+
+  source: Source
+  count: int
+
+  @property
+  def name(self) -> str:
+    return self.source.name
+
+  def __len__(self) -> int:
+    return self.count
+
+  def __getitem__(self, index: int) -> Record:
+    return self.source[index]
+
+  def gold(self, index: int) -> str | None:
+    return self.source.gold(index)

@@ -1,0 +1,124 @@
+"""What is watched of a step; gold answers enter here, behind the update, and leave as figures."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from sejax import flops, method, minibatches
+from sejax.data.records import Source
+from sejax.experience import Experience
+from sejax.parallel import hosts
+from sejax.run import Run
+from sejax.text import answers
+
+
+def of_experience(experience: Experience, source: Source) -> dict[str, float]:
+  """Returns the figures of a step's groups, means over all processes.
+
+  Those of `method.group_metrics`, and the reward's mean and spread within groups, the response's
+  length, and the shares of trajectories that were cut and that keep the form, and of groups
+  without a difference.
+  """
+  real = experience.batch.real
+  evidence, result = experience.evidence, experience.result
+  golds = [source.gold(int(index)) for index in experience.batch.index[real]]
+  correct = None
+  if golds and None not in golds:
+    read = [row for row, kept in zip(evidence.answers, real, strict=True) if kept]
+    correct = np.array(
+      [[answers.grade(a, gold) for a in row] for row, gold in zip(read, golds, strict=True)]
+    )
+  measures = method.group_metrics(
+    evidence.answer_ids[real], evidence.judge_scores[real], evidence.judge_valid[real], correct
+  )
+  sums = {
+    name: (_sum(value, defined), _sum(defined)) for name, (value, defined) in measures.items()
+  }
+  reward = np.asarray(experience.group.reward)[real]
+  per_group = {
+    "reward": reward.mean(axis=1),
+    "reward_std": reward.std(axis=1),
+    "response_length": result.lengths[real].mean(axis=1),
+    "truncated": result.truncated[real].mean(axis=1),
+    "format": evidence.format_ok[real].mean(axis=1),
+    "constant_groups": ~minibatches.varied(experience.group)[real],
+  }
+  sums |= {name: (_sum(values), float(len(values))) for name, values in per_group.items()}
+  return _means(hosts.gather_json(sums))
+
+
+def of_updates(updates: Sequence[Mapping[str, Float[Array, ""]]]) -> dict[str, float]:
+  """Returns the means of what the updates of a step report; extremes by minimum and maximum."""
+  rows = jax.device_get(list(updates))
+  how = {"ratio_min": np.min, "ratio_max": np.max}
+  return {name: float(how.get(name, np.mean)([row[name] for row in rows])) for name in rows[0]}
+
+
+def of_time(
+  seconds: Mapping[str, float], compilations: int, lived: Experience, setting: Run
+) -> dict[str, float]:
+  """Returns what depends on the machine: seconds by stage, tokens per second, and what it took.
+
+  Args:
+    seconds: by stage and in `total`.
+    compilations: programs compiled or loaded.
+    lived: the step's experience.
+    setting: the run.
+  """
+  drawn = hosts.gather_json(int(lived.result.lengths.sum()))
+  timing = {f"{name}_seconds": value for name, value in seconds.items()}
+  timing["tokens_per_second"] = sum(drawn) / seconds["total"]
+  timing["compilations"] = compilations
+  if (peak := flops.peak()) is not None:
+    spent = hosts.gather_json(flops.of_step(setting.models.config, lived))
+    timing["model_flops_utilisation"] = sum(spent) / (seconds["total"] * peak * jax.device_count())
+  return timing
+
+
+def records(experience: Experience, source: Source, step: int, limit: int) -> list[dict[str, Any]]:
+  """Returns the first groups of a step with all that was made of them, as plain JSON values."""
+  evidence, group = experience.evidence, experience.group
+  rows = np.flatnonzero(experience.batch.real)[:limit]
+  return [
+    {
+      "step": step,
+      "id": experience.batch.record_ids[b],
+      "question": evidence.questions[b],
+      "pictures": [base64.b64encode(data).decode() for data in experience.batch.pictures[b]],
+      "texts": list(evidence.texts[b]),
+      "answers": list(evidence.answers[b]),
+      "votes": _votes(evidence.answer_ids[b]),
+      "verdicts": experience.verdicts[b],
+      "scores": evidence.judge_scores[b].tolist(),
+      "valid": evidence.judge_valid[b].tolist(),
+      "rewards": np.asarray(group.reward)[b].tolist(),
+      "advantages": np.asarray(group.advantage)[b].tolist(),
+      "gold": source.gold(int(experience.batch.index[b])),
+    }
+    for b in rows
+  ]
+
+
+def _votes(ids: np.ndarray) -> list[float]:
+  """The share of the group that gave each trajectory's answer; 0 where it gave none."""
+  shares = (ids[:, None] == ids).mean(axis=1)
+  return np.where(ids == method.ABSTAIN, 0.0, shares).tolist()
+
+
+def _sum(values: Array | np.ndarray, where: Bool[Array, " B"] | None = None) -> float:
+  values = np.asarray(values, np.float64)
+  return float(values.sum() if where is None else values.sum(where=np.asarray(where)))
+
+
+def _means(parts: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
+  """Joins sums and counts of processes; what no group defines is left out."""
+  means = {}
+  for name in parts[0]:
+    total, count = np.sum([part[name] for part in parts if name in part], axis=0)
+    if count:
+      means[name] = float(total / count)
+  return means

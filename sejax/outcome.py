@@ -1,0 +1,85 @@
+"""What a finished run leaves: the model, `summary.json`, the report, and a few lines to read."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+
+from sejax import export, logs, report
+from sejax.evaluation.heldout import Outcome
+from sejax.models import qwen2_5_vl as qwen
+from sejax.run import Run
+
+
+def finish(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  run: Run,
+  params: qwen.Params,
+  memory: dict[str, Any],
+) -> None:
+  """Writes `model/`, `summary.json` and `report.html`, and prints what changed.
+
+  Args:
+    config: the run's.
+    workdir: the run's.
+    run: what stayed the same.
+    params: the policy's.
+    memory: what the loop remembered: held-out problems before and after, and seconds.
+  """
+  export.save(params, run.models.config, workdir / "model", config)
+  if jax.process_index() > 0:
+    return
+  summary = _summary(workdir, run.steps, memory)
+  (workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+  report.run(config, workdir)
+  for line in _lines(summary):
+    print(line)
+  print(f"model: {workdir / 'model'}")
+  print(f"report: {workdir / 'report.html'}")
+
+
+def _summary(workdir: pathlib.Path, steps: int, memory: dict[str, Any]) -> dict[str, Any]:
+  summary = {"steps": steps, "seconds": memory["seconds"], "stages": _stages(workdir)}
+  if "after" in memory:
+    before, after = Outcome.of(memory["before"]), Outcome.of(memory["after"])
+    summary |= {
+      "before": before.summary(),
+      "after": after.summary(),
+      "change": (after - before).summary(),
+      "problems": len(after.pass_at_1),
+    }
+  return summary
+
+
+def _stages(workdir: pathlib.Path) -> dict[str, float]:
+  """The seconds of each stage over all steps."""
+  stages: dict[str, float] = {}
+  for line in logs.read(workdir / logs.TIMING):
+    for name, value in line.items():
+      if name.endswith("_seconds"):
+        stage = name.removesuffix("_seconds")
+        stages[stage] = stages.get(stage, 0.0) + value
+  return stages
+
+
+def _lines(summary: dict[str, Any]) -> list[str]:
+  lines = [f"{summary['steps']} steps in {summary['seconds']:.0f} s"]
+  if "change" not in summary:
+    return lines
+  lines.append(f"{summary['problems']} held-out problems, percent with standard errors:")
+  for name in summary["change"]:
+    if name.endswith("_error"):
+      continue
+    shares = [
+      f"{title} {100 * summary[part][name]:{sign}.1f} +- {100 * summary[part][f'{name}_error']:.1f}"
+      for title, part, sign in (
+        ("before", "before", ""),
+        ("after", "after", ""),
+        ("change", "change", "+"),
+      )
+    ]
+    lines.append(f"{name:>10}  {'  '.join(shares)}")
+  return lines

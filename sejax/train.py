@@ -1,0 +1,108 @@
+"""The train loop: sample, read, judge, reward, update, log, evaluate, save (method section 1).
+
+`run` is one run from its first step, or from its last checkpoint, to its end. All that a later step
+depends on is in the checkpoint, the configuration, or the step's number, so a run that is killed
+and started again goes on as if nothing had happened.
+"""
+
+import pathlib
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import tqdm
+
+from sejax import checkpoint, experience, learning, monitoring, outcome, signals
+from sejax import run as run_lib
+from sejax.clock import Clock, Compilations, profiling
+from sejax.evaluation.heldout import Outcome
+from sejax.logs import EVENTS, Logs
+from sejax.parallel import hosts
+
+_SHOWN = {  # figures in the progress bar
+  "reward": "reward",
+  "majority_share": "majority",
+  "judge_mean": "judge",
+  "entropy": "entropy",
+  "response_length": "length",
+}
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Trains, or goes on training, and leaves model, logs, summary and report in the workdir.
+
+  Args:
+    config: the run's configuration.
+    workdir: where all is written; where a run of the same configuration was stopped, it goes on.
+
+  Raises:
+    ValueError: naming what cannot work.
+  """
+  workdir = workdir.resolve()
+  began, clock, compilations = time.monotonic(), Clock(), Compilations()
+  setting = run_lib.set_up(config, workdir, clock)
+  state = setting.updater.init(setting.models.initial)
+  fingerprint = checkpoint.fingerprint((setting.models.frozen, setting.models.judge_params))
+  memory: dict[str, Any] = {"fingerprint": fingerprint, "data": (), "score": 0.0, "seconds": 0.0}
+  first = 0
+
+  with (
+    checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints,
+    Logs(workdir, config) as logs,
+    signals.on_sigterm() as stop,
+  ):
+    if restored := checkpoints.restore(state, fingerprint):
+      first, state, memory = restored
+    spent = memory["seconds"]
+    logs.resume(first - 1)
+    data = run_lib.pipeline(config, setting.preparer, memory["data"])
+    if setting.heldout and "before" not in memory:
+      weights = run_lib.decoding(setting, state.params)
+      memory["before"] = setting.heldout(weights, progress="before").plain()
+
+    bar = tqdm.tqdm(total=setting.steps, initial=first, disable=jax.process_index() > 0)
+    clock.lap()
+    for step in range(first, setting.steps):
+      with profiling(config.log.profile, workdir / EVENTS, step):
+        weights = experience.Weights(
+          run_lib.decoding(setting, state.params), setting.models.judge_params
+        )
+        lived = setting.collector.collect(weights, data, step)
+        del weights  # of the policy before the update, which need not stay in memory
+        with clock("update"):
+          state, reports = learning.learn(config, setting, state, lived)
+      figures = monitoring.of_experience(lived, setting.source) | monitoring.of_updates(reports)
+
+      done, last = step + 1, step + 1 == setting.steps
+      memory["score"] = figures["reward"]
+      if setting.heldout and (last or (config.eval.every and done % config.eval.every == 0)):
+        with clock("evaluate"):
+          found = setting.heldout(run_lib.decoding(setting, state.params))
+        memory["after"] = found.plain()
+        figures |= {f"heldout_{name}": value for name, value in found.summary().items()}
+      if "after" in memory:
+        memory["score"] = Outcome.of(memory["after"]).summary()["pass_at_1"]
+
+      timing = monitoring.of_time(clock.lap(), compilations.lap(), lived, setting)
+      logs.metrics(step, figures)
+      logs.timing(step, timing)
+      logs.groups(step, monitoring.records(lived, setting.source, step, config.log.groups))
+      shown = {name: figures[key] for key, name in _SHOWN.items() if key in figures}
+      bar.set_postfix(shown | {"tok/s": timing["tokens_per_second"]})
+      bar.update()
+
+      learning.check_gradients(config, state, checkpoints)
+      asked = stop.given()
+      if last or asked or done % config.checkpoint.every == 0:
+        memory["data"] = hosts.gather_json(data.state())
+        memory["seconds"] = spent + time.monotonic() - began
+        checkpoints.save(done, state, memory, memory["score"])
+      if asked and not last:
+        checkpoints.wait()
+        bar.close()
+        print(f"stopped after step {done} of {setting.steps}; the same command goes on from there")
+        return
+    bar.close()
+    checkpoints.wait()
+  outcome.finish(config, workdir, setting, state.params, memory)
