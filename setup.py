@@ -42,6 +42,7 @@ setuptools.setup(
       "pytest>=8",
       "pytest-xdist",
       "ruff>=0.17,<0.18",
+      "tensorboardX",
     ],
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],

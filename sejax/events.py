@@ -1,0 +1,92 @@
+"""TensorBoard's event files, encoded here: what writes them elsewhere loads torch or tensorflow.
+
+A file is a sequence of TFRecords, each of which holds one `Event` protocol buffer
+(tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto).
+"""
+
+import pathlib
+import struct
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+
+class EventFile:
+  """One event file of scalars, written through at every step.
+
+  No thread holds events back, so that a kill loses none of a step that a restart does not repeat.
+  """
+
+  def __init__(self, directory: pathlib.Path, first_step: int):
+    """Starts a file in the directory, after those that are there.
+
+    Args:
+      directory: made where it is missing.
+      first_step: from which on TensorBoard forgets what the older files hold.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    # TensorBoard reads files in the order of their names. The time keeps them apart, too, where
+    # some were removed.
+    number = len(list(directory.glob("events.out.tfevents.*")))
+    path = directory / f"events.out.tfevents.{number:06d}.{time.time_ns()}"
+    self._file = path.open("xb")
+    self._write(_bytes(3, b"brain.Event:2"))  # file_version
+    start = _varint(1 << 3) + _varint(1)  # SessionLog.status = START
+    self._write(_step(first_step) + _bytes(7, start))
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Writes the scalars of a step, which single precision may round."""
+    values = [_bytes(1, tag.encode()) + _float(2, value) for tag, value in scalars.items()]
+    summary = b"".join(_bytes(1, value) for value in values)
+    self._write(_step(step) + _bytes(5, summary))
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+
+  def _write(self, event: bytes) -> None:
+    event = _varint(1 << 3 | 1) + struct.pack("<d", time.time()) + event  # wall_time
+    length = struct.pack("<Q", len(event))
+    self._file.write(length + _masked_crc(length) + event + _masked_crc(event))
+    self._file.flush()
+
+
+def _varint(value: int) -> bytes:
+  encoded = bytearray()
+  while value > 127:
+    encoded.append(value & 127 | 128)
+    value >>= 7
+  return bytes([*encoded, value])
+
+
+def _step(step: int) -> bytes:
+  return _varint(2 << 3) + _varint(step)
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+  return _varint(field << 3 | 2) + _varint(len(value)) + value
+
+
+def _float(field: int, value: float) -> bytes:
+  with np.errstate(over="ignore"):
+    return _varint(field << 3 | 5) + np.asarray(value).astype("<f4").tobytes()
+
+
+def _crc_of_byte(byte: int) -> int:
+  for _ in range(8):
+    byte = byte >> 1 ^ (byte & 1) * 0x82F63B78
+  return byte
+
+
+_CRC = [_crc_of_byte(byte) for byte in range(256)]  # CRC-32C (Castagnoli), RFC 3720 appendix B.4
+
+
+def _masked_crc(data: bytes) -> bytes:
+  """Returns a TFRecord's check sum: a CRC is stored rotated and offset, as data may hold CRCs."""
+  crc = 0xFFFFFFFF
+  for byte in data:
+    crc = crc >> 8 ^ _CRC[(crc ^ byte) & 255]
+  crc ^= 0xFFFFFFFF
+  rotated = crc >> 15 | crc << 17 & 0xFFFFFFFF
+  return struct.pack("<I", rotated + 0xA282EAD8 & 0xFFFFFFFF)
