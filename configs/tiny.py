@@ -23,6 +23,17 @@ def get_config():
   config.data.figures.families = {
     name: float(name in figures.LEARNABLE) for name in figures.FAMILIES
   }
+  config.train.steps = 30
+  config.train.micro_batch_size = 16
+  config.train.response_buckets = (config.actor.max_tokens,)
+  config.model.remat = "everything"
+  config.model.unroll = True
+  config.optimizer.learning_rate = 5e-5
+  config.eval.split = "heldout"
+  config.eval.every = 0
+  config.checkpoint.every = 10
+  config.checkpoint.export_dtype = "float32"
+
   config.data.min_pixels = None
   config.data.max_pixels = None
   config.data.prompt_limit = 64
