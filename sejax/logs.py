@@ -124,14 +124,14 @@ class Logs:
     return run
 
 
-def read(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns the records of a file of JSON lines, none where there is no file.
+def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+  """Yields the records of a file of JSON lines, none where there is no file.
 
   Raises:
     ValueError: naming the file and the line that is no JSON object with a step. A last line without
       its end is left out: it is being written, or its writer was killed.
   """
-  return [record for record, _ in _lines(path)]
+  return (record for record, _ in _lines(path))
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[dict[str, Any], int]]:

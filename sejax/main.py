@@ -31,6 +31,7 @@ _JUDGE = flags.DEFINE_bool(
 # which writes nothing, `run(config, images, question, judge)`.
 _MODES = {
   "inspect": "sejax.data.inspection",
+  "report": "sejax.report",
   "rewards": "sejax.scoring",
   "sample": "sejax.sample",
 }
@@ -47,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       run(config, _IMAGE.value, _QUESTION.value, _JUDGE.value)
     else:
       workdir = pathlib.Path(_WORKDIR.value)
-      workdir.mkdir(parents=True, exist_ok=True)
-      config_lib.save(config, workdir)
+      if _MODE.value != "report":  # whose workdir is a run's, with the run's configuration
+        workdir.mkdir(parents=True, exist_ok=True)
+        config_lib.save(config, workdir)
       run(config, workdir)
   except (ValueError, OSError) as error:
     print(f"sejax: {_one_line(error)}", file=sys.stderr)

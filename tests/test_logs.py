@@ -140,15 +140,15 @@ def test_a_damaged_line_is_named_and_nothing_is_dropped(config, tmp_path, damage
   with pytest.raises(ValueError, match=r"timing.jsonl:2 is no JSON object with a step"):
     logs_lib.Logs(tmp_path, config).resume(0)
   with pytest.raises(ValueError, match=r"timing.jsonl:2 is"):
-    logs_lib.read(path)
+    list(logs_lib.read(path))
   assert path.read_text() == text
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  assert logs_lib.read(path) == []
+  assert list(logs_lib.read(path)) == []
   path.write_text('{"step": 0}\n{"step": 1}')
-  assert logs_lib.read(path) == [{"step": 0}]
+  assert list(logs_lib.read(path)) == [{"step": 0}]
 
 
 def test_other_processes_write_nothing(config, tmp_path, monkeypatch):
