@@ -37,7 +37,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def picture(data: bytes) -> str:
-  """Returns an encoded image file as a picture of at most 320 pixels a side.
+  """Returns an encoded image file as a picture of at most 320 pixels a side; small ones enlarged.
 
   Raises:
     BadRecord: it cannot be decoded, see `images.decode`.
@@ -48,8 +48,10 @@ def picture(data: bytes) -> str:
   file = io.BytesIO()
   decoded.save(file, "PNG")
   encoded = base64.b64encode(file.getvalue()).decode()
+  width = decoded.width * max(1, _THUMBNAIL // 2 // max(decoded.size))
   return (
-    f'<img alt="picture of {size} pixels" title="{size}" src="data:image/png;base64,{encoded}">'
+    f'<img alt="picture of {size} pixels" title="{size}" width="{width}"'
+    f' src="data:image/png;base64,{encoded}">'
   )
 
 
@@ -145,6 +147,7 @@ td, th {
   border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; overflow-wrap: normal;
   padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top
 }
+.wide td:nth-child(2) { min-width: 4rem; overflow-wrap: anywhere }
 .bars {
   align-items: flex-end; border-bottom: 1px solid var(--line); display: flex; gap: 2px; height: 6rem
 }

@@ -29,7 +29,7 @@ import ml_collections
 from sejax import logs, pages
 
 _SHOWN = 24  # groups at most
-_LONGEST = 60  # characters of an answer in a table; its trajectory holds it whole
+_LONGEST = 32  # characters of an answer in a table; its trajectory holds it whole
 
 # Headings of the curves, each over the names in which its pattern is found, unless an earlier one's
 # is: of `metrics.jsonl`, then of `timing.jsonl`.
@@ -80,7 +80,7 @@ def page(workdir: pathlib.Path) -> str:
     *_groups(workdir / logs.GROUPS),
     *_configuration(workdir / "config.json"),
   ]
-  return pages.page(f"Training run {workdir.resolve().name}", sections)
+  return pages.page(f"{workdir.resolve().name}: training run", sections)
 
 
 def _summary(path: pathlib.Path) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _summary(path: pathlib.Path) -> Iterator[str]:
     before, after, change = summary["before"], summary["after"], summary["change"]
     names = [name for name in before if not name.endswith("_error")]
     rows = [
-      (_words(name), _percent(before, name), _percent(after, name), _percent(change, name))
+      (_words(name), _percent(before, name), _percent(after, name), _percent(change, name, "+"))
       for name in names
     ]
     stages = summary["stages"]
@@ -111,9 +111,10 @@ def _summary(path: pathlib.Path) -> Iterator[str]:
   yield pages.table(("stage", "time", "share"), times)
 
 
-def _percent(figures: Mapping[str, float], name: str) -> str:
+def _percent(figures: Mapping[str, float], name: str, sign: str = "") -> str:
   value, error = figures[name], figures.get(f"{name}_error")
-  return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+  said = f"{100 * value:{sign}.1f}"
+  return said if error is None else f"{said} ± {100 * error:.1f}".replace(" ", "\N{NBSP}")
 
 
 def _duration(seconds: float) -> str:
