@@ -147,6 +147,7 @@ td, th {
   border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; overflow-wrap: normal;
   padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top
 }
+@media (max-width: 30rem) { td, th { font-size: .9rem; padding-right: .4rem } }
 .wide td:nth-child(2) { min-width: 4rem; overflow-wrap: anywhere }
 .bars {
   align-items: flex-end; border-bottom: 1px solid var(--line); display: flex; gap: 2px; height: 6rem
