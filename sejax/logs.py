@@ -15,6 +15,7 @@ import importlib
 import json
 import math
 import pathlib
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -112,7 +113,7 @@ class Logs:
     """Opens the run of Weights & Biases, the same one after a restart."""
     identity = self._workdir / "wandb_id.txt"
     if not identity.exists():
-      identity.write_text(self._wandb.util.generate_id() + "\n", encoding="utf-8")
+      identity.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
     run = self._wandb.init(
       project=self._config.log.wandb_project,
       id=identity.read_text(encoding="utf-8").strip(),
@@ -124,14 +125,14 @@ class Logs:
     return run
 
 
-def read(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns the records of a file of JSON lines, none where there is no file.
+def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+  """Yields the records of a file of JSON lines, none where there is no file.
 
   Raises:
     ValueError: naming the file and the line that is no JSON object with a step. A last line without
       its end is left out: it is being written, or its writer was killed.
   """
-  return [record for record, _ in _lines(path)]
+  return (record for record, _ in _lines(path))
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[dict[str, Any], int]]:

@@ -32,12 +32,13 @@ _JUDGE = flags.DEFINE_bool(
 _MODES = {
   "export": "sejax.export",
   "inspect": "sejax.data.inspection",
+  "report": "sejax.report",
   "rewards": "sejax.scoring",
   "sample": "sejax.sample",
   "train": "sejax.train",
 }
 # These go on with a run that is in the workdir, so the configuration must be that run's.
-_OF_A_RUN = ("export", "report", "train")
+_OF_A_RUN = ("export", "train")
 _MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "What to do.")
 
 
@@ -51,10 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
       run(config, _IMAGE.value, _QUESTION.value, _JUDGE.value)
     else:
       workdir = pathlib.Path(_WORKDIR.value)
-      workdir.mkdir(parents=True, exist_ok=True)
-      if _MODE.value in _OF_A_RUN:
-        config_lib.require_same(config, workdir)
-      config_lib.save(config, workdir)
+      if _MODE.value != "report":  # whose workdir is a run's, with the run's configuration
+        workdir.mkdir(parents=True, exist_ok=True)
+        if _MODE.value in _OF_A_RUN:
+          config_lib.require_same(config, workdir)
+        config_lib.save(config, workdir)
       run(config, workdir)
   except (ValueError, OSError) as error:
     print(f"sejax: {_one_line(error)}", file=sys.stderr)

@@ -140,15 +140,15 @@ def test_a_damaged_line_is_named_and_nothing_is_dropped(config, tmp_path, damage
   with pytest.raises(ValueError, match=r"timing.jsonl:2 is no JSON object with a step"):
     logs_lib.Logs(tmp_path, config).resume(0)
   with pytest.raises(ValueError, match=r"timing.jsonl:2 is"):
-    logs_lib.read(path)
+    list(logs_lib.read(path))
   assert path.read_text() == text
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  assert logs_lib.read(path) == []
+  assert list(logs_lib.read(path)) == []
   path.write_text('{"step": 0}\n{"step": 1}')
-  assert logs_lib.read(path) == [{"step": 0}]
+  assert list(logs_lib.read(path)) == [{"step": 0}]
 
 
 def test_other_processes_write_nothing(config, tmp_path, monkeypatch):
@@ -180,10 +180,7 @@ def test_wandb_gets_every_scalar_and_a_restart_goes_on_with_the_same_run(
     log=logged.append,
     finish=lambda exit_code: ended.append(exit_code),
   )
-  wandb = types.SimpleNamespace(
-    util=types.SimpleNamespace(generate_id=iter(("one", "two")).__next__),
-    init=lambda **options: opened.append(options) or run,
-  )
+  wandb = types.SimpleNamespace(init=lambda **options: opened.append(options) or run)
   monkeypatch.setitem(sys.modules, "wandb", wandb)
   config.log.wandb_project = "p"
   with logs_lib.Logs(tmp_path, config) as logs:
@@ -193,6 +190,8 @@ def test_wandb_gets_every_scalar_and_a_restart_goes_on_with_the_same_run(
   logs = logs_lib.Logs(tmp_path, config)
   logs.resume(0)
   logs.__exit__(KeyboardInterrupt, None, None)
-  assert [(o["project"], o["id"], o["config"]["seed"]) for o in opened] == [("p", "one", 0)] * 2
+  assert opened[0] == opened[1]
+  assert (opened[0]["project"], opened[0]["config"]["seed"]) == ("p", 0)
+  assert opened[0]["id"]
   assert logged == [{"step": 0, "reward": 1.0}, {"step": 0, "sample": 2.0}]
   assert ended == [0, 1]

@@ -1,23 +1,20 @@
 """A page about a data set: what its records look like, how long they are, and what was dropped."""
 
-import base64
 import collections
 import html
-import io
 import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import ml_collections
-import PIL.Image
 import tqdm
 
-from sejax.data import batches, images, pipeline, sources
+from sejax import pages
+from sejax.data import batches, pipeline, sources
 from sejax.data.prepare import Dropped, Example, Preparer
 from sejax.data.records import BadRecord, Source
 
-_THUMBNAIL = 320  # pixels of its longer side
 _BARS = 24  # of a histogram
 _IN_ORDER = pipeline.Options(batch_size=1, once=True)
 
@@ -110,7 +107,7 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
     "shapes at most": shapes(counted, buckets, config.batch_size),
   }
   sections = [
-    _table(("", ""), facts.items()),
+    pages.table(("", ""), facts.items()),
     _histogram("Actor's prompt, tokens", counted.actor, data.prompt_limit, buckets.prompt),
     _histogram("Judge's prompt, tokens", counted.judge, buckets.prompt[-1], buckets.prompt),
     _histogram("Patches", counted.patches, buckets.patch[-1], buckets.patch),
@@ -118,11 +115,10 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
   if counted.dropped:
     sections.append("<h2>Dropped</h2>")
     rows = ((dropped.id, dropped.kind, dropped.message) for dropped in counted.dropped)
-    sections.append(_table(("record", "kind", "why"), rows))
+    sections.append(pages.table(("record", "kind", "why"), rows))
   sections.append(f"<h2>The first {len(counted.shown)} records</h2><div class=records>")
   sections += [_record(example, example.index in counted.golds) for example in counted.shown]
-  title = html.escape(f"{source.name}: {data.source} {data.split}")
-  return _PAGE.format(title=title, body="\n".join([*sections, "</div>"]))
+  return pages.page(f"{source.name}: {data.source} {data.split}", [*sections, "</div>"])
 
 
 def _has_gold(source: Source, index: int) -> bool:
@@ -137,22 +133,10 @@ def _record(example: Example, has_gold: bool) -> str:
   counts = (
     f"{len(example.actor)} + {len(example.judge)} tokens, {len(example.patches)} patches, {answer}"
   )
-  pictures = "".join(_thumbnail(data) for data in example.pictures)
+  pictures = "".join(pages.picture(data) for data in example.pictures)
   return (
     f"<article><h3>{html.escape(example.id)}</h3>{pictures}"
     f"<p class=question>{html.escape(example.question)}</p><p>{counts}</p></article>"
-  )
-
-
-def _thumbnail(data: bytes) -> str:
-  picture = images.decode(data)
-  size = f"{picture.width} x {picture.height}"
-  picture.thumbnail((_THUMBNAIL, _THUMBNAIL), PIL.Image.Resampling.LANCZOS)
-  file = io.BytesIO()
-  picture.save(file, "PNG")
-  encoded = base64.b64encode(file.getvalue()).decode()
-  return (
-    f'<img alt="picture of {size} pixels" title="{size}" src="data:image/png;base64,{encoded}">'
   )
 
 
@@ -174,38 +158,3 @@ def _histogram(title: str, values: Sequence[int], limit: int, sizes: Sequence[in
     f"<h2>{html.escape(title)}</h2><div class=bars>{bars}</div>"
     f"<p>0 to {limit}; shortest {min(values)}, longest {max(values)}. Records by bucket: {held}</p>"
   )
-
-
-def _table(head: Sequence[str], rows) -> str:
-  def line(cells, tag):
-    return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
-
-  body = "".join(line(row, "td") for row in rows)
-  return f"<table>{line(head, 'th') if any(head) else ''}{body}</table>"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{
-  font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem
-}}
-table {{ border-collapse: collapse; display: block; overflow-x: auto }}
-td, th {{ border-bottom: 1px solid #ccc; padding: .2rem .8rem .2rem 0; text-align: left }}
-.bars {{
-  align-items: flex-end; border-bottom: 1px solid #555; display: flex; gap: 2px; height: 6rem
-}}
-.bars span {{ background: #2a6f97; flex: 1; min-height: 0 }}
-.records {{
-  display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr))
-}}
-article {{ border: 1px solid #ccc; border-radius: .4rem; overflow-wrap: anywhere; padding: .6rem }}
-article h3 {{ font-size: 1rem; margin: 0 0 .4rem }}
-img {{ max-width: 100% }}
-.question {{ white-space: pre-wrap }}
-</style></head>
-<body><h1>{title}</h1>
-{body}
-</body></html>
-"""

@@ -1,0 +1,179 @@
+"""Parts of self-contained HTML pages, which load nothing and run no script.
+
+Whatever is said of a run or a data set is escaped here. Colours follow the reader's light or dark
+mode, widths the screen.
+"""
+
+import base64
+import html
+import io
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+
+import PIL.Image
+
+from sejax.data import images
+
+_THUMBNAIL = 320  # pixels of its longer side
+_WIDTH, _HEIGHT = 320, 150  # of a chart, in its own units
+_LEFT, _TOP, _RIGHT, _BOTTOM = 46, 8, 312, 128  # of its axes
+_HOVERED = 200  # points at most that show their values under the pointer
+
+
+def page(title: str, sections: Iterable[str]) -> str:
+  """Returns the page; the sections are HTML, the title is text."""
+  return _PAGE.format(title=html.escape(title), style=_STYLE, body="\n".join(sections))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+  """Returns a table of texts, without a head where that has no words."""
+
+  def line(cells, tag):
+    return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
+
+  body = "".join(line(row, "td") for row in rows)
+  return f"<table>{line(head, 'th') if any(head) else ''}{body}</table>"
+
+
+def picture(data: bytes) -> str:
+  """Returns an encoded image file as a picture of at most 320 pixels a side; small ones enlarged.
+
+  Raises:
+    BadRecord: it cannot be decoded, see `images.decode`.
+  """
+  decoded = images.decode(data)
+  size = f"{decoded.width} x {decoded.height}"
+  decoded.thumbnail((_THUMBNAIL, _THUMBNAIL), PIL.Image.Resampling.LANCZOS)
+  file = io.BytesIO()
+  decoded.save(file, "PNG")
+  encoded = base64.b64encode(file.getvalue()).decode()
+  width = decoded.width * max(1, _THUMBNAIL // 2 // max(decoded.size))
+  return (
+    f'<img alt="picture of {size} pixels" title="{size}" width="{width}"'
+    f' src="data:image/png;base64,{encoded}">'
+  )
+
+
+def chart(name: str, steps: Sequence[int], values: Sequence[float | None]) -> str:
+  """Returns a curve over steps with its name and last value; empty where there is no value.
+
+  Args:
+    name: of what is drawn.
+    steps: ascending.
+    values: one for each step; None interrupts the curve.
+  """
+  known = [value for value in values if value is not None]
+  if not known:
+    return ""
+  low, high = _range(min(known), max(known))
+  across = (_RIGHT - _LEFT) / max(1, steps[-1] - steps[0])
+  down = (_BOTTOM - _TOP) / (high - low)
+  points = [
+    None if value is None else (_LEFT + across * (step - steps[0]), _BOTTOM - down * (value - low))
+    for step, value in zip(steps, values, strict=True)
+  ]
+  name = html.escape(name)
+  said = f"{name} over steps {steps[0]} to {steps[-1]}, from {known[0]:.4g} to {known[-1]:.4g}"
+  return (
+    f"<figure><figcaption>{name} <b>{known[-1]:.4g}</b></figcaption>"
+    f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{said}">'
+    f"{_grid(low, high, down)}"
+    f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{steps[0]}</text>'
+    f'<text x="{_RIGHT}" y="{_HEIGHT - 6}" class=end>{steps[-1]}</text>'
+    f'<path class=curve d="{_path(points)}"/>{_hovers(points, steps, values)}</svg></figure>'
+  )
+
+
+def _range(low: float, high: float) -> tuple[float, float]:
+  """Returns the ends of the axis; values that differ by rounding alone are one value."""
+  if high - low <= 1e-6 * max(abs(low), abs(high)):
+    margin = abs(low) / 2 or 1.0
+    return low - margin, high + margin
+  return low, high
+
+
+def _grid(low: float, high: float, down: float) -> str:
+  """Returns lines at two to five round values, which are 1, 2 or 5 times a power of ten apart."""
+  power = 10.0 ** math.floor(math.log10((high - low) / 4))
+  apart = next(m * power for m in (1, 2, 5, 10, 20) if m * power * 4 >= high - low)
+  lines = []
+  for n in range(math.ceil(low / apart), math.floor(high / apart) + 1):
+    y = _BOTTOM - down * (n * apart - low)
+    lines.append(
+      f'<path class=grid d="M{_LEFT} {y:.1f}H{_RIGHT}"/>'
+      f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" class=end>{n * apart:,.6g}</text>'
+    )
+  return "".join(lines)
+
+
+def _path(points: Sequence[tuple[float, float] | None]) -> str:
+  """Returns the curve; a point without neighbours is a line of no length, which shows as a dot."""
+  parts = []
+  for known, run in itertools.groupby(points, key=lambda point: point is not None):
+    if known:
+      corners = [f"{x:.1f} {y:.1f}" for x, y in run]
+      parts.append("M" + "L".join(corners if len(corners) > 1 else corners * 2))
+  return "".join(parts)
+
+
+def _hovers(points, steps, values) -> str:
+  if len(points) > _HOVERED:
+    return ""
+  return "".join(
+    f'<circle cx="{point[0]:.1f}" cy="{point[1]:.1f}" r="6"><title>step {step}: {value:.4g}'
+    "</title></circle>"
+    for point, step, value in zip(points, steps, values, strict=True)
+    if point
+  )
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>{style}</style></head>
+<body><h1>{title}</h1>
+{body}
+</body></html>
+"""
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #ccc; --mark: #2a6f97 }
+@media (prefers-color-scheme: dark) { :root { --line: #555; --mark: #7cc0e8 } }
+body { font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem }
+h1, h2, h3, summary { overflow-wrap: anywhere }
+table { border-collapse: collapse; display: block; overflow-x: auto }
+td, th {
+  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; overflow-wrap: normal;
+  padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top
+}
+@media (max-width: 30rem) { td, th { font-size: .9rem; padding-right: .4rem } }
+.wide td:nth-child(2) { min-width: 4rem; overflow-wrap: anywhere }
+.bars {
+  align-items: flex-end; border-bottom: 1px solid var(--line); display: flex; gap: 2px; height: 6rem
+}
+.bars span { background: var(--mark); flex: 1; min-height: 0 }
+.records, .charts { display: grid; gap: 1rem }
+.records { grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)) }
+.charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)) }
+.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)) }
+article {
+  border: 1px solid var(--line); border-radius: .4rem; min-width: 0; overflow-wrap: anywhere;
+  padding: .6rem
+}
+article h3 { font-size: 1rem; margin: 0 0 .4rem }
+img { max-width: 100% }
+pre, .question { overflow-wrap: anywhere; white-space: pre-wrap }
+pre { border-left: 3px solid var(--line); margin: .3rem 0; padding-left: .5rem }
+figure { margin: 0; min-width: 0 }
+figcaption { overflow-wrap: anywhere }
+svg { display: block; width: 100% }
+svg text { fill: currentColor; font-size: 11px; opacity: .75 }
+.end { text-anchor: end }
+.grid { stroke: var(--line) }
+.curve {
+  fill: none; stroke: var(--mark); stroke-linecap: round; stroke-linejoin: round; stroke-width: 2
+}
+circle { fill: transparent }
+circle:hover { fill: var(--mark) }
+"""
