@@ -238,9 +238,10 @@ def test_scores_are_those_of_the_sampler(frozen):
   step, params = frozen.setting.step, frozen.setting.params
   assert 0 < step.mask.mean() < 1
   found = frozen.updater.score(params, step.minibatch(frozen.setting.config, 8))
-  np.testing.assert_allclose(found.reshape(step.mask.shape), frozen.sampled_logp, atol=1e-4)
-  assert not np.any(found.reshape(step.mask.shape)[~step.mask])
-  _, metrics = take_step(frozen.setting, frozen.updater, 8, old_logp=np.asarray(found))
+  found = np.asarray(found).reshape(step.mask.shape)
+  np.testing.assert_allclose(found, frozen.sampled_logp, atol=1e-4)
+  assert not np.any(found[~step.mask])
+  _, metrics = take_step(frozen.setting, frozen.updater, 8, old_logp=found)
   # The ratio is 1 up to the order of sums, in which two programs may differ.
   np.testing.assert_allclose([metrics["ratio_min"], metrics["ratio_max"]], 1, atol=1e-5)
 
