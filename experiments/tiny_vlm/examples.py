@@ -20,27 +20,27 @@ from sejax.text import prompts
 
 
 class Example(NamedTuple):
-  """One prompt and its continuations.
+  """One prompt and its continuation.
 
   Attributes:
     images: the picture.
     prompt: its tokens.
-    continuations: of the prompt.
-    taught: the last so many tokens of each continuation are learnt.
+    continuation: of the prompt.
+    taught: the last so many of its tokens are learnt.
   """
 
   images: ImagePatches
   prompt: Int32[np.ndarray, " P"]
-  continuations: tuple[Int32[np.ndarray, " T"], ...]
-  taught: tuple[int, ...]
+  continuation: Int32[np.ndarray, " T"]
+  taught: int
 
 
 class Texts(NamedTuple):
-  """Prompts `[B,P]`, continuations `[B,G,T]` and which of their tokens are learnt."""
+  """Prompts `[B,P]`, continuations `[B,1,T]` and which of their tokens are learnt."""
 
   prompt: qwen.Prompt
-  tokens: Int32[np.ndarray, "B G T"]
-  taught: Bool[np.ndarray, "B G T"]
+  tokens: Int32[np.ndarray, "B 1 T"]
+  taught: Bool[np.ndarray, "B 1 T"]
 
 
 class Batch(NamedTuple):
@@ -62,7 +62,7 @@ class Sizes(NamedTuple):
     """Returns sizes that hold all examples."""
     return cls(
       max(len(e.prompt) for e in examples),
-      max(len(t) for e in examples for t in e.continuations),
+      max(len(e.continuation) for e in examples),
     )
 
   def holding(self, examples: Sequence[Example], step: int = 8) -> "Sizes":
@@ -92,27 +92,31 @@ def actor_example(processor: Processor, problem: figures.Problem) -> Example:
   images = _images(processor, problem)
   prompt = processor.prompt(messages.actor_messages(problem.question, 1, ""), images.grids)
   reply = _reply(processor, problem.solution)
-  return Example(images, prompt.ids, (reply,), (len(reply),))
+  return Example(images, prompt.ids, reply, len(reply))
 
 
 def judge_example(
-  processor: Processor, problem: figures.Problem, bits: Bits, candidates: int
+  processor: Processor, problem: figures.Problem, bits: Bits, right: int
 ) -> Example:
-  """Tokenizes a problem with readings of candidate solutions, half of them right."""
+  """Tokenizes a problem with the reading of a candidate solution.
+
+  Args:
+    processor: of the model.
+    problem: the problem.
+    bits: decide on candidate and wording.
+    right: solutions in a hundred that are right.
+  """
   images = _images(processor, problem)
   asked = messages.judge_messages(problem.question, 1, prompts.JUDGE_SYSTEM_SHORT)
   prompt = processor.prompt(asked, images.grids)
-  continuations, taught = [], []
-  for _ in range(candidates):
-    text, claimed = problem.solution, problem.answer
-    if problem.wrong and bits.below(2):
-      wrong = bits.choice(problem.wrong)
-      text, claimed = wrong.solution, wrong.answer
-    evaluation = readings.reading(problem.solution, problem.facts, claimed, bits)
-    reply = _reply(processor, evaluation)
-    continuations.append(np.concatenate([processor.continuation(prompt.tail, text), reply]))
-    taught.append(len(reply))
-  return Example(images, prompt.ids, tuple(continuations), tuple(taught))
+  text, claimed = problem.solution, problem.answer
+  if problem.wrong and bits.below(100) >= right:
+    wrong = bits.choice(problem.wrong)
+    text, claimed = wrong.solution, wrong.answer
+  evaluation = readings.reading(problem.solution, problem.facts, claimed, bits)
+  reply = _reply(processor, evaluation)
+  continuation = np.concatenate([processor.continuation(prompt.tail, text), reply])
+  return Example(images, prompt.ids, continuation, len(reply))
 
 
 def batch(
@@ -148,14 +152,13 @@ def _reply(processor: Processor, text: str) -> Int32[np.ndarray, " T"]:
 def _texts(config: qwen.Config, rows: Sequence[Example], sizes: Sizes) -> Texts:
   lengths = np.array([len(row.prompt) for row in rows], np.int32)
   ids = np.zeros((len(rows), sizes.prompt), np.int32)
-  tokens = np.zeros((len(rows), len(rows[0].continuations), sizes.tokens), np.int32)
+  tokens = np.zeros((len(rows), 1, sizes.tokens), np.int32)
   taught = np.zeros(tokens.shape, bool)
   for r, row in enumerate(rows):
+    end = len(row.continuation)
     ids[r, : len(row.prompt)] = row.prompt
-    for g, (continuation, count) in enumerate(zip(row.continuations, row.taught, strict=True)):
-      tokens[r, g, : len(continuation)] = continuation
-      taught[r, g, len(continuation) - count : len(continuation)] = True
+    tokens[r, 0, :end] = row.continuation
+    taught[r, 0, end - row.taught : end] = True
   grids = [row.images.grids for row in rows]
-  return Texts(
-    qwen.Prompt(ids, lengths, qwen.prompt_positions(config, ids, lengths, grids)), tokens, taught
-  )
+  positions = qwen.prompt_positions(config, ids, lengths, grids)
+  return Texts(qwen.Prompt(ids, lengths, positions), tokens, taught)

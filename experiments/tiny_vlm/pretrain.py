@@ -11,7 +11,7 @@ import concurrent.futures
 import pathlib
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +35,8 @@ def get_config() -> ml_collections.ConfigDict:
   """Returns the recipe."""
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.steps = 1800
-  config.actor_rows = 48  # pictures to answer, and
-  config.judge_rows = 16  # others of which solutions are judged, in a batch
-  config.candidates = 1  # solutions judged of each of these
+  config.steps = 1100
+  config.rows = 64  # pictures in a batch
   config.learning_rate = 1e-3
   config.warmup = 100
   config.decay = 0.35  # the last share of the steps, in which the rate falls to nearly zero
@@ -46,8 +44,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.clip_norm = 1.0
   config.vocab_size = 640
   config.corpus = 4000  # problems from which the vocabulary is learnt
-  # What is drawn, from which step on: the first families must be seen before others are worth it.
-  config.mixtures = ((0, dict.fromkeys(figures.LEARNABLE, 1.0), figures.LEVELS),)
+  # From a step on: how many of the pictures are for the Judge, and how many solutions in a hundred
+  # that it is shown are right. Eyes come first; later a Judge that repeats what it is shown is
+  # wrong more often than not.
+  config.phases = ((0, 16, 50), (500, 32, 33))
+  config.families = figures.LEARNABLE
+  config.levels = figures.LEVELS
   config.checkpoint_every = 100
   return config
 
@@ -148,19 +150,35 @@ def _matrices(params: qwen.Params) -> Any:
   return jax.tree.map_with_path(lambda path, _: axes if path[-1].key == "kernel" else None, params)
 
 
+class Phase(NamedTuple):
+  """What batches hold from a step on.
+
+  Attributes:
+    start: the first step.
+    judge_rows: pictures of which a solution is judged; the others are answered.
+    right: in a hundred solutions that are judged.
+  """
+
+  start: int
+  judge_rows: int
+  right: int
+
+
 class Rows:
   """Batches by step."""
 
   def __init__(self, config: ml_collections.ConfigDict, processor: Processor):
     self._config, self._processor = config, processor
-    problems = config.steps * (config.actor_rows + config.judge_rows)
-    self._sets = [
-      (start, figures.source(families=families, levels=levels, length=problems, seed=config.seed))
-      for start, families, levels in config.mixtures
-    ]
-    shown = range(1000)
-    self.actor_sizes = examples.Sizes.of([self._actor(0, i) for i in shown])
-    self.judge_sizes = examples.Sizes.of([self._judge(0, i) for i in shown])
+    self._phases = [Phase(*phase) for phase in config.phases]
+    self._source = figures.source(
+      families=dict.fromkeys(config.families, 1.0),
+      levels=config.levels,
+      length=config.steps * config.rows,
+      seed=config.seed,
+    )
+    shown, right = range(1000), self._phases[0].right
+    self._actor_sizes = examples.Sizes.of([self._actor(i) for i in shown])
+    self._judge_sizes = examples.Sizes.of([self._judge(i, right) for i in shown])
 
   def batches(self, model: qwen.Config, steps: range) -> Iterator[examples.Batch]:
     """Yields the batches of the steps, made a few ahead in a thread."""
@@ -174,22 +192,19 @@ class Rows:
         yield future.result()
 
   def _batch(self, model: qwen.Config, step: int) -> examples.Batch:
-    config = self._config
-    start = step * (config.actor_rows + config.judge_rows)
-    actor = [self._actor(step, start + i) for i in range(config.actor_rows)]
-    judge = [self._judge(step, start + config.actor_rows + i) for i in range(config.judge_rows)]
-    return examples.batch(model, actor, judge, self.actor_sizes, self.judge_sizes)
+    phase = next(phase for phase in reversed(self._phases) if phase.start <= step)
+    indices = range(step * self._config.rows, (step + 1) * self._config.rows)
+    cut = len(indices) - phase.judge_rows
+    actor = [self._actor(index) for index in indices[:cut]]
+    judge = [self._judge(index, phase.right) for index in indices[cut:]]
+    return examples.batch(model, actor, judge, self._actor_sizes, self._judge_sizes)
 
-  def _actor(self, step: int, index: int) -> examples.Example:
-    return examples.actor_example(self._processor, self._problem(step, index))
+  def _actor(self, index: int) -> examples.Example:
+    return examples.actor_example(self._processor, self._source.problem(index))
 
-  def _judge(self, step: int, index: int) -> examples.Example:
+  def _judge(self, index: int, right: int) -> examples.Example:
     bits = Bits("pretrain", self._config.seed, index)
-    problem = self._problem(step, index)
-    return examples.judge_example(self._processor, problem, bits, self._config.candidates)
-
-  def _problem(self, step: int, index: int) -> figures.Problem:
-    return [figures_set for start, figures_set in self._sets if start <= step][-1].problem(index)
+    return examples.judge_example(self._processor, self._source.problem(index), bits, right)
 
 
 def main(argv: list[str]) -> None:
