@@ -12,6 +12,7 @@ setuptools.setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   packages=setuptools.find_packages(include=["sejax", "sejax.*"]),
+  package_data={"sejax": ["assets/tiny_vlm/*"]},
   python_requires=">=3.11",
   install_requires=[
     "absl-py",
@@ -19,6 +20,7 @@ setuptools.setup(
     # jax from 0.11.1 on, which Python 3.12 and later resolve, needs a flax newer than 0.12.8.
     "flax>=0.12.9; python_version >= '3.12'",
     "grain>=0.2.18",
+    "huggingface-hub",
     "jax>=0.10.2",
     "jaxtyping>=0.3",
     "jinja2",
@@ -30,6 +32,7 @@ setuptools.setup(
     "pyarrow",
     "safetensors",
     "tensorflow-datasets>=4.9.10",
+    "tqdm",
     "transformers>=5.17,<6",
   ],
   extras_require={

@@ -55,7 +55,8 @@ def default() -> ml_collections.ConfigDict:
   config.answers.released_extraction = False
 
   config.model = ml_collections.ConfigDict()
-  config.model.path = ""  # a model directory, as published on the hub
+  # A model directory in the published form; or ORGANISATION/NAME, which the hub is asked for.
+  config.model.path = ""
   config.model.remat = "nothing"  # what a layer keeps for its backward pass, see `qwen.Config`
   config.model.unroll = False  # compile layers one by one, see `qwen.Config`
   config.model.dtype = "auto"  # of frozen weights and of sampling: bfloat16, but float32 on CPU
@@ -181,6 +182,7 @@ def _eval() -> ml_collections.ConfigDict:
   evaluation.path = ""  # where they are, if elsewhere than the data
   evaluation.problems = 128  # the first so many of the split; 0: no evaluation
   evaluation.batch_size = 32
+  evaluation.greedy = False  # one most likely answer each, instead of a group of samples
   evaluation.every = 5  # steps; 0: before and after only
   return evaluation
 

@@ -17,6 +17,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sejax import config as config_lib
+from sejax.models import hub
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes what it makes.")
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config_lib.validate(config)
     run = importlib.import_module(_MODES[_MODE.value]).run
     if _MODE.value == "sample":
+      _find_models(config)
       run(config, _IMAGE.value, _QUESTION.value, _JUDGE.value)
     else:
       workdir = pathlib.Path(_WORKDIR.value)
@@ -57,11 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _MODE.value in _OF_A_RUN:
           config_lib.require_same(config, workdir)
         config_lib.save(config, workdir)
+      _find_models(config)
       run(config, workdir)
   except (ValueError, OSError) as error:
     print(f"sejax: {_one_line(error)}", file=sys.stderr)
     return 2
   return 0
+
+
+def _find_models(config: ml_collections.ConfigDict) -> None:
+  """Puts local directories in the place of the hub's names; what is saved keeps the names."""
+  if _MODE.value not in ("report", "rewards"):
+    for section in (config.model, config.judge):
+      section.path = hub.local(section.path)
 
 
 def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Shaped
 
 from sejax import method
 from sejax.parallel import hosts, layouts
@@ -51,14 +51,3 @@ def cut(
   spec = PartitionSpec(None, *[None] * axis, layouts.row_axes(mesh))
   sharding = NamedSharding(mesh, spec)
   return [jax.make_array_from_process_local_data(sharding, part) for part in parts]
-
-
-def join(parts: Sequence[Float[Array, "M b ..."]]) -> Float[np.ndarray, "B ..."]:
-  """Returns this process's rows of what was computed per mini-batch."""
-  local = [_local(part) for part in parts]
-  return np.concatenate([part.reshape(-1, *part.shape[2:]) for part in local])
-
-
-def _local(part: Float[Array, "M b ..."]) -> Float[np.ndarray, "M b ..."]:
-  shards = {shard.index[1].start or 0: shard.data for shard in part.addressable_shards}
-  return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)], axis=1)

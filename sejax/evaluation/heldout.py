@@ -76,6 +76,8 @@ class HeldOut:
     """Returns the problems that `config.eval` names; None where it names none."""
     if not config.eval.problems:
       return None
+    if config.eval.greedy:
+      config, roles = _greedy(config, roles)
     data = config.data.copy_and_resolve_references()
     data.split = config.eval.split
     data.path = config.eval.path or data.path
@@ -106,6 +108,15 @@ class HeldOut:
     index, shares, maj = (np.concatenate([part[name] for part in parts]) for name in local)
     order = np.argsort(index)
     return Outcome(answered.correct.shape[1], shares[order], maj[order])
+
+
+def _greedy(
+  config: ml_collections.ConfigDict, roles: rollout.Roles
+) -> tuple[ml_collections.ConfigDict, rollout.Roles]:
+  config = config.copy_and_resolve_references()
+  config.group_size, config.actor.temperature = 1, 0.0
+  actor = roles.actor
+  return config, rollout.Roles.create(config, actor.config, roles.processor, actor.mesh)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,8 @@
 Mesh axes: `data` (batches), `fsdp` (parameters, gathered where they are used) and `tensor` (heads
 and hidden units). The first pattern found in an array's path counts. A spec names the axes of one
 layer; arrays that are stacked over layers keep the stack whole. An axis that the mesh does not
-have, or whose size does not divide the dimension, is left out, so that any mesh takes any model.
+have, or whose size does not divide the dimension, is left out, so that any mesh takes any model;
+so is an axis of one device, so that layouts which are the same have the same name.
 
 Rows of a batch lie over `data` and `fsdp` together.
 """
@@ -51,7 +52,7 @@ def sharding(
   if axes and _STACKED.search(path):
     axes = (None, *axes)
   kept = [
-    axis if axis in mesh.shape and size % mesh.shape[axis] == 0 else None
+    axis if mesh.shape.get(axis, 1) > 1 and size % mesh.shape[axis] == 0 else None
     for axis, size in zip(axes, shape, strict=False)
   ]
   return NamedSharding(mesh, PartitionSpec(*kept))

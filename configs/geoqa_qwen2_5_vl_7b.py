@@ -1,0 +1,20 @@
+r"""Self-evolution of Qwen2.5-VL-7B-Instruct on GeoQA: the released run's values.
+
+python -m sejax.main --config=configs/geoqa_qwen2_5_vl_7b.py --workdir=DIR \
+  --config.data.path=DIRECTORY_OF_PARQUET_FILES
+
+The data is leonardPKU/GEOQA_R1V_Train_8K as downloaded from the hub; it has no held-out split. A
+baseline is chosen behind a colon, as in
+`--config=configs/geoqa_qwen2_5_vl_7b.py:majority`; see `sejax.presets.apply`.
+"""
+
+from sejax import presets
+
+
+def get_config(variant=None):
+  """Returns the configuration."""
+  config = presets.released("7b", variant)
+  config.data.source = "parquet"
+  config.data.name = "geoqa"
+  config.eval.problems = 0
+  return config

@@ -1,0 +1,21 @@
+r"""Self-evolution of Qwen2.5-VL-7B-Instruct on MMR1: the released run's values.
+
+python -m sejax.main --config=configs/mmr1_qwen2_5_vl_7b.py --workdir=DIR \
+  --config.data.path=DIRECTORY_OF_PARQUET_FILES
+
+The data is MMR1/MMR1-Math-RL-Data-v0 as downloaded from the hub. A baseline is chosen behind a
+colon, as in
+`--config=configs/mmr1_qwen2_5_vl_7b.py:majority`; see `sejax.presets.apply`.
+"""
+
+from sejax import presets
+
+
+def get_config(variant=None):
+  """Returns the configuration."""
+  config = presets.released("7b", variant)
+  config.data.source = "parquet"
+  config.data.name = "mmr1"
+  config.eval.split = "validation"
+  config.eval.problems = 1451
+  return config

@@ -1,0 +1,29 @@
+"""Model directories that are named by the hub's names."""
+
+import pathlib
+import re
+
+import huggingface_hub
+from huggingface_hub import errors
+
+_NAME = re.compile(r"[\w-]+/[\w.-]+")
+_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
+
+
+def local(path: str) -> str:
+  """Returns a directory that is there as it is; files of a hub name are downloaded once.
+
+  Args:
+    path: a directory, or `ORGANISATION/NAME`; may be empty.
+
+  Raises:
+    ValueError: it is neither.
+  """
+  if not path or pathlib.Path(path).is_dir() or not _NAME.fullmatch(path):
+    return path
+  try:
+    return huggingface_hub.snapshot_download(path, allow_patterns=_FILES)
+  except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    raise ValueError(
+      f"{path} is no directory, and the hub does not give it: {' '.join(str(error).split())[:200]}"
+    ) from None
