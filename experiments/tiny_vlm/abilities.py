@@ -1,0 +1,87 @@
+"""What a tiny model can do on held-out figures, as Actor and as Judge."""
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from sejax import rollout
+from sejax.data import figures
+from sejax.evaluation import metrics
+from sejax.evaluation.answering import Answers, answer_all
+from sejax.evaluation.metrics import Estimate
+from sejax.models import qwen2_5_vl as qwen
+from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.parallel import layouts
+
+_ROWS = 32  # problems sampled together
+
+
+def measure(
+  config: ml_collections.ConfigDict, problems: int
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+  """Returns what is measured by its name, and pass@1 by family.
+
+  Args:
+    config: names the model, which is its own Judge, and how both sample.
+    problems: how many held-out figures.
+  """
+  source = held_out(config, problems)
+  mesh = Mesh(np.array(jax.local_devices())[:1], ("data",))
+  directory, dtype = config.model.path, rollout.frozen_dtype(config)
+  model, params = qwen.load(directory, mesh, dtype, layouts.DECODE)
+  processor = Processor.load(directory, config.data.min_pixels, config.data.max_pixels)
+
+  def answered(config: ml_collections.ConfigDict, judge: qwen.Params | None, name: str) -> Answers:
+    roles = rollout.Roles.create(config, model, processor, mesh)
+    return answer_all(config, roles, params, source, batch_size=_ROWS, judge=judge, progress=name)
+
+  sampled = answered(config, params, "sampled")
+  greedy = answered(_greedy(config), None, "greedy")
+  families = np.array([source.problem(int(index)).family for index in sampled.index])
+  shares = metrics.pass_at_1(sampled.correct)
+  by_family = {str(name): Estimate.of(shares[families == name]) for name in np.unique(families)}
+  return measures(sampled, greedy), by_family
+
+
+def held_out(config: ml_collections.ConfigDict, problems: int) -> figures.Figures:
+  """Returns the held-out figures of the run's families and levels."""
+  options = config.data.figures.to_dict() | {"length": problems}
+  return figures.source("heldout", **options)
+
+
+def measures(sampled: Answers, greedy: Answers) -> dict[str, Estimate]:
+  """Returns what is measured by its name, from 8 samples and a greedy answer per problem."""
+  group = sampled.correct.shape[1]
+  verdicts = (sampled.judge_scores, sampled.correct, sampled.judge_valid)
+  valid = sampled.judge_valid
+  return {
+    "pass_at_1": Estimate.of(metrics.pass_at_1(sampled.correct)),
+    f"maj_at_{group}": Estimate.of(metrics.maj_at_n(sampled.answer_ids, sampled.correct)),
+    "greedy": Estimate.of(metrics.pass_at_1(greedy.correct)),
+    "format_ok": Estimate.of(sampled.format_ok.mean(axis=1)),
+    "verdict_valid": Estimate.of(valid.mean(axis=1)),
+    "judge_auc": Estimate(
+      metrics.auc(sampled.judge_scores[valid], sampled.correct[valid]),
+      metrics.auc_error(*verdicts),
+    ),
+    "same_wrong": _same_wrong(sampled),
+  }
+
+
+def _same_wrong(sampled: Answers) -> Estimate:
+  """How often two wrong answers to one problem are equal, where there are two."""
+  shares = []
+  for ids, right in zip(sampled.answer_ids, sampled.correct, strict=True):
+    wrong = ids[~right]
+    if wrong.size > 1:
+      equal = (wrong[:, None] == wrong).sum() - wrong.size
+      shares.append(equal / (wrong.size * (wrong.size - 1)))
+  return Estimate.of(np.array(shares))
+
+
+def _greedy(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  greedy = config.copy_and_resolve_references()
+  greedy.group_size = 1
+  greedy.actor.temperature = 0.0
+  return greedy
