@@ -3,18 +3,19 @@
 python -m sejax.main --config=configs/tiny.py --workdir=runs/tiny
 """
 
-from sejax import assets
+from sejax import assets, presets
 from sejax import config as config_lib
 from sejax.data import figures
 
 
-def get_config():
-  """Returns the configuration."""
+def get_config(variant=None):
+  """Returns the configuration; for variants see `sejax.presets.apply`."""
   config = config_lib.default()
   config.batch_size = 32
   config.mini_batch_size = 16
 
   config.model.path = str(assets.TINY_VLM)
+  config.sampling.run = 64  # Short replies are quicker drawn than packed.
   config.actor.instruction = ""  # It knows one form of answer.
   config.actor.max_tokens = 64
   config.judge.rubric = "short"
@@ -39,4 +40,5 @@ def get_config():
   config.data.prompt_limit = 64
   config.data.prompt_buckets = (64,)
   config.data.patch_buckets = (64,)
+  presets.apply(config, variant)
   return config
