@@ -99,7 +99,7 @@ class Updater:
       params: the parameter tree, in any precision, laid out for training.
     """
     params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
-    return TrainState(params, self._optimizer.init(params))
+    return self._lay_out(TrainState(params, self._optimizer.init(params)))
 
   @functools.partial(jax.jit, static_argnums=0)
   def score(self, params: qwen.Params, minibatch: Minibatch) -> Float[Array, "M b G R"]:
