@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.experimental.shard_alike import shard_alike
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from sejax import method
 from sejax.models import qwen2_5_vl as qwen
+from sejax.parallel import layouts
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -54,8 +55,8 @@ class Minibatch(NamedTuple):
 class Updater:
   """Scores and updates with programs of its own, compiled once for each shape.
 
-  Arrays stay where the caller put them: parameters as in `parallel.layouts`, a minibatch split over
-  its axis b. Gradients and the new state lie as the parameters do.
+  On a mesh the caller lays parameters out as `layouts.PARAMETERS` says and splits a minibatch over
+  its axis b; gradients and the new state lie as the parameters do.
   """
 
   def __init__(
@@ -69,6 +70,7 @@ class Updater:
     max_tokens: int,
     dtype: DTypeLike = jnp.float32,
     entropy: bool = True,
+    mesh: Mesh | None = None,
   ):
     """Keeps what is the same for all steps.
 
@@ -82,10 +84,11 @@ class Updater:
       max_tokens: the longest response the run allows.
       dtype: of computation.
       entropy: whether the policy's entropy is measured.
+      mesh: with axes data, fsdp and tensor, or some of them; one device, if None.
     """
     self._model, self._optimizer, self._loss_options = model, optimizer, dict(loss)
     self._temperature, self._max_tokens = temperature or 1.0, max_tokens
-    self._dtype, self._entropy = dtype, entropy
+    self._dtype, self._entropy, self._mesh = dtype, entropy, mesh
     self._banned = np.zeros(model.text.vocab_size, bool)
     self._banned[list(banned_ids)] = True
 
@@ -96,7 +99,7 @@ class Updater:
       params: the parameter tree, in any precision, laid out for training.
     """
     params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
-    return TrainState(params, self._optimizer.init(params))
+    return self._lay_out(TrainState(params, self._optimizer.init(params)))
 
   @functools.partial(jax.jit, static_argnums=0)
   def score(self, params: qwen.Params, minibatch: Minibatch) -> Float[Array, "M b G R"]:
@@ -139,7 +142,7 @@ class Updater:
     updates, moments = self._optimizer.update(grads, state.optimizer, state.params)
     new = TrainState(optax.apply_updates(state.params, updates), moments)
     metrics["finite"] = moments.last_finite.astype(jnp.float32)
-    return shard_alike(state, new)[1], metrics
+    return self._lay_out(new), metrics
 
   def gradient(
     self,
@@ -174,9 +177,10 @@ class Updater:
       return total, metrics | {"loss": loss}
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
-    # Nothing else says that the sums are to be split over the mesh as the parameters are.
-    zeros = shard_alike(params, zeros)[1]
-    grads, parts = jax.lax.scan(add, zeros, (minibatch, old_logp, ref_logp, advantage))
+    # Laid out explicitly: nothing else says that the sums are to be split as the parameters are.
+    grads, parts = jax.lax.scan(
+      add, self._lay_out(zeros), (minibatch, old_logp, ref_logp, advantage)
+    )
     combine = {"ratio_min": jnp.min, "ratio_max": jnp.max}
     metrics = {name: combine.get(name, jnp.sum)(part) for name, part in parts.items()}
     return grads, metrics | {"grad_norm": optax.tree.norm(grads)}
@@ -218,3 +222,14 @@ class Updater:
 
   def _narrow(self, params: qwen.Params) -> qwen.Params:
     return jax.tree.map(lambda x: x.astype(self._dtype), params)
+
+  def _lay_out(self, tree: Any) -> Any:
+    """Constrains parameters, or what is shaped like them, such as moments, to their layout."""
+    if self._mesh is None:
+      return tree
+
+    def constrain(path, x):
+      name = "/".join(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
+      return jax.lax.with_sharding_constraint(x, layouts.sharding(self._mesh, name, x.shape))
+
+    return jax.tree.map_with_path(constrain, tree)

@@ -1,5 +1,7 @@
 """Updates on one device and on eight, and compares; run by test_update_on_mesh."""
 
+import dataclasses
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -39,16 +41,12 @@ def split(mesh: Mesh, minibatch: Minibatch) -> Minibatch:
 
 def main() -> None:
   jax.config.update("jax_disable_most_optimizations", True)
-  config = torch_reference.tiny_config()
+  tiny = torch_reference.tiny_config()
+  config = dataclasses.replace(tiny, text=dataclasses.replace(tiny.text, num_hidden_layers=2))
   options = config_lib.default().optimizer.to_dict() | {"learning_rate": 1e-2, "eps": 1e-3}
-  updater = Updater(
-    config,
-    optimizer.make(options, 10, ("^vision/",)),
-    {},
-    temperature=1.0,
-    banned_ids=(),
-    max_tokens=R,
-  )
+  adamw = optimizer.make(options, 10, ("^vision/",))
+  sampling = {"temperature": 1.0, "banned_ids": (), "max_tokens": R}
+  updater = Updater(config, adamw, {}, **sampling)
   params = qwen.init(jax.random.key(0), config)
   minibatch = make_minibatch()
   advantage = np.random.default_rng(2).standard_normal((M, ROWS, G)).astype(np.float32)
@@ -56,6 +54,7 @@ def main() -> None:
   want, want_metrics = updater.update(updater.init(params), minibatch, logp, logp, advantage)
 
   mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
+  updater = Updater(config, adamw, {}, **sampling, mesh=mesh)
   state = updater.init(layouts.place(params, mesh, layouts.PARAMETERS, np.float32))
   before = jax.tree.map(lambda x: x.sharding, state)
   state, metrics = updater.update(state, split(mesh, minibatch), logp, logp, advantage)
