@@ -70,7 +70,7 @@ def gathered(config: qwen.Config, params: qwen.Params, mesh: Mesh) -> list[str]:
     decode.run, config=config, mesh=mesh, settings=SAMPLED.filters, eos_ids=(1,), steps=8, filled=8
   )
   alive = np.ones((PROMPTS, 4), bool)
-  text = jax.jit(run).lower(placed, state, alive, 0, 0).compile().as_text()
+  text = jax.jit(run).lower(placed, state, alive, np.zeros(3, np.int32)).compile().as_text()
   moved = re.findall(r"= f32\[([\d,]*)\]\S* (?:all-gather|all-to-all|collective-permute)\(", text)
   shapes = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
   weights = {",".join(map(str, shape[-2:])) for shape in shapes}
