@@ -19,7 +19,7 @@ def sample(sampler, tiny, request, **kwargs):
 
 @pytest.fixture(scope="module")
 def sampler(tiny):
-  return Sampler(tiny.config, Options(2, 12, WARM, tuple(range(2, 8)), pad_id=1, run=6, pack=False))
+  return tiny.sampler(Options(2, 12, WARM, tuple(range(2, 8)), pad_id=1, run=6, pack=False))
 
 
 @pytest.mark.parametrize("groups", [None, 1])
@@ -29,7 +29,7 @@ def test_given_tokens_equal_a_longer_prompt(tiny, sampler, groups):
   lengths = np.array([[3, 6], [0, 2], [5, 1], [6, 6]])
   given = rng.integers(2, 100, (4, 2, 6)).astype(np.int32)
   request = tiny.request(given=given, given_lengths=lengths)
-  queue = Sampler(tiny.config, dataclasses.replace(sampler.options, groups=1, pack=True))
+  queue = tiny.sampler(dataclasses.replace(sampler.options, groups=1, pack=True))
   result = sample(queue if groups else sampler, tiny, request)
   for member in range(2):
     ids = [
@@ -46,9 +46,7 @@ def test_repeats_differ_and_the_first_is_the_sample_without_repeats(tiny, sample
   given = np.full((4, 2, 6), 7, np.int32)
   request = tiny.request(given=given, given_lengths=np.full((4, 2), 3))
   once = sample(sampler, tiny, request)
-  twice = sample(
-    Sampler(tiny.config, dataclasses.replace(sampler.options, repeats=2)), tiny, request
-  )
+  twice = sample(tiny.sampler(dataclasses.replace(sampler.options, repeats=2)), tiny, request)
   assert twice.tokens.shape == (4, 4, 12)
   np.testing.assert_array_equal(twice.tokens[:, ::2], once.tokens)
   assert (twice.tokens[:, 1::2] != once.tokens).any(-1).all()
