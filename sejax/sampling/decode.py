@@ -1,7 +1,8 @@
 """Decoding on the device: the state of living trajectories, and a run of tokens for all of them.
 
-Axes: B groups and G members in the state now, which packing changes; C tokens of a run, S cache
-slots, P prompt tokens. Everything of a group lies in one row shard.
+Axes: B groups and G members in the state now, which packing changes (a group may then be there in
+several parts); C tokens of a run, S cache slots, P prompt tokens. Everything of a group lies in one
+row shard.
 """
 
 from typing import NamedTuple
