@@ -50,6 +50,15 @@ def test_the_actor_draws_for_every_row_but_padding(setting):
   assert rolled.texts[2] == ["", ""]
 
 
+def test_nobody_draws_vision_tokens(setting):
+  _, roles, _, _ = setting
+  for sampler in (roles.actor, roles.judge):
+    config = sampler.config
+    vision = {config.image_token_id, config.video_token_id}
+    vision |= {config.vision_start_token_id, config.vision_end_token_id}
+    assert vision <= set(sampler.options.filters.banned)
+
+
 def test_a_verdict_is_that_of_the_whole_conversation_read_at_once(setting):
   params, roles, batch, features = setting
   rolled = roles.judge_all(params, batch, features, CANDIDATES, seed=0, step=0)

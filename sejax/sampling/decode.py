@@ -1,19 +1,21 @@
 """Decoding on the device: the state of living trajectories, and a run of tokens for all of them.
 
-Axes: B groups and G members in the state now, which packing changes; C tokens of a run, S cache
-slots, P prompt tokens. Everything of a group lies in one row shard.
+Axes: B groups and G members in the state now, which packing changes (a group may then be there in
+several parts); C tokens of a run, S cache slots, P prompt tokens. Everything of a group lies in one
+row shard.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import layouts
-from sejax.sampling import filters, keys
+from sejax.sampling import filters, keys, table
 
 
 class State(NamedTuple):
@@ -78,8 +80,7 @@ def run(
   params: qwen.Params,
   state: State,
   alive: Bool[Array, "B G"],
-  few_groups: Int[Array, ""],
-  few_members: Int[Array, ""],
+  few: Int[Array, " n"],
   *,
   config: qwen.Config,
   mesh: Mesh,
@@ -96,8 +97,8 @@ def run(
     params: the parameter tree, laid out for decoding.
     state: where the trajectories are.
     alive: those that go on.
-    few_groups: end when no row shard has more living groups.
-    few_members: end when no group has more living members.
+    few: for each of `table.sizes(G)`: end when the living of no row shard take more places of so
+      many members; negative, if not to be asked.
     config: the model.
     mesh: with axes data, fsdp and tensor, or some of them.
     settings: filters of the distribution.
@@ -111,6 +112,7 @@ def run(
   slots = state.cache.valid.shape[-1]
   eos = jnp.array(eos_ids, jnp.int32)
   shards = layouts.row_shards(mesh)
+  members = np.array(table.sizes(alive.shape[1]))
 
   # Each row is filtered within one device: members, not the vocabulary, are split over `tensor`.
   rows = PartitionSpec(layouts.row_axes(mesh), _tensor(alive.shape[1], mesh))
@@ -127,10 +129,9 @@ def run(
 
   def go_on(carry):
     step, state, alive, _ = carry
-    groups = alive.any(-1).reshape(shards, -1).sum(-1).max()
-    members = alive.sum(-1).max()
-    free = (step < steps) & (state.cache.used < slots)
-    return free & (groups > few_groups) & (members > few_members)
+    places = -(-alive.sum(-1, keepdims=True) // members)
+    most = places.reshape(shards, -1, len(members)).sum(1).max(0)
+    return (step < steps) & (state.cache.used < slots) & (most > few).all()
 
   def draw_one(carry):
     step, state, alive, drawn = carry

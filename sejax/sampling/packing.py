@@ -168,8 +168,7 @@ def insert(
 
 def move(
   state: decode.State,
-  groups: Int[Array, " B"],
-  members: Int[Array, "B G"],
+  sources: Int[Array, "B G"],
   alive: Bool[Array, "B G"],
   used: Int[Array, ""],
   *,
@@ -182,8 +181,8 @@ def move(
 
   Args:
     state: the old state.
-    groups: for each place, the group that comes to it.
-    members: likewise for members of that group.
+    sources: for each place the old one that its trajectory comes from, of all members of all
+      groups of the shard; a group's prefix comes with its first member.
     alive: places that somebody comes to; what lies in others means nothing.
     used: slots in use afterwards; at least the tokens of any living trajectory.
     mesh: with axes data, fsdp and tensor, or some of them.
@@ -191,8 +190,9 @@ def move(
   """
   rows = PartitionSpec(layouts.row_axes(mesh))
 
-  def local(state, groups, members, alive, used):
-    rows = groups[:, None]
+  def local(state, sources, alive, used):
+    rows, members = jnp.divmod(sources, state.count.shape[1])
+    groups = rows[:, 0]
 
     def pick(x):  # [B,G,...]
       return x[rows, members]
@@ -213,8 +213,8 @@ def move(
     return decode.State(prefix, cache, *map(pick, state[2:]))
 
   return jax.shard_map(
-    local, mesh=mesh, in_specs=(specs, rows, rows, rows, PartitionSpec()), out_specs=specs
-  )(state, groups, members, alive, used)
+    local, mesh=mesh, in_specs=(specs, rows, rows, PartitionSpec()), out_specs=specs
+  )(state, sources, alive, used)
 
 
 def _align(

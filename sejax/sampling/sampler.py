@@ -8,6 +8,7 @@ Axes: B prompts of this process, G members of a group, P prompt tokens, T given 
 """
 
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, DTypeLike, Int
+from jaxtyping import Array, DTypeLike, Int, Int32
 
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts, layouts
@@ -24,7 +25,7 @@ from sejax.sampling import decode, keys, packing
 from sejax.sampling.programs import Programs
 from sejax.sampling.request import Options, Request, check
 from sejax.sampling.result import Gatherer, Result, Stats, Stop
-from sejax.sampling.table import Table, fit, smaller
+from sejax.sampling.table import Table, fit, sizes
 
 # Is told tokens `[B,G,R]` and lengths `[B,G]` so far, of this process.
 Watch = Callable[[Int[np.ndarray, "B G R"], Int[np.ndarray, "B G"]], None]
@@ -160,11 +161,12 @@ class _Loop:
 
   def run(self) -> None:
     """Packs and lets in who can be, then draws a run of tokens."""
-    refill = self._waiting > 0 and self._table.groups <= self._capacity - self._unit
-    groups, members = self._shape(refill)
-    reshape = (groups, members) != self._table.alive.shape[1:]
+    records = self._table.places(self._options.members)
+    refill = self._waiting > 0 and records <= self._capacity - self._unit
+    shape = self._shape(refill)
+    reshape = shape != self._table.alive.shape[1:]
     if reshape or self._short_of_slots or (refill and self._entered):
-      self._move(groups, members, self._given if refill else 0)
+      self._move(*shape, self._given if refill else 0)
     while refill and self._waiting and self._room >= min(self._unit, self._waiting):
       self._enter()
     self._decode()
@@ -185,7 +187,7 @@ class _Loop:
 
   @property
   def _room(self) -> int:
-    return self._table.alive.shape[1] - self._table.groups
+    return self._capacity - self._table.places(self._options.members)
 
   @property
   def _short_of_slots(self) -> bool:
@@ -194,23 +196,28 @@ class _Loop:
     return self._used + wanted > self._slots and self._used > self._table.longest
 
   def _shape(self, refill: bool) -> tuple[int, int]:
-    """Returns the shape that the state should have now."""
-    full = self._capacity, self._options.members
+    """Returns the shape that the state should have now: of fewest rows, then of fewest places."""
+    full, now = (self._capacity, self._options.members), self._table.alive.shape[1:]
     if refill or not self._options.pack:
       return full
-    groups = self._table.groups + (self._capacity if self._waiting else 0)
-    return fit(groups, full[0]), fit(self._table.members, full[1])
+    shapes = []
+    for members in sizes(full[1]):
+      places = self._table.places(members)
+      if places <= self._capacity:
+        shapes.append((self._capacity if self._waiting else fit(places, self._capacity), members))
+    best = min(shapes, key=lambda shape: (math.prod(shape), shape))
+    return best if math.prod(best) < math.prod(now) else now
 
   def _move(self, groups: int, members: int, least: int) -> None:
     """Packs the living; at least so many slots are used afterwards."""
     with self._stage("pack"):
-      self._table, moves = self._table.pack(groups, members)
+      self._table, sources = self._table.pack(groups, members)
       self._used = max(self._table.longest, least)
-      flat = (moves.groups, moves.members, self._table.alive)
       self._state = self._programs(
         packing.move,
         self._state,
-        *(self._split(x) for x in flat),
+        self._split(sources),
+        self._split(self._table.alive),
         hosts.known(self._mesh, np.int32(self._used)),
         out_shardings=self._shardings(self._sampler._specs),
         mesh=self._mesh,
@@ -249,13 +256,12 @@ class _Loop:
 
   def _decode(self) -> None:
     with self._stage("decode"):
-      few_groups, few_members = self._few()
       state, drawn, report = self._programs(
         decode.run,
         self._params,
         self._state,
         self._split(self._table.alive),
-        *(hosts.known(self._mesh, np.int32(few)) for few in (few_groups, few_members)),
+        hosts.known(self._mesh, self._few()),
         donate=(1,),
         out_shardings=self._shardings(
           (self._sampler._specs, self._sampler._specs.count, PartitionSpec())
@@ -280,14 +286,19 @@ class _Loop:
     self._steps += int(report.steps)
     self._row_steps += int(report.steps) * alive.size
 
-  def _few(self) -> tuple[int, int]:
-    """Returns how few groups and members must be left for a run to end early."""
+  def _few(self) -> Int32[np.ndarray, " n"]:
+    """Returns how few places let a run end early, as `decode.run` takes them.
+
+    They are those of the largest states with fewer rows than now, or that let prompts enter.
+    """
     groups, members = self._table.alive.shape[1:]
-    if self._waiting:
-      few_groups = self._capacity - self._unit
-    else:
-      few_groups = smaller(groups) if self._options.pack else 0
-    return few_groups, smaller(members) if self._options.pack else 0
+    few = np.full(len(sizes(members)), -1, np.int32)
+    if self._options.pack:
+      allowed = [self._capacity] if self._waiting else [0, *sizes(self._capacity)]
+      for i, size in enumerate(sizes(members)):
+        few[i] = max((n for n in allowed if n * size < groups * members), default=-1)
+    few[-1] = max(few[-1], self._capacity - self._unit if self._waiting else 0)
+    return few
 
   def _filled(self) -> int:
     """Returns how much of the cache the next run attends to: a multiple of its tokens, doubling."""

@@ -10,28 +10,23 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 
+def sizes(full: int) -> list[int]:
+  """Returns the sizes that an axis may have: powers of two, and the full one."""
+  return [1 << i for i in range((full - 1).bit_length())] + [full]
+
+
 def fit(needed: int, full: int) -> int:
-  """Returns the smallest shape that holds what is needed: a power of two, or the full size."""
-  return min(full, 1 << max(needed - 1, 0).bit_length())
-
-
-def smaller(size: int) -> int:
-  """Returns the next smaller shape; 0 below 1."""
-  return (1 << (size - 1).bit_length()) >> 1
-
-
-class Moves(NamedTuple):
-  """Where each place of a new state gets its trajectory from; as `packing.move` takes them."""
-
-  groups: Int[np.ndarray, "N B"]
-  members: Int[np.ndarray, "N B G"]
+  """Returns the smallest of these sizes that holds what is needed."""
+  return next(size for size in sizes(full) if size >= min(needed, full))
 
 
 class Table(NamedTuple):
   """The book.
 
+  A group that is packed may take several places, each with a copy of its prefix.
+
   Attributes:
-    record: each group's prompt, counted within its shard.
+    record: each place's prompt, counted within its shard.
     member: each trajectory's number in its group.
     alive: places of trajectories that are not yet complete.
     count: tokens drawn.
@@ -50,15 +45,11 @@ class Table(NamedTuple):
     zeros = np.zeros((shards, groups, members), np.int32)
     return cls(zeros[:, :, 0], zeros, zeros.astype(bool), zeros, zeros)
 
-  @property
-  def groups(self) -> int:
-    """Living groups of the shard that has most."""
-    return int(self.alive.any(-1).sum(-1).max())
-
-  @property
-  def members(self) -> int:
-    """Living members of the group that has most."""
-    return int(self.alive.sum(-1).max())
+  def places(self, members: int) -> int:
+    """Places of so many members each that the living take in the shard where they take most."""
+    living = self.alive.sum(-1)
+    counts = [np.bincount(*pair) for pair in zip(self.record, living, strict=True)]
+    return max(int(np.ceil(count / members).sum()) for count in counts)
 
   @property
   def longest(self) -> int:
@@ -70,22 +61,31 @@ class Table(NamedTuple):
     """Tokens drawn for the living trajectory that has fewest; 0, if nobody lives."""
     return int(self.count[self.alive].min()) if self.alive.any() else 0
 
-  def pack(self, groups: int, members: int) -> tuple["Table", Moves]:
-    """Moves the living to the front, in a state of B groups x G members that holds them."""
-    front = _front(self.alive.any(-1), groups)
-    within = np.take_along_axis(_front(self.alive, members), front[..., None], axis=1)
-    shard = np.arange(len(front))[:, None]
-    rows = (shard[..., None], front[..., None], within)
-    exists = np.arange(groups) < self.alive.shape[1]
-    exists = exists[:, None] & (np.arange(members) < self.alive.shape[2])
-    table = Table(
-      record=self.record[shard, front],
-      member=self.member[rows],
-      alive=self.alive[rows] & exists,
-      count=self.count[rows],
-      lengths=self.lengths[rows],
-    )
-    return table, Moves(front, within)
+  def pack(self, groups: int, members: int) -> tuple["Table", Int[np.ndarray, "N B G"]]:
+    """Moves the living to the front, in a state of B x G places that holds them.
+
+    Members of a group come together, as many to a place as fit.
+
+    Returns:
+      The new book, and for each place the old one (of B x G) that its trajectory comes from.
+    """
+    sources = np.zeros((len(self.record), groups, members), np.int32)
+    alive = np.zeros(sources.shape, bool)
+    for shard, (record, living) in enumerate(zip(self.record, self.alive, strict=True)):
+      place = 0
+      for group in dict.fromkeys(record[living.any(-1)]):
+        old = np.flatnonzero(living & (record == group)[:, None])
+        for part in np.split(old, range(members, len(old), members)):
+          sources[shard, place, : len(part)] = part
+          alive[shard, place, : len(part)] = True
+          place += 1
+    shard = np.arange(len(sources))[:, None]
+
+    def pick(x):
+      return x.reshape(len(x), -1)[shard[..., None], sources]
+
+    record = self.record[shard, sources[..., 0] // self.alive.shape[-1]]
+    return Table(record, pick(self.member), alive, pick(self.count), pick(self.lengths)), sources
 
   def enter(self, records: range, total: int) -> tuple["Table", Int[np.ndarray, "N U"]]:
     """Gives prompts, of each shard the same, the places behind the living groups.
@@ -110,10 +110,3 @@ class Table(NamedTuple):
     table.count[at] = 0
     table.lengths[at] = 0
     return table, places
-
-
-def _front(first: Bool[np.ndarray, "... n"], size: int) -> Int[np.ndarray, "... size"]:
-  """Returns indexes with those that are true in front, cut or filled up to the size."""
-  order = np.argsort(~first, axis=-1, kind="stable")[..., :size]
-  padding = [(0, 0)] * (order.ndim - 1) + [(0, size - order.shape[-1])]
-  return np.pad(order, padding)

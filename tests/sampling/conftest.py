@@ -4,11 +4,14 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import DTypeLike
 
 from sejax import sampling
 from sejax.models import qwen2_5_vl as qwen
+from sejax.sampling.programs import Programs
 from tests.models import torch_reference
 
 WIDTH = 40  # Prompt tokens, with padding.
@@ -23,6 +26,7 @@ class Tiny:
   params: qwen.Params
   batch: torch_reference.Batch
   features: jax.Array
+  programs: Programs
 
   def request(self, rows: list[int] | None = None, **changes) -> sampling.Request:
     rows = rows or list(range(len(self.batch.ids)))
@@ -33,6 +37,12 @@ class Tiny:
       np.asarray(self.features)[rows],
     )._replace(**changes)
 
+  def sampler(self, options: sampling.Options, dtype: DTypeLike = jnp.float32) -> sampling.Sampler:
+    """Returns a sampler that need not compile what another one of this model has."""
+    sampler = sampling.Sampler(self.config, options, dtype=dtype)
+    sampler.programs = self.programs
+    return sampler
+
 
 @pytest.fixture(scope="session")
 def tiny() -> Tiny:
@@ -40,13 +50,17 @@ def tiny() -> Tiny:
   model = torch_reference.torch_model(config)
   params = torch_reference.to_params(dict(model.named_parameters()), config)
   batch = torch_reference.make_batch(config, [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 9], [20]])
-  features = jax.jit(qwen.encode, static_argnums=1)(params, config, batch.images(config))
-  return Tiny(config, model, params, batch, features)
+  features = torch_reference.jit(qwen.encode, static_argnums=1)(
+    params, config, batch.images(config)
+  )
+  return Tiny(config, model, params, batch, features, Programs())
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _compile_quickly():
   """Programs of these tests run once on a few numbers: compiling them is the cost."""
   jax.config.update("jax_disable_most_optimizations", True)
-  yield
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "jit", torch_reference.jit)
+    yield
   jax.config.update("jax_disable_most_optimizations", False)

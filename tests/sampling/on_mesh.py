@@ -5,6 +5,7 @@ of this one, their count and the coordinator's address.
 """
 
 import functools
+import json
 import re
 import sys
 
@@ -16,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import layouts
 from sejax.sampling import Filters, Options, Request, Role, Sampler, decode, packing, record_hashes
-from tests.models import torch_reference
+from sejax.sampling.programs import Programs
 
 PROMPTS, TRAJECTORIES, NEW_TOKENS = 8, 4, 12
 EOS_IDS = tuple(range(2, 10))
@@ -42,6 +43,7 @@ def request(data: dict[str, np.ndarray], rows: slice) -> Request:
   return Request(
     prompt,
     record_hashes("mesh", [str(i) for i in range(PROMPTS)[rows]]),
+    features=data["features"][rows],
     given=data["given"][rows],
     given_lengths=data["given_lengths"][rows],
   )
@@ -50,9 +52,10 @@ def request(data: dict[str, np.ndarray], rows: slice) -> Request:
 def sample(
   config: qwen.Config, params: qwen.Params, request: Request, mesh: Mesh | None
 ) -> dict[str, np.ndarray]:
-  found = {}
+  found, programs = {}, Programs()
   for name, options in (("greedy", GREEDY), ("sampled", SAMPLED)):
     sampler = Sampler(config, options, mesh)
+    sampler.programs = programs
     result = sampler(params, request, seed=3, step=4, role=Role.JUDGE)
     found |= {f"{name}_{field}": getattr(result, field) for field in ("tokens", "lengths", "logp")}
   return found
@@ -70,7 +73,7 @@ def gathered(config: qwen.Config, params: qwen.Params, mesh: Mesh) -> list[str]:
     decode.run, config=config, mesh=mesh, settings=SAMPLED.filters, eos_ids=(1,), steps=8, filled=8
   )
   alive = np.ones((PROMPTS, 4), bool)
-  text = jax.jit(run).lower(placed, state, alive, 0, 0).compile().as_text()
+  text = jax.jit(run).lower(placed, state, alive, np.zeros(3, np.int32)).compile().as_text()
   moved = re.findall(r"= f32\[([\d,]*)\]\S* (?:all-gather|all-to-all|collective-permute)\(", text)
   shapes = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
   weights = {",".join(map(str, shape[-2:])) for shape in shapes}
@@ -83,12 +86,13 @@ def main(source: str, target: str, number: int = 0, count: int = 1, address: str
   jax.config.update("jax_disable_most_optimizations", True)
   mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
   data = dict(np.load(source))
+  config = qwen.Config.from_hf(json.loads(str(data["config"])))
   params = unflatten({name[2:]: value for name, value in data.items() if name.startswith("p/")})
   size = PROMPTS // count
   rows = slice(number * size, (number + 1) * size)
-  found = sample(torch_reference.tiny_config(), params, request(data, rows), mesh)
+  found = sample(config, params, request(data, rows), mesh)
   if count == 1:
-    found["gathered"] = np.array(gathered(torch_reference.tiny_config(), params, mesh), str)
+    found["gathered"] = np.array(gathered(config, params, mesh), str)
   np.savez(target, **found)
 
 

@@ -114,6 +114,13 @@ def test_top_k_keeps_k_tokens(k):
   np.testing.assert_allclose(mass, probabilities[:, :k].sum(-1), rtol=1e-5)
 
 
+def test_nothing_is_sorted():
+  program = draw.lower(Filters(**CASES["all"]), random_logits(2, 1.0), random_bits(2))
+  text = program.as_text()
+  assert "stablehlo.sort" not in text
+  assert "chlo.top_k" not in text
+
+
 def test_temperature_zero_is_the_first_of_the_most_likely():
   logits = random_logits(5, 1.0)
   logits[0, [40, 200]] = 9.0

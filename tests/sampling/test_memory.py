@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh
 
 from sejax.models import qwen2_5_vl as qwen
-from sejax.sampling import Filters, decode, packing
+from sejax.sampling import Filters, decode, packing, table
 from tests.models import torch_reference
 
 GROUPS, PROMPT, SLOTS = 2, 1024, 32
@@ -63,12 +63,11 @@ def programs(config: qwen.Config, members: int) -> dict[str, jax.stages.Compiled
     filled=SLOTS,
   )
   alive = jax.ShapeDtypeStruct((GROUPS, members), bool)
+  few = shape((len(table.sizes(members)),))
   enter = functools.partial(packing.enter, config=config, mesh=mesh)
   return {
     "prefill": jax.jit(enter).lower(params, rows, shape((GROUPS,))).compile(),
-    "decode": jax.jit(run, donate_argnums=1)
-    .lower(params, state, alive, shape(()), shape(()))
-    .compile(),
+    "decode": jax.jit(run, donate_argnums=1).lower(params, state, alive, few).compile(),
   }
 
 

@@ -3,11 +3,13 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sejax.models import qwen2_5_vl as qwen
-from sejax.sampling import Filters, Finish, Options, Role, Sampler, Stop, record_hashes
+from sejax.sampling import Filters, Finish, Options, Role, Sampler, Stop, decode, record_hashes
+from sejax.sampling.programs import Programs
 from tests.sampling.conftest import WIDTH
 
 WARM = Filters(temperature=0.9, banned=(120, 121, 122, 123))
@@ -19,7 +21,7 @@ def sample(sampler, tiny, request, **kwargs):
 
 @pytest.fixture(scope="module")
 def sampler(tiny):
-  return Sampler(tiny.config, Options(2, 12, WARM, tuple(range(2, 8)), pad_id=1, run=6, pack=False))
+  return tiny.sampler(Options(2, 12, WARM, tuple(range(2, 8)), pad_id=1, run=6, pack=False))
 
 
 @pytest.mark.parametrize("groups", [None, 1])
@@ -29,7 +31,7 @@ def test_given_tokens_equal_a_longer_prompt(tiny, sampler, groups):
   lengths = np.array([[3, 6], [0, 2], [5, 1], [6, 6]])
   given = rng.integers(2, 100, (4, 2, 6)).astype(np.int32)
   request = tiny.request(given=given, given_lengths=lengths)
-  queue = Sampler(tiny.config, dataclasses.replace(sampler.options, groups=1, pack=True))
+  queue = tiny.sampler(dataclasses.replace(sampler.options, groups=1, pack=True))
   result = sample(queue if groups else sampler, tiny, request)
   for member in range(2):
     ids = [
@@ -46,9 +48,7 @@ def test_repeats_differ_and_the_first_is_the_sample_without_repeats(tiny, sample
   given = np.full((4, 2, 6), 7, np.int32)
   request = tiny.request(given=given, given_lengths=np.full((4, 2), 3))
   once = sample(sampler, tiny, request)
-  twice = sample(
-    Sampler(tiny.config, dataclasses.replace(sampler.options, repeats=2)), tiny, request
-  )
+  twice = sample(tiny.sampler(dataclasses.replace(sampler.options, repeats=2)), tiny, request)
   assert twice.tokens.shape == (4, 4, 12)
   np.testing.assert_array_equal(twice.tokens[:, ::2], once.tokens)
   assert (twice.tokens[:, 1::2] != once.tokens).any(-1).all()
@@ -90,6 +90,29 @@ def test_an_image_token_is_not_drawn_however_likely_it_is(tiny, sampler):
   assert (logits.argmax(-1) == 120).any()
   result = sampler(loving, request, seed=0, step=0, role=Role.ACTOR)
   assert not np.isin(result.tokens, WARM.banned).any()
+
+
+def test_runs_share_weights_take_over_the_cache_and_read_what_is_filled_of_it(tiny):
+  runs = []
+
+  class Watched(Programs):
+    def __call__(self, function, *args, **static):
+      out = super().__call__(function, *args, **static)
+      if function is decode.run:
+        runs.append((args, static["filled"]))
+      return out
+
+  sampler = Sampler(tiny.config, Options(2, 8, Filters(temperature=0.0), run=2))
+  sampler.programs = Watched()
+  narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
+  sampler(narrow, tiny.request([0, 1]), seed=0, step=0, role=Role.ACTOR)
+  assert [filled for _, filled in runs] == [2, 4, 8, 8]
+  first = jax.tree.leaves(runs[0][0][0])
+  assert {x.dtype for x in first} == {jnp.dtype(jnp.float32)}
+  for (params, state, *_), _ in runs:
+    assert all(x is y for x, y in zip(jax.tree.leaves(params), first, strict=True))
+    assert state.cache.keys.is_deleted()
+    assert state.cache.values.is_deleted()
 
 
 def test_progress_is_watched(tiny, sampler):

@@ -1,5 +1,6 @@
 """The sampler against transformers' `generate`, and against itself in other shapes."""
 
+import dataclasses
 import functools
 
 import jax
@@ -51,7 +52,7 @@ def generate(tiny, eos_ids: tuple[int, ...], new_tokens: int) -> list[np.ndarray
 
 def test_greedy_equals_transformers(tiny):
   """64 tokens of image and text prompts of unequal lengths, in one batch."""
-  result = sample(Sampler(tiny.config, Options(2, 64, GREEDY, run=64)), tiny)
+  result = sample(tiny.sampler(Options(2, 64, GREEDY, run=64)), tiny)
   expected = np.stack(generate(tiny, (), 64))
   np.testing.assert_array_equal(result.tokens[:, 0], expected)
   np.testing.assert_array_equal(result.tokens[:, 1], expected)
@@ -65,7 +66,7 @@ def ending(tiny):
   """Greedy, with two EOS ids: one ends a row by its first token. Padding is one of them too."""
   free = generate(tiny, (), 64)
   eos_ids = (int(free[1][9]), int(free[2][0]))
-  return Sampler(tiny.config, Options(1, 64, GREEDY, eos_ids, eos_ids[0], run=64, pack=False))
+  return tiny.sampler(Options(1, 64, GREEDY, eos_ids, eos_ids[0], run=64, pack=False))
 
 
 def test_a_list_of_eos_ids_ends_where_transformers_ends(tiny, ending):
@@ -96,7 +97,7 @@ def test_eos_at_the_limit_is_not_truncated(tiny, ending):
 @pytest.fixture(scope="module")
 def sampled(tiny):
   """A sampler whose trajectories end at very different times, and what it returns."""
-  sampler = Sampler(tiny.config, Options(3, 16, FILTERED, tuple(range(2, 10)), run=8))
+  sampler = tiny.sampler(Options(3, 16, FILTERED, tuple(range(2, 10)), run=8))
   return sampler, sample(sampler, tiny)
 
 
@@ -107,25 +108,58 @@ def test_lengths_vary_enough_for_the_tests_below(sampled):
   assert {Finish.EOS, Finish.LENGTH} <= set(result.finish.ravel())
 
 
-def test_the_trainers_logp_is_that_of_the_sampler(tiny, sampled):
-  _, result = sampled
+@pytest.fixture(scope="module")
+def trainer(tiny):
+  """What a trainer recomputes of tokens in one pass: their log-probs, and the logits of each."""
   banned = jnp.zeros(tiny.config.text.vocab_size, bool).at[jnp.array(FILTERED.banned)].set(True)
 
   @jax.jit
   def recompute(params, prompt, tokens):
     last, hidden = qwen.forward(params, tiny.config, prompt, tiny.features, tokens)
-    return qwen.logp(params, tiny.config, last, hidden, tokens, FILTERED.temperature, banned).logp
+    first = jnp.broadcast_to(last[:, None, None], (*tokens.shape[:2], 1, last.shape[-1]))
+    logits = qwen.logits(params, jnp.concatenate([first, hidden[:, :, :-1]], axis=2))
+    scored = qwen.logp(params, tiny.config, last, hidden, tokens, FILTERED.temperature, banned)
+    return scored.logp, logits
 
-  found = np.where(result.mask, recompute(tiny.params, tiny.request().prompt, result.tokens), 0)
-  np.testing.assert_allclose(result.logp, found, atol=1e-4)
+  return lambda params, tokens: map(np.asarray, recompute(params, tiny.request().prompt, tokens))
+
+
+def test_the_trainers_logp_is_that_of_the_sampler(tiny, trainer, sampled):
+  _, result = sampled
+  found, _ = trainer(tiny.params, result.tokens)
+  np.testing.assert_allclose(result.logp, np.where(result.mask, found, 0), atol=1e-4)
   assert (result.behaviour_logp >= result.logp).all()
   assert (result.behaviour_logp > result.logp).any()
+
+
+@pytest.fixture(scope="module")
+def narrow(tiny):
+  return jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
+
+
+def test_the_trainers_logp_is_that_of_the_sampler_in_bf16(tiny, trainer, narrow):
+  """Sums in another order move hidden states of size 1 by 2**-8, and so logits of 4 by 2**-6."""
+  sampler = tiny.sampler(Options(3, 16, FILTERED, run=16, pack=False), jnp.bfloat16)
+  result = sample(sampler, tiny)
+  found, _ = trainer(narrow, result.tokens)
+  exact, _ = trainer(tiny.params, result.tokens)
+  np.testing.assert_allclose(result.logp, found, atol=2**-6)
+  assert np.abs(result.logp - exact).max() > 2**-6, "the weights were not bf16"
+
+
+def test_greedy_in_bf16_is_the_argmax_of_full_passes(tiny, trainer, narrow):
+  result = sample(tiny.sampler(Options(3, 16, GREEDY, run=16, pack=False), jnp.bfloat16), tiny)
+  tokens = np.zeros_like(result.tokens)
+  for n in range(tokens.shape[-1]):
+    _, logits = trainer(narrow, tokens)
+    tokens[..., n] = logits[..., n, :].argmax(-1)
+  np.testing.assert_array_equal(result.tokens, tokens)
 
 
 def test_packing_changes_nothing_but_the_work(tiny, sampled):
   sampler, result = sampled
   options = Options(3, 16, FILTERED, sampler.options.eos_ids, run=16, pack=False)
-  other = sample(Sampler(tiny.config, options), tiny)
+  other = sample(tiny.sampler(options), tiny)
   assert_same(other, result)
   assert result.stats.row_steps < 0.8 * other.stats.row_steps
 
@@ -139,13 +173,13 @@ def test_the_order_of_the_batch_changes_nothing(tiny, sampled):
 def test_waiting_prompts_change_nothing(tiny, sampled):
   sampler, result = sampled
   options = Options(3, 16, FILTERED, sampler.options.eos_ids, run=8, groups=2)
-  assert_same(sample(Sampler(tiny.config, options), tiny), result)
+  assert_same(sample(tiny.sampler(options), tiny), result)
 
 
 def test_a_trajectory_does_not_depend_on_how_many_there_are(tiny, sampled):
   sampler, result = sampled
-  options = Options(2, 16, FILTERED, sampler.options.eos_ids, run=16, pack=False)
-  fewer = sample(Sampler(tiny.config, options), tiny)
+  options = Options(2, 16, FILTERED, sampler.options.eos_ids, run=8, pack=False)
+  fewer = sample(tiny.sampler(options), tiny)
   np.testing.assert_array_equal(fewer.tokens, result.tokens[:, :2])
 
 
@@ -170,12 +204,24 @@ def test_programs_are_counted(tiny):
     lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
   )
   sampler = Sampler(tiny.config, Options(2, 8, Filters(), tuple(range(2, 30)), run=8))
-  request = tiny.request()
+  request = tiny.request([0, 1])
   first = sample(sampler, tiny, request)
   counted = len(compiled)
-  for step in range(3, 8):
+  for step in range(3, 7):
     sample(sampler, tiny, request, step=step)
   assert first.stats.programs == counted
   assert sampler.programs.count == len(compiled)
-  # 3 x 2 shapes at most, and as many to move to from each larger one.
-  assert sampler.programs.count <= 4 + 6 + 15
+  # 2 x 2 shapes at most, moves from each to those of fewer rows, and four that let prompts in.
+  assert sampler.programs.count <= 4 + 5 + 4
+
+
+def test_a_group_of_two_takes_two_places_where_others_have_one_left(tiny):
+  """Long rows 2, 1, 1 and 0 to a group fit 4 rows; no group is as wide as the widest."""
+  limits = np.full((4, 3), 2)
+  limits[[0, 0, 1, 3], [0, 2, 1, 1]] = 10
+  options = Options(3, 16, run=8)
+  packed = sample(tiny.sampler(options), tiny, tiny.request(limits=limits))
+  assert packed.stats.row_steps == 2 * 12 + 8 * 4
+  whole = sample(tiny.sampler(dataclasses.replace(options, pack=False)), tiny)
+  np.testing.assert_array_equal(packed.lengths, limits)
+  np.testing.assert_array_equal(packed.tokens, np.where(packed.mask, whole.tokens, 0))
