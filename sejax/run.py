@@ -84,7 +84,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
     preparer,
     roles,
     experience.Collector(config, roles, collate, source, clock),
-    _updater(config, models, roles, steps),
+    _updater(config, models, roles, steps, mesh),
     HeldOut.of(config, roles),
     steps,
   )
@@ -135,7 +135,11 @@ def _load(config: ml_collections.ConfigDict, mesh: Mesh) -> Models:
 
 
 def _updater(
-  config: ml_collections.ConfigDict, models: Models, roles: rollout.Roles, steps: int
+  config: ml_collections.ConfigDict,
+  models: Models,
+  roles: rollout.Roles,
+  steps: int,
+  mesh: Mesh,
 ) -> update.Updater:
   updates = steps * (config.batch_size // config.mini_batch_size)
   frozen = _VISION if config.train.freeze_vision else ()
@@ -148,6 +152,7 @@ def _updater(
     banned_ids=filters.banned,
     max_tokens=config.actor.max_tokens,
     dtype=rollout.frozen_dtype(config),
+    mesh=mesh,
   )
 
 
