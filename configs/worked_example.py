@@ -1,6 +1,6 @@
 """The method on a few recorded groups of trajectories and verdicts, without a model.
 
-python -m sejax.main --config=configs/worked_example.py --workdir=runs/worked_example
+python -m sejax.main --mode=rewards --config=configs/worked_example.py --workdir=runs/worked_example
 """
 
 import pathlib

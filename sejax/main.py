@@ -17,6 +17,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sejax import config as config_lib
+from sejax import validation
 from sejax.models import hub
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration file.")
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Parses flags, checks the configuration and runs the mode; returns the exit status."""
   try:
     config = _parse(sys.argv if argv is None else argv)
-    config_lib.validate(config)
+    validation.validate(config)
     run = importlib.import_module(_MODES[_MODE.value]).run
     if _MODE.value == "sample":
       _find_models(config)

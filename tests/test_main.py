@@ -9,10 +9,11 @@ import sys
 import pytest
 
 from sejax import config as config_lib
-from sejax import scoring
+from sejax import scoring, validation
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLE = f"--config={ROOT / 'configs' / 'worked_example.py'}"
+REWARDS = "--mode=rewards"
 
 
 def run(*arguments):
@@ -22,7 +23,7 @@ def run(*arguments):
 
 
 def test_the_worked_example(tmp_path):
-  done = run(EXAMPLE, f"--workdir={tmp_path / 'run'}", "--config.method.clip_adv=4")
+  done = run(EXAMPLE, REWARDS, f"--workdir={tmp_path / 'run'}", "--config.method.clip_adv=4")
   assert done.returncode == 0, done.stderr
   rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").open()]
   assert [row["answer_ids"] for row in rows] == [[0, 0, 0, 0], [0, 0, 1, 2], [0, 0, 1, -1]]
@@ -64,7 +65,7 @@ def test_the_worked_example(tmp_path):
       "config.group_size=1 must be at least 2",
     ),
     (
-      (EXAMPLE, "--workdir=unused", "--config.groups=none.jsonl"),
+      (EXAMPLE, REWARDS, "--workdir=unused", "--config.groups=none.jsonl"),
       "config.groups='none.jsonl' is no",
     ),
   ],
@@ -111,10 +112,10 @@ def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch)
 )
 def test_impossible_values_are_named(field, value, message):
   config = config_lib.default()
-  config_lib.validate(config)
+  validation.validate(config)
   config.update_from_flattened_dict({field: value})
   with pytest.raises(config_lib.ConfigError, match=message):
-    config_lib.validate(config)
+    validation.validate(config)
 
 
 GROUP = {"responses": ["a"] * 4, "verdicts": ["b"] * 4}

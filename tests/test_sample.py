@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from sejax import config as config_lib
-from sejax import main, method, sample
+from sejax import main, method, sample, validation
 from sejax.models.qwen2_5_vl import weights
 from sejax.models.qwen2_5_vl.processor import Processor
 from tests.models import qwen_directory, torch_reference
@@ -43,7 +43,7 @@ def config(directory):
   config.actor.max_tokens = config.judge.max_tokens = 6
   config.judge.num_judge_repeats = 2
   config.judge.rubric = "short"
-  config_lib.validate(config)
+  validation.validate(config)
   return config
 
 

@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments.tiny_vlm import abilities
-from sejax import config as config_lib
+from sejax import validation
 from sejax.evaluation.metrics import Estimate
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ _PROBLEMS = flags.DEFINE_integer("problems", 1024, "How many held-out figures.",
 def main(argv: list[str]) -> None:
   """Measures and prints."""
   del argv
-  config_lib.validate(_CONFIG.value)
+  validation.validate(_CONFIG.value)
   measured, by_family = abilities.measure(_CONFIG.value, _PROBLEMS.value)
   for name, estimate in measured.items():
     print(f"{name:>14} {estimate}")

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sejax import config as config_lib
+from sejax import validation
 from sejax.data import sources
 
 
@@ -17,14 +18,14 @@ def section(**fields):
 
 
 def test_the_default_needs_no_file():
-  config_lib.validate(config_lib.default())
+  validation.validate(config_lib.default())
 
 
 @pytest.mark.parametrize("source", ["parquet", "jsonl", "tfds"])
 def test_a_source_of_files_needs_a_path(source):
   config = section(source=source)
   with pytest.raises(config_lib.ConfigError, match=r"config\.data\.path='' must be a file"):
-    config_lib.validate(config)
+    validation.validate(config)
   with pytest.raises(ValueError, match="path='' must be a file"):
     sources.open_source(config.data)
 
@@ -33,7 +34,7 @@ def test_an_unknown_source_is_refused():
   config = section(source="webdataset", path="x")
   match = r"config\.data\.source='webdataset' must be one of figures, jsonl, parquet, tfds"
   with pytest.raises(config_lib.ConfigError, match=match):
-    config_lib.validate(config)
+    validation.validate(config)
 
 
 def test_parquet_and_jsonl(tmp_path):
@@ -52,7 +53,7 @@ def test_parquet_and_jsonl(tmp_path):
       name="mine",
       image_folder=str(tmp_path / "pictures"),
     )
-    config_lib.validate(config)
+    validation.validate(config)
     source = sources.open_source(config.data)
     assert (source.name, len(source)) == ("mine", 1)
     assert (source[0].question, source[0].images, source.gold(0)) == ("What?", (b"a",), "A")
