@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -46,13 +47,22 @@ _CHANGES = {
 }
 
 
-def start(workdir: pathlib.Path) -> subprocess.Popen:
-  """Starts the main job, or goes on with it."""
+def start(workdir: pathlib.Path, **options: Any) -> subprocess.Popen:
+  """Starts the main job, or goes on with it.
+
+  Args:
+    workdir: of the run; what it prints is beside it.
+    options: of `subprocess.Popen`.
+  """
   command = [sys.executable, "-m", "sejax.main", f"--config={_ROOT / 'configs' / 'tiny.py'}"]
   command += [f"--config.{name}={value}" for name, value in _CHANGES.items()]
   with (workdir.parent / f"{workdir.name}.log").open("ab") as log:
     return subprocess.Popen(
-      [*command, f"--workdir={workdir}"], stdout=log, stderr=subprocess.STDOUT, cwd=_ROOT
+      [*command, f"--workdir={workdir}"],
+      stdout=log,
+      stderr=subprocess.STDOUT,
+      cwd=_ROOT,
+      **options,
     )
 
 
@@ -119,7 +129,8 @@ def _digest(data: bytes) -> str:
   return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _lines(workdir: pathlib.Path) -> int:
+def logged(workdir: pathlib.Path) -> int:
+  """Returns the number of steps in the metrics."""
   file = workdir / "metrics.jsonl"
   return file.read_bytes().count(b"\n") if file.exists() else 0
 
@@ -142,7 +153,7 @@ def disturbed(workdir: pathlib.Path, kinds: Iterator[str], rng: random.Random, m
       return done
     done += 1
     print(
-      f"{kind:<21} after {time.monotonic() - began:5.1f} s: {_lines(workdir)} steps", flush=True
+      f"{kind:<21} after {time.monotonic() - began:5.1f} s: {logged(workdir)} steps", flush=True
     )
   finish(workdir)
   return done

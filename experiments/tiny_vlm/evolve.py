@@ -1,6 +1,7 @@
 """Self-evolution of the tiny model over several seeds, beside other rewards with equal steps.
 
-    python -m experiments.tiny_vlm.evolve --workdir=runs/evolve [--seeds=0,1,2] [--variants=full,control]
+    python -m experiments.tiny_vlm.evolve --workdir=runs/evolve \
+      [--seeds=0,1,2] [--variants=full,control] [--set=train.steps=50]
 
 Each run is the main job with another seed, in a process of its own; one that is finished is not run
 again. Then the bundled model and every run's answer the same 1,024 held-out figures, at temperature
