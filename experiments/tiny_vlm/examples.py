@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
-from jaxtyping import Bool, Int32
+from jaxtyping import Float32, Int32
 
 from experiments.tiny_vlm import readings, vocabulary
 from sejax import messages
@@ -20,6 +20,10 @@ from sejax.models.qwen2_5_vl.processor import ImagePatches, Processor
 from sejax.text import prompts
 
 
+# The few tokens that compare two answers weigh more than those that copy or tell.
+COMPARED = 4.0
+
+
 class Example(NamedTuple):
   """One prompt and its continuation.
 
@@ -27,21 +31,21 @@ class Example(NamedTuple):
     images: the picture.
     prompt: its tokens.
     continuation: of the prompt.
-    taught: the last so many of its tokens are learnt.
+    weights: of its tokens in the loss; 0: not learnt.
   """
 
   images: ImagePatches
   prompt: Int32[np.ndarray, " P"]
   continuation: Int32[np.ndarray, " T"]
-  taught: int
+  weights: Float32[np.ndarray, " T"]
 
 
 class Texts(NamedTuple):
-  """Prompts `[B,P]`, continuations `[B,1,T]` and which of their tokens are learnt."""
+  """Prompts `[B,P]`, continuations `[B,1,T]` and the weights of their tokens in the loss."""
 
   prompt: qwen.Prompt
   tokens: Int32[np.ndarray, "B 1 T"]
-  taught: Bool[np.ndarray, "B 1 T"]
+  weights: Float32[np.ndarray, "B 1 T"]
 
 
 class Batch(NamedTuple):
@@ -85,7 +89,7 @@ def corpus(problems: Iterable[figures.Problem]) -> Iterator[str]:
     yield prompts.JUDGE_SYSTEM_SHORT
     yield prompts.judge_query(problem.question, problem.solution)
     for wrong in problem.wrong:
-      yield readings.reading(problem.solution, problem.facts, wrong.answer, bits)
+      yield "".join(readings.reading(problem.solution, problem.facts, wrong.answer, bits))
 
 
 def actor_example(processor: Processor, problem: figures.Problem) -> Example:
@@ -93,7 +97,7 @@ def actor_example(processor: Processor, problem: figures.Problem) -> Example:
   images = _images(processor, problem)
   prompt = processor.prompt(messages.actor_messages(problem.question, 1, ""), images.grids)
   reply = _reply(processor, problem.solution)
-  return Example(images, prompt.ids, reply, len(reply))
+  return Example(images, prompt.ids, reply, np.ones(len(reply), np.float32))
 
 
 def judge_example(
@@ -112,10 +116,13 @@ def judge_example(
   asked = messages.judge_messages(problem.question, 1, prompts.JUDGE_SYSTEM_SHORT)
   prompt = processor.prompt(asked, images.grids)
   text, claimed = _candidate(problem, bits, right, elsewhere)
-  evaluation = readings.reading(problem.solution, problem.facts, claimed, bits)
-  reply = _reply(processor, evaluation)
-  continuation = np.concatenate([processor.continuation(prompt.tail, text), reply])
-  return Example(images, prompt.ids, continuation, len(reply))
+  looked, compared = readings.reading(problem.solution, problem.facts, claimed, bits)
+  given = processor.continuation(prompt.tail, text)
+  reply = _reply(processor, looked + compared)
+  weights = np.ones(len(given) + len(reply), np.float32)
+  weights[: len(given)] = 0
+  weights[len(given) + len(processor.encode_text(looked)) :] = COMPARED
+  return Example(images, prompt.ids, np.concatenate([given, reply]), weights)
 
 
 def _candidate(problem: figures.Problem, bits: Bits, right: int, elsewhere: int) -> tuple[str, str]:
@@ -175,12 +182,12 @@ def _texts(config: qwen.Config, rows: Sequence[Example], sizes: Sizes) -> Texts:
   lengths = np.array([len(row.prompt) for row in rows], np.int32)
   ids = np.zeros((len(rows), sizes.prompt), np.int32)
   tokens = np.zeros((len(rows), 1, sizes.tokens), np.int32)
-  taught = np.zeros(tokens.shape, bool)
+  weights = np.zeros(tokens.shape, np.float32)
   for r, row in enumerate(rows):
     end = len(row.continuation)
     ids[r, : len(row.prompt)] = row.prompt
     tokens[r, 0, :end] = row.continuation
-    taught[r, 0, end - row.taught : end] = True
+    weights[r, 0, :end] = row.weights
   grids = [row.images.grids for row in rows]
   positions = qwen.prompt_positions(config, ids, lengths, grids)
-  return Texts(qwen.Prompt(ids, lengths, positions), tokens, taught)
+  return Texts(qwen.Prompt(ids, lengths, positions), tokens, weights)

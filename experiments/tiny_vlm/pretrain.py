@@ -48,7 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
   # is shown, how many are right and how many are of another picture. Eyes come first. Then nearly
   # all solutions say nothing of the picture, so that a Judge must look for itself: one that is
   # shown slips learns to repeat what it is shown but for a detail, and so repeats the Actor.
-  config.phases = ((0, 16, 50, 0), (400, 48, 10, 90))
+  config.phases = ((0, 16, 50, 0), (400, 48, 15, 85))
   config.families = figures.LEARNABLE
   config.levels = figures.LEVELS
   config.checkpoint_every = 100
@@ -99,7 +99,7 @@ def model_config(processor: Processor, vocab_size: int) -> qwen.Config:
 
 
 def loss(params: qwen.Params, config: qwen.Config, batch: examples.Batch) -> tuple[Array, dict]:
-  """Returns the mean negative log-prob of learnt tokens, both roles together, in nats."""
+  """Returns the mean negative log-prob of learnt tokens by weight, both roles together, in nats."""
   features = qwen.encode(params, config, batch.images)
   rows = batch.actor.tokens.shape[0]
   sums, counts = zip(
@@ -118,7 +118,7 @@ def _role(
 ) -> tuple[Array, Array]:
   last, hidden = qwen.forward(params, config, texts.prompt, features, texts.tokens)
   scored = qwen.logp(params, config, last, hidden, texts.tokens).logp
-  return -jnp.where(texts.taught, scored, 0).sum(), texts.taught.sum()
+  return -(texts.weights * scored).sum(), texts.weights.sum()
 
 
 def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:

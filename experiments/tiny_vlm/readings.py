@@ -2,7 +2,7 @@ r"""What a Judge should say of a solution: look again, compare, and give a score
 
 The reading tells what the picture shows, in the words of a right solution, before it looks at where
 the candidate arrived. So a Judge is as good as its own eyes, and learns to see from the very words
-that teach the Actor.
+that teach the Actor. Then both answers stand side by side, so that comparing them takes no memory.
 """
 
 from sejax.data.figures.bits import Bits
@@ -11,8 +11,10 @@ from sejax.data.figures.family import Claims
 RIGHT, NEAR, FAR = "1.0", "0.2", "0.0"
 
 
-def reading(solution: str, facts: Claims, claimed: int | str, bits: Bits) -> str:
-  r"""Returns an evaluation in the Judge's output form, `\boxed{score}` at its end.
+def reading(solution: str, facts: Claims, claimed: int | str, bits: Bits) -> tuple[str, str]:
+  r"""Returns an evaluation in the Judge's output form, `\boxed{score}` at its end, in two parts.
+
+  The second begins where both answers are compared.
 
   Args:
     solution: a right solution.
@@ -22,10 +24,10 @@ def reading(solution: str, facts: Claims, claimed: int | str, bits: Bits) -> str
   """
   telling = solution.partition("<think>")[2].partition("</think>")[0]
   score = _score(facts["answer"], claimed)
-  said = bits.choice(("It says", "The solution says", "Candidate:"))
   verdict = bits.choice(("right", "same")) if score == RIGHT else bits.choice(("wrong", "not so"))
   return (
-    f"[BEGIN THOUGHT]\n{telling} {said} {claimed}: {verdict}.\n[END THOUGHT]\n\\boxed{{{score}}}"
+    f"[BEGIN THOUGHT]\n{telling}",
+    f" It is {facts['answer']}, it says {claimed}: {verdict}.\n[END THOUGHT]\n\\boxed{{{score}}}",
   )
 
 
