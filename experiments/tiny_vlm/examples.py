@@ -19,7 +19,6 @@ from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import ImagePatches, Processor
 from sejax.text import prompts
 
-
 # The few tokens that compare two answers weigh more than those that copy or tell.
 COMPARED = 4.0
 
