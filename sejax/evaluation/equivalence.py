@@ -1,0 +1,107 @@
+"""Whether an answer has the value of the gold answer, decided by sympy within a hard time limit."""
+
+import json
+import os
+import pathlib
+import queue
+import re
+import subprocess
+import sys
+from typing import Any
+
+from sejax.text import answers
+
+_PROGRAM = pathlib.Path(__file__).with_name("symbolic.py")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_NAME = re.compile(r"[A-Za-df-z]")  # any letter but e: what has a variable in it is no number
+_LONGEST = 1000  # characters of an answer; what is longer is a text
+
+
+class Prover:
+  """Worker processes that evaluate mathematics; a context manager, to be shared by threads.
+
+  A question that is not answered in time, or whose process dies, has no answer: None. Then the next
+  one gets a new process.
+
+  Attributes:
+    workers: how many questions are worked on at once.
+  """
+
+  def __init__(self, workers: int | None = None, seconds: float = 10.0):
+    """Starts no process yet.
+
+    Args:
+      workers: processes; by default one per core, at most 8.
+      seconds: for each question.
+    """
+    self.workers = workers or min(8, os.cpu_count() or 1)
+    self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+    for _ in range(self.workers):
+      self._free.put(_Worker(seconds))
+
+  def __enter__(self) -> "Prover":
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    for _ in range(self.workers):
+      self._free.get().stop()
+
+  def equal(self, answer: str, gold: str) -> bool | None:
+    """Whether two answers have one value, however they are written; None: not decided.
+
+    They have where `sejax.text.answers.grade` finds so, exactly or to the decimals of the side that
+    is a decimal, and else where `math_verify` does.
+    """
+    if answers.grade(answer, gold):
+      return True
+    return self._ask("verify", gold, answer)
+
+  def latex_value(self, text: str) -> float | None:
+    """Returns the real number that a LaTeX text stands for; None where it is none."""
+    if _NAME.search(_COMMAND.sub("", text)):
+      return None
+    return self._ask("latex_value", text)
+
+  def expression_value(self, text: str) -> float | None:
+    """Returns the value of plain arithmetic in Python's notation; None where it is none."""
+    return self._ask("expression_value", text)
+
+  def _ask(self, function: str, *arguments: str) -> Any:
+    if max(map(len, arguments)) > _LONGEST:
+      return None
+    worker = self._free.get()
+    try:
+      return worker.ask(function, arguments)
+    finally:
+      self._free.put(worker)
+
+
+class _Worker:
+  """One process, started at the first question."""
+
+  def __init__(self, seconds: float):
+    self._seconds = seconds
+    self._process: subprocess.Popen[str] | None = None
+
+  def ask(self, function: str, arguments: tuple[str, ...]) -> Any:
+    if self._process is None:
+      self._process = subprocess.Popen(
+        [sys.executable, "-P", str(_PROGRAM)],  # -P: its folder holds no libraries
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+      )
+    self._process.stdin.write(json.dumps([function, arguments, self._seconds]) + "\n")
+    self._process.stdin.flush()
+    reply = self._process.stdout.readline()
+    if reply:
+      return json.loads(reply)
+    self.stop()  # The process has been ended.
+    return None
+
+  def stop(self) -> None:
+    if self._process is not None:
+      self._process.kill()
+      self._process.communicate()
+      self._process = None
