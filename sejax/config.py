@@ -167,6 +167,14 @@ def _eval() -> ml_collections.ConfigDict:
   evaluation.batch_size = 32
   evaluation.greedy = False  # one most likely answer each, instead of a group of samples
   evaluation.every = 5  # steps; 0: before and after only
+
+  # For --mode=evaluate: published sets by name, see `sejax.evaluation.benchmarks`.
+  evaluation.sets = ()
+  evaluation.protocol = "toolkit"  # or "authors"; how answers are read and compared
+  evaluation.data = ""  # the folder of sets, or the file of the only one
+  # Stored responses to grade: a file of JSON lines with `id` and `response` or `responses`; or a
+  # folder with a file per set.
+  evaluation.predictions = ""
   return evaluation
 
 
