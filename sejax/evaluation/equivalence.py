@@ -14,6 +14,8 @@ from sejax.text import answers
 _PROGRAM = pathlib.Path(__file__).with_name("symbolic.py")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _NAME = re.compile(r"[A-Za-df-z]")  # any letter but e: what has a variable in it is no number
+_FUNCTIONS = "sqrt|frac|sin|cos|tan|cot|sec|csc|log|exp|arc"
+_WORD = re.compile(rf"(?<![\\A-Za-z])(?!{_FUNCTIONS})[A-Za-z]{{3,}}")
 _LONGEST = 1000  # characters of an answer; what is longer is a text
 
 
@@ -50,10 +52,13 @@ class Prover:
     """Whether two answers have one value, however they are written; None: not decided.
 
     They have where `sejax.text.answers.grade` finds so, exactly or to the decimals of the side that
-    is a decimal, and else where `math_verify` does.
+    is a decimal, and else where `math_verify` does. It takes words for products of their letters
+    and ratios for fractions, so it is asked of neither.
     """
     if answers.grade(answer, gold):
       return True
+    if _WORD.search(answer + " " + gold) or (":" in answer) != (":" in gold):
+      return False
     return self._ask("verify", gold, answer)
 
   def latex_value(self, text: str) -> float | None:

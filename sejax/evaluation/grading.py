@@ -38,7 +38,7 @@ def grade(
   Returns:
     The problems in their order, graded.
   """
-  pairs = [(problem, text) for problem, stored in answered for text in stored.responses]
+  pairs = [(problem, text) for problem, stored in answered for text in _unread(stored)]
   found = iter(_read_all(protocol, pairs, model))
   reads = [_stored_or_read(stored, found) for _, stored in answered]
   comparisons = [
@@ -65,11 +65,14 @@ def _graded(
 
 
 def _stored_or_read(stored: Stored, found: Iterator[_Read]) -> list[_Read]:
-  """Returns what was read from each response; what is stored of it goes first."""
-  read = [next(found) for _ in stored.responses]
   if stored.extractions is None:
-    return read
+    return [next(found) for _ in _unread(stored)]
   return [(answer or None, STORED) for answer in stored.extractions]
+
+
+def _unread(stored: Stored) -> tuple[str, ...]:
+  """Returns the responses from which nothing was read before."""
+  return stored.responses if stored.extractions is None else ()
 
 
 def _read_all(protocol: Protocol, pairs: Sequence[_Pair], model: Model | None) -> list[_Read]:

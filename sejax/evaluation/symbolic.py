@@ -49,7 +49,7 @@ def expression_value(text: str) -> float | None:
 
 def _evaluate(node: ast.AST) -> float:
   match node:
-    case ast.Constant(value=int() | float() as value):
+    case ast.Constant(value) if type(value) in (int, float):
       return value
     case ast.BinOp(left, kind, right):
       return _OPERATORS[type(kind)](_evaluate(left), _evaluate(right))

@@ -79,13 +79,14 @@ def toolkit_prompt(problem: Problem) -> str:
 
 
 def rules(problem: Problem, response: str) -> str | None:
-  """Returns an option's letter, or the last box, or what follows the last "answer is"."""
+  """Returns an option's letter, or the last box, or the last "answer is", or the last line."""
   if problem.options and (letter := letters.read_letter(response, problem.options)):
     return letter
   if found := boxed(problem, response):
     return found
   named = _ANSWER_IS.findall(response)
-  return named[-1].strip().rstrip(".") if named else reply(problem, response)
+  last = named or response.strip().splitlines() or [""]
+  return last[-1].strip().rstrip(".") or None
 
 
 def query(problem: Problem, response: str) -> str:
