@@ -16,6 +16,7 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 _NAME = re.compile(r"[A-Za-df-z]")  # any letter but e: what has a variable in it is no number
 _FUNCTIONS = "sqrt|frac|sin|cos|tan|cot|sec|csc|log|exp|arc"
 _WORD = re.compile(rf"(?<![\\A-Za-z])(?!{_FUNCTIONS})[A-Za-z]{{3,}}")
+_UNIT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}")
 _LONGEST = 1000  # characters of an answer; what is longer is a text
 
 
@@ -57,7 +58,7 @@ class Prover:
     """
     if answers.grade(answer, gold):
       return True
-    if _WORD.search(answer + " " + gold) or (":" in answer) != (":" in gold):
+    if _WORD.search(_UNIT.sub("", f"{answer} {gold}")) or (":" in answer) != (":" in gold):
       return False
     return self._ask("verify", gold, answer)
 

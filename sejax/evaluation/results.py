@@ -68,7 +68,7 @@ class Result:
     if len(numbers) > 1:
       raise ValueError(f"problems of {name} have {sorted(numbers)} responses; all need as many")
     scores = protocol.scores(graded)
-    scores.metrics.update(_of_samples(graded))
+    scores = scores._replace(metrics=scores.metrics | _of_samples(graded))
     return cls(
       name=name,
       protocol=protocol_name,

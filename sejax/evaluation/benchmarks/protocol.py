@@ -167,7 +167,7 @@ def stored(row: Row, problem_id: str) -> Stored:
   """Reads a row of stored answers: `responses`, or one `response` under any of its names."""
   several = row.get("responses")
   names = ("response", "prediction", "raw", "model_answer")
-  texts = several if several is not None else [fields.text(row, *names)]
+  texts = several if several is not None else [str(fields.first(row, *names))]
   if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
     raise ValueError(f"the responses to {problem_id} are {texts!r:.60}; they must be texts")
   return Stored(problem_id, tuple(texts))
