@@ -159,7 +159,7 @@ def _train() -> ml_collections.ConfigDict:
 
 
 def _eval() -> ml_collections.ConfigDict:
-  """Held-out problems with gold answers, before, while and after training."""
+  """Held-out problems with gold answers, before, while and after training; and benchmarks."""
   evaluation = ml_collections.ConfigDict()
   evaluation.split = "test"  # of the data; "heldout" for figures
   evaluation.path = ""  # where they are, if elsewhere than the data
@@ -216,7 +216,7 @@ def require_same(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
   if not file.exists():
     return
   before, now = (_flat(tree) for tree in (json.loads(file.read_text()), _plain(config)))
-  free = [r"log\.", r"checkpoint\.", r"data\.inspect_"]
+  free = [r"log\.", r"checkpoint\.", r"data\.inspect_", r"eval\.(sets|protocol|data|predictions)$"]
   if config.optimizer.schedule == "constant":
     free += [r"train\.(steps|epochs)$"]
   differing = [

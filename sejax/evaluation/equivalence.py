@@ -1,5 +1,6 @@
 """Whether an answer has the value of the gold answer, decided by sympy within a hard time limit."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -23,8 +24,7 @@ _LONGEST = 1000  # characters of an answer; what is longer is a text
 class Prover:
   """Worker processes that evaluate mathematics; a context manager, to be shared by threads.
 
-  A question that is not answered in time, or whose process dies, has no answer: None. Then the next
-  one gets a new process.
+  A question that is not answered in time has no answer: None. Then the next one gets a new process.
 
   Attributes:
     workers: how many questions are worked on at once.
@@ -63,13 +63,13 @@ class Prover:
     return self._ask("verify", gold, answer)
 
   def latex_value(self, text: str) -> float | None:
-    """Returns the real number that a LaTeX text stands for; None where it is none."""
+    """Returns the real number that a LaTeX text stands for; None where none is found in time."""
     if _NAME.search(_COMMAND.sub("", text)):
       return None
     return self._ask("latex_value", text)
 
   def expression_value(self, text: str) -> float | None:
-    """Returns the value of plain arithmetic in Python's notation; None where it is none."""
+    """Returns the value of plain arithmetic in Python's notation; None as in `latex_value`."""
     return self._ask("expression_value", text)
 
   def _ask(self, function: str, *arguments: str) -> Any:
@@ -98,16 +98,23 @@ class _Worker:
         stderr=subprocess.DEVNULL,
         text=True,
       )
-    self._process.stdin.write(json.dumps([function, arguments, self._seconds]) + "\n")
-    self._process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # It has ended, as the empty reply will show.
+      self._process.stdin.write(json.dumps([function, arguments, self._seconds]) + "\n")
+      self._process.stdin.flush()
     reply = self._process.stdout.readline()
     if reply:
       return json.loads(reply)
-    self.stop()  # The process has been ended.
+    status = self._process.wait()
+    self.stop()
+    if status >= 0:  # no signal: neither its time nor its memory was over
+      raise OSError(f"{_PROGRAM} ended with status {status}; is math-verify installed?")
     return None
 
   def stop(self) -> None:
     if self._process is not None:
       self._process.kill()
-      self._process.communicate()
+      self._process.wait()
+      for pipe in (self._process.stdin, self._process.stdout):
+        with contextlib.suppress(BrokenPipeError):  # what was not written is of no use any more
+          pipe.close()
       self._process = None

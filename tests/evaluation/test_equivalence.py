@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from sejax.evaluation import equivalence
 from sejax.evaluation.equivalence import Prover
 
 SECONDS = 1.0
@@ -118,3 +119,11 @@ def test_threads_share_the_processes():
     for thread in threads:
       thread.join()
   assert values == [n**2 for n in range(8)]
+
+
+def test_a_worker_that_cannot_start_is_an_error(monkeypatch, tmp_path):
+  program = tmp_path / "broken.py"
+  program.write_text("import no_such_module")
+  monkeypatch.setattr(equivalence, "_PROGRAM", program)
+  with Prover(workers=1) as prover, pytest.raises(OSError, match="is math-verify installed"):
+    prover.latex_value("1")

@@ -55,13 +55,13 @@ _EXAMPLE = '{"solution": "step 1: ...; step 2: ...", "short answer": "..."}'
 _VARIANT = re.compile(r"variant_?(\d+)")
 
 
-def problem(row: Row) -> Problem:
+def read_problem(row: Row) -> Problem:
   """Reads a row of any form."""
   kind = fields.text(row, "answer_type", "anwser_type")
   return Problem(
     id=key(row),
     question=fields.text(row, "question"),
-    gold=fields.text(row, "answer", "ground_truth"),
+    gold=fields.text(row, "answer", "ground_truth").strip(),
     kind=kind,
     images=fields.images(row, "decoded_image", "image"),
     tags={
@@ -306,7 +306,7 @@ BENCHMARK = Benchmark(
     "dynamath/sample_variant*.parquet",
     "dynamath/variants.jsonl",
   ),
-  problem=problem,
+  problem=read_problem,
   protocols={
     "authors": Protocol(
       prompt=authors_prompt,

@@ -31,7 +31,7 @@ def first(row: Row, *names: str) -> Any:
 def text(row: Row, *names: str, default: str | None = None) -> str:
   """Returns the first named field that is there as a text; `default`, if given, where none is."""
   try:
-    return str(first(row, *names)).strip()
+    return str(first(row, *names))
   except ValueError:
     if default is None:
       raise
@@ -89,7 +89,7 @@ def options(texts: Sequence[str]) -> dict[str, str]:
 def options_of_columns(row: Row, letters: str = LETTERS[:8]) -> dict[str, str]:
   """Returns the options that a table has in columns A, B, ..."""
   found = {letter: text(row, letter, default="") for letter in letters}
-  return {letter: option for letter, option in found.items() if option}
+  return {letter: option for letter, option in found.items() if option.strip()}
 
 
 def _decoded(value: str) -> str | bytes:

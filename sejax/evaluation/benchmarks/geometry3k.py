@@ -21,13 +21,13 @@ from sejax.evaluation.equivalence import Prover
 from sejax.text import prompts
 
 
-def problem(row: Row) -> Problem:
+def read_problem(row: Row) -> Problem:
   """Reads a row of any form; the hub's rows have no ids, so their place is one."""
   tags = {name: ", ".join(row.get(name) or ()) for name in ("shape", "goal")}
   return Problem(
     id=fields.text(row, "id", "row"),
     question=fields.text(row, "problem", "question"),
-    gold=fields.text(row, "answer_text", "answer", default=""),
+    gold=fields.text(row, "answer_text", "answer", default="").strip(),
     images=fields.images(row, "images", "image"),
     tags=tags | {"split": fields.text(row, "split", default="test")},
   )
@@ -46,7 +46,7 @@ def right(problem: Problem, answer: str, prover: Prover) -> bool | None:
 BENCHMARK = Benchmark(
   name="geometry3k",
   files=("geometry3k/data/test-*.parquet", "geometry3k/problems.jsonl"),
-  problem=problem,
+  problem=read_problem,
   protocols={
     "boxed": Protocol(
       prompt=prompt,

@@ -36,7 +36,7 @@ _CHOICE = re.compile(r"(?<![A-Za-z])[A-I](?![A-Za-z])")
 _SEPARATORS = re.compile(r"[\s,\[\]'\"]+")
 
 
-def problem(row: Row) -> Problem:
+def read_problem(row: Row) -> Problem:
   """Reads a row of any form."""
   skill = row.get("skill", "")
   answer = row.get("answer") or ""
@@ -115,7 +115,7 @@ _SCORES = accuracy(("skill",))
 BENCHMARK = Benchmark(
   name="logicvista",
   files=("LogicVista.tsv", "logicvista/dataset.json", "logicvista/problems.jsonl"),
-  problem=problem,
+  problem=read_problem,
   protocols={
     "authors": Protocol(
       prompt=prompt,

@@ -41,7 +41,7 @@ _OPTION = re.compile(r"^\s*\(?([A-F])\)?\s*[:.]\s*(.+?)\s*$", re.MULTILINE)
 _ANSWER_IS = re.compile(r"answer(?: is|:)\s*(.+)", re.IGNORECASE)
 
 
-def problem(row: Row) -> Problem:
+def read_problem(row: Row) -> Problem:
   """Reads a row of any form."""
   metadata = row.get("metadata") or {}
   if isinstance(metadata, str):
@@ -155,7 +155,7 @@ BENCHMARK = Benchmark(
     "mathverse/testmini.json*",
     "mathverse*/testmini_text_only.json*",
   ),
-  problem=problem,
+  problem=read_problem,
   protocols={
     "authors": Protocol(
       prompt=prompt,

@@ -38,7 +38,7 @@ _ANNOUNCED = (
 _UNITS = re.compile(r"m\^\{3\}|m\^3|units|unit|km")
 
 
-def problem(row: Row) -> Problem:
+def read_problem(row: Row) -> Problem:
   """Reads a row of any form."""
   choices = fields.listed(fields.first(row, "options", "choices"))
   tags = {"subject": fields.text(row, "subject", "category", default="")}
@@ -251,7 +251,7 @@ BENCHMARK = Benchmark(
     "MathVision_MINI.tsv",
     "mathvision*/testmini.jsonl",
   ),
-  problem=problem,
+  problem=read_problem,
   protocols={
     "authors": Protocol(prompt=prompt, rules=rules, right=right, scores=_SCORES),
     "toolkit": Protocol(

@@ -85,7 +85,7 @@ class Outcomes(NamedTuple):
     return cls(*(outcome.mean(axis=1) for outcome in each))
 
 
-def problem(row: Row) -> Problem:
+def read_problem(row: Row) -> Problem:
   """Reads a row of any form."""
   options = fields.options_of_columns(row)
   if not options:
@@ -95,12 +95,12 @@ def problem(row: Row) -> Problem:
   return Problem(
     id=key(row),
     question=fields.text(row, "question"),
-    gold=fields.text(row, "answer"),
+    gold=fields.text(row, "answer").strip(),
     options=options,
     images=fields.images(row, "images", "image", "image_path"),
     tags={
       "step": step,
-      "concept": fields.text(row, "knowledge concept", default="") if _part(step) else "",
+      "concept": fields.text(row, "knowledge concept", default="").strip() if _part(step) else "",
     },
     unit=fields.text(row, "ID"),
     extra={
@@ -243,7 +243,7 @@ def _domains(graded: Sequence[Graded]) -> dict[str, Share]:
 BENCHMARK = Benchmark(
   name="wemath",
   files=("WeMath.tsv", "wemath/testmini*.parquet", "wemath/testmini.json*"),
-  problem=problem,
+  problem=read_problem,
   protocols={
     "authors": Protocol(
       prompt=prompt, rules=rules, right=right, scores=scores, headline="score strict"

@@ -139,7 +139,7 @@ def test_rows_of_all_forms_are_one_problem():
     {"id": "7", "ground_truth": "1", "knowledge_level": "l", "file": "sample_variant3-0.parquet"},
     {"index": "2007", "qid": "7", "varid": "3", "answer": "1", "knowledge_level": "l"},
   )
-  first, *others = (dynamath.problem(row | form) for form in forms)
+  first, *others = (dynamath.read_problem(row | form) for form in forms)
   assert first.id == "7/3"
   assert first.unit == "7"
   assert others == [first, first]

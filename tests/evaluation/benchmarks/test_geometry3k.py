@@ -30,7 +30,7 @@ def test_it_has_one_protocol_whatever_is_asked_for():
   ],
 )
 def test_the_last_box_is_compared_by_value(response, gold, expected):
-  problem = geometry3k.problem({"row": "test/0", "problem": "<image>Find x.", "answer": gold})
+  problem = geometry3k.read_problem({"row": "test/0", "problem": "<image>Find x.", "answer": gold})
   with Prover(workers=1) as prover:
     (graded,) = grading.grade(PROTOCOL, [(problem, Stored("test/0", (response,)))], prover)
   assert graded.right == (expected,)

@@ -136,7 +136,7 @@ def test_prompts_leave_out_drawn_options():
 
 def test_the_toolkits_table_is_read():
   row = {"index": "7", "question": "Which?", "choices": "['A', 'it\\'s']", "answer": "B"}
-  problem = mathvision.problem({**row, "category": "logic", "image": "aGVsbG8h" * 40})
+  problem = mathvision.read_problem({**row, "category": "logic", "image": "aGVsbG8h" * 40})
   assert problem.id == "7"
   assert problem.options == {"A": "A", "B": "it's"}
   assert problem.tags == {"subject": "logic"}

@@ -114,14 +114,14 @@ def test_rows_in_the_authors_form_and_in_the_toolkits_table():
   options = {"A": "1 m; 2 m", "B": "3 m", "C": "No correct answer"}
   table = {name: value for name, value in ROW.items() if name != "option"} | options
   for row in (ROW, table | {"D": float("nan")}):
-    problem = wemath.problem(row)
+    problem = wemath.read_problem(row)
     assert problem.id == "2steps_17/2steps_1"
     assert problem.options == options
     assert problem.tags == {"step": "2steps_1", "concept": "Length"}
     assert wemath.prompt(problem) == (
       "Question: How long?\nOptions:\nA. 1 m; 2 m\nB. 3 m\nC. No correct answer"
     )
-  assert wemath.prompt(wemath.problem(ROW | {"hint": "h", "requirement": "r"})).splitlines()[
+  assert wemath.prompt(wemath.read_problem(ROW | {"hint": "h", "requirement": "r"})).splitlines()[
     :: len(options) + 3
   ] == ["Hint: h", "r"]
 
