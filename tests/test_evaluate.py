@@ -9,6 +9,9 @@ import pytest
 
 from sejax import config as config_lib
 from sejax import evaluate, validation
+from sejax.evaluation import results
+from sejax.evaluation.benchmarks import geometry3k
+from tests.evaluation.benchmarks.graded import graded
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROBLEMS = [
@@ -92,7 +95,7 @@ def test_stored_responses_are_graded(config, tmp_path, capsys):
   assert "| mathvision | authors | accuracy (headline) | 50.00 | " in table
   assert table in capsys.readouterr().out
   page = (tmp_path / "summary.html").read_text()
-  assert "1 problems have no response" in page
+  assert "Problems without a response, which count in no figure: 1." in page
   assert "://" not in page  # nothing is loaded
 
 
@@ -119,6 +122,17 @@ def test_several_sets_share_a_table_with_the_mean_of_their_headlines(config, tmp
   table = (tmp_path / "summary.md").read_text()
   assert "| dynamath | authors | accuracy (headline) | 100.00 | 100.00 to 100.00 | 2 | 1 |" in table
   assert "| all |  | mean of headlines | 75.00 |" in table
+
+
+def test_what_could_not_be_decided_is_counted_and_wrong(tmp_path):
+  protocol = geometry3k.BENCHMARK.protocols["boxed"]
+  one = graded("1", (None,))
+  result = results.Result.of("geometry3k", "boxed", protocol, [one, graded("2", (True,))], 0)
+  assert result.undecided == 1
+  assert result.scores.metrics["accuracy"].value == 0.5
+  assert "Comparisons not decided in time, which count as wrong: 1." in results.page([result])
+  (line,) = results.lines([one], "boxed")
+  assert json.loads(line)["correct"] is None
 
 
 @pytest.mark.parametrize(

@@ -168,9 +168,9 @@ def _said(result: Result) -> str:
   counts = ", ".join(f"{name} {_number(number)}" for name, number in result.scores.counts.items())
   said = [f"Counts: {counts}."]
   if result.unanswered:
-    said.append(f"{result.unanswered} problems have no response and count in no figure.")
+    said.append(f"Problems without a response, which count in no figure: {result.unanswered}.")
   if result.undecided:
-    said.append(f"{result.undecided} comparisons were not decided in time and count as wrong.")
+    said.append(f"Comparisons not decided in time, which count as wrong: {result.undecided}.")
   return " ".join(said)
 
 

@@ -128,7 +128,8 @@ class Asking:
     find: reads an answer before a model is asked; what it finds is final.
     query: the text that a model is asked.
     read: an answer out of the reply; None: the reply is of no use.
-    tries: of the model, the temperature rising by 0.5 from 0.
+    tries: of the model, the temperature rising by 0.5 from 0. After the last the answer is wrong;
+      the toolkit would draw an option of a multiple choice by lot.
     dispute: what a model is asked of an answer that is not the gold one word for word, to reply 1
       where they agree; None: `Protocol.right` decides.
   """
