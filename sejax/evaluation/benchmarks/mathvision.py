@@ -154,11 +154,11 @@ def _same_to_two_decimals(answer: str, gold: str, prover: Prover) -> bool:
     return False
   if answer == gold:
     return True
-  elements = [_elements(text, prover) for text in (answer, gold)]
-  if all(elements):
-    return elements[0] == elements[1]
-  values = [_value(text, prover) for text in (answer, gold)]
-  return None not in values and round(values[0], 2) == round(values[1], 2)
+  if _is_list(answer) and _is_list(gold):
+    return _same_elements(answer, gold, prover)
+  gold_value = _value(gold, prover)
+  value = None if gold_value is None else _value(answer, prover)
+  return value is not None and round(value, 2) == round(gold_value, 2)
 
 
 def _value(text: str, prover: Prover) -> float | None:
@@ -181,13 +181,21 @@ def _balanced(text: str) -> str:
   return text
 
 
-def _elements(text: str, prover: Prover) -> list[str | float] | None:
-  """Returns a tuple's or list's brackets and rounded elements; None for other texts."""
-  if (text[0], text[-1]) not in (("(", ")"), ("[", "]")) or "," not in text:
-    return None
-  values = [(part, _value(part, prover)) for part in text[1:-1].split(",")]
-  rounded = [part.strip() if value is None else round(value, 2) for part, value in values]
-  return [text[0], *rounded, text[-1]]
+def _is_list(text: str) -> bool:
+  return (text[0], text[-1]) in (("(", ")"), ("[", "]")) and "," in text
+
+
+def _same_elements(answer: str, gold: str, prover: Prover) -> bool:
+  """Whether two tuples or lists have the same elements, values being rounded to two decimals."""
+  parts, gold_parts = answer[1:-1].split(","), gold[1:-1].split(",")
+  if answer[0] != gold[0] or len(parts) != len(gold_parts):
+    return False
+
+  def rounded(part: str) -> float | str:
+    value = _value(part, prover)
+    return part.strip() if value is None else round(value, 2)
+
+  return all(rounded(x) == rounded(y) for x, y in zip(parts, gold_parts, strict=True))
 
 
 def toolkit_prompt(problem: Problem) -> str:

@@ -27,6 +27,9 @@ def test_it_has_one_protocol_whatever_is_asked_for():
     (r"\boxed{8.9}", r"4 \sqrt { 5 }", True),
     (r"\boxed{8.8}", r"4 \sqrt { 5 }", False),
     (r"\boxed{1} then \boxed{\frac{17\sqrt3}{2}}", r"\frac { 17 } { 2 } \sqrt { 3 }", True),
+    (r"\boxed{840} and again \boxed{840}", "840", True),
+    (r"\boxed{004}, \boxed{004}", "4", True),
+    (r"\boxed{4", "4", False),
     ("8.94", "8.94", False),
   ],
 )

@@ -13,6 +13,8 @@ OPTIONS = {"A": "red square", "B": "blue circle", "C": "green star", "D": "black
     (r"Thus the answer is \boxed{C}", "C"),
     (r"We get \boxed{C}.", "C"),
     ("(B)", "B"),
+    (r"\boxed{\text{B}}", "B"),
+    (r"\boxed{B: foo}", "B"),
     ("**D**", "D"),
     # The first occurrence counts, and only among the last four tokens.
     ("C one two three", "C"),
