@@ -1,4 +1,4 @@
-"""Evaluation on the published benchmarks: `python -m sejax.main --mode=evaluate`.
+r"""Evaluation on the published benchmarks: `python -m sejax.main --mode=evaluate`.
 
     python -m sejax.main --mode=evaluate --config=configs/sample.py --workdir=DIR \
       --config.eval.sets=mathvision --config.eval.data=SETS --config.eval.predictions=FILE

@@ -164,8 +164,9 @@ def test_what_is_missing_is_named(config, tmp_path, changes, message):
 )
 def test_stored_responses_that_cannot_be_graded_are_named(config, tmp_path, lines, message):
   write(tmp_path / "responses.jsonl", lines)
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(ValueError, match=message) as raised:
     evaluate.run(config, tmp_path)
+  assert "responses" in str(raised.value)
 
 
 @pytest.mark.parametrize(

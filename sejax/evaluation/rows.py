@@ -109,10 +109,12 @@ def answers(
   """
   found: dict[str, Stored] = {}
   for row in read(path):
-    for part in benchmark.expand(row):
-      problem_id = benchmark.key(part)
-      more = benchmark.stored(part, problem_id)
-      found[problem_id] = _joined(found[problem_id], more) if problem_id in found else more
+    try:
+      for part in benchmark.expand(row):
+        more = benchmark.stored(part, benchmark.key(part))
+        found[more.id] = _joined(found[more.id], more) if more.id in found else more
+    except ValueError as error:
+      raise ValueError(f"{path}, {row['row']} is no stored answer: {error}") from None
   answered = [(problem, found[problem.id]) for problem in problems if problem.id in found]
   if not answered:
     example = next(iter(found), "none")

@@ -303,7 +303,7 @@ BENCHMARK = Benchmark(
   name="dynamath",
   files=(
     "DynaMath.tsv",
-    "dynamath/sample_variant*.parquet",
+    "dynamath/**/sample_variant*.parquet",
     "dynamath/variants.jsonl",
   ),
   problem=read_problem,

@@ -11,6 +11,7 @@ from typing import Any
 Row = Mapping[str, Any]
 
 LETTERS = string.ascii_uppercase
+PLACE = ("file", "row")  # fields that say where a row was read
 
 
 def first(row: Row, *names: str) -> Any:
@@ -23,9 +24,8 @@ def first(row: Row, *names: str) -> Any:
     value = row.get(name)
     if value is not None and value == value:  # NaN, which tables have for empty cells, is not
       return value
-  raise ValueError(
-    f"a row has the fields {', '.join(map(str, row))}; it needs {' or '.join(names)}"
-  )
+  has = ", ".join(str(name) for name in row if name not in PLACE)
+  raise ValueError(f"it has the fields {has}; it needs {' or '.join(names)}")
 
 
 def text(row: Row, *names: str, default: str | None = None) -> str:

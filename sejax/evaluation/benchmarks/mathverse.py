@@ -12,7 +12,7 @@ Both protocols have a model extract the answer and a model judge it. Here rules 
 the letter rule or the last box; equal letters, the right option's text, or equal values.
 
 - `authors`: direct answers are asked for; the model sees a response's last 30 words.
-- `toolkit`: the question of its table; the judge is asked only where the texts differ.
+- `toolkit`: the question of its table. Its leaderboard is of the version Vision Only.
 """
 
 import re
@@ -151,7 +151,7 @@ BENCHMARK = Benchmark(
   files=(
     "MathVerse_MINI_Vision_Only.tsv",
     "MathVerse_MINI.tsv",
-    "mathverse/testmini-*.parquet",
+    "mathverse/**/testmini[-.]*parquet",
     "mathverse/testmini.json*",
     "mathverse*/testmini_text_only.json*",
   ),

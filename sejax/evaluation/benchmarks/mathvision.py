@@ -254,7 +254,7 @@ BENCHMARK = Benchmark(
   name="mathvision",
   files=(
     "MathVision.tsv",
-    "mathvision/test*.parquet",
+    "mathvision/**/test-*.parquet",
     "mathvision/test.jsonl",
     "MathVision_MINI.tsv",
     "mathvision*/testmini.jsonl",

@@ -242,7 +242,7 @@ def _domains(graded: Sequence[Graded]) -> dict[str, Share]:
 
 BENCHMARK = Benchmark(
   name="wemath",
-  files=("WeMath.tsv", "wemath/testmini*.parquet", "wemath/testmini.json*"),
+  files=("WeMath.tsv", "wemath/**/testmini[-.]*parquet", "wemath/testmini.json*"),
   problem=read_problem,
   protocols={
     "authors": Protocol(
