@@ -98,12 +98,15 @@ def test_the_authors_of_mathverse_show_the_model_the_last_thirty_words():
   assert "w0 " in ends[1]
 
 
-def test_wemath_uses_the_letter_rule_with_a_model_only(prover):
-  protocol = wemath.BENCHMARK.protocols["toolkit"]
-  answered = [(CHOICE, Stored("1", (r"so it is \boxed{B}",)))]
-  (alone,) = grading.grade(protocol, answered, prover)
-  (helped,) = grading.grade(protocol, answered, prover, Scripted([]))
-  assert (alone.extractions, helped.extractions) == ((None,), ("B",))
+def test_wemaths_authors_ask_no_model_and_use_no_letter_rule(prover):
+  answered = [(CHOICE, Stored("1", (r"so it is \boxed{B}", "Answer: A, B or C, by their sizes")))]
+  protocols = wemath.BENCHMARK.protocols
+  (authors,) = grading.grade(protocols["authors"], answered, prover, Scripted([]))
+  (alone,) = grading.grade(protocols["toolkit"], answered, prover)
+  (helped,) = grading.grade(protocols["toolkit"], answered, prover, Scripted([["B"]]))
+  assert authors.extractions == (None, "A")
+  assert alone.extractions == ("B", "A")
+  assert helped.extractions == ("B", "B")
 
 
 def test_stored_extractions_and_verdicts_are_taken_as_they_are(prover):

@@ -8,8 +8,9 @@ Forms: `ID`, `key`, `question`, `option` (one text), `answer`, `knowledge concep
 (JSON, hub), and the toolkit's table with options in columns and perhaps a `hint`. The domains of
 concepts are in `knowledge_structure_nodes.json` beside the rows.
 
-- `authors`: a rule takes the letter behind the last "Answer".
-- `toolkit`: the same rule without a model; with one, the letter rule, then the model.
+- `authors`: the set's own request for an answer's form, where rows have it, ends the prompt; a rule
+  takes the letter behind the last "Answer". The toolkit without a model uses the same rule.
+- `toolkit`: the letter rule, then a model; without one the authors' rule stands in.
 """
 
 import dataclasses
@@ -121,12 +122,17 @@ def _part(step: str) -> bool:
   return not step.endswith("multi")
 
 
-def prompt(problem: Problem) -> str:
-  """Returns hint, question, options, and the request of the set's `_COT` form where it is given."""
+def toolkit_prompt(problem: Problem) -> str:
+  """Returns hint, question and options."""
   lines = [f"Hint: {problem.extra['hint']}"] if problem.extra["hint"] else []
   lines += [f"Question: {problem.question}", "Options:"]
   lines += [f"{letter}. {text}" for letter, text in problem.options.items()]
-  return "\n".join(lines + ([problem.extra["requirement"]] if problem.extra["requirement"] else []))
+  return "\n".join(lines)
+
+
+def prompt(problem: Problem) -> str:
+  """Returns the same and the set's request for two labelled sections, thought and answer."""
+  return f"{toolkit_prompt(problem)}\n{problem.extra['requirement']}".rstrip("\n")
 
 
 def rules(problem: Problem, response: str) -> str | None:
@@ -139,6 +145,11 @@ def rules(problem: Problem, response: str) -> str | None:
 def toolkit_find(problem: Problem, response: str) -> str | None:
   """Returns the letter of the letter rule."""
   return letters.read_letter(response, problem.options)
+
+
+def toolkit_rules(problem: Problem, response: str) -> str | None:
+  """Returns the letter of the letter rule, else that of the authors' rule."""
+  return toolkit_find(problem, response) or rules(problem, response)
 
 
 def query(problem: Problem, response: str) -> str:
@@ -249,8 +260,8 @@ BENCHMARK = Benchmark(
       prompt=prompt, rules=rules, right=right, scores=scores, headline="score strict"
     ),
     "toolkit": Protocol(
-      prompt=prompt,
-      rules=rules,
+      prompt=toolkit_prompt,
+      rules=toolkit_rules,
       right=right,
       scores=scores,
       headline="score strict",

@@ -118,12 +118,13 @@ def test_rows_in_the_authors_form_and_in_the_toolkits_table():
     assert problem.id == "2steps_17/2steps_1"
     assert problem.options == options
     assert problem.tags == {"step": "2steps_1", "concept": "Length"}
-    assert wemath.prompt(problem) == (
-      "Question: How long?\nOptions:\nA. 1 m; 2 m\nB. 3 m\nC. No correct answer"
+    assert (
+      wemath.prompt(problem)
+      == wemath.toolkit_prompt(problem)
+      == ("Question: How long?\nOptions:\nA. 1 m; 2 m\nB. 3 m\nC. No correct answer")
     )
-  assert wemath.prompt(wemath.read_problem(ROW | {"hint": "h", "requirement": "r"})).splitlines()[
-    :: len(options) + 3
-  ] == ["Hint: h", "r"]
+  asked = wemath.read_problem(ROW | {"hint": "h", "requirement": "r"})
+  assert wemath.prompt(asked) == f"Hint: h\n{wemath.toolkit_prompt(problem)}\nr"
 
 
 def test_each_concept_of_a_domain_weighs_the_same(tmp_path):
