@@ -5,6 +5,7 @@ released run's values where it has one (method sections 2 to 6); where sejax by 
 than the released code, the comment names the value that gives its behaviour.
 """
 
+import dataclasses
 import inspect
 import json
 import pathlib
@@ -53,6 +54,8 @@ def default() -> ml_collections.ConfigDict:
   config.judge.path = ""  # another model directory with the same tokenizer; by default model.path
   config.judge.use = True  # False: no verdicts, every factor is 1
   config.judge.rubric = "full"  # or "short", for models that are too small for it
+  config.judge.weights = ml_collections.ConfigDict(dataclasses.asdict(prompts.Rubric()))
+  config.judge.system = ""  # a system prompt of one's own, in place of the rubric
   config.judge.include_instruction = False  # released: True, the Judge reads the Actor's, too
   config.judge.max_tokens = 1024  # of a verdict
   config.judge.update(_filters(top_p=0.9))

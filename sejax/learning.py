@@ -29,7 +29,7 @@ def learn(
   Returns:
     The new state, and each update's metrics, still on the devices.
   """
-  parts, advantages = _minibatches(config, run, lived)
+  parts, advantages = minibatches_of(config, run, lived)
   old = [run.updater.score(state.params, part) for part in parts]
   reference = [run.updater.score(run.models.frozen, part) for part in parts]
   reports = []
@@ -57,9 +57,16 @@ def check_gradients(
     )
 
 
-def _minibatches(
+def minibatches_of(
   config: ml_collections.ConfigDict, run: Run, lived: experience.Experience
 ) -> tuple[list[update.Minibatch], list[jax.Array]]:
+  """Returns a step's mini-batches and their advantages `[M,b,G]`, on the mesh.
+
+  Args:
+    config: the run's.
+    run: what stays.
+    lived: the step's experience.
+  """
   count = config.batch_size // config.mini_batch_size
   micro = config.mini_batch_size // config.train.micro_batch_size
   size = minibatches.response_size(

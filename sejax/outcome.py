@@ -43,6 +43,7 @@ def finish(
 
 def _summary(workdir: pathlib.Path, steps: int, memory: dict[str, Any]) -> dict[str, Any]:
   summary = {"steps": steps, "seconds": memory["seconds"], "stages": _stages(workdir)}
+  summary |= {"before": {}, "after": {}, "change": {}}
   if "after" in memory:
     before, after = Outcome.of(memory["before"]), Outcome.of(memory["after"])
     summary |= {
@@ -67,7 +68,7 @@ def _stages(workdir: pathlib.Path) -> dict[str, float]:
 
 def _lines(summary: dict[str, Any]) -> list[str]:
   lines = [f"{summary['steps']} steps in {summary['seconds']:.0f} s"]
-  if "change" not in summary:
+  if not summary["change"]:
     return lines
   lines.append(f"{summary['problems']} held-out problems, percent with standard errors:")
   for name in summary["change"]:

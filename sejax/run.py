@@ -62,6 +62,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
   """
   if config.log.compilation_cache:
     jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   mesh = meshes.create(config.mesh)
   _check_rows(config, mesh)
   models = _load(config, mesh)

@@ -52,6 +52,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     section, field = name.split(".")
     value = config[section][field]
     _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
+  try:
+    prompts.Rubric(**config.judge.weights)
+  except ValueError as error:
+    raise config_lib.ConfigError(f"config.judge.weights: {error}") from None
   _validate_data(config.data)
   _validate_sampling(config)
   _validate_training(config)

@@ -102,6 +102,11 @@ def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch)
     ("actor.min_p", 2.0, "config.actor.min_p=2.0 must be from 0"),
     ("actor.max_tokens", 0, "config.actor.max_tokens=0 must be at least 1"),
     ("judge.top_p", 0.0, "config.judge.top_p=0.0 must be above 0"),
+    (
+      "judge.weights.visual_grounding",
+      0.5,
+      "config.judge.weights: rubric weights .* must be at least 0 and sum to 1",
+    ),
     ("judge.rubric", "long", "config.judge.rubric='long' must be one of full, short"),
     ("sampling.groups", 0, "config.sampling.groups=0 must be at least 1"),
     ("sampling.run", 0, "config.sampling.run=0 must be at least 1"),

@@ -1,5 +1,7 @@
 """What a tiny model can do on held-out figures, as Actor and as Judge."""
 
+from typing import NamedTuple
+
 import jax
 import ml_collections
 import numpy as np
@@ -17,14 +19,27 @@ from sejax.parallel import layouts
 _ROWS = 32  # problems sampled together
 
 
-def measure(
-  config: ml_collections.ConfigDict, problems: int
-) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
-  """Returns what is measured by its name, and pass@1 by family.
+class Sampled(NamedTuple):
+  """A model's answers to held-out figures.
+
+  Attributes:
+    group: G samples of each, by the configuration.
+    greedy: its most likely answer to each.
+    families: of the figures.
+  """
+
+  group: Answers
+  greedy: Answers
+  families: np.ndarray
+
+
+def sample(config: ml_collections.ConfigDict, problems: int, *, judge: bool) -> Sampled:
+  """Lets a model answer, and perhaps judge its samples.
 
   Args:
-    config: names the model, which is its own Judge, and how both sample.
+    config: names the model, and how both roles sample.
     problems: how many held-out figures.
+    judge: whether it judges.
   """
   source = held_out(config, problems)
   mesh = Mesh(np.array(jax.local_devices())[:1], ("data",))
@@ -36,12 +51,25 @@ def measure(
     roles = rollout.Roles.create(config, model, processor, mesh)
     return answer_all(config, roles, params, source, batch_size=_ROWS, judge=judge, progress=name)
 
-  sampled = answered(config, params, "sampled")
+  group = answered(config, params if judge else None, "sampled")
   greedy = answered(_greedy(config), None, "greedy")
-  families = np.array([source.problem(int(index)).family for index in sampled.index])
-  shares = metrics.pass_at_1(sampled.correct)
+  families = np.array([source.problem(int(index)).family for index in group.index])
+  return Sampled(group, greedy, families)
+
+
+def measure(
+  config: ml_collections.ConfigDict, problems: int
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+  """Returns what is measured by its name, and pass@1 by family.
+
+  Args:
+    config: names the model, which is its own Judge, and how both sample.
+    problems: how many held-out figures.
+  """
+  sampled = sample(config, problems, judge=True)
+  shares, families = metrics.pass_at_1(sampled.group.correct), sampled.families
   by_family = {str(name): Estimate.of(shares[families == name]) for name in np.unique(families)}
-  return measures(sampled, greedy), by_family
+  return measures(sampled.group, sampled.greedy), by_family
 
 
 def held_out(config: ml_collections.ConfigDict, problems: int) -> figures.Figures:

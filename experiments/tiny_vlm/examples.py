@@ -14,6 +14,7 @@ from experiments.tiny_vlm import readings, vocabulary
 from sejax import messages
 from sejax.data import figures
 from sejax.data.figures.bits import Bits
+from sejax.data.figures.family import solution
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import ImagePatches, Processor
 from sejax.text import prompts
@@ -96,7 +97,7 @@ def actor_example(processor: Processor, problem: figures.Problem) -> Example:
 
 
 def judge_example(
-  processor: Processor, problem: figures.Problem, bits: Bits, right: int
+  processor: Processor, problem: figures.Problem, bits: Bits, right: int, elsewhere: int
 ) -> Example:
   """Tokenizes a problem with the reading of a candidate solution.
 
@@ -105,18 +106,39 @@ def judge_example(
     problem: the problem.
     bits: decide on candidate and wording.
     right: solutions in a hundred that are right.
+    elsewhere: solutions in a hundred that are of another picture; all others have a slip.
   """
   images = _images(processor, problem)
   asked = messages.judge_messages(problem.question, 1, prompts.JUDGE_SYSTEM_SHORT)
   prompt = processor.prompt(asked, images.grids)
-  text, claimed = problem.solution, problem.answer
-  if problem.wrong and bits.below(100) >= right:
-    wrong = bits.choice(problem.wrong)
-    text, claimed = wrong.solution, wrong.answer
+  text, claimed = _candidate(problem, bits, right, elsewhere)
   evaluation = readings.reading(problem.solution, problem.facts, claimed, bits)
   reply = _reply(processor, evaluation)
   continuation = np.concatenate([processor.continuation(prompt.tail, text), reply])
   return Example(images, prompt.ids, continuation, len(reply))
+
+
+def _candidate(problem: figures.Problem, bits: Bits, right: int, elsewhere: int) -> tuple[str, str]:
+  """Returns a solution and its answer."""
+  lot = bits.below(100)
+  if right <= lot < right + elsewhere and (other := _of_another_picture(problem, bits)):
+    return other
+  if lot >= right and problem.wrong:
+    wrong = bits.choice(problem.wrong)
+    return wrong.solution, str(wrong.answer)
+  return problem.solution, problem.answer
+
+
+def _of_another_picture(problem: figures.Problem, bits: Bits) -> tuple[str, str] | None:
+  """Returns a solution, and its answer, to the same question about another picture."""
+  family = figures.FAMILIES[problem.family]
+  for _ in range(100):
+    content = family.content(bits, problem.level)
+    if problem.question in family.questions(content):
+      facts = family.facts(content)
+      answer = str(facts["answer"])
+      return solution(bits.choice(family.tellings(content, facts)), answer), answer
+  return None
 
 
 def batch(

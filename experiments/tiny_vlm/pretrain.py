@@ -35,19 +35,20 @@ def get_config() -> ml_collections.ConfigDict:
   """Returns the recipe."""
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.steps = 1100
+  config.steps = 620
   config.rows = 64  # pictures in a batch
   config.learning_rate = 1e-3
   config.warmup = 100
-  config.decay = 0.35  # the last share of the steps, in which the rate falls to nearly zero
+  config.decay = 0.3  # the last share of the steps, in which the rate falls to nearly zero
   config.weight_decay = 0.05
   config.clip_norm = 1.0
   config.vocab_size = 640
   config.corpus = 4000  # problems from which the vocabulary is learnt
-  # From a step on: how many of the pictures are for the Judge, and how many solutions in a hundred
-  # that it is shown are right. Eyes come first; later a Judge that repeats what it is shown is
-  # wrong more often than not.
-  config.phases = ((0, 16, 50), (500, 32, 33))
+  # From a step on: how many of the pictures are for the Judge; and of a hundred solutions that it
+  # is shown, how many are right and how many are of another picture. Eyes come first. Then nearly
+  # all solutions say nothing of the picture, so that a Judge must look for itself: one that is
+  # shown slips learns to repeat what it is shown but for a detail, and so repeats the Actor.
+  config.phases = ((0, 16, 50, 0), (400, 48, 10, 90))
   config.families = figures.LEARNABLE
   config.levels = figures.LEVELS
   config.checkpoint_every = 100
@@ -157,11 +158,13 @@ class Phase(NamedTuple):
     start: the first step.
     judge_rows: pictures of which a solution is judged; the others are answered.
     right: in a hundred solutions that are judged.
+    elsewhere: in a hundred solutions that are judged, those of another picture.
   """
 
   start: int
   judge_rows: int
   right: int
+  elsewhere: int
 
 
 class Rows:
@@ -176,9 +179,9 @@ class Rows:
       length=config.steps * config.rows,
       seed=config.seed,
     )
-    shown, right = range(1000), self._phases[0].right
+    shown, first = range(1000), self._phases[0]
     self._actor_sizes = examples.Sizes.of([self._actor(i) for i in shown])
-    self._judge_sizes = examples.Sizes.of([self._judge(i, right) for i in shown])
+    self._judge_sizes = examples.Sizes.of([self._judge(i, first) for i in shown])
 
   def batches(self, model: qwen.Config, steps: range) -> Iterator[examples.Batch]:
     """Yields the batches of the steps, made a few ahead in a thread."""
@@ -196,15 +199,15 @@ class Rows:
     indices = range(step * self._config.rows, (step + 1) * self._config.rows)
     cut = len(indices) - phase.judge_rows
     actor = [self._actor(index) for index in indices[:cut]]
-    judge = [self._judge(index, phase.right) for index in indices[cut:]]
+    judge = [self._judge(index, phase) for index in indices[cut:]]
     return examples.batch(model, actor, judge, self._actor_sizes, self._judge_sizes)
 
   def _actor(self, index: int) -> examples.Example:
     return examples.actor_example(self._processor, self._source.problem(index))
 
-  def _judge(self, index: int, right: int) -> examples.Example:
-    bits = Bits("pretrain", self._config.seed, index)
-    return examples.judge_example(self._processor, self._source.problem(index), bits, right)
+  def _judge(self, index: int, phase: Phase) -> examples.Example:
+    bits, problem = Bits("pretrain", self._config.seed, index), self._source.problem(index)
+    return examples.judge_example(self._processor, problem, bits, phase.right, phase.elsewhere)
 
 
 def main(argv: list[str]) -> None:

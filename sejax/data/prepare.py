@@ -103,7 +103,8 @@ class Preparer:
       data.patch_buckets[-1],
       config.actor.instruction,
       config.judge.include_instruction,
-      prompts.judge_system(form=config.judge.rubric),
+      config.judge.system
+      or prompts.judge_system(prompts.Rubric(**config.judge.weights), config.judge.rubric),
     )
 
   @property

@@ -1,0 +1,242 @@
+"""Where the time and the memory of one training step go, and what the Judge's shared prefix saves.
+
+    python experiments/speed/train.py [--size=small]
+
+One step by the train loop's own parts, on random weights behind the bundled tokenizer, whose
+trajectories and verdicts nearly all run to their limit. Each figure is the best of several steps
+after one that compiles; memory is the most that was in use at any moment of a stage (of the first
+device's, or of the process on a CPU). Ends with one JSON line:
+
+- `seconds`, `memory_gib`: by stage: sample, judge, reward, log-probs by the policy (`old`) and by
+  the reference (`ref`), update; the seconds of all together are `step`.
+- `judge_share`: of the step; `judge_share_repeated`: without the shared prefix.
+- `judge_shared_speedup`: time of the Judge with a prompt of its own for each candidate, over that
+  with one prompt per question, whose system prompt, image and question are read once.
+- `tokens_per_second`: the policy's prompts and trajectories over the step's seconds, per device.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from absl import app, flags
+from reference import make_config
+
+from configs import tiny
+from sejax import experience, learning, rollout, validation
+from sejax import run as run_lib
+from sejax.data.batches import Batch
+from sejax.models import qwen2_5_vl as qwen
+from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.sampling import Request, Role, Sampler
+
+
+class Size(NamedTuple):
+  """A model and a step.
+
+  Attributes:
+    model: the decoder and vision tower; what belongs to the tokenizer is put in.
+    prompts: of the step, in one update.
+    micro: prompts whose activations exist at once.
+    side: of a picture, in pixels; 14 make a token.
+    judge: words of the Judge's system prompt.
+    tokens: of a trajectory at most.
+    verdict: tokens of a verdict at most.
+    prompt_bucket: tokens that prompts are padded to.
+  """
+
+  model: qwen.Config
+  prompts: int
+  micro: int
+  side: int
+  judge: int
+  tokens: int
+  verdict: int
+  prompt_bucket: int
+
+
+SIZES = {
+  "small": Size(make_config(layers=5, vocab_size=32_000), 4, 2, 56, 270, 64, 64, 640),
+  "3b": Size(qwen.Config.qwen2_5_vl("3b"), 32, 4, 392, 400, 2048, 512, 1664),
+}
+_SIZE = flags.DEFINE_enum("size", "small", sorted(SIZES), "Of the model and of the step.")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Steps that are timed.", lower_bound=1)
+
+
+def make_directory(size: Size, directory: pathlib.Path) -> None:
+  """Writes random weights with the bundled processor's files."""
+  source = tiny.get_config().model.path
+  processor, (bundled, _) = Processor.load(source), qwen.load(source)
+  tokens = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+  model = dataclasses.replace(
+    size.model,
+    vision=dataclasses.replace(size.model.vision, patch_size=bundled.vision.patch_size),
+    text=dataclasses.replace(size.model.text, eos_token_id=processor.eos_ids[0]),
+    **{name: getattr(bundled, name) for name in tokens},
+  )
+  params = jax.tree.map(
+    lambda x: x.astype(rollout.frozen_dtype(tiny.get_config())),
+    qwen.init(jax.random.key(0), model),
+  )
+  qwen.save(params, model, directory, source=source)
+
+
+def make_configuration(size: Size, directory: pathlib.Path) -> ml_collections.ConfigDict:
+  """Returns the train loop's configuration for one step."""
+  config = tiny.get_config()
+  config.update(batch_size=size.prompts, mini_batch_size=size.prompts)
+  config.model.update(path=str(directory), unroll=False)
+  config.actor.max_tokens, config.judge.max_tokens = size.tokens, size.verdict
+  config.judge.system = "Grade it. " * (size.judge // 2)
+  config.train.update(steps=1, micro_batch_size=size.micro, response_buckets=())
+  config.eval.problems = 0
+  config.log.compilation_cache = False
+  config.data.figures.size = size.side
+  config.data.update(prompt_limit=size.prompt_bucket, prompt_buckets=(size.prompt_bucket,))
+  config.data.patch_buckets = ((size.side // 14 * 2) ** 2,)
+  validation.validate(config)
+  return config
+
+
+class Stages:
+  """Seconds and memory of a step by stage, the best of several steps; a clock of the train loop."""
+
+  def __init__(self):
+    self.seconds: dict[str, float] = {}
+    self.memory: dict[str, float] = {}
+
+  def clear(self) -> None:
+    """Forgets what was measured."""
+    self.seconds.clear()
+    self.memory.clear()
+
+  @contextlib.contextmanager
+  def __call__(self, name: str) -> Iterator[None]:
+    """Measures a block."""
+    done, most = threading.Event(), [0]
+
+    def watch():
+      while not done.wait(0.005):
+        most[0] = max(most[0], in_use())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - start
+    done.set()
+    watcher.join()
+    self.seconds[name] = min(seconds, self.seconds.get(name, seconds))
+    self.memory[name] = max(most[0], self.memory.get(name, 0))
+
+
+def in_use() -> int:
+  """Returns the bytes in use: of the first device where it tells, else of this process."""
+  if stats := jax.local_devices()[0].memory_stats():
+    return stats["bytes_in_use"]
+  pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+  return pages * 4096
+
+
+def repeated_prompts(
+  roles: rollout.Roles, params: qwen.Params, batch: Batch, texts: list[list[str]]
+) -> Request:
+  """Returns the Judge's work with a whole prompt for each candidate."""
+  group = len(texts[0])
+  rows = [
+    np.concatenate([batch.judge.ids[b, : batch.judge.lengths[b]], candidate])
+    for b, candidates in enumerate(texts)
+    for candidate in (
+      roles.processor.continuation(batch.judge_tails[b], text) for text in candidates
+    )
+  ]
+  lengths = np.array([len(row) for row in rows], np.int32)
+  ids = np.full((len(rows), -(-lengths.max() // 128) * 128), roles.processor.pad_id, np.int32)
+  positions = np.zeros((3, *ids.shape), np.int32)
+  for n, row in enumerate(rows):
+    ids[n, : len(row)] = row
+    known = batch.judge.lengths[n // group]
+    shared = batch.judge.positions[:, n // group, :known]
+    after = shared[:, -1:] + 1 + np.arange(ids.shape[1] - known)
+    positions[:, n] = np.concatenate([shared, after], axis=1)
+  features = roles.encode_for_judge(params, batch)
+  return Request(
+    qwen.Prompt(ids, lengths, positions),
+    np.repeat(batch.records, group, axis=0),
+    None if features is None else np.repeat(np.asarray(features), group, axis=0),
+  )
+
+
+def main(_: list[str]) -> None:
+  """Measures everything and prints it."""
+  size, stages = SIZES[_SIZE.value], Stages()
+  with tempfile.TemporaryDirectory() as folder:
+    directory = pathlib.Path(folder) / "model"
+    make_directory(size, directory)
+    config = make_configuration(size, directory)
+    measure(config, run_lib.set_up(config, pathlib.Path(folder), stages), stages)
+
+
+def measure(config: ml_collections.ConfigDict, setting: run_lib.Run, stages: Stages) -> None:
+  """Measures steps of a run, and the Judge without its shared prefix."""
+  roles, updater, models = setting.roles, setting.updater, setting.models
+  options = dataclasses.replace(roles.judge.options, trajectories=1)
+  alone = Sampler(models.judge, options, setting.mesh, roles.judge.dtype)
+  state = updater.init(models.initial)
+  data = run_lib.pipeline(config, setting.preparer, ())
+  examples = next(data)
+  for repeat in range(1 + _REPEATS.value):
+    if repeat == 1:  # what was compiled is behind us
+      stages.clear()
+    weights = experience.Weights(run_lib.decoding(setting, state.params), models.judge_params)
+    lived = setting.collector.collect(weights, iter([examples]), 0)
+    with stages("judge_repeated"):
+      request = repeated_prompts(roles, models.judge_params, lived.batch, lived.evidence.texts)
+      alone(models.judge_params, request, seed=0, step=0, role=Role.JUDGE)
+    (part,), (advantage,) = learning.minibatches_of(config, setting, lived)
+    with stages("old"):
+      old = jax.block_until_ready(updater.score(state.params, part))
+    with stages("ref"):
+      ref = jax.block_until_ready(updater.score(models.frozen, part))
+    with stages("update"):
+      state, _ = jax.block_until_ready(updater.update(state, part, old, ref, advantage))
+  report(lived, stages)
+
+
+def report(lived: experience.Experience, stages: Stages) -> None:
+  """Prints a table and the JSON line."""
+  batch, lengths = lived.batch, lived.result.lengths
+  print(f"{jax.devices()[0].device_kind}, {jax.device_count()} devices, G={lengths.shape[1]}")
+  print(
+    f"tokens on average: prompt {batch.actor.lengths.mean():.0f}, trajectory {lengths.mean():.0f},"
+    f" the Judge's prompt {batch.judge.lengths.mean():.0f} before the candidate"
+  )
+  for name, value in stages.seconds.items():
+    print(f"{name:<16}{value:8.2f} s{stages.memory[name] / 2**30:8.2f} GiB")
+  repeated = stages.seconds.pop("judge_repeated")
+  step = sum(stages.seconds.values())
+  judge = stages.seconds["judge"]
+  tokens = int(batch.actor.lengths.sum() + lengths.sum())
+  result = {
+    "judge_shared_speedup": round(repeated / judge, 3),
+    "judge_share": round(judge / step, 3),
+    "judge_share_repeated": round(repeated / (step - judge + repeated), 3),
+    "tokens_per_second": round(tokens / step / jax.device_count(), 1),
+    "seconds": {name: round(value, 3) for name, value in stages.seconds.items()}
+    | {"step": round(step, 3)},
+    "memory_gib": {name: round(value / 2**30, 3) for name, value in stages.memory.items()},
+  }
+  print(json.dumps(result))
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,120 @@
+"""Experience: what becomes of a batch's groups, and of groups that teach nothing."""
+
+import numpy as np
+import pytest
+
+from configs import tiny
+from sejax import clock, experience, rollout
+from sejax.data import batches, sources
+from sejax.data.prepare import Preparer
+from sejax.models import qwen2_5_vl as qwen
+from sejax.sampling.result import Finish, Result, Stats
+
+B, G, R = 4, 2, 3
+
+
+class Roles:
+  """Groups of records with an odd index differ, those of the others are alike; no model."""
+
+  def __init__(self):
+    self.batches = 0
+
+  def encode(self, params, batch):
+    del params, batch
+
+  encode_for_judge = encode
+
+  def act(self, params, batch, features, *, seed, step):
+    del params, features, seed, step
+    self.batches += 1
+    texts = [[f"<think>{i}</think>\\boxed{{{i}}}", self._second(i)] for i in batch.index]
+    tokens = np.broadcast_to(batch.index[:, None, None], (B, G, R)).astype(np.int32)
+    lengths = np.where(batch.real[:, None], [2, 3], 0)
+    finish = np.full((B, G), Finish.EOS, np.int8)
+    finish[batch.index == 1, 1] = Finish.LENGTH
+    logp = -tokens.astype(np.float32)
+    return rollout.Rollout(Result(tokens, lengths, logp, logp, finish, STATS), texts)
+
+  def judge_all(self, params, batch, features, candidates, *, seed, step):
+    del params, batch, features, seed, step
+    texts = [[f"It says {text}. \\boxed{{0.9}}" for text in group] for group in candidates]
+    return rollout.Rollout(None, texts)
+
+  def _second(self, index):
+    return f"\\boxed{{{index}}}" if index % 2 else f"<think>{index}</think>\\boxed{{{index}}}"
+
+
+STATS = Stats(0, 0, 0, 0, {})
+
+
+@pytest.fixture
+def collect():
+  """Returns what collects from batches of the given records, the experience and roles."""
+
+  def run(*indices, constant_groups, **changes):
+    config = tiny.get_config()
+    config.update(batch_size=B, group_size=G)
+    config.train.update(constant_groups=constant_groups, **changes)
+    source = sources.open_source(config.data)
+    preparer, roles = Preparer.of(config, source), Roles()
+    model, _ = qwen.load(config.model.path)
+    collate = batches.Collator(
+      model, source.name, B, batches.Buckets.of(config.data), preparer.processor.pad_id
+    )
+    collector = experience.Collector(config, roles, collate, source, clock.Clock())
+    data = iter([[preparer(index) for index in rows] for rows in indices])
+    return collector.collect(experience.Weights(None, None), data, 0), roles
+
+  return run
+
+
+def test_verdicts_and_rewards_belong_to_their_trajectories(collect):
+  lived, _ = collect([3, 2, 1], constant_groups="keep")
+  assert lived.batch.index.tolist() == [3, 2, 1, -1]
+  assert lived.counts.tolist() == [True, True, True, False]
+  assert lived.verdicts[1][0] == ["It says <think>2</think>\\boxed{2}. \\boxed{0.9}"]
+  assert lived.evidence.judge_scores[:3] == pytest.approx(0.9)
+  assert lived.evidence.format_ok.tolist()[:3] == [[True, False], [True, True], [True, False]]
+  advantage = experience.advantage(lived)
+  assert advantage[0, 0] > 0 > advantage[0, 1]
+  assert advantage[1].tolist() == [0, 0]
+  assert advantage[3].tolist() == [0, 0]
+
+
+def test_constant_groups_are_kept_or_dropped(collect):
+  kept, _ = collect([0, 1, 2, 3], constant_groups="keep")
+  dropped, _ = collect([0, 1, 2, 3], constant_groups="drop")
+  assert experience.mask(kept, R, truncated=True).any(axis=(1, 2)).tolist() == [True] * 4
+  counted = experience.mask(dropped, R, truncated=True)
+  assert counted.any(axis=(1, 2)).tolist() == [False, True, False, True]
+  assert counted[1].tolist() == [[True, True, False], [True, True, True]]
+
+
+def test_truncated_trajectories_may_be_left_out(collect):
+  lived, _ = collect([0, 1, 2, 3], constant_groups="keep")
+  counted = experience.mask(lived, R, truncated=False)
+  assert counted.any(axis=2).tolist() == [[True, True], [True, False], [True, True], [True, True]]
+
+
+def test_groups_that_teach_nothing_are_replaced(collect):
+  lived, roles = collect([0, 1, 2, 3], [4, 5, 6, 7], [9, 9, 9, 9], constant_groups="resample")
+  assert roles.batches == 2
+  rows = [1, 3, 5, 7]
+  assert lived.batch.index.tolist() == rows
+  assert lived.evidence.index.tolist() == rows
+  assert lived.counts.all()
+  assert lived.result.tokens[:, 0, 0].tolist() == rows
+  assert lived.result.truncated.tolist() == [[False, True]] + [[False, False]] * 3
+  assert [texts[1] for texts in lived.evidence.texts] == [f"\\boxed{{{i}}}" for i in rows]
+  assert [verdicts[1][0][8:17] for verdicts in lived.verdicts] == [f"\\boxed{{{i}}}" for i in rows]
+  once, _ = collect(rows, constant_groups="keep")
+  for name in once.group._fields:
+    np.testing.assert_array_equal(getattr(lived.group, name), getattr(once.group, name), name)
+
+
+def test_resampling_ends_at_its_limit_with_groups_that_do_not_count(collect):
+  data = [[0, 2, 4, 1], [6, 8, 10, 12], [1, 3, 5, 7]]
+  lived, roles = collect(*data, constant_groups="resample", resample_limit=2)
+  assert roles.batches == 2
+  assert lived.batch.index.tolist() == [1, 0, 2, 4]
+  assert lived.counts.tolist() == [True, False, False, False]

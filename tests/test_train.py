@@ -1,0 +1,136 @@
+"""The train loop on the bundled model: what a run leaves, and what cannot reach it."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+import safetensors.numpy
+
+from configs import tiny
+from sejax import logs, train, validation
+from sejax.data import figures
+
+PROBLEMS = 12
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+  return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache):
+  """Returns what trains, two steps in a new workdir if not told otherwise."""
+
+  def run(variant=None, workdir=None, **changes):
+    if workdir is None:
+      workdir = tmp_path_factory.mktemp("run")
+      (workdir / "compilation_cache").symlink_to(cache)
+    config = tiny.get_config(variant)
+    config.update(batch_size=4, mini_batch_size=2, group_size=4)
+    config.actor.max_tokens = 48
+    config.train.update(steps=2, micro_batch_size=2, response_buckets=())
+    config.eval.update(problems=4, batch_size=4)
+    config.optimizer.learning_rate = 1e-3
+    config.update_from_flattened_dict(changes)
+    validation.validate(config)
+    train.run(config, workdir)
+    return workdir
+
+  return run
+
+
+def write_set(folder, golds):
+  """Writes drawn problems as JSON lines with the given answers."""
+  folder.mkdir()
+  source = figures.source(length=PROBLEMS, families=dict.fromkeys(figures.LEARNABLE, 1.0))
+  lines = []
+  for index, gold in enumerate(golds):
+    problem = source.problem(index)
+    PIL.Image.fromarray(problem.image).save(folder / f"{index}.png")
+    line = {"question": problem.question, "image": f"{index}.png", "answer": gold}
+    lines.append(json.dumps(line))
+  (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
+  return str(folder / "train.jsonl")
+
+
+def parameters(workdir):
+  return safetensors.numpy.load_file(workdir / "model" / "model.safetensors")
+
+
+def test_gold_answers_do_not_reach_training(run, tmp_path):
+  source = figures.source(length=PROBLEMS, families=dict.fromkeys(figures.LEARNABLE, 1.0))
+  golds = [source.problem(index).answer for index in range(PROBLEMS)]
+  shuffled = [f"no {gold}" for gold in golds]
+  runs = []
+  for name, answers in (("right", golds), ("wrong", shuffled)):
+    path = write_set(tmp_path / name, answers)
+    changes = {"data.source": "jsonl", "data.path": path, "data.name": "same", "eval.problems": 0}
+    runs.append(run(**changes))
+  right, wrong = map(parameters, runs)
+  assert right.keys() == wrong.keys()
+  assert all(np.array_equal(right[name], wrong[name]) for name in right)
+  # That it was the answers that differed, the figures tell.
+  metrics = [list(logs.read(workdir / logs.METRICS)) for workdir in runs]
+  assert any(a["pass@1"] != b["pass@1"] for a, b in zip(*metrics, strict=True))
+  assert all(a["reward"] == b["reward"] for a, b in zip(*metrics, strict=True))
+
+
+def test_supervision_does_follow_gold_answers(run, tmp_path):
+  """The test above can fail: a reward by labels moves the parameters with them."""
+  source = figures.source(length=PROBLEMS, families=dict.fromkeys(figures.LEARNABLE, 1.0))
+  golds = [source.problem(index).answer for index in range(PROBLEMS)]
+  runs = []
+  for name, answers in (("right", golds), ("wrong", [f"no {gold}" for gold in golds])):
+    path = write_set(tmp_path / name, answers)
+    changes = {"data.source": "jsonl", "data.path": path, "data.name": "same", "eval.problems": 0}
+    runs.append(run("supervised", **changes))
+  right, wrong = map(parameters, runs)
+  assert any(not np.array_equal(right[name], wrong[name]) for name in right)
+
+
+def test_what_a_run_leaves(run):
+  workdir = run()
+  summary = json.loads((workdir / "summary.json").read_text())
+  assert summary["steps"] == 2
+  assert summary["problems"] == 4
+  for part in ("before", "after", "change"):
+    assert summary[part].keys() == {"pass_at_1", "pass_at_1_error", "maj_at_4", "maj_at_4_error"}
+  assert summary["change"]["pass_at_1"] == pytest.approx(
+    summary["after"]["pass_at_1"] - summary["before"]["pass_at_1"]
+  )
+  assert {"data", "sample", "judge", "reward", "update", "evaluate"} <= summary["stages"].keys()
+  metrics = list(logs.read(workdir / logs.METRICS))
+  assert [line["step"] for line in metrics] == [0, 1]
+  wanted = {"reward", "majority_share", "judge_mean", "entropy", "response_length", "pass@1"}
+  wanted |= {"label_accuracy", "kl", "clipfrac", "truncated", "grad_norm", "constant_groups"}
+  assert wanted <= metrics[0].keys(), wanted - metrics[0].keys()
+  timing = list(logs.read(workdir / logs.TIMING))
+  assert timing[0]["compilations"] > 0
+  assert timing[1]["tokens_per_second"] > 0
+  assert len(list(logs.read(workdir / logs.GROUPS))) == 4
+  assert "<svg" in (workdir / "report.html").read_text(encoding="utf-8")
+  assert list((workdir / "tensorboard").iterdir())
+
+
+def test_a_finished_run_that_is_started_again_stays_as_it_is(run):
+  changes = {"train.steps": 1, "eval.problems": 0, "judge.use": False}
+  workdir = run(**changes)
+  names = [*(path.name for path in workdir.glob("*.jsonl")), "model/model.safetensors"]
+  before = [(workdir / name).read_bytes() for name in names]
+  assert run(workdir=workdir, **changes) == workdir
+  assert [(workdir / name).read_bytes() for name in names] == before
+
+
+def test_rewards_that_are_all_alike_change_nothing(run):
+  """The control: no advantage, no gradient, no step of Adam; weight decay is switched off."""
+  changes = {"optimizer.weight_decay": 0.0, "method.format_penalty": 0.0, "eval.problems": 0}
+  workdir = run("control", **changes)
+  final = parameters(workdir)
+  initial = safetensors.numpy.load_file(tiny.get_config().model.path + "/model.safetensors")
+  for name, value in initial.items():
+    np.testing.assert_array_equal(final[name], value.astype(np.float32), name)
+  for line in logs.read(workdir / logs.METRICS):
+    assert line["constant_groups"] == 1
+    assert line["policy_loss"] == 0
