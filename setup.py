@@ -24,6 +24,8 @@ setuptools.setup(
     "jax>=0.10.2",
     "jaxtyping>=0.3",
     "jinja2",
+    "latex2sympy2-extended",
+    "math-verify>=0.9,<0.10",
     "ml-collections>=1.1",
     "numpy>=2.0",
     "optax>=0.2.8",

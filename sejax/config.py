@@ -162,7 +162,7 @@ def _train() -> ml_collections.ConfigDict:
 
 
 def _eval() -> ml_collections.ConfigDict:
-  """Held-out problems with gold answers, before, while and after training."""
+  """Held-out problems with gold answers, before, while and after training; and benchmarks."""
   evaluation = ml_collections.ConfigDict()
   evaluation.split = "test"  # of the data; "heldout" for figures
   evaluation.path = ""  # where they are, if elsewhere than the data
@@ -170,6 +170,14 @@ def _eval() -> ml_collections.ConfigDict:
   evaluation.batch_size = 32
   evaluation.greedy = False  # one most likely answer each, instead of a group of samples
   evaluation.every = 5  # steps; 0: before and after only
+
+  # For --mode=evaluate: published sets by name, see `sejax.evaluation.benchmarks`.
+  evaluation.sets = ()
+  evaluation.protocol = "toolkit"  # or "authors"; how answers are read and compared
+  evaluation.data = ""  # the folder of sets, or the file of the only one
+  # Stored responses to grade: a file of JSON lines with `id` and `response` or `responses`; or a
+  # folder with a file per set.
+  evaluation.predictions = ""
   return evaluation
 
 
@@ -211,7 +219,7 @@ def require_same(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
   if not file.exists():
     return
   before, now = (_flat(tree) for tree in (json.loads(file.read_text()), _plain(config)))
-  free = [r"log\.", r"checkpoint\.", r"data\.inspect_"]
+  free = [r"log\.", r"checkpoint\.", r"data\.inspect_", r"eval\.(sets|protocol|data|predictions)$"]
   if config.optimizer.schedule == "constant":
     free += [r"train\.(steps|epochs)$"]
   differing = [

@@ -32,6 +32,7 @@ _JUDGE = flags.DEFINE_bool(
 # What each mode runs: `run(config, workdir)` of a module, imported when it is wanted; of "sample",
 # which writes nothing, `run(config, images, question, judge)`.
 _MODES = {
+  "evaluate": "sejax.evaluate",
   "export": "sejax.export",
   "inspect": "sejax.data.inspection",
   "report": "sejax.report",
@@ -70,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _find_models(config: ml_collections.ConfigDict) -> None:
   """Puts local directories in the place of the hub's names; what is saved keeps the names."""
-  if _MODE.value not in ("report", "rewards"):
+  rescores = _MODE.value == "evaluate" and config.eval.predictions
+  if _MODE.value not in ("report", "rewards") and not rescores:
     for section in (config.model, config.judge):
       section.path = hub.local(section.path)
 

@@ -10,6 +10,7 @@ import numpy as np
 from sejax import config as config_lib
 from sejax import method, optimizer
 from sejax.data import sources
+from sejax.evaluation import benchmarks
 from sejax.sampling import Filters
 from sejax.text import answers, prompts
 
@@ -65,6 +66,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
     sources.check(config.data)
   except ValueError as error:
     raise config_lib.ConfigError(f"config.data.{error}") from None
+  try:
+    for name in benchmarks.names(config.eval.sets):
+      benchmarks.BENCHMARKS[name].protocol(config.eval.protocol)
+  except ValueError as error:
+    raise config_lib.ConfigError(str(error)) from None
   _check_kernel("method", config.method, _try_group)
   _check_kernel("loss", config.loss, _try_loss)
 

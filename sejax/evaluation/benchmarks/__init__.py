@@ -1,0 +1,29 @@
+"""The benchmarks by name: one module says of each how it is read, asked, graded and summed up."""
+
+from collections.abc import Iterable
+
+from sejax.evaluation.benchmarks import (
+  dynamath,
+  geometry3k,
+  logicvista,
+  mathverse,
+  mathvision,
+  wemath,
+)
+from sejax.evaluation.benchmarks.protocol import Benchmark
+
+_MODULES = (mathvision, mathverse, wemath, logicvista, dynamath, geometry3k)
+BENCHMARKS: dict[str, Benchmark] = {m.BENCHMARK.name: m.BENCHMARK for m in _MODULES}
+
+
+def names(sets: Iterable[str]) -> list[str]:
+  """Returns the names of sets; a command line gives several in one text, joined by commas.
+
+  Raises:
+    ValueError: there is no such set.
+  """
+  split = [name.strip() for part in sets for name in str(part).split(",") if name.strip()]
+  for name in split:
+    if name not in BENCHMARKS:
+      raise ValueError(f"config.eval.sets names {name!r}, which is none of {', '.join(BENCHMARKS)}")
+  return split

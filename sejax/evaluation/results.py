@@ -1,0 +1,200 @@
+"""What an evaluation leaves: scores and graded responses of each set, and a table of all."""
+
+import collections
+import dataclasses
+import html
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sejax import pages
+from sejax.evaluation import metrics
+from sejax.evaluation.benchmarks.protocol import (
+  Graded,
+  Protocol,
+  Scores,
+  over_units,
+  right_samples,
+)
+from sejax.text import answers
+
+SCORES, PROBLEMS = "scores.json", "problems.jsonl"
+_HEAD = ("set", "protocol", "metric", "%", "95% interval", "problems", "samples", "read by")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What came of one set.
+
+  Attributes:
+    name: of the set.
+    protocol: by which it was graded.
+    headline: the metric that is compared.
+    scores: the protocol's, and those of several samples.
+    problems: how many were graded.
+    unanswered: how many had no response; they count in no figure.
+    samples: responses to each.
+    undecided: comparisons that were not decided in time; they count as wrong.
+    extractors: how many answers each has read.
+  """
+
+  name: str
+  protocol: str
+  headline: str
+  scores: Scores
+  problems: int
+  unanswered: int
+  samples: int
+  undecided: int
+  extractors: Mapping[str, int]
+
+  @classmethod
+  def of(
+    cls,
+    name: str,
+    protocol_name: str,
+    protocol: Protocol,
+    graded: Sequence[Graded],
+    unanswered: int,
+  ) -> "Result":
+    """Sums up a set's graded problems.
+
+    Raises:
+      ValueError: problems differ in their number of responses, or the set cannot be scored.
+    """
+    numbers = {len(one.right) for one in graded}
+    if len(numbers) > 1:
+      raise ValueError(f"problems of {name} have {sorted(numbers)} responses; all need as many")
+    scores = protocol.scores(graded)
+    scores = scores._replace(metrics=scores.metrics | _of_samples(graded))
+    return cls(
+      name=name,
+      protocol=protocol_name,
+      headline=protocol.headline,
+      scores=scores,
+      problems=len(graded),
+      unanswered=unanswered,
+      samples=numbers.pop(),
+      undecided=sum(verdict is None for one in graded for verdict in one.right),
+      extractors=dict(collections.Counter(name for one in graded for name in one.extractors)),
+    )
+
+  def plain(self) -> dict[str, Any]:
+    """Returns plain JSON values."""
+    return {
+      "set": self.name,
+      "protocol": self.protocol,
+      "headline": self.headline,
+      "metrics": {
+        name: {part: _finite(x) for part, x in interval._asdict().items()}
+        for name, interval in self.scores.metrics.items()
+      },
+      "counts": self.scores.counts,
+      "problems": self.problems,
+      "unanswered": self.unanswered,
+      "samples": self.samples,
+      "undecided": self.undecided,
+      "extractors": self.extractors,
+      "breakdowns": {
+        name: {value: share._asdict() for value, share in part.items()}
+        for name, part in self.scores.breakdowns.items()
+      },
+    }
+
+
+def lines(graded: Iterable[Graded], protocol_name: str) -> Iterable[str]:
+  """Yields a JSON line for each response, which `rows.answers` reads again."""
+  for one in graded:
+    samples = zip(one.responses, one.extractions, one.extractors, one.right, strict=True)
+    for number, (response, extraction, extractor, verdict) in enumerate(samples):
+      record = {
+        "id": one.problem.id,
+        "sample": number,
+        "response": response,
+        "extraction": extraction,
+        "gold": one.problem.gold,
+        "correct": verdict,
+        "extractor": extractor,
+        "protocol": protocol_name,
+      }
+      yield json.dumps(record) + "\n"
+
+
+def write_scores(result: Result, folder: pathlib.Path) -> None:
+  """Writes `scores.json` of a set."""
+  text = json.dumps(result.plain(), indent=2, allow_nan=False)
+  (folder / SCORES).write_text(text + "\n", encoding="utf-8")
+
+
+def markdown(results: Sequence[Result]) -> str:
+  """Returns the table of all sets: the headlines, and under each the set's other metrics."""
+  rows = [_HEAD, ("---",) * len(_HEAD), *_rows(results)]
+  return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def page(results: Sequence[Result]) -> str:
+  """Returns the table and all break-downs as a page that loads nothing."""
+  sections = [pages.table(_HEAD, _rows(results))]
+  for result in results:
+    name = html.escape(result.name)
+    sections.append(f"<h2>{name}</h2><p>{html.escape(_said(result))}</p>")
+    for title, part in result.scores.breakdowns.items():
+      if part:
+        rows = [(v, _percent(r / total), _number(r), total) for v, (r, total) in part.items()]
+        table = pages.table((title, "%", "right", "of"), rows)
+        summary = f"<summary>{name} by {html.escape(title)}</summary>"
+        sections.append(f"<details>{summary}{table}</details>")
+  return pages.page("Evaluation", sections)
+
+
+def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+  rows = []
+  for result in results:
+    figures = result.scores.metrics
+    common = (str(result.problems), str(result.samples), ", ".join(result.extractors))
+    for name in sorted(figures, key=lambda name: name != result.headline):
+      value, low, high = map(_percent, figures[name])
+      shown = f"{name} (headline)" if name == result.headline else name
+      rows.append((result.name, result.protocol, shown, value, f"{low} to {high}", *common))
+  if len(results) > 1:
+    mean = sum(r.scores.metrics[r.headline].value for r in results) / len(results)
+    rows.append(("all", "", "mean of headlines", _percent(mean), "", "", "", ""))
+  return rows
+
+
+def _said(result: Result) -> str:
+  counts = ", ".join(f"{name} {_number(number)}" for name, number in result.scores.counts.items())
+  said = [f"Counts: {counts}."]
+  if result.unanswered:
+    said.append(f"Problems without a response, which count in no figure: {result.unanswered}.")
+  if result.undecided:
+    said.append(f"Comparisons not decided in time, which count as wrong: {result.undecided}.")
+  return " ".join(said)
+
+
+def _of_samples(graded: Sequence[Graded]) -> dict[str, metrics.Interval]:
+  """Returns what several samples of each problem give beside the mean: pass@k and maj@n."""
+  correct = right_samples(graded)
+  number = correct.shape[1]
+  figures, k = {}, 2
+  while k <= number:
+    figures[f"pass@{k}"] = over_units(graded, metrics.pass_at_k(correct, k))
+    k *= 2
+  if number > 1:
+    ids = answers.vote_ids([one.extractions for one in graded])
+    figures[f"maj@{number}"] = over_units(graded, metrics.maj_at_n(ids, correct))
+  return figures
+
+
+def _percent(share: float) -> str:
+  return f"{100 * share:.2f}" if math.isfinite(share) else "-"
+
+
+def _number(value: float) -> str:
+  return f"{value:.6g}"
+
+
+def _finite(value: float) -> float | None:
+  return value if math.isfinite(value) else None

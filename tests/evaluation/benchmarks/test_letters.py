@@ -1,0 +1,56 @@
+"""The rule that reads an option letter, by the protocol's consequences."""
+
+import pytest
+
+from sejax.evaluation.benchmarks.letters import read_letter
+
+OPTIONS = {"A": "red square", "B": "blue circle", "C": "green star", "D": "black dot"}
+
+
+@pytest.mark.parametrize(
+  ("response", "expected"),
+  [
+    (r"Thus the answer is \boxed{C}", "C"),
+    (r"We get \boxed{C}.", "C"),
+    ("(B)", "B"),
+    (r"\boxed{\text{B}}", "B"),
+    (r"\boxed{B: foo}", "B"),
+    ("**D**", "D"),
+    # The first occurrence counts, and only among the last four tokens.
+    ("C one two three", "C"),
+    ("C one two three four", None),
+    ("C one two three C", None),
+    # Two letters: none is chosen, even where the last is the answer; but "answer is" names one.
+    ("It is either B or, more likely, C", None),
+    ("Not B. The answer is C", "C"),
+    ("not b, the ANSWER IS **c** I think", "C"),
+    # The article is option A.
+    ("It is a blue, round A", "A"),
+    ("A circle that is blue, so B", None),
+    # Letters count in capitals and as whole tokens.
+    ("so c", None),
+    ("ABC", None),
+    # Beyond D, "answer is" finds nothing; neither does it find what is no option.
+    ("answer is E, not A, B", None),
+    # The text of one option, in a response that is not much longer than all of them.
+    ("I see a Blue Circle", "B"),
+    ("a blue circle or a green star", None),
+    ("I see a blue circle" + 30 * " and so on", None),
+    ("Z", "Z"),
+    ("Cannot determine the answer, B", "Z"),
+    ("Failed to obtain answer via API. B", None),
+    ("", None),
+  ],
+)
+def test_the_rule(response, expected):
+  assert read_letter(response, OPTIONS) == expected
+
+
+def test_what_answer_is_names_must_be_an_option():
+  assert read_letter("The answer is D, not A or B", {"A": "1", "B": "2"}) is None
+
+
+def test_the_limit_of_the_text_rule_is_twice_all_options():
+  options = {"A": "abc", "B": "de"}
+  assert read_letter("abc" + 7 * ".", options) == "A"
+  assert read_letter("abc" + 8 * ".", options) is None
