@@ -3,6 +3,7 @@
 Row i of step n is a pure function of seed, n and i, so a run that is resumed reads the same rows.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,8 +20,25 @@ from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import ImagePatches, Processor
 from sejax.text import prompts
 
-# The few tokens that compare two answers weigh more than those that copy or tell.
-COMPARED = 4.0
+
+@dataclasses.dataclass(frozen=True)
+class Lessons:
+  """What a Judge is shown, and what of its readings is learnt. Shares are in a hundred.
+
+  A solution that it is shown is right, of another picture, or else has a slip.
+
+  Attributes:
+    right: share of right solutions.
+    elsewhere: share of solutions of another picture.
+    compared: share of readings of which only the end is learnt, where two answers are compared;
+      their solutions are right as often as not, and else as above.
+    weight: of each token of that end in the loss.
+  """
+
+  right: int
+  elsewhere: int
+  compared: int
+  weight: float
 
 
 class Example(NamedTuple):
@@ -100,7 +118,7 @@ def actor_example(processor: Processor, problem: figures.Problem) -> Example:
 
 
 def judge_example(
-  processor: Processor, problem: figures.Problem, bits: Bits, right: int, elsewhere: int
+  processor: Processor, problem: figures.Problem, bits: Bits, lessons: Lessons
 ) -> Example:
   """Tokenizes a problem with the reading of a candidate solution.
 
@@ -108,31 +126,32 @@ def judge_example(
     processor: of the model.
     problem: the problem.
     bits: decide on candidate and wording.
-    right: solutions in a hundred that are right.
-    elsewhere: solutions in a hundred that are of another picture; all others have a slip.
+    lessons: what is shown and learnt.
   """
   images = _images(processor, problem)
   asked = messages.judge_messages(problem.question, 1, prompts.JUDGE_SYSTEM_SHORT)
   prompt = processor.prompt(asked, images.grids)
-  text, claimed = _candidate(problem, bits, right, elsewhere)
-  looked, compared = readings.reading(problem.solution, problem.facts, claimed, bits)
+  compared = lessons.compared and bits.below(100) < lessons.compared
+  right = 50 if compared else lessons.right
+  text, claimed = _candidate(problem, bits, right, lessons.elsewhere)
+  telling, end = readings.reading(problem.solution, problem.facts, claimed, bits)
   given = processor.continuation(prompt.tail, text)
-  reply = _reply(processor, looked + compared)
-  weights = np.ones(len(given) + len(reply), np.float32)
+  reply = _reply(processor, telling + end)
+  weights = np.full(len(given) + len(reply), lessons.weight, np.float32)
+  weights[: len(given) + len(processor.encode_text(telling))] = 0 if compared else 1
   weights[: len(given)] = 0
-  weights[len(given) + len(processor.encode_text(looked)) :] = COMPARED
   return Example(images, prompt.ids, np.concatenate([given, reply]), weights)
 
 
 def _candidate(problem: figures.Problem, bits: Bits, right: int, elsewhere: int) -> tuple[str, str]:
   """Returns a solution and its answer."""
   lot = bits.below(100)
-  if right <= lot < right + elsewhere and (other := _of_another_picture(problem, bits)):
+  if lot < right or not problem.wrong:
+    return problem.solution, problem.answer
+  if lot < right + elsewhere and (other := _of_another_picture(problem, bits)):
     return other
-  if lot >= right and problem.wrong:
-    wrong = bits.choice(problem.wrong)
-    return wrong.solution, str(wrong.answer)
-  return problem.solution, problem.answer
+  wrong = bits.choice(problem.wrong)
+  return wrong.solution, str(wrong.answer)
 
 
 def _of_another_picture(problem: figures.Problem, bits: Bits) -> tuple[str, str] | None:

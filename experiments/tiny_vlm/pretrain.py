@@ -35,7 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
   """Returns the recipe."""
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.steps = 620
+  config.steps = 640
   config.rows = 64  # pictures in a batch
   config.learning_rate = 1e-3
   config.warmup = 100
@@ -44,11 +44,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.clip_norm = 1.0
   config.vocab_size = 640
   config.corpus = 4000  # problems from which the vocabulary is learnt
-  # From a step on: how many of the pictures are for the Judge; and of a hundred solutions that it
-  # is shown, how many are right and how many are of another picture. Eyes come first. Then nearly
-  # all solutions say nothing of the picture, so that a Judge must look for itself: one that is
-  # shown slips learns to repeat what it is shown but for a detail, and so repeats the Actor.
-  config.phases = ((0, 16, 50, 0), (400, 48, 15, 85))
+  # From a step on: how many of the pictures are for the Judge, and its `examples.Lessons`. Eyes
+  # come first. Then nearly all solutions say nothing of the picture, so that a Judge must look for
+  # itself: one that is shown slips learns to repeat what it is shown but for a detail, and so
+  # repeats the Actor. And half of its readings teach nothing but to tell equal answers from others.
+  config.phases = ((0, 16, 50, 0, 0, 1.0), (400, 48, 15, 85, 50, 4.0))
   config.families = figures.LEARNABLE
   config.levels = figures.LEVELS
   config.checkpoint_every = 100
@@ -157,14 +157,12 @@ class Phase(NamedTuple):
   Attributes:
     start: the first step.
     judge_rows: pictures of which a solution is judged; the others are answered.
-    right: in a hundred solutions that are judged.
-    elsewhere: in a hundred solutions that are judged, those of another picture.
+    lessons: of the Judge.
   """
 
   start: int
   judge_rows: int
-  right: int
-  elsewhere: int
+  lessons: examples.Lessons
 
 
 class Rows:
@@ -172,14 +170,16 @@ class Rows:
 
   def __init__(self, config: ml_collections.ConfigDict, processor: Processor):
     self._config, self._processor = config, processor
-    self._phases = [Phase(*phase) for phase in config.phases]
+    self._phases = [
+      Phase(start, rows, examples.Lessons(*lessons)) for start, rows, *lessons in config.phases
+    ]
     self._source = figures.source(
       families=dict.fromkeys(config.families, 1.0),
       levels=config.levels,
       length=config.steps * config.rows,
       seed=config.seed,
     )
-    shown, first = range(1000), self._phases[0]
+    shown, first = range(1000), self._phases[0].lessons
     self._actor_sizes = examples.Sizes.of([self._actor(i) for i in shown])
     self._judge_sizes = examples.Sizes.of([self._judge(i, first) for i in shown])
 
@@ -199,15 +199,15 @@ class Rows:
     indices = range(step * self._config.rows, (step + 1) * self._config.rows)
     cut = len(indices) - phase.judge_rows
     actor = [self._actor(index) for index in indices[:cut]]
-    judge = [self._judge(index, phase) for index in indices[cut:]]
+    judge = [self._judge(index, phase.lessons) for index in indices[cut:]]
     return examples.batch(model, actor, judge, self._actor_sizes, self._judge_sizes)
 
   def _actor(self, index: int) -> examples.Example:
     return examples.actor_example(self._processor, self._source.problem(index))
 
-  def _judge(self, index: int, phase: Phase) -> examples.Example:
+  def _judge(self, index: int, lessons: examples.Lessons) -> examples.Example:
     bits, problem = Bits("pretrain", self._config.seed, index), self._source.problem(index)
-    return examples.judge_example(self._processor, problem, bits, phase.right, phase.elsewhere)
+    return examples.judge_example(self._processor, problem, bits, lessons)
 
 
 def main(argv: list[str]) -> None:

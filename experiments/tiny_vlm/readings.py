@@ -2,7 +2,7 @@ r"""What a Judge should say of a solution: look again, compare, and give a score
 
 The reading tells what the picture shows, in the words of a right solution, before it looks at where
 the candidate arrived. So a Judge is as good as its own eyes, and learns to see from the very words
-that teach the Actor. Then both answers stand side by side, so that comparing them takes no memory.
+that teach the Actor.
 """
 
 from sejax.data.figures.bits import Bits
@@ -24,10 +24,11 @@ def reading(solution: str, facts: Claims, claimed: int | str, bits: Bits) -> tup
   """
   telling = solution.partition("<think>")[2].partition("</think>")[0]
   score = _score(facts["answer"], claimed)
+  said = bits.choice(("It says", "The solution says", "Candidate:"))
   verdict = bits.choice(("right", "same")) if score == RIGHT else bits.choice(("wrong", "not so"))
   return (
     f"[BEGIN THOUGHT]\n{telling}",
-    f" It is {facts['answer']}, it says {claimed}: {verdict}.\n[END THOUGHT]\n\\boxed{{{score}}}",
+    f" {said} {claimed}: {verdict}.\n[END THOUGHT]\n\\boxed{{{score}}}",
   )
 
 
