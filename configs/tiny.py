@@ -15,11 +15,13 @@ def get_config(variant=None):
   config.mini_batch_size = 16
 
   config.model.path = str(assets.TINY_VLM)
-  config.sampling.run = 64  # Short replies are quicker drawn than packed.
+  # Short replies are sooner drawn to their end than programs for packing them are compiled.
+  config.sampling.run = 64
+  config.sampling.pack = False
   config.actor.instruction = ""  # It knows one form of answer.
-  config.actor.max_tokens = 64
+  config.actor.max_tokens = 40
   config.judge.rubric = "short"
-  config.judge.max_tokens = 64
+  config.judge.max_tokens = 56
 
   config.data.figures.families = {
     name: float(name in figures.LEARNABLE) for name in figures.FAMILIES
@@ -38,7 +40,7 @@ def get_config(variant=None):
   config.data.min_pixels = None
   config.data.max_pixels = None
   config.data.prompt_limit = 64
-  config.data.prompt_buckets = (64,)
+  config.data.prompt_buckets = (56, 64)
   config.data.patch_buckets = (64,)
   presets.apply(config, variant)
   return config

@@ -42,7 +42,7 @@ def default() -> ml_collections.ConfigDict:
   # A model directory in the published form; or ORGANISATION/NAME, which the hub is asked for.
   config.model.path = ""
   config.model.remat = "nothing"  # what a layer keeps for its backward pass, see `qwen.Config`
-  config.model.unroll = False  # compile layers one by one, see `qwen.Config`
+  config.model.unroll = False  # compile the update layer by layer, see `qwen.Config`
   config.model.dtype = "auto"  # of frozen weights and of sampling: bfloat16, but float32 on CPU
 
   config.actor = ml_collections.ConfigDict()
@@ -70,6 +70,7 @@ def default() -> ml_collections.ConfigDict:
   config.sampling = ml_collections.ConfigDict()
   config.sampling.groups = config_dict.placeholder(int)  # prompts decoded at once; all, if None
   config.sampling.run = 32  # tokens between two looks of the host
+  config.sampling.pack = True  # make the batch smaller as trajectories end; compiles more programs
 
   # Passed on to `sejax.method.group` and `sejax.method.grpo_loss` as they stand.
   config.method = _keywords(method.group)

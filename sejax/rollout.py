@@ -77,6 +77,7 @@ class Roles(NamedTuple):
         repeats=repeats,
         groups=config.sampling.groups,
         run=config.sampling.run,
+        pack=config.sampling.pack,
       )
       return Sampler(model, options, mesh, frozen_dtype(config))
 

@@ -124,15 +124,12 @@ def decoding(run: Run, params: qwen.Params) -> qwen.Params:
 def _load(config: ml_collections.ConfigDict, mesh: Mesh) -> Models:
   dtype = rollout.frozen_dtype(config)
 
-  def prepared(model: qwen.Config) -> qwen.Config:
-    return dataclasses.replace(model, remat=config.model.remat, unroll=config.model.unroll)
-
   model, frozen = qwen.load(config.model.path, mesh, dtype, layouts.DECODE)
   _, initial = qwen.load(config.model.path, mesh, jnp.float32)
   judge, judge_params = model, frozen
   if config.judge.use and config.judge.path:
     judge, judge_params = qwen.load(config.judge.path, mesh, dtype, layouts.DECODE)
-  return Models(prepared(model), initial, frozen, prepared(judge), judge_params)
+  return Models(model, initial, frozen, judge, judge_params)
 
 
 def _updater(
@@ -145,8 +142,9 @@ def _updater(
   updates = steps * (config.batch_size // config.mini_batch_size)
   frozen = _VISION if config.train.freeze_vision else ()
   filters = roles.actor.options.filters
+  model = dataclasses.replace(models.config, remat=config.model.remat, unroll=config.model.unroll)
   return update.Updater(
-    models.config,
+    model,
     optimizer.make(config.optimizer, updates, frozen),
     config.loss.to_dict(),
     temperature=filters.temperature,

@@ -33,6 +33,7 @@ def run(tmp_path_factory, cache):
     config.train.update(steps=2, micro_batch_size=2, response_buckets=())
     config.eval.update(problems=4, batch_size=4)
     config.optimizer.learning_rate = 1e-3
+    config.model.unroll = False  # quicker to compile
     config.update_from_flattened_dict(changes)
     validation.validate(config)
     train.run(config, workdir)
