@@ -26,7 +26,7 @@ def get_config(variant=None):
   config.data.figures.families = {
     name: float(name in figures.LEARNABLE) for name in figures.FAMILIES
   }
-  config.train.steps = 30
+  config.train.steps = 18
   config.train.micro_batch_size = 16
   config.train.response_buckets = (config.actor.max_tokens,)
   config.model.remat = "everything"

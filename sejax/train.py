@@ -79,7 +79,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
       if setting.heldout and (last or (config.eval.every and done % config.eval.every == 0)):
         with clock("evaluate"):
           found = setting.heldout(run_lib.decoding(setting, state.params))
-        memory["after"] = found.plain()
+        memory |= {"after": found.plain(), "evaluated": done}
         figures |= {f"heldout_{name}": value for name, value in found.summary().items()}
       if "after" in memory:
         memory["score"] = Outcome.of(memory["after"]).summary()["pass_at_1"]
@@ -105,4 +105,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         return
     bar.close()
     checkpoints.wait()
+  if setting.heldout and memory.get("evaluated") != setting.steps:  # stopped in a longer run
+    memory["after"] = setting.heldout(run_lib.decoding(setting, state.params), "after").plain()
   outcome.finish(config, workdir, setting, state.params, memory)
