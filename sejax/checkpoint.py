@@ -5,8 +5,10 @@ run that is killed while saving finds the step before. The frozen weights are no
 the initial model; their fingerprint is, and a run goes on with no others.
 """
 
+import contextlib
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -84,12 +86,13 @@ class Checkpoints:
       score: the higher, the better.
 
     Raises:
-      OSError, ValueError: an earlier save failed, for instance for want of space.
+      ValueError: an earlier save failed, for instance for want of space.
     """
     if self.latest == step:
       return
     items = {"state": ocp.args.StandardSave(state), "memory": ocp.args.JsonSave(memory)}
-    self._manager.save(step, args=ocp.args.Composite(**items), metrics={_SCORE: score})
+    with self._named():
+      self._manager.save(step, args=ocp.args.Composite(**items), metrics={_SCORE: score})
 
   def restore(self, like: Any, fingerprint: int) -> Restored | None:
     """Returns the last step that can be read; None where nothing is saved.
@@ -127,9 +130,21 @@ class Checkpoints:
     """Waits for what is being saved.
 
     Raises:
-      OSError, ValueError: it failed.
+      ValueError: it failed.
     """
-    self._manager.wait_until_finished()
+    with self._named():
+      self._manager.wait_until_finished()
+
+  @contextlib.contextmanager
+  def _named(self) -> Iterator[None]:
+    """Says of a failed save what has become of the run."""
+    try:
+      yield
+    except (OSError, ValueError) as error:
+      raise ValueError(
+        f"a checkpoint could not be written to {self._directory} (is the disk full?):"
+        f" {' '.join(str(error).split())[:160]}...; the same command goes on from the one before"
+      ) from None
 
   def _open(self) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(

@@ -51,6 +51,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints,
     Logs(workdir, config) as logs,
     signals.on_sigterm() as stop,
+    tqdm.tqdm(total=setting.steps, delay=1, disable=jax.process_index() > 0) as bar,
   ):
     if restored := checkpoints.restore(state, fingerprint):
       first, state, memory = restored
@@ -61,7 +62,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
       weights = run_lib.decoding(setting, state.params)
       memory["before"] = setting.heldout(weights, progress="before").plain()
 
-    bar = tqdm.tqdm(total=setting.steps, initial=first, disable=jax.process_index() > 0)
+    bar.initial = bar.n = first
     clock.lap()
     for step in range(first, setting.steps):
       with profiling(config.log.profile, workdir / EVENTS, step):
@@ -103,7 +104,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         bar.close()
         print(f"stopped after step {done} of {setting.steps}; the same command goes on from there")
         return
-    bar.close()
     checkpoints.wait()
   if setting.heldout and memory.get("evaluated") != setting.steps:  # stopped in a longer run
     memory["after"] = setting.heldout(run_lib.decoding(setting, state.params), "after").plain()
