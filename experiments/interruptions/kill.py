@@ -1,6 +1,6 @@
 """Kills the main job at random moments, goes on each time, and compares with a run left in peace.
 
-    python -m experiments.interruptions.kill --workdir=runs/interruptions [--kills=20]
+    python -m experiments.interruptions.kill --runs_dir=runs/interruptions [--kills=20]
 
 Signals are SIGKILL at any moment of the run, SIGKILL while a checkpoint is being written, and
 SIGTERM, in turn. Whatever a run leaves must have the same bits: metrics, sample groups, held-out
@@ -27,9 +27,9 @@ import orbax.checkpoint as ocp
 from absl import app, flags
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the runs are written; must be new.")
+_WORKDIR = flags.DEFINE_string("runs_dir", None, "Where the runs are written; must be new.")
 _KILLS = flags.DEFINE_integer("kills", 20, "How often a run is interrupted.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
+_SEED = flags.DEFINE_integer("kill_seed", 0, "Of the moments.")
 
 # The main job, short, with a checkpoint after every step, so that there are many to be caught in.
 STEPS = 6
@@ -188,5 +188,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  flags.mark_flag_as_required("workdir")
+  flags.mark_flag_as_required("runs_dir")
   app.run(main)
