@@ -224,12 +224,4 @@ class Updater:
     return jax.tree.map(lambda x: x.astype(self._dtype), params)
 
   def _lay_out(self, tree: Any) -> Any:
-    """Constrains parameters, or what is shaped like them, such as moments, to their layout."""
-    if self._mesh is None:
-      return tree
-
-    def constrain(path, x):
-      name = "/".join(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
-      return jax.lax.with_sharding_constraint(x, layouts.sharding(self._mesh, name, x.shape))
-
-    return jax.tree.map_with_path(constrain, tree)
+    return tree if self._mesh is None else layouts.constrain(tree, self._mesh)

@@ -62,10 +62,27 @@ def place(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> Any:
   """Casts a parameter tree and lays it out; what is so already is not copied."""
 
   def move(path, x):
-    name = "/".join(entry.key for entry in path)
-    return jax.device_put(x.astype(dtype), sharding(mesh, name, x.shape, rules))
+    return jax.device_put(x.astype(dtype), sharding(mesh, name(path), x.shape, rules))
 
   return jax.tree.map_with_path(move, tree)
+
+
+def constrain(tree: Any, mesh: Mesh, rules: Rules = PARAMETERS) -> Any:
+  """Constrains parameters, or what is shaped like them, such as moments, to their layout."""
+
+  def lay(path, x):
+    return jax.lax.with_sharding_constraint(x, sharding(mesh, name(path), x.shape, rules))
+
+  return jax.tree.map_with_path(lay, tree)
+
+
+def name(path: Sequence[Any]) -> str:
+  """Returns an array's path in the parameter tree, such as `decoder/layers/q/kernel`.
+
+  Args:
+    path: in that tree or in one that holds it, such as an optimizer's state.
+  """
+  return "/".join(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
 
 
 def row_axes(mesh: Mesh) -> tuple[str, ...]:
