@@ -40,6 +40,7 @@ from sejax.evaluation.benchmarks.protocol import (
   right_samples,
   shares,
   stored,
+  totals,
 )
 from sejax.evaluation.equivalence import Prover
 
@@ -284,10 +285,7 @@ class _Seeds:
     )
 
   def worst_by(self, tag: str) -> dict[str, Share]:
-    sums: dict[str, list[float]] = {}
-    for tags, worst in zip(self.tags, self.worst, strict=True):
-      sums.setdefault(tags[tag], []).append(float(worst))
-    return {value: Share(sum(each), len(each)) for value, each in sorted(sums.items())}
+    return totals(zip((tags[tag] for tags in self.tags), self.worst, strict=True))
 
 
 _TOOLKIT = Protocol(

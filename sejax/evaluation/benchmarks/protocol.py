@@ -7,7 +7,7 @@ of the evaluation toolkit VLMEvalKit. Where a protocol has a language model extr
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
 
@@ -250,12 +250,19 @@ def over_units(graded: Sequence[Graded], values: Float[np.ndarray, " N"]) -> met
 
 def breakdown(graded: Sequence[Graded], *tags: str) -> dict[str, Share]:
   """Returns shares by the value of a tag, or of several joined, in order of values."""
-  sums: dict[str, list[float]] = {}
-  for one, share in zip(graded, shares(graded), strict=True):
-    values = [one.problem.tags.get(tag, "") for tag in tags]
-    if all(values):
-      sums.setdefault(SEPARATOR.join(values), []).append(float(share))
-  return {value: Share(sum(each), len(each)) for value, each in sorted(sums.items())}
+  tagged = (
+    ([one.problem.tags.get(tag, "") for tag in tags], share)
+    for one, share in zip(graded, shares(graded), strict=True)
+  )
+  return totals((SEPARATOR.join(values), share) for values, share in tagged if all(values))
+
+
+def totals(named: Iterable[tuple[str, float]]) -> dict[str, Share]:
+  """Returns the sum and number of the values of each name, in order of names."""
+  values: dict[str, list[float]] = {}
+  for name, value in named:
+    values.setdefault(name, []).append(float(value))
+  return {name: Share(sum(each), len(each)) for name, each in sorted(values.items())}
 
 
 def accuracy(*groups: tuple[str, ...]) -> Callable[[Sequence[Graded]], Scores]:

@@ -39,6 +39,7 @@ from sejax.evaluation.benchmarks.protocol import (
   over_units,
   right_samples,
   shares,
+  totals,
 )
 from sejax.evaluation.equivalence import Prover
 
@@ -235,20 +236,17 @@ def _rates(outcomes: Outcomes) -> dict[str, metrics.Interval]:
 
 def _steps(graded: Sequence[Graded]) -> dict[str, Share]:
   """Returns accuracy on one-step, two-step and three-step problems."""
-  sums: dict[str, list[float]] = {}
-  for one, share in zip(graded, shares(graded), strict=True):
-    step = one.problem.tags["step"]
-    sums.setdefault("S1" if _part(step) else f"S{step[0]}", []).append(float(share))
-  return {name: Share(sum(each), len(each)) for name, each in sorted(sums.items())}
+  steps = [one.problem.tags["step"] for one in graded]
+  names = ["S1" if _part(step) else f"S{step[0]}" for step in steps]
+  return totals(zip(names, shares(graded), strict=True))
 
 
 def _domains(graded: Sequence[Graded]) -> dict[str, Share]:
   """Returns the mean accuracy of each domain's concepts, of as many concepts."""
   concepts = breakdown(graded, "domain", "concept")
-  sums: dict[str, list[float]] = {}
-  for name, (right, total) in concepts.items():
-    sums.setdefault(name.partition(SEPARATOR)[0], []).append(right / total)
-  return {name: Share(sum(each), len(each)) for name, each in sums.items()}
+  return totals(
+    (name.partition(SEPARATOR)[0], right / total) for name, (right, total) in concepts.items()
+  )
 
 
 BENCHMARK = Benchmark(
