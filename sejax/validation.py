@@ -1,7 +1,8 @@
 """The checks of a configuration that are made before anything runs."""
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import jax
 import ml_collections
@@ -26,8 +27,6 @@ _CHOICES = {
   "optimizer.schedule": optimizer.SCHEDULES,
   "train.constant_groups": ("keep", "drop", "resample"),
 }
-
-
 _FILTERS = ("temperature", "top_p", "top_k", "min_p")
 
 
@@ -52,27 +51,24 @@ def validate(config: ml_collections.ConfigDict) -> None:
     section, field = name.split(".")
     value = config[section][field]
     _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
-  try:
+  with _named("config.judge.weights: "):
     prompts.Rubric(**config.judge.weights)
-  except ValueError as error:
-    raise config_lib.ConfigError(f"config.judge.weights: {error}") from None
   _validate_data(config.data)
   _validate_sampling(config)
   _validate_training(config)
   for name in ("clip_low", "clip_high"):
     value = config.loss[name]
     _require(0 <= value < 1, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
-  try:
+  with _named("config.data."):
     sources.check(config.data)
-  except ValueError as error:
-    raise config_lib.ConfigError(f"config.data.{error}") from None
-  try:
+  with _named(""):
     for name in benchmarks.names(config.eval.sets):
       benchmarks.BENCHMARKS[name].protocol(config.eval.protocol)
-  except ValueError as error:
-    raise config_lib.ConfigError(str(error)) from None
-  _check_kernel("method", config.method, _try_group)
-  _check_kernel("loss", config.loss, _try_loss)
+  # The kernels check their own options, on shapes alone: nothing is compiled.
+  with _named("config.method."):
+    _try_group(config.method.to_dict())
+  with _named("config.loss."):
+    _try_loss(config.loss.to_dict())
 
 
 def _validate_sizes(config: ml_collections.ConfigDict) -> None:
@@ -151,14 +147,13 @@ def _require(condition: bool, name: str, value: object, what: str) -> None:
     raise config_lib.ConfigError(f"config.{name}={value!r} must be {what}")
 
 
-def _check_kernel(
-  section: str, options: ml_collections.ConfigDict, attempt: Callable[[dict], None]
-) -> None:
-  """Lets the kernel check its own options, on shapes alone: nothing is compiled."""
+@contextlib.contextmanager
+def _named(prefix: str) -> Iterator[None]:
+  """Puts what tells the section before the complaint of whoever owns the options."""
   try:
-    attempt(options.to_dict())
+    yield
   except ValueError as error:
-    raise config_lib.ConfigError(f"config.{section}.{error}") from None
+    raise config_lib.ConfigError(f"{prefix}{error}") from None
 
 
 def _try_group(options: dict) -> None:
