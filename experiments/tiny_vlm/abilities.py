@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from sejax import rollout
 from sejax.data import figures
-from sejax.evaluation import metrics
+from sejax.evaluation import answering, metrics
 from sejax.evaluation.answering import Answers, answer_all
 from sejax.evaluation.metrics import Estimate
 from sejax.models import qwen2_5_vl as qwen
@@ -52,7 +52,7 @@ def sample(config: ml_collections.ConfigDict, problems: int, *, judge: bool) -> 
     return answer_all(config, roles, params, source, batch_size=_ROWS, judge=judge, progress=name)
 
   group = answered(config, params if judge else None, "sampled")
-  greedy = answered(_greedy(config), None, "greedy")
+  greedy = answered(answering.greedy(config), None, "greedy")
   families = np.array([source.problem(int(index)).family for index in group.index])
   return Sampled(group, greedy, families)
 
@@ -106,10 +106,3 @@ def _same_wrong(sampled: Answers) -> Estimate:
       equal = (wrong[:, None] == wrong).sum() - wrong.size
       shares.append(equal / (wrong.size * (wrong.size - 1)))
   return Estimate.of(np.array(shares))
-
-
-def _greedy(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  greedy = config.copy_and_resolve_references()
-  greedy.group_size = 1
-  greedy.actor.temperature = 0.0
-  return greedy

@@ -99,6 +99,13 @@ def answer_all(
   return Answers(texts=texts, **joined)
 
 
+def greedy(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns a configuration by which the Actor gives its most likely answer alone."""
+  config = config.copy_and_resolve_references()
+  config.group_size, config.actor.temperature = 1, 0.0
+  return config
+
+
 def _in_order(
   config: ml_collections.ConfigDict, roles: rollout.Roles, source: Source, batch_size: int
 ) -> Iterator[batches.Batch]:

@@ -11,8 +11,7 @@ from jaxtyping import Float
 from sejax import rollout
 from sejax.data import sources
 from sejax.data.records import Record, Source
-from sejax.evaluation import metrics
-from sejax.evaluation.answering import answer_all
+from sejax.evaluation import answering, metrics
 from sejax.evaluation.metrics import Estimate
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts
@@ -91,7 +90,7 @@ class HeldOut:
       params: the Actor's, in the layout of decoding.
       progress: name of a progress bar; empty: no bar.
     """
-    answered = answer_all(
+    answered = answering.answer_all(
       self.config,
       self.roles,
       params,
@@ -113,9 +112,7 @@ class HeldOut:
 def _greedy(
   config: ml_collections.ConfigDict, roles: rollout.Roles
 ) -> tuple[ml_collections.ConfigDict, rollout.Roles]:
-  config = config.copy_and_resolve_references()
-  config.group_size, config.actor.temperature = 1, 0.0
-  actor = roles.actor
+  config, actor = answering.greedy(config), roles.actor
   return config, rollout.Roles.create(config, actor.config, roles.processor, actor.mesh)
 
 
