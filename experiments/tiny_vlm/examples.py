@@ -14,8 +14,8 @@ from jaxtyping import Float32, Int32
 from experiments.tiny_vlm import readings, vocabulary
 from sejax import messages
 from sejax.data import figures
+from sejax.data.figures import problems
 from sejax.data.figures.bits import Bits
-from sejax.data.figures.family import solution
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import ImagePatches, Processor
 from sejax.text import prompts
@@ -161,8 +161,7 @@ def _of_another_picture(problem: figures.Problem, bits: Bits) -> tuple[str, str]
     content = family.content(bits, problem.level)
     if problem.question in family.questions(content):
       facts = family.facts(content)
-      answer = str(facts["answer"])
-      return solution(bits.choice(family.tellings(content, facts)), answer), answer
+      return problems.tell(family, content, facts, bits), str(facts["answer"])
   return None
 
 

@@ -80,7 +80,7 @@ def problem(
     image=board.image(size),
     question=bits.choice(family.questions(content)),
     answer=str(facts["answer"]),
-    solution=_tell(family, content, facts, bits),
+    solution=tell(family, content, facts, bits),
     facts=facts,
     wrong=_wrong(family, content, facts, bits),
     content=repr((family.name, content)),
@@ -116,14 +116,15 @@ def split_of(family: str, content: tuple) -> str:
   return SPLITS[fingerprint(family, content) % _HELD_OUT_OF == 0]
 
 
-def _tell(family: Family, content: Any, claims: Claims, bits: Bits) -> str:
+def tell(family: Family, content: Any, claims: Claims, bits: Bits) -> str:
+  """Returns a solution that makes the claims, in one of the ways to tell them."""
   return solution(bits.choice(family.tellings(content, claims)), claims["answer"])
 
 
 def _wrong(family: Family, content: Any, facts: Claims, bits: Bits) -> tuple[Wrong, ...]:
   """The slips that matter, each written out."""
   return tuple(
-    Wrong(_tell(family, content, claims, bits), str(claims["answer"]), slip, claims)
+    Wrong(tell(family, content, claims, bits), str(claims["answer"]), slip, claims)
     for slip, claims in family.slips(content, bits)
     if claims["answer"] != facts["answer"]
   )
