@@ -60,15 +60,25 @@ def parameters(workdir):
   return safetensors.numpy.load_file(workdir / "model" / "model.safetensors")
 
 
-def test_gold_answers_do_not_reach_training(run, tmp_path):
-  source = figures.source(length=PROBLEMS, families=dict.fromkeys(figures.LEARNABLE, 1.0))
-  golds = [source.problem(index).answer for index in range(PROBLEMS)]
-  shuffled = [f"no {gold}" for gold in golds]
-  runs = []
-  for name, answers in (("right", golds), ("wrong", shuffled)):
-    path = write_set(tmp_path / name, answers)
-    changes = {"data.source": "jsonl", "data.path": path, "data.name": "same", "eval.problems": 0}
-    runs.append(run(**changes))
+@pytest.fixture
+def right_and_wrong(run, tmp_path):
+  """Returns workdirs of two runs on the same problems, with the right golds and with others."""
+
+  def runs(variant=None):
+    source = figures.source(length=PROBLEMS, families=dict.fromkeys(figures.LEARNABLE, 1.0))
+    golds = [source.problem(index).answer for index in range(PROBLEMS)]
+    workdirs = []
+    for name, answers in (("right", golds), ("wrong", [f"no {gold}" for gold in golds])):
+      path = write_set(tmp_path / name, answers)
+      changes = {"data.source": "jsonl", "data.path": path, "data.name": "same", "eval.problems": 0}
+      workdirs.append(run(variant, **changes))
+    return workdirs
+
+  return runs
+
+
+def test_gold_answers_do_not_reach_training(right_and_wrong):
+  runs = right_and_wrong()
   right, wrong = map(parameters, runs)
   assert right.keys() == wrong.keys()
   assert all(np.array_equal(right[name], wrong[name]) for name in right)
@@ -78,16 +88,9 @@ def test_gold_answers_do_not_reach_training(run, tmp_path):
   assert all(a["reward"] == b["reward"] for a, b in zip(*metrics, strict=True))
 
 
-def test_supervision_does_follow_gold_answers(run, tmp_path):
+def test_supervision_does_follow_gold_answers(right_and_wrong):
   """The test above can fail: a reward by labels moves the parameters with them."""
-  source = figures.source(length=PROBLEMS, families=dict.fromkeys(figures.LEARNABLE, 1.0))
-  golds = [source.problem(index).answer for index in range(PROBLEMS)]
-  runs = []
-  for name, answers in (("right", golds), ("wrong", [f"no {gold}" for gold in golds])):
-    path = write_set(tmp_path / name, answers)
-    changes = {"data.source": "jsonl", "data.path": path, "data.name": "same", "eval.problems": 0}
-    runs.append(run("supervised", **changes))
-  right, wrong = map(parameters, runs)
+  right, wrong = map(parameters, right_and_wrong("supervised"))
   assert any(not np.array_equal(right[name], wrong[name]) for name in right)
 
 

@@ -108,7 +108,10 @@ def while_saving(workdir: pathlib.Path) -> Callable[[], bool]:
 
   What an earlier one left unfinished does not count.
   """
-  unfinished = lambda: set((workdir / "checkpoints").glob("*orbax-checkpoint-tmp*"))  # noqa: E731
+
+  def unfinished() -> set[pathlib.Path]:
+    return set((workdir / "checkpoints").glob("*orbax-checkpoint-tmp*"))
+
   old = unfinished()
   return lambda: bool(unfinished() - old)
 
