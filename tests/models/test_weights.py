@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 import transformers
 
+from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl import weights
 from tests.models import torch_reference
 
@@ -62,6 +63,17 @@ def assert_same_bytes(got: dict[str, torch.Tensor], expected: dict[str, torch.Te
 
 def assert_same_tree(got, expected) -> None:
   jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+  """Left alone, safetensors orders its metadata by chance, anew for each file."""
+  config = torch_reference.tiny_config()
+  params = qwen.init(jax.random.key(0), config)
+  files = set()
+  for number in range(8):
+    weights.save(params, config, tmp_path / str(number))
+    files.add((tmp_path / str(number) / "model.safetensors").read_bytes())
+  assert len(files) == 1
 
 
 @pytest.mark.parametrize("tied", TIED)

@@ -17,7 +17,7 @@ from sejax.models.qwen2_5_vl.model import (
 )
 from sejax.models.qwen2_5_vl.params import Params, init, shapes
 from sejax.models.qwen2_5_vl.rope import prompt_positions
-from sejax.models.qwen2_5_vl.weights import load, save
+from sejax.models.qwen2_5_vl.weights import load, load_config, save
 
 __all__ = [
   "Cache",
@@ -35,6 +35,7 @@ __all__ = [
   "forward",
   "init",
   "load",
+  "load_config",
   "logits",
   "logp",
   "pack_images",

@@ -86,6 +86,17 @@ def read_header(file: pathlib.Path) -> tuple[dict[str, StoredTensor], dict[str, 
   return tensors, metadata
 
 
+def sort_metadata(file: pathlib.Path) -> None:
+  """Makes a file's bytes a function of its content: safetensors writes metadata in random order."""
+  with file.open("r+b") as stream:
+    size = int.from_bytes(stream.read(8), "little")
+    header = parse_json(stream.read(size), file)
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    stream.seek(8)
+    stream.write(text.ljust(size))
+
+
 def parse_json(text: str | bytes, file: pathlib.Path) -> dict[str, Any]:
   """Returns the object in `text`; `file` is for the error.
 

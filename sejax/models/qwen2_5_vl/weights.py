@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import traverse_util
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, DTypeLike
 
 from sejax.models.qwen2_5_vl.config import Config
@@ -27,6 +27,7 @@ from sejax.models.qwen2_5_vl.tensor_files import (
   parse_json,
   read_directory,
   read_header,
+  sort_metadata,
 )
 from sejax.parallel import layouts
 
@@ -110,6 +111,18 @@ class _Parameter(NamedTuple):
     return self.path.endswith("/kernel")
 
 
+def load_config(directory: str | pathlib.Path) -> Config:
+  """Reads the configuration of a model directory.
+
+  Raises:
+    ValueError: there is none, or it is none of a Qwen2.5-VL.
+  """
+  file = pathlib.Path(directory) / "config.json"
+  if not file.exists():
+    raise ValueError(f"{directory} has no config.json")
+  return Config.from_hf(parse_json(file.read_bytes(), file))
+
+
 def load(
   directory: str | pathlib.Path,
   mesh: jax.sharding.Mesh | None = None,
@@ -143,10 +156,7 @@ def load(
       " names), whose axes are Auto"
     )
   directory = pathlib.Path(directory)
-  if not (directory / "config.json").exists():
-    raise ValueError(f"{directory} has no config.json")
-  file = directory / "config.json"
-  config = Config.from_hf(parse_json(file.read_bytes(), file))
+  config = load_config(directory)
   parameters = _parameters(config)
   tensors = _by_saved_name(read_directory(directory))
   _check_tensors(directory, config, parameters, tensors)
@@ -166,6 +176,8 @@ def save(
   max_file_bytes: int = 5_000_000_000,
 ) -> None:
   """Writes a model directory that transformers loads; it appears whole or not at all.
+
+  Of several processes all call it, and process 0 writes.
 
   Args:
     params: the parameter tree, of one dtype or several; each tensor keeps its own.
@@ -187,6 +199,9 @@ def save(
   _check_arrays(parameters, arrays)
 
   partial = directory.with_name(f".{directory.name}.partial")
+  if jax.process_index() > 0:  # It brings its shards; process 0 writes.
+    _write_weights(None, parameters, arrays, max_file_bytes)
+    return
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir(parents=True)
   try:
@@ -340,7 +355,7 @@ def _check_arrays(parameters: list[_Parameter], arrays: Mapping[str, Array]) -> 
 
 
 def _write_weights(
-  directory: pathlib.Path,
+  directory: pathlib.Path | None,
   parameters: list[_Parameter],
   arrays: Mapping[str, Array],
   max_file_bytes: int,
@@ -352,10 +367,17 @@ def _write_weights(
     names = [f"model-{i:05}-of-{len(files):05}.safetensors" for i in range(1, len(files) + 1)]
     weight_map = {p.names[i]: n for n, file in zip(names, files, strict=True) for p, i in file}
     total = sum(array.nbytes for array in arrays.values())
-    _write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    if directory is not None:
+      _write_json(directory / INDEX, index)
   for name, file in zip(names, files, strict=True):
+    if directory is None:
+      for p, i in file:
+        _tensor(p, arrays[p.path], i)
+      continue
     tensors = {p.names[i]: _tensor(p, arrays[p.path], i) for p, i in file}
     safetensors.numpy.save_file(tensors, directory / name, metadata=_METADATA)
+    sort_metadata(directory / name)
 
 
 def _divide(
@@ -380,8 +402,12 @@ def _layer(stack: Array, layer: int) -> Array:
 
 
 def _tensor(parameter: _Parameter, array: Array, layer: int) -> np.ndarray:
-  """Brings one tensor to the host."""
-  tensor = np.asarray(_layer(array, layer) if parameter.stacked else array)
+  """Brings one tensor to the host, from all processes that hold shards of it."""
+  tensor = _layer(array, layer) if parameter.stacked else array
+  if not getattr(tensor, "is_fully_addressable", True):
+    everywhere = NamedSharding(tensor.sharding.mesh, PartitionSpec())
+    tensor = jax.device_put(tensor, everywhere).addressable_data(0)
+  tensor = np.asarray(tensor)
   if parameter.transposed:
     tensor = tensor.T.reshape(parameter.tensor_shape)
   return np.ascontiguousarray(tensor)  # save_file writes memory as it lies.
