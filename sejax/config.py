@@ -16,7 +16,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from sejax import method
+from sejax import lora, method
 from sejax.data import figures
 from sejax.text import prompts
 
@@ -43,7 +43,14 @@ def default() -> ml_collections.ConfigDict:
   config.model.path = ""
   config.model.remat = "nothing"  # what a layer keeps for its backward pass, see `qwen.Config`
   config.model.unroll = False  # compile the update layer by layer, see `qwen.Config`
+  config.model.query_chunk = 1024  # attention over more queries is computed in parts
+  config.model.logits_chunk = 256  # tokens of a row whose logits exist at once in the update
   config.model.dtype = "auto"  # of frozen weights and of sampling: bfloat16, but float32 on CPU
+
+  config.lora = ml_collections.ConfigDict()  # see `sejax.lora`
+  config.lora.rank = 0  # of adapters that are trained in place of the weights; 0: the weights are
+  config.lora.alpha = 64.0
+  config.lora.targets = lora.TARGETS
 
   config.actor = ml_collections.ConfigDict()
   config.actor.instruction = prompts.ACTOR_INSTRUCTION  # follows the question; may be empty
@@ -135,6 +142,7 @@ def _optimizer() -> ml_collections.ConfigDict:
   optimizer.b1 = 0.9
   optimizer.b2 = 0.999
   optimizer.eps = 1e-8
+  optimizer.first_moment = "float32"  # or bfloat16, which saves two bytes per trained number
   optimizer.weight_decay = 0.01
   optimizer.clip_norm = 1.0  # of the gradient over all parameters
   # A gradient whose norm is below this is rounding: Adam, which divides by a gradient's own size,
@@ -175,6 +183,7 @@ def _eval() -> ml_collections.ConfigDict:
   # For --mode=evaluate: published sets by name, see `sejax.evaluation.benchmarks`.
   evaluation.sets = ()
   evaluation.protocol = "toolkit"  # or "authors"; how answers are read and compared
+  evaluation.instruction = ""  # follows each prompt, which the protocol words
   evaluation.data = ""  # the folder of sets, or the file of the only one
   # Stored responses to grade: a file of JSON lines with `id` and `response` or `responses`; or a
   # folder with a file per set.
@@ -204,14 +213,23 @@ def _log() -> ml_collections.ConfigDict:
 def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Writes the resolved configuration to `config.json` in the workdir."""
   text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
-  (workdir / "config.json").write_text(text + "\n", encoding="utf-8")
+  new = workdir / "config.json.new"  # Another process may be reading the old one.
+  new.write_text(text + "\n", encoding="utf-8")
+  new.replace(workdir / "config.json")
 
 
-def require_same(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def require_same(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, *, evaluates: bool = False
+) -> None:
   """Refuses to go on in the workdir of a run with another configuration.
 
   What is logged and how often it is saved may differ; so may the number of steps, as long as the
-  learning rate does not depend on it.
+  learning rate does not depend on it, and which benchmarks are evaluated.
+
+  Args:
+    config: that is given now.
+    workdir: of the run.
+    evaluates: whether the run is a model's on benchmarks; their data must then be the same.
 
   Raises:
     ConfigError: naming the fields that differ.
@@ -220,7 +238,9 @@ def require_same(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
   if not file.exists():
     return
   before, now = (_flat(tree) for tree in (json.loads(file.read_text()), _plain(config)))
-  free = [r"log\.", r"checkpoint\.", r"data\.inspect_", r"eval\.(sets|protocol|data|predictions)$"]
+  free = [r"log\.", r"checkpoint\.", r"data\.inspect_", r"eval\.(sets|protocol)$"]
+  if not evaluates:
+    free += [r"eval\.(data|predictions)$"]
   if config.optimizer.schedule == "constant":
     free += [r"train\.(steps|epochs)$"]
   differing = [

@@ -42,7 +42,7 @@ class Experience(NamedTuple):
 
 
 class Weights(NamedTuple):
-  """The parameter trees that sample, in the layout and precision of decoding."""
+  """The parameter trees that sample, in any layout and precision."""
 
   actor: qwen.Params
   judge: qwen.Params

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from sejax import checkpoint
+from sejax import checkpoint, lora
 from sejax import run as run_lib
 from sejax.clock import Clock
 from sejax.models import qwen2_5_vl as qwen
@@ -26,24 +26,26 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     restored = checkpoints.restore(state, frozen)
   if restored is None:
     raise ValueError(f"{workdir / 'checkpoints'} holds no checkpoint to export")
-  save(restored.state.params, setting.models.config, workdir / "model", config)
+  save(setting, restored.state.params, workdir / "model", config)
   print(f"step {restored.step} written to {workdir / 'model'}")
 
 
 def save(
-  params: qwen.Params,
-  model: qwen.Config,
+  run: run_lib.Run,
+  trained: qwen.Params,
   directory: pathlib.Path,
   config: ml_collections.ConfigDict,
 ) -> None:
   """Writes a model directory, with the processor files of the model that the run began from.
 
   Args:
-    params: of any precision; `config.checkpoint.export_dtype` is written.
-    model: their configuration.
+    run: what stayed the same.
+    trained: all weights, or adapters, which are merged; `config.checkpoint.export_dtype` is
+      written.
     directory: where to; what is there is replaced.
     config: the run's.
   """
   dtype = jnp.dtype(config.checkpoint.export_dtype)
+  params = lora.merge(run_lib.policy(run, trained), dtype)
   narrow = jax.tree.map(lambda x: x.astype(dtype), params)
-  qwen.save(narrow, model, directory, source=config.model.path)
+  qwen.save(narrow, run.models.config, directory, source=config.model.path)

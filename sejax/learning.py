@@ -5,8 +5,10 @@ import ml_collections
 import numpy as np
 
 from sejax import experience, minibatches, optimizer, update
+from sejax import run as run_lib
 from sejax.checkpoint import Checkpoints
 from sejax.models import qwen2_5_vl as qwen
+from sejax.parallel import hosts
 from sejax.run import Run
 
 
@@ -30,11 +32,14 @@ def learn(
     The new state, and each update's metrics, still on the devices.
   """
   parts, advantages = minibatches_of(config, run, lived)
-  old = [run.updater.score(state.params, part) for part in parts]
+  sampled = run_lib.policy(run, state.params)
+  old = [run.updater.score(sampled, part) for part in parts]
+  del sampled  # Without adapters it is the state's, which is donated.
   reference = [run.updater.score(run.models.frozen, part) for part in parts]
+  frozen = None if run.adapters is None else run.models.frozen
   reports = []
   for batch in zip(parts, old, reference, advantages, strict=True):
-    state, report = run.updater.update(state, *batch)
+    state, report = run.updater.update(state, frozen, *batch)
     reports.append(report)
   return state, reports
 
@@ -78,8 +83,9 @@ def minibatches_of(
 
   prompt, images = lived.batch.actor, lived.batch.images
   features = None
-  if config.train.freeze_vision and images is not None:
-    features = np.asarray(run.roles.encode(run.models.frozen, lived.batch))
+  if images is not None and not run_lib.vision_is_trained(config):
+    seen = run.roles.encode(run.models.frozen, lived.batch)
+    features = hosts.to_host(hosts.to_mesh(run.mesh, seen))
     images = None
   ids, lengths = cut(prompt.ids), cut(prompt.lengths)
   positions = cut(prompt.positions, axis=1)

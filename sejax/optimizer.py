@@ -14,6 +14,7 @@ from sejax.method import inputs
 from sejax.parallel import layouts
 
 SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("float32", "bfloat16")
 
 _NEVER = jnp.iinfo(jnp.int32).max  # As many errors in a row as optax can count.
 
@@ -47,6 +48,7 @@ def make(
   for name in ("eps", "weight_decay", "negligible_norm"):
     inputs.between(name, options[name], 0.0, inputs.LARGEST)
   inputs.positive("clip_norm", options["clip_norm"])
+  inputs.one_of("first_moment", options["first_moment"], PRECISIONS)
   trained = optax.chain(
     _zero_negligible(options["negligible_norm"]),
     optax.clip_by_global_norm(options["clip_norm"]),
@@ -56,6 +58,7 @@ def make(
       b2=options["b2"],
       eps=options["eps"],
       weight_decay=options["weight_decay"],
+      mu_dtype=options["first_moment"],
     ),
   )
   parts = {"trained": trained, "frozen": optax.set_to_zero()}

@@ -26,10 +26,10 @@ def finish(
     config: the run's.
     workdir: the run's.
     run: what stayed the same.
-    params: the policy's.
+    params: what was trained.
     memory: what the loop remembered: held-out problems before and after, and seconds.
   """
-  export.save(params, run.models.config, workdir / "model", config)
+  export.save(run, params, workdir / "model", config)
   if jax.process_index() > 0:
     return
   summary = _summary(workdir, run.steps, memory)

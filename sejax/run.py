@@ -1,6 +1,7 @@
 """All that a run reads and keeps from step to step, set up once; see `sejax.train`."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
-from sejax import experience, optimizer, rollout, update
+from sejax import experience, lora, optimizer, rollout, update
 from sejax.clock import Clock
 from sejax.data import batches, sources
 from sejax.data.pipeline import Options, Pipeline, State
@@ -18,6 +19,7 @@ from sejax.data.records import Source
 from sejax.evaluation.heldout import HeldOut
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import layouts, meshes
+from sejax.sampling import Filters
 
 _VISION = ("^vision/",)
 
@@ -27,8 +29,8 @@ class Models(NamedTuple):
 
   Attributes:
     config: of Actor and reference.
-    initial: the policy's, fp32, laid out for training.
-    frozen: the same, in the precision of decoding and laid out for it: the reference.
+    initial: what is trained, fp32: the policy's weights, or adapters of the frozen ones.
+    frozen: the initial policy in the precision of decoding: the reference.
     judge: the Judge's configuration.
     judge_params: its parameters; those of the reference, unless the configuration names others.
   """
@@ -41,10 +43,24 @@ class Models(NamedTuple):
 
 
 class Run(NamedTuple):
-  """What stays the same from step to step."""
+  """What stays the same from step to step.
+
+  Attributes:
+    mesh: of all devices.
+    models: that the run began with, laid out for training; samplers lay them out for decoding.
+    adapters: what is trained, if not all weights.
+    source: of the problems.
+    preparer: of their examples.
+    roles: that sample.
+    collector: of experience.
+    updater: of what is trained.
+    heldout: problems for evaluation, if there are any.
+    steps: of the whole run.
+  """
 
   mesh: Mesh
   models: Models
+  adapters: lora.Options | None
   source: Source
   preparer: Preparer
   roles: rollout.Roles
@@ -64,7 +80,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
     jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   mesh = meshes.create(config.mesh)
-  _check_rows(config, mesh)
+  check_rows(config, mesh)
   models = _load(config, mesh)
   source = sources.open_source(config.data)
   preparer = Preparer.of(config, source)
@@ -81,11 +97,12 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
   return Run(
     mesh,
     models,
+    lora.Options.of(config.lora),
     source,
     preparer,
     roles,
     experience.Collector(config, roles, collate, source, clock),
-    _updater(config, models, roles, steps, mesh),
+    updater(config, models.config, roles.actor.options.filters, steps, mesh),
     HeldOut.of(config, roles),
     steps,
   )
@@ -116,53 +133,98 @@ def pipeline(
   )
 
 
-def decoding(run: Run, params: qwen.Params) -> qwen.Params:
-  """Returns the policy's weights as the samplers want them; what is so already is not copied."""
-  return layouts.place(params, run.mesh, layouts.DECODE, run.roles.actor.dtype)
+def policy(run: Run, trained: qwen.Params) -> qwen.Params:
+  """Returns the policy's parameter tree, of which only what is trained is new.
+
+  Args:
+    run: what stays.
+    trained: all weights, or adapters.
+  """
+  if run.adapters is None:
+    return trained
+  return lora.attach(run.models.frozen, trained, run.adapters)
+
+
+def decoding(run: Run, trained: qwen.Params) -> qwen.Params:
+  """Returns the policy as the samplers lay it out; what is so already is not copied."""
+  return layouts.place(policy(run, trained), run.mesh, layouts.DECODE, run.roles.actor.dtype)
 
 
 def _load(config: ml_collections.ConfigDict, mesh: Mesh) -> Models:
   dtype = rollout.frozen_dtype(config)
-
-  model, frozen = qwen.load(config.model.path, mesh, dtype, layouts.DECODE)
-  _, initial = qwen.load(config.model.path, mesh, jnp.float32)
+  model, frozen = qwen.load(config.model.path, mesh, dtype)
+  if adapters := lora.Options.of(config.lora):
+    initial = _adapters(config, model, adapters, mesh)
+  else:
+    _, initial = qwen.load(config.model.path, mesh, jnp.float32)
   judge, judge_params = model, frozen
   if config.judge.use and config.judge.path:
-    judge, judge_params = qwen.load(config.judge.path, mesh, dtype, layouts.DECODE)
+    judge, judge_params = qwen.load(config.judge.path, mesh, dtype)
   return Models(model, initial, frozen, judge, judge_params)
 
 
-def _updater(
+def _adapters(
+  config: ml_collections.ConfigDict, model: qwen.Config, adapters: lora.Options, mesh: Mesh
+) -> qwen.Params:
+  make = functools.partial(lora.init, model=model, options=adapters)
+  key = jax.random.key(config.seed)
+  places = layouts.shardings(jax.eval_shape(make, key), mesh)
+  return jax.jit(make, out_shardings=places)(key)
+
+
+def updater(
   config: ml_collections.ConfigDict,
-  models: Models,
-  roles: rollout.Roles,
+  model: qwen.Config,
+  filters: Filters,
   steps: int,
   mesh: Mesh,
 ) -> update.Updater:
+  """Returns what updates the policy.
+
+  Args:
+    config: the run's.
+    model: of the policy.
+    filters: that the Actor samples by.
+    steps: batches of the whole run.
+    mesh: of all devices.
+  """
   updates = steps * (config.batch_size // config.mini_batch_size)
-  frozen = _VISION if config.train.freeze_vision else ()
-  filters = roles.actor.options.filters
-  model = dataclasses.replace(models.config, remat=config.model.remat, unroll=config.model.unroll)
+  adapters = lora.Options.of(config.lora)
+  frozen = _VISION if config.train.freeze_vision and adapters is None else ()
   return update.Updater(
-    model,
+    _trained_model(config, model),
     optimizer.make(config.optimizer, updates, frozen),
     config.loss.to_dict(),
     temperature=filters.temperature,
     banned_ids=filters.banned,
     max_tokens=config.actor.max_tokens,
     dtype=rollout.frozen_dtype(config),
+    adapters=adapters,
     mesh=mesh,
   )
 
 
-def _check_rows(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
-  shards = layouts.row_shards(mesh)
-  for name, size in (
-    ("train.micro_batch_size", config.train.micro_batch_size),
-    ("eval.batch_size", config.eval.batch_size),
-  ):
-    if size % shards:
-      raise ValueError(
-        f"config.{name}={size} must be a multiple of the {shards} parts into which the mesh splits"
-        " rows (data times fsdp)"
-      )
+def _trained_model(config: ml_collections.ConfigDict, model: qwen.Config) -> qwen.Config:
+  """Returns the model as the update computes it, which is what its backward pass asks for."""
+  return dataclasses.replace(
+    model,
+    remat=config.model.remat,
+    unroll=config.model.unroll,
+    query_chunk=config.model.query_chunk,
+    logits_chunk=config.model.logits_chunk,
+  )
+
+
+def vision_is_trained(config: ml_collections.ConfigDict) -> bool:
+  """Returns whether updates change the vision tower."""
+  return not (config.train.freeze_vision or config.lora.rank)
+
+
+def check_rows(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
+  """Refuses batches that the mesh cannot split.
+
+  Raises:
+    ValueError: naming the field, its value and what would work.
+  """
+  layouts.check_rows(mesh, "train.micro_batch_size", config.train.micro_batch_size)
+  layouts.check_rows(mesh, "eval.batch_size", config.eval.batch_size)

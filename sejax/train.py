@@ -67,13 +67,14 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     for step in range(first, setting.steps):
       with profiling(config.log.profile, workdir / EVENTS, step):
         weights = experience.Weights(
-          run_lib.decoding(setting, state.params), setting.models.judge_params
+          run_lib.policy(setting, state.params), setting.models.judge_params
         )
         lived = setting.collector.collect(weights, data, step)
-        del weights  # of the policy before the update, which need not stay in memory
+        del weights  # of the policy before the update, which is donated
         with clock("update"):
           state, reports = learning.learn(config, setting, state, lived)
-      figures = monitoring.of_experience(lived, setting.source) | monitoring.of_updates(reports)
+          figures = monitoring.of_updates(reports)  # Waits for them, so that their time is counted.
+      figures = monitoring.of_experience(lived, setting.source) | figures
 
       done, last = step + 1, step + 1 == setting.steps
       memory["score"] = figures["reward"]

@@ -4,6 +4,7 @@ Axes: M micro-batches, b prompts of one, G trajectories, P prompt tokens, R resp
 patches, s features of a row, D width.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from sejax import method
+from sejax import lora, method
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import layouts
 
@@ -26,7 +27,7 @@ class TrainState(NamedTuple):
   """What an update changes.
 
   Attributes:
-    params: master weights, fp32.
+    params: master weights that are trained, fp32: all of them, or adapters (`sejax.lora`).
     optimizer: state of `optimizer.make`.
   """
 
@@ -70,6 +71,7 @@ class Updater:
     max_tokens: int,
     dtype: DTypeLike = jnp.float32,
     entropy: bool = True,
+    adapters: lora.Options | None = None,
     mesh: Mesh | None = None,
   ):
     """Keeps what is the same for all steps.
@@ -84,11 +86,15 @@ class Updater:
       max_tokens: the longest response the run allows.
       dtype: of computation.
       entropy: whether the policy's entropy is measured.
+      adapters: what is trained, if not all weights.
       mesh: with axes data, fsdp and tensor, or some of them; one device, if None.
     """
-    self._model, self._optimizer, self._loss_options = model, optimizer, dict(loss)
+    rows = None if mesh is None else layouts.rows(mesh)
+    self._model = dataclasses.replace(model, rows=rows)
+    self._optimizer, self._loss_options = optimizer, dict(loss)
     self._temperature, self._max_tokens = temperature or 1.0, max_tokens
     self._dtype, self._entropy, self._mesh = dtype, entropy, mesh
+    self._adapters = adapters
     self._banned = np.zeros(model.text.vocab_size, bool)
     self._banned[list(banned_ids)] = True
 
@@ -96,7 +102,7 @@ class Updater:
     """Returns the state before the first update, on copies: the given arrays stay usable.
 
     Args:
-      params: the parameter tree, in any precision, laid out for training.
+      params: what is trained, in any precision, laid out for training.
     """
     params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
     return self._lay_out(TrainState(params, self._optimizer.init(params)))
@@ -120,6 +126,7 @@ class Updater:
   def update(
     self,
     state: TrainState,
+    frozen: qwen.Params | None,
     minibatch: Minibatch,
     old_logp: Float[Array, "M b G R"],
     ref_logp: Float[Array, "M b G R"],
@@ -129,6 +136,7 @@ class Updater:
 
     Args:
       state: master weights and moments.
+      frozen: what adapters belong to; None where all weights are trained.
       minibatch: whole groups.
       old_logp: from `score`, by the policy that sampled.
       ref_logp: from `score`, by the initial policy.
@@ -138,7 +146,8 @@ class Updater:
       The new state, and the metrics of `gradient` with `finite`: 0 where the gradient was not, and
       nothing changed, else 1.
     """
-    grads, metrics = self.gradient(state.params, minibatch, old_logp, ref_logp, advantage)
+    given = (minibatch, old_logp, ref_logp, advantage)
+    grads, metrics = self.gradient(state.params, frozen, *given)
     updates, moments = self._optimizer.update(grads, state.optimizer, state.params)
     new = TrainState(optax.apply_updates(state.params, updates), moments)
     metrics["finite"] = moments.last_finite.astype(jnp.float32)
@@ -147,6 +156,7 @@ class Updater:
   def gradient(
     self,
     params: qwen.Params,
+    frozen: qwen.Params | None,
     minibatch: Minibatch,
     old_logp: Float[Array, "M b G R"],
     ref_logp: Float[Array, "M b G R"],
@@ -158,6 +168,7 @@ class Updater:
 
     Args:
       params: master weights.
+      frozen: what adapters belong to; None where all weights are trained.
       minibatch: whole groups.
       old_logp: by the policy that sampled.
       ref_logp: by the initial policy.
@@ -172,7 +183,7 @@ class Updater:
 
     def add(total, xs):
       gradient = jax.value_and_grad(self._loss, has_aux=True)
-      (loss, metrics), grads = gradient(narrow, *xs, counts)
+      (loss, metrics), grads = gradient(narrow, frozen, *xs, counts)
       total = jax.tree.map(lambda t, g: t + g.astype(jnp.float32), total, grads)
       return total, metrics | {"loss": loss}
 
@@ -188,6 +199,7 @@ class Updater:
   def _loss(
     self,
     params: qwen.Params,
+    frozen: qwen.Params | None,
     micro: Minibatch,
     old_logp: Float[Array, "b G R"],
     ref_logp: Float[Array, "b G R"],
@@ -195,6 +207,8 @@ class Updater:
     counts: method.Denominators,
   ) -> tuple[Float[Array, ""], Metrics]:
     """Returns a micro-batch's share of the loss and metrics."""
+    if self._adapters is not None:
+      params = lora.attach(frozen, params, self._adapters)
     scored, options = self._log_probs(params, micro), self._loss_options
     entropy = scored.entropy if self._entropy else None
     if self._entropy and not options.get("entropy_coef"):

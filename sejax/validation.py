@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from sejax import config as config_lib
-from sejax import method, optimizer
+from sejax import lora, method, optimizer
 from sejax.data import sources
 from sejax.evaluation import benchmarks
 from sejax.sampling import Filters
@@ -24,14 +24,19 @@ _CHOICES = {
   "model.remat": ("nothing", "dots", "everything"),
   "model.dtype": ("auto", "float32", "bfloat16"),
   "checkpoint.export_dtype": ("bfloat16", "float32"),
+  "optimizer.first_moment": optimizer.PRECISIONS,
   "optimizer.schedule": optimizer.SCHEDULES,
   "train.constant_groups": ("keep", "drop", "resample"),
 }
 _FILTERS = ("temperature", "top_p", "top_k", "min_p")
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
+def validate(config: ml_collections.ConfigDict, *, reads_data: bool = True) -> None:
   """Refuses configurations that cannot work.
+
+  Args:
+    config: the configuration.
+    reads_data: whether its data must be there.
 
   Raises:
     ConfigError: naming the field, its value and what would work.
@@ -53,14 +58,17 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
   with _named("config.judge.weights: "):
     prompts.Rubric(**config.judge.weights)
+  with _named("config.lora."):
+    lora.Options.of(config.lora)
   _validate_data(config.data)
   _validate_sampling(config)
   _validate_training(config)
   for name in ("clip_low", "clip_high"):
     value = config.loss[name]
     _require(0 <= value < 1, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
-  with _named("config.data."):
-    sources.check(config.data)
+  if reads_data:
+    with _named("config.data."):
+      sources.check(config.data)
   with _named(""):
     for name in benchmarks.names(config.eval.sets):
       benchmarks.BENCHMARKS[name].protocol(config.eval.protocol)
@@ -102,6 +110,9 @@ def _validate_training(config: ml_collections.ConfigDict) -> None:
     ("checkpoint.keep", 1),
     ("checkpoint.keep_best", 0),
     ("log.groups", 0),
+    ("lora.rank", 0),
+    ("model.query_chunk", 1),
+    ("model.logits_chunk", 1),
     ("optimizer.max_skipped", 1),
   ):
     section, field = name.split(".")

@@ -171,3 +171,18 @@ def test_bad_options_are_named(changes, message):
 def test_a_frozen_pattern_without_arrays_is_named():
   with pytest.raises(ValueError, match=r"^frozen='visoin' is found in no array's path"):
     optimizer.make(make_options(), 5, ("visoin",)).init(make_params())
+
+
+def test_a_first_moment_in_half_precision_takes_half_the_memory():
+  params, gradients = make_params(), [make_params(seed) for seed in (1, 2, 3)]
+  found = {}
+  for kind in optimizer.PRECISIONS:
+    options = make_options(learning_rate=0.01, first_moment=kind)
+    found[kind] = run(optimizer.make(options, 4), params, gradients)
+  states = {kind: steps[-1][1] for kind, steps in found.items()}
+  sizes = {kind: sum(x.nbytes for x in jax.tree.leaves(state)) for kind, state in states.items()}
+  weights = sum(x.nbytes for x in jax.tree.leaves(params))
+  assert sizes["float32"] - sizes["bfloat16"] == weights // 2
+  # A step differs by the rounding of its moment, 2**-9 of it.
+  for (half, _), (whole, _) in zip(found["bfloat16"], found["float32"], strict=True):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-4), half, whole)

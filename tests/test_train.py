@@ -1,8 +1,11 @@
 """The train loop on the bundled model: what a run leaves, and what cannot reach it."""
 
+import hashlib
 import json
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import PIL.Image
 import pytest
 import safetensors.numpy
@@ -122,9 +125,13 @@ def test_a_finished_run_that_is_started_again_stays_as_it_is(run):
   changes = {"train.steps": 1, "eval.problems": 0, "judge.use": False}
   workdir = run(**changes)
   names = [*(path.name for path in workdir.glob("*.jsonl")), "model/model.safetensors"]
-  before = [(workdir / name).read_bytes() for name in names]
+
+  def digests():
+    return {name: hashlib.sha256((workdir / name).read_bytes()).hexdigest() for name in names}
+
+  before = digests()
   assert run(workdir=workdir, **changes) == workdir
-  assert [(workdir / name).read_bytes() for name in names] == before
+  assert digests() == before
 
 
 def test_rewards_that_are_all_alike_change_nothing(run):
@@ -138,3 +145,23 @@ def test_rewards_that_are_all_alike_change_nothing(run):
   for line in logs.read(workdir / logs.METRICS):
     assert line["constant_groups"] == 1
     assert line["policy_loss"] == 0
+
+
+def test_adapters_alone_are_trained_and_saved(run):
+  changes = {"lora.rank": 4, "lora.targets": ("q", "down"), "eval.problems": 0}
+  workdir = run(**changes)
+  final = parameters(workdir)
+  initial = safetensors.numpy.load_file(tiny.get_config().model.path + "/model.safetensors")
+  assert final.keys() == initial.keys()
+  for name, value in initial.items():
+    moved = not np.array_equal(final[name], value.astype(np.float32))
+    targeted = name.startswith("model.layers") and ("q_proj.weight" in name or "down_proj" in name)
+    assert moved == targeted, name
+  saved = ocp.StandardCheckpointer().metadata(workdir / "checkpoints" / "2" / "state")
+  trained = [x.shape for x in jax.tree.leaves(saved.item_metadata.tree)]
+  # A and B of two targets with two moments each, and a few counters.
+  assert sum(len(shape) == 3 for shape in trained) == 12
+  assert max(np.prod(shape) for shape in trained) < 4 * 4 * 512 + 1
+  # A run that goes on finds them.
+  assert run(workdir=workdir, **changes | {"train.steps": 3}) == workdir
+  assert len(list(logs.read(workdir / logs.METRICS))) == 3

@@ -159,7 +159,7 @@ def take_step(setting, updater, micro=2, **changes):
   """Returns the change of the parameters by one update of the setting's, and its metrics."""
   step = dataclasses.replace(setting.step, **changes)
   state, metrics = updater.update(
-    updater.init(setting.params), step.minibatch(setting.config, micro), *step.numbers(micro)
+    updater.init(setting.params), None, step.minibatch(setting.config, micro), *step.numbers(micro)
   )
   change = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), state.params, setting.params)
   return change, to_numpy(metrics)
@@ -212,7 +212,7 @@ def test_an_update_is_that_of_torch(setting):
 
   updater = make_updater(setting)
   minibatch = step.minibatch(setting.config, 2)
-  grads, _ = jax.jit(updater.gradient)(setting.params, minibatch, *step.numbers(2))
+  grads, _ = jax.jit(updater.gradient)(setting.params, None, minibatch, *step.numbers(2))
   change, metrics = take_step(setting, updater)
 
   assert norm > 2 * ADAMW["clip_norm"]

@@ -26,6 +26,10 @@ PARAMETERS: Rules = (
   (r"(patch_embed|q|k|v|qkv|gate|up|fc1)/kernel$", ("fsdp", "tensor")),
   (r"(o|proj|down|fc2)/kernel$", ("tensor", "fsdp")),
   (r"(q|k|v|qkv|gate|up|fc1)/bias$", ("tensor",)),
+  (r"(q|k|v|gate|up)/lora_a$", ("fsdp", None)),
+  (r"(q|k|v|gate|up)/lora_b$", (None, "tensor")),
+  (r"(o|down)/lora_a$", ("tensor", None)),
+  (r"(o|down)/lora_b$", (None, "fsdp")),
 )
 
 # For decoding: split over `tensor` only, so that no token waits for weights to be gathered.
@@ -67,6 +71,11 @@ def place(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> Any:
   return jax.tree.map_with_path(move, tree)
 
 
+def shardings(tree: Any, mesh: Mesh, rules: Rules = PARAMETERS) -> Any:
+  """Returns the layout of each array of a parameter tree, or of a tree of shapes, in its place."""
+  return jax.tree.map_with_path(lambda path, x: sharding(mesh, name(path), x.shape, rules), tree)
+
+
 def constrain(tree: Any, mesh: Mesh, rules: Rules = PARAMETERS) -> Any:
   """Constrains parameters, or what is shaped like them, such as moments, to their layout."""
 
@@ -83,6 +92,24 @@ def name(path: Sequence[Any]) -> str:
     path: in that tree or in one that holds it, such as an optimizer's state.
   """
   return "/".join(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
+
+
+def check_rows(mesh: Mesh, name: str, size: int) -> None:
+  """Refuses a number of rows that the mesh cannot split.
+
+  Raises:
+    ValueError: naming the configuration's field, its value and what would work.
+  """
+  if size % (shards := row_shards(mesh)):
+    raise ValueError(
+      f"config.{name}={size} must be a multiple of the {shards} parts into which the mesh splits"
+      " rows (data times fsdp)"
+    )
+
+
+def rows(mesh: Mesh) -> NamedSharding | None:
+  """Returns where rows of a batch lie; None on one device, where nothing need be said."""
+  return NamedSharding(mesh, PartitionSpec(row_axes(mesh))) if mesh.size > 1 else None
 
 
 def row_axes(mesh: Mesh) -> tuple[str, ...]:

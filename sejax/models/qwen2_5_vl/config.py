@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+from jax.sharding import Sharding
+
 Remat = Literal["nothing", "dots", "everything"]
 
 
@@ -157,6 +159,8 @@ class Config:
     query_chunk: attention over more queries than this, per row, is computed in chunks, so that
       its memory does not grow with the square of the length.
     logits_chunk: tokens per row whose logits exist at once when log-probs are computed.
+    rows: where activations lie on a mesh: split by their first axis. Without it the compiler may
+      split a layer's activations as its weights are, and adds partial sums up over all devices.
   """
 
   vision: VisionConfig
@@ -170,6 +174,7 @@ class Config:
   unroll: bool = False
   query_chunk: int = 1024
   logits_chunk: int = 256
+  rows: Sharding | None = None
 
   def __post_init__(self):
     if self.vision.out_hidden_size != self.text.hidden_size:

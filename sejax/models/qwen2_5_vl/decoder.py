@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sejax.models.qwen2_5_vl.config import Config
-from sejax.models.qwen2_5_vl.layers import dense, mlp, remat, rms_norm
+from sejax.models.qwen2_5_vl.layers import dense, mlp, remat, rms_norm, split_rows
 from sejax.models.qwen2_5_vl.params import Params
 from sejax.models.qwen2_5_vl.rope import rotate
 
@@ -46,6 +46,7 @@ def run_layers(
 
   def body(x, inputs):
     layer, layer_extra = inputs
+    x = split_rows(x, config.rows)
     h = rms_norm(layer["input_norm"], x, text.rms_norm_eps)
     queries, keys, values = (
       dense(layer[name], h).reshape(*h.shape[:2], -1, text.head_size) for name in ("q", "k", "v")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
 from jaxtyping import Array, Float
 
 from sejax.models.qwen2_5_vl.config import Remat
@@ -11,9 +12,16 @@ from sejax.models.qwen2_5_vl.params import Params
 
 
 def dense(params: Params, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
-  """Multiplies by the kernel `[I, O]` and adds the bias where there is one."""
+  """Multiplies by the kernel `[I, O]`; adds bias and low-rank adapter where there are (`lora`)."""
   out = x @ params["kernel"]
+  if "lora_a" in params:
+    out = out + (x @ params["lora_a"]) @ params["lora_b"]
   return out + params["bias"] if "bias" in params else out
+
+
+def split_rows(x: Float[Array, "B ..."], rows: Sharding | None) -> Float[Array, "B ..."]:
+  """Says where activations and their gradients lie, see `Config.rows`."""
+  return x if rows is None else jax.lax.with_sharding_constraint(x, rows)
 
 
 def rms_norm(params: Params, x: Float[Array, "... D"], eps: float) -> Float[Array, "... D"]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from sejax.models.qwen2_5_vl.config import Config
+from sejax.models.qwen2_5_vl.layers import split_rows
 from sejax.models.qwen2_5_vl.model import logits
 from sejax.models.qwen2_5_vl.params import Params
 
@@ -49,7 +50,7 @@ def logp(
   batch, members, length = tokens.shape
   last_hidden = last_hidden if last_hidden.ndim == 3 else last_hidden[:, None]
   first = jnp.broadcast_to(last_hidden[:, :, None], (batch, members, 1, hidden.shape[-1]))
-  before = jnp.concatenate([first, hidden[:, :, :-1]], axis=2)
+  before = split_rows(jnp.concatenate([first, hidden[:, :, :-1]], axis=2), config.rows)
 
   count = members * length
   chunks = -(-count // config.logits_chunk)

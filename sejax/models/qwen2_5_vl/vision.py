@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from sejax.models.qwen2_5_vl.attention import Keys, attend
 from sejax.models.qwen2_5_vl.config import Config
 from sejax.models.qwen2_5_vl.images import Images
-from sejax.models.qwen2_5_vl.layers import dense, mlp, remat, rms_norm
+from sejax.models.qwen2_5_vl.layers import dense, mlp, remat, rms_norm, split_rows
 from sejax.models.qwen2_5_vl.params import Params
 from sejax.models.qwen2_5_vl.rope import rotate, vision_angles
 
@@ -44,6 +44,7 @@ def encode_images(params: Params, config: Config, images: Images) -> Float[Array
 
   def block(attention: Attention) -> Callable:
     def body(x, block_params):
+      x = split_rows(x, config.rows)
       return _block(block_params, x, angles, vision.num_heads, attention), None
 
     return remat(body, config.remat)

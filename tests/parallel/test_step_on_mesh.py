@@ -1,0 +1,99 @@
+"""One optimizer step is the same on one device, on meshes of eight, and in two processes of four.
+
+A state that was saved on one device goes on on all others.
+"""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.parallel import step_on_mesh
+
+MESHES = ("1x8x1", "2x2x2", "1x2x4", "8x1x1")
+KINDS = ("", "_lora")
+
+
+def start(folder, sizes, devices, *arguments) -> subprocess.Popen:
+  root = pathlib.Path(__file__).parents[2]
+  flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
+  environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root), "NPROC": "32"}
+  return subprocess.Popen(
+    [sys.executable, "-m", "tests.parallel.step_on_mesh", sizes, folder, *map(str, arguments)],
+    cwd=root,
+    env={**os.environ, **environment},
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def wait(*processes: subprocess.Popen) -> None:
+  errors = [process.communicate(timeout=500)[1] for process in processes]
+  for process, error in zip(processes, errors, strict=True):
+    assert process.returncode == 0, error[-3000:]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> pathlib.Path:
+  """The folder in which one device has left its results, and its state after one update."""
+  folder = tmp_path_factory.mktemp("steps")
+  wait(start(folder, "1x1x1", 1))
+  return folder
+
+
+@pytest.fixture(scope="module")
+def eight(one):
+  wait(start(one, ",".join(MESHES), 8))
+  return one
+
+
+@pytest.fixture(scope="module")
+def two(one):
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{free.getsockname()[1]}"
+  folder = one / "two"
+  folder.mkdir()
+  for kind in ("full", "lora"):
+    (folder / kind).symlink_to(one / kind)
+  wait(*(start(folder, "2x2x2", 4, number, 2, address) for number in range(2)))
+  return folder
+
+
+def assert_same(found: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
+  assert found.keys() == want.keys()
+  rate = step_on_mesh.OPTIMIZER["learning_rate"]
+  for name, value in want.items():
+    if name.startswith("metric "):
+      np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    elif name.startswith("grad"):
+      largest = np.abs(value).max()
+      assert largest > 0, name
+      assert np.abs(found[name] - value).max() <= 1e-5 * largest, name
+    elif name.startswith(("first", "second")):
+      gradient = np.abs(want["grad" + name.removeprefix("first").removeprefix("second")])
+      told = gradient > 1e-3 * gradient.max()
+      assert told.any(), name
+      assert np.abs(found[name] - value)[told].max() <= 0.01 * rate, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mesh", MESHES)
+def test_eight_devices(one, eight, mesh, kind):
+  want = dict(np.load(one / f"1x1x1{kind}_0.npz"))
+  assert_same(dict(np.load(eight / f"{mesh}{kind}_0.npz")), want)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes(one, two, kind):
+  want = dict(np.load(one / f"1x1x1{kind}_0.npz"))
+  parts = [dict(np.load(two / f"2x2x2{kind}_{number}.npz")) for number in range(2)]
+  rows = [set(part.pop("rows").tolist()) for part in parts]
+  assert not rows[0] & rows[1]
+  assert rows[0] | rows[1] == set(want.pop("rows").tolist())
+  for part in parts:
+    assert_same(part, want)
