@@ -6,6 +6,7 @@ candidate's text, special tokens left out, is what the Judge's trajectories begi
 Axes: B prompts, G trajectories of each, M verdicts on each trajectory, R tokens.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,9 +20,12 @@ from jaxtyping import Array, Float, Int
 from sejax.data.batches import Batch
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import Processor
-from sejax.parallel import hosts
+from sejax.parallel import hosts, layouts
 from sejax.sampling import Filters, Options, Request, Result, Role, Sampler
 from sejax.sampling.sampler import Watch
+
+_PATCHES = 32_768  # of a shard's rows, whose features are computed at once
+_TAIL = 32  # Tokens that close a candidate, at least, so that one of full length takes no more.
 
 
 def frozen_dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
@@ -30,6 +34,36 @@ def frozen_dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
   if name == "auto":
     name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
   return jnp.dtype(name)
+
+
+def sampling_options(
+  config: ml_collections.ConfigDict,
+  role: str,
+  banned: tuple[int, ...],
+  eos_ids: tuple[int, ...],
+  pad_id: int,
+) -> Options:
+  """Returns how a role samples.
+
+  Args:
+    config: the run's.
+    role: `actor` or `judge`, a section of the configuration.
+    banned: tokens that are never drawn.
+    eos_ids: tokens that end a trajectory.
+    pad_id: what fills up rows.
+  """
+  section = config[role]
+  return Options(
+    trajectories=config.group_size,
+    new_tokens=section.max_tokens,
+    filters=Filters(section.temperature, section.top_k, section.top_p, section.min_p, banned),
+    eos_ids=eos_ids,
+    pad_id=pad_id,
+    repeats=config.judge.num_judge_repeats if role == "judge" else 1,
+    groups=config.sampling.groups,
+    run=config.sampling.run,
+    pack=config.sampling.pack,
+  )
 
 
 class Rollout(NamedTuple):
@@ -66,23 +100,12 @@ class Roles(NamedTuple):
       judge_model: the Judge's, if it is another.
     """
 
-    def sampler(model: qwen.Config, role: ml_collections.ConfigDict, repeats: int) -> Sampler:
+    def sampler(model: qwen.Config, role: str) -> Sampler:
       banned = tuple(processor.banned_ids(model.text.vocab_size).tolist())
-      options = Options(
-        trajectories=config.group_size,
-        new_tokens=role.max_tokens,
-        filters=Filters(role.temperature, role.top_k, role.top_p, role.min_p, banned),
-        eos_ids=processor.eos_ids,
-        pad_id=processor.pad_id,
-        repeats=repeats,
-        groups=config.sampling.groups,
-        run=config.sampling.run,
-        pack=config.sampling.pack,
-      )
+      options = sampling_options(config, role, banned, processor.eos_ids, processor.pad_id)
       return Sampler(model, options, mesh, frozen_dtype(config))
 
-    judge = sampler(judge_model or model, config.judge, config.judge.num_judge_repeats)
-    return cls(processor, sampler(model, config.actor, 1), judge)
+    return cls(processor, sampler(model, "actor"), sampler(judge_model or model, "judge"))
 
   def check_context(self, batch: Batch) -> None:
     """Refuses prompts beside which the Judge could not read candidates of full length.
@@ -96,7 +119,7 @@ class Roles(NamedTuple):
     candidate, verdict = self.actor.options.new_tokens, self.judge.options.new_tokens
     tail = max(len(self.processor.continuation(tail, "")) for tail in batch.judge_tails)
     prompt, context = batch.judge.ids.shape[1], self.judge.config.text.max_position_embeddings
-    if prompt + _padded(candidate + tail) + verdict > context:
+    if prompt + padded(candidate + tail) + verdict > context:
       raise ValueError(
         f"the Judge's prompt of {prompt} tokens, config.actor.max_tokens={candidate} and"
         f" config.judge.max_tokens={verdict} are more than the model's context of {context}; lower"
@@ -105,11 +128,11 @@ class Roles(NamedTuple):
 
   def encode(self, params: qwen.Params, batch: Batch) -> Float[Array, "B s D"] | None:
     """Returns the features of the batch's images by the Actor's vision tower, if it has any."""
-    return None if batch.images is None else _encode(params, self.actor.config, batch.images)
+    return _features(params, self.actor, batch)
 
   def encode_for_judge(self, params: qwen.Params, batch: Batch) -> Float[Array, "B s D"] | None:
     """Returns the same by the Judge's."""
-    return None if batch.images is None else _encode(params, self.judge.config, batch.images)
+    return _features(params, self.judge, batch)
 
   def act(
     self,
@@ -165,14 +188,14 @@ class Roles(NamedTuple):
   def _given(
     self, batch: Batch, candidates: Sequence[Sequence[str]]
   ) -> tuple[Int[np.ndarray, "B G T"], Int[np.ndarray, "B G"]]:
-    """Tokenizes candidates; T is a power of two, the same in all processes."""
+    """Tokenizes candidates; T is one of a few sizes, the same in all processes."""
     tokens = [
       [self.processor.continuation(tail, text) for text in texts]
       for tail, texts in zip(batch.judge_tails, candidates, strict=True)
     ]
     lengths = np.array([[len(row) for row in rows] for rows in tokens], np.int32)
     (longest,) = hosts.largest(int(lengths.max()))
-    given = np.full((*lengths.shape, _padded(longest)), self.processor.pad_id, np.int32)
+    given = np.full((*lengths.shape, padded(longest)), self.processor.pad_id, np.int32)
     for b, rows in enumerate(tokens):
       for g, row in enumerate(rows):
         given[b, g, : len(row)] = row
@@ -196,7 +219,42 @@ class Roles(NamedTuple):
     return Rollout(result, texts)
 
 
-_encode = jax.jit(qwen.encode, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=(1, 3, 4))
+def encode_rows(
+  params: qwen.Params, config: qwen.Config, images: qwen.Images, shards: int, dtype: jnp.dtype
+) -> Float[Array, "B s D"]:
+  """Returns the features of all rows, a part of each shard's rows after the other.
+
+  Args:
+    params: with a vision tower, in any precision.
+    config: the model.
+    images: of the rows.
+    shards: that the rows are split over.
+    dtype: of computation.
+  """
+  params = {"vision": jax.tree.map(lambda x: x.astype(dtype), params["vision"])}
+  rows, size, _ = images.patches.shape
+  local = rows // shards
+  fitting = (n for n in range(1, local + 1) if local % n == 0 and n * size <= _PATCHES)
+  at_once = max(fitting, default=1)
+  if at_once == local:
+    return qwen.encode(params, config, images)
+
+  def parts(x):  # [B,...] -> [parts, shards * at_once, ...], whatever is of a shard staying there
+    split = jnp.moveaxis(x.reshape(shards, -1, at_once, *x.shape[1:]), 1, 0)
+    return split.reshape(split.shape[0], shards * at_once, *x.shape[1:])
+
+  found = jax.lax.map(lambda part: qwen.encode(params, config, part), jax.tree.map(parts, images))
+  split = jnp.moveaxis(found.reshape(-1, shards, at_once, *found.shape[2:]), 0, 1)
+  return split.reshape(rows, *found.shape[2:])
+
+
+def _features(params: qwen.Params, sampler: Sampler, batch: Batch) -> Float[Array, "B s D"] | None:
+  if batch.images is None:
+    return None
+  images = jax.tree.map(lambda x: hosts.to_mesh(sampler.mesh, x), batch.images)
+  shards = layouts.row_shards(sampler.mesh)
+  return encode_rows(params, sampler.config, images, shards, jnp.dtype(sampler.dtype))
 
 
 def by_candidate(texts: Sequence[Sequence[str]], repeats: int) -> list[list[list[str]]]:
@@ -211,9 +269,9 @@ def by_candidate(texts: Sequence[Sequence[str]], repeats: int) -> list[list[list
   ]
 
 
-def _padded(longest: int) -> int:
-  """Returns T, a power of two, for candidates of at most so many tokens."""
-  return 1 << max(longest - 1, 0).bit_length()
+def padded(longest: int) -> int:
+  """Returns T for candidates of at most so many tokens: a power of two, and room for their tail."""
+  return _TAIL + (1 << max(longest - _TAIL - 1, 15).bit_length())
 
 
 def _limits(sampler: Sampler, batch: Batch) -> Int[np.ndarray, "B G"]:

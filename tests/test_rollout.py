@@ -50,6 +50,20 @@ def test_the_actor_draws_for_every_row_but_padding(setting):
   assert rolled.texts[2] == ["", ""]
 
 
+def test_features_are_the_same_in_parts(setting, monkeypatch):
+  params, roles, batch, features = setting
+  rows = np.array([0, 1, 2, 1, 0, 2])
+  images = jax.tree.map(lambda x: x[rows], batch.images)
+  monkeypatch.setattr(rollout, "_PATCHES", 64)  # a row of each of two shards at a time
+  encode = rollout.encode_rows.__wrapped__
+  parts = jax.make_jaxpr(encode, static_argnums=(1, 3, 4))(
+    params, roles.actor.config, images, 2, np.dtype("float32")
+  )
+  assert "length=3" in str(parts)
+  found = encode(params, roles.actor.config, images, 2, np.dtype("float32"))
+  np.testing.assert_allclose(found, np.asarray(features)[rows], atol=1e-5)
+
+
 def test_nobody_draws_vision_tokens(setting):
   _, roles, _, _ = setting
   for sampler in (roles.actor, roles.judge):
@@ -72,11 +86,11 @@ def test_a_verdict_is_that_of_the_whole_conversation_read_at_once(setting):
 
 def test_too_small_a_context_is_refused_before_any_candidate_is_sampled(setting):
   _, roles, batch, _ = setting
-  # 4 tokens of a candidate and the tail behind them take 32; 128 of prompt, 4 of verdict.
-  assert 16 < 4 + len(roles.processor.continuation(batch.judge_tails[0], "")) <= 32
-  _with_context(roles, 128 + 32 + 4).check_context(batch)
+  # 4 tokens of a candidate and the tail behind them take 48; 128 of prompt, 4 of verdict.
+  assert 4 + len(roles.processor.continuation(batch.judge_tails[0], "")) <= 48
+  _with_context(roles, 128 + 48 + 4).check_context(batch)
   with pytest.raises(ValueError, match="are more than the model's context of"):
-    _with_context(roles, 128 + 32 + 3).check_context(batch)
+    _with_context(roles, 128 + 48 + 3).check_context(batch)
 
 
 def _with_context(roles, tokens):

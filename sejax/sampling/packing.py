@@ -4,6 +4,7 @@ Indexes of groups count within a row shard, so that nothing moves between shards
 `decode`: B groups and G members of the state; U groups that enter; T given tokens; S slots.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -133,17 +134,11 @@ def insert(
     old = state.cache
     cache = old._replace(valid=put(old.valid, False), lengths=put(old.lengths, 0))
     if entry.given is not None:
-      length = entry.given.valid.shape[-1]
-      start = old.used - length
-
-      def put_given(x, new, axis, slots):
-        window = jax.lax.dynamic_slice_in_dim(x, start, length, slots)
-        return jax.lax.dynamic_update_slice_in_dim(x, put(window, new, axis), start, slots)
-
+      start = old.used - entry.given.valid.shape[-1]
       cache = qwen.Cache(
-        keys=put_given(cache.keys, entry.given.keys, 1, 4),
-        values=put_given(cache.values, entry.given.values, 1, 4),
-        valid=put_given(cache.valid, entry.given.valid, 0, 2),
+        keys=_put_slots(cache.keys, entry.given.keys, places, start, axis=1, slots=4),
+        values=_put_slots(cache.values, entry.given.values, places, start, axis=1, slots=4),
+        valid=_put_slots(cache.valid, entry.given.valid, places, start, axis=0, slots=2),
         lengths=put(cache.lengths, entry.given.lengths),
         used=old.used,
       )
@@ -164,6 +159,23 @@ def insert(
   return jax.shard_map(local, mesh=mesh, in_specs=(specs, entry_specs, rows), out_specs=specs)(
     state, entry, places
   )
+
+
+def _put_slots(
+  x: Array, new: Array, places: Int[Array, " U"], start: Int[Array, ""], axis: int, slots: int
+) -> Array:
+  """Writes groups' given tokens in place, one group after the other: never all slots at once."""
+
+  def put_one(n, x):
+    place = jnp.minimum(places[n], x.shape[axis] - 1)
+    at = [0] * x.ndim
+    at[axis], at[slots] = place, start
+    group = jax.lax.dynamic_slice_in_dim(new, n, 1, axis)
+    old = jax.lax.dynamic_slice(x, at, group.shape)
+    kept = jnp.where(places[n] < x.shape[axis], group, old)
+    return jax.lax.dynamic_update_slice(x, kept, at)
+
+  return jax.lax.fori_loop(0, len(places), put_one, x)
 
 
 def move(
@@ -200,21 +212,30 @@ def move(
     lengths = jnp.where(alive, pick(state.cache.lengths), 0)
     slots, valid = _align(pick(state.cache.valid), lengths, used)
 
-    def align(x):  # [L,B,K,G,S,H]
-      moved = x[:, rows[..., None], :, members[..., None], slots]
-      return jnp.transpose(moved, (3, 0, 4, 1, 2, 5))
+    def align(x):  # [B,K,G,S,H]
+      return jnp.moveaxis(x[rows[..., None], :, members[..., None], slots], 3, 1)
 
     prefix = qwen.Prefix(
       state.prefix.keys[:, groups],
       state.prefix.values[:, groups],
       *(x[groups] for x in state.prefix[2:]),
     )
-    cache = qwen.Cache(align(state.cache.keys), align(state.cache.values), valid, lengths, used)
+    keys, values = (_by_layer(align, x) for x in (state.cache.keys, state.cache.values))
+    cache = qwen.Cache(keys, values, valid, lengths, used)
     return decode.State(prefix, cache, *map(pick, state[2:]))
 
   return jax.shard_map(
     local, mesh=mesh, in_specs=(specs, rows, rows, PartitionSpec()), out_specs=specs
   )(state, sources, alive, used)
+
+
+def _by_layer(
+  function: Callable[[Array], Array], x: Float[Array, "L B K G S H"]
+) -> Float[Array, "L b K g S H"]:
+  """Maps each layer; where the shape stays in place, so that there is never a second cache."""
+  if jax.eval_shape(function, x[0]).shape != x.shape[1:]:
+    return jax.lax.map(function, x)
+  return jax.lax.fori_loop(0, len(x), lambda n, x: x.at[n].set(function(x[n])), x)
 
 
 def _align(

@@ -76,6 +76,38 @@ class Request(NamedTuple):
   limits: Int[np.ndarray, "B G"] | None = None
 
 
+class Plan(NamedTuple):
+  """The sizes of a call's state.
+
+  Attributes:
+    capacity: prompts of a shard that are decoded at once.
+    unit: prompts of a shard that enter together.
+    given: tokens that trajectories begin with, T.
+    slots: of a trajectory's cache.
+  """
+
+  capacity: int
+  unit: int
+  given: int
+  slots: int
+
+  @classmethod
+  def of(cls, options: Options, prompts: int, shards: int, given: int) -> "Plan":
+    """Returns the sizes for so many prompts of a shard.
+
+    Args:
+      options: how to sample.
+      prompts: of a shard.
+      shards: of rows, in all.
+      given: tokens that trajectories begin with, at most.
+    """
+    capacity = min(prompts, (options.groups or prompts * shards) // shards)
+    slots = given + options.new_tokens
+    if capacity < prompts:
+      slots += options.run  # So that the oldest never keeps others from a whole run.
+    return cls(capacity, max(1, capacity // 4), given, slots)
+
+
 def check(request: Request, options: Options, config: qwen.Config, mesh: Mesh) -> None:
   """Checks a request before anything is compiled for it.
 

@@ -8,6 +8,7 @@ Axes: B prompts of this process, G members of a group, P prompt tokens, T given 
 """
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections import Counter
@@ -23,7 +24,7 @@ from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts, layouts
 from sejax.sampling import decode, keys, packing
 from sejax.sampling.programs import Programs
-from sejax.sampling.request import Options, Request, check
+from sejax.sampling.request import Options, Plan, Request, check
 from sejax.sampling.result import Gatherer, Result, Stats, Stop
 from sejax.sampling.table import Table, fit, sizes
 
@@ -52,8 +53,9 @@ class Sampler:
     Raises:
       ValueError: naming the option, its value and what would work.
     """
-    self.config, self.options, self.dtype = config, options, dtype
+    self.options, self.dtype = options, dtype
     self.mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
+    self.config = dataclasses.replace(config, rows=layouts.rows(self.mesh))
     self.programs = Programs()
     self._shards = layouts.row_shards(self.mesh)
     self._specs = decode.specs(config, self.mesh)
@@ -133,14 +135,10 @@ class _Loop:
     local = hosts.local_shards(self._mesh)
     members = self._options.members
     self._total = size // len(local)
-    groups = self._options.groups or self._total * self._shards
-    self._capacity = min(self._total, groups // self._shards)
-    self._unit = max(1, self._capacity // 4)
+    given = 0 if request.given is None else request.given.shape[-1]
+    plan = Plan.of(self._options, self._total, self._shards, given)
+    self._capacity, self._unit, self._given, self._slots = plan
     self._entered = 0
-    self._given = 0 if request.given is None else request.given.shape[-1]
-    self._slots = self._given + self._options.new_tokens
-    if self._capacity < self._total:
-      self._slots += self._options.run  # So that the oldest never keeps others from a whole run.
     self._used = self._given
     self.gatherer = Gatherer(size, members, self._options.new_tokens, self._options.pad_id, local)
     self._table = Table.empty(self._shards, self._capacity, members)
@@ -210,6 +208,7 @@ class _Loop:
 
   def _move(self, groups: int, members: int, least: int) -> None:
     """Packs the living; at least so many slots are used afterwards."""
+    in_place = (groups, members) == self._table.alive.shape[1:]
     with self._stage("pack"):
       self._table, sources = self._table.pack(groups, members)
       self._used = max(self._table.longest, least)
@@ -219,6 +218,7 @@ class _Loop:
         self._split(sources),
         self._split(self._table.alive),
         hosts.known(self._mesh, np.int32(self._used)),
+        donate=(0,) if in_place else (),
         out_shardings=self._shardings(self._sampler._specs),
         mesh=self._mesh,
         specs=self._sampler._specs,
