@@ -1,6 +1,8 @@
 """The command line: `python -m sejax.main --config=FILE --workdir=DIR [--config.a.b=x]`.
 
-`--mode=sample` takes `--image`, `--question` and `--judge` in place of `--workdir`.
+`--mode=sample` takes `--image`, `--question` and `--judge` in place of `--workdir`, and
+`--mode=compile` takes `--topology`. A run of several processes is started once in each, with
+`--distributed`, or with `--coordinator`, `--num_processes` and `--process_id`.
 
 Whatever cannot work is said in one line on standard error, with exit status 2, before anything is
 compiled.
@@ -10,8 +12,10 @@ import importlib
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 
+import jax
 import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
@@ -19,6 +23,7 @@ from ml_collections import config_flags
 from sejax import config as config_lib
 from sejax import validation
 from sejax.models import hub
+from sejax.parallel import processes
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes what it makes.")
@@ -29,9 +34,24 @@ _JUDGE = flags.DEFINE_bool(
   "judge", False, "For --mode=sample: let the Judge read what was sampled."
 )
 
-# What each mode runs: `run(config, workdir)` of a module, imported when it is wanted; of "sample",
-# which writes nothing, `run(config, images, question, judge)`.
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "Join the processes that the environment tells of (TPU pods, SLURM, MPI)."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: HOST:PORT of one.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+
+_TOPOLOGY = flags.DEFINE_string(
+  "topology", None, "For --mode=compile: TPU generation and shape, such as v5e:8x8."
+)
+_PROGRAMS = flags.DEFINE_list(
+  "programs", [], "For --mode=compile: only programs with one of these in their name."
+)
+
+# What each mode runs: `run(config, workdir)` of a module, imported when it is wanted. "compile" and
+# "sample" write nothing and take flags of their own.
 _MODES = {
+  "compile": "sejax.compilation",
   "evaluate": "sejax.evaluate",
   "export": "sejax.export",
   "inspect": "sejax.data.inspection",
@@ -40,8 +60,7 @@ _MODES = {
   "sample": "sejax.sample",
   "train": "sejax.train",
 }
-# These go on with a run that is in the workdir, so the configuration must be that run's.
-_OF_A_RUN = ("export", "train")
+_FLAGS_OF = {"compile": (_TOPOLOGY, _PROGRAMS), "sample": (_IMAGE, _QUESTION, _JUDGE)}
 _MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "What to do.")
 
 
@@ -49,8 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Parses flags, checks the configuration and runs the mode; returns the exit status."""
   try:
     config = _parse(sys.argv if argv is None else argv)
-    validation.validate(config)
+    if _DISTRIBUTED.value or _COORDINATOR.value:
+      processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    validation.validate(config, reads_data=_MODE.value != "compile")
     run = importlib.import_module(_MODES[_MODE.value]).run
+    if _MODE.value == "compile":
+      return 0 if run(config, _TOPOLOGY.value, _PROGRAMS.value) else 1
     if _MODE.value == "sample":
       _find_models(config)
       run(config, _IMAGE.value, _QUESTION.value, _JUDGE.value)
@@ -58,15 +81,38 @@ def main(argv: Sequence[str] | None = None) -> int:
       workdir = pathlib.Path(_WORKDIR.value)
       if _MODE.value != "report":  # whose workdir is a run's, with the run's configuration
         workdir.mkdir(parents=True, exist_ok=True)
-        if _MODE.value in _OF_A_RUN:
-          config_lib.require_same(config, workdir)
-        config_lib.save(config, workdir)
+        if _goes_on(config):
+          config_lib.require_same(config, workdir, evaluates=_MODE.value == "evaluate")
+        if jax.process_index() == 0:
+          config_lib.save(config, workdir)
       _find_models(config)
       run(config, workdir)
   except (ValueError, OSError) as error:
     print(f"sejax: {_one_line(error)}", file=sys.stderr)
     return 2
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    traceback.print_exc()
+    said = "this process cannot go on; perhaps another process is gone"
+    print(f"sejax: {said}: {_one_line(error)[:200]}", file=sys.stderr)
+    return 3
   return 0
+
+
+def _guarded() -> int:
+  """Runs `main`; whatever it raises ends this process, and with it all others of the run."""
+  try:
+    return main()
+  except Exception:
+    traceback.print_exc()
+    return 1
+
+
+def _goes_on(config: ml_collections.ConfigDict) -> bool:
+  """Returns whether a run in the workdir is gone on with, whose configuration this must be."""
+  answers = _MODE.value == "evaluate" and not config.eval.predictions
+  return answers or _MODE.value in ("export", "train")
 
 
 def _find_models(config: ml_collections.ConfigDict) -> None:
@@ -92,11 +138,18 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   if len(rest) > 1:
     raise ValueError(f"unexpected argument {rest[1]!r}; flags are written --name=value")
   needed = {"config": config}
-  if _MODE.value != "sample":
+  if _MODE.value == "compile":
+    needed["topology"] = _TOPOLOGY.value
+  elif _MODE.value != "sample":
     needed["workdir"] = _WORKDIR.value
-    for flag in (_IMAGE, _QUESTION, _JUDGE):
+  if not (_DISTRIBUTED.value or _COORDINATOR.value):
+    for flag in (_NUM_PROCESSES, _PROCESS_ID):
       if flag.present:
-        raise ValueError(f"--{flag.name} is for --mode=sample; the mode is {_MODE.value}")
+        raise ValueError(f"--{flag.name} is given without --coordinator=HOST:PORT")
+  for mode, own in _FLAGS_OF.items():
+    for flag in own:
+      if flag.present and _MODE.value != mode:
+        raise ValueError(f"--{flag.name} is for --mode={mode}; the mode is {_MODE.value}")
   for name, value in needed.items():
     if value is None:
       raise ValueError(f"--{name} is missing; see --help")
@@ -130,4 +183,4 @@ def _one_line(error: BaseException) -> str:
 
 if __name__ == "__main__":
   app.define_help_flags()
-  sys.exit(main())
+  processes.leave(_guarded())
