@@ -1,0 +1,207 @@
+"""`--mode=compile --topology=v5e:8x8`: a step's programs for a TPU that is not there.
+
+Each program of the configuration's training step is compiled by the TPU's own compiler (package
+libtpu, extra `tpu`), and what it takes of a chip and does on it is printed.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import tqdm
+
+from sejax import step_programs
+from sejax.models import hub
+from sejax.models import qwen2_5_vl as qwen
+from sejax.parallel import hlo, meshes
+
+_GIB = 2**30
+
+
+class Chip(NamedTuple):
+  """A TPU chip.
+
+  Attributes:
+    memory: bytes that programs can use.
+    flops: dense bf16, per second.
+    bandwidth: of its memory, bytes per second.
+    interconnect: of its links to other chips together, bytes per second.
+  """
+
+  memory: float
+  flops: float
+  bandwidth: float
+  interconnect: float
+
+
+# https://cloud.google.com/tpu/docs/system-architecture-tpu-vm; the compiler keeps 0.25 GiB back.
+CHIPS = {
+  "v4": Chip(31.75 * _GIB, 275e12, 1228e9, 300e9),
+  "v5e": Chip(15.75 * _GIB, 197e12, 819e9, 200e9),
+  "v5p": Chip(94.75 * _GIB, 459e12, 2765e9, 600e9),
+  "v6e": Chip(31.75 * _GIB, 918e12, 1640e9, 448e9),
+}
+
+
+class Row(NamedTuple):
+  """What is told of a program; bytes and operations are of one chip, and of one run of it.
+
+  Attributes:
+    program: its name.
+    arguments: bytes that it reads.
+    temporaries: bytes.
+    peak: bytes in use at most, with all that the run keeps meanwhile.
+    flops: of matrix products.
+    traffic: bytes from and to the chip's memory.
+    collectives: by kind, how many.
+    arriving: bytes by collectives.
+    largest: bytes of the largest array that a collective makes.
+    seconds: at least, by the chip's peak rates.
+    bound: what takes them: compute, memory or network.
+    error: why it could not be compiled, in place of all others but the first.
+  """
+
+  program: str
+  arguments: int = 0
+  temporaries: int = 0
+  peak: int = 0
+  flops: float = 0.0
+  traffic: float = 0.0
+  collectives: dict[str, int] = {}  # noqa: RUF012
+  arriving: float = 0.0
+  largest: int = 0
+  seconds: float = 0.0
+  bound: str = ""
+  error: str = ""
+
+
+def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str] = ()) -> bool:
+  """Compiles and prints; returns whether all programs fit a chip.
+
+  Args:
+    config: the run's; its mesh must be of as many devices as the topology.
+    topology: generation and shape, such as `v5e:8x8`.
+    programs: only those whose name has one of these in it; all, if empty.
+
+  Raises:
+    ValueError: the topology is unknown, or its compiler is not installed.
+  """
+  chip = _chip(topology)
+  config = config.copy_and_resolve_references()
+  if config.model.dtype == "auto":
+    config.model.dtype = "bfloat16"
+  if config.judge.use and config.judge.path:
+    raise ValueError(
+      f"config.judge.path={config.judge.path!r} must be empty for --mode=compile, which knows no"
+      " Judge but the frozen policy"
+    )
+  mesh = meshes.create(config.mesh, _devices(topology))
+  model = _model(config.model.path)
+  chosen = [
+    program
+    for program in step_programs.of_step(config, model, mesh)
+    if not programs or any(part in program.name for part in programs)
+  ]
+  rows = []
+  for program in tqdm.tqdm(chosen, topology):
+    rows.append(_compile(program, chip))
+    tqdm.tqdm.write(_line(rows[-1], chip), file=sys.stderr)
+  fits = all(not row.error and row.peak <= chip.memory for row in rows)
+  axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+  print(_table(f"{config.model.path or 'model'} on {topology} ({axes})", rows, chip))
+  result = {"topology": topology, "mesh": dict(mesh.shape), "fits": fits}
+  print(json.dumps(result | {"programs": [row._asdict() for row in rows]}))
+  return fits
+
+
+def _chip(topology: str) -> Chip:
+  generation = topology.partition(":")[0]
+  if generation not in CHIPS or ":" not in topology:
+    raise ValueError(
+      f"--topology={topology} must be a generation and a shape, such as v5e:8x8; generations are"
+      f" {', '.join(CHIPS)}"
+    )
+  return CHIPS[generation]
+
+
+def _devices(topology: str) -> Sequence[jax.Device]:
+  """Returns devices to compile for, without looking for any that are there."""
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+  os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+  from jax.experimental import topologies
+
+  try:
+    return topologies.get_topology_desc(topology, platform="tpu").devices
+  except Exception as error:  # whatever libtpu says
+    said = " ".join(str(error).split())[:160]
+    raise ValueError(
+      f"no programs can be made for --topology={topology}: {said}; install the extra"
+      " (pip install 'sejax[tpu]') and give a shape that exists"
+    ) from None
+
+
+def _model(path: str) -> qwen.Config:
+  """Returns a released model's configuration by its name, else that of a directory."""
+  name = path.rpartition("/")[2].lower()
+  for size in ("3b", "7b", "32b", "72b"):
+    if name == f"qwen2.5-vl-{size}-instruct":
+      return qwen.Config.qwen2_5_vl(size)
+  return qwen.load_config(hub.local(path))
+
+
+def _compile(program: step_programs.Program, chip: Chip) -> Row:
+  try:
+    compiled = program.lower().compile()
+  except jax.errors.JaxRuntimeError as error:
+    return Row(program.name, error=" ".join(str(error).split())[:300])
+  memory, cost = compiled.memory_analysis(), hlo.cost(compiled.as_text())
+  arriving = sum(cost.collective_bytes.values())
+  times = {
+    "compute": cost.flops / chip.flops,
+    "memory": cost.bytes / chip.bandwidth,
+    "network": arriving / chip.interconnect,
+  }
+  bound = max(times, key=times.get)
+  made = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+  return Row(
+    program=program.name,
+    arguments=memory.argument_size_in_bytes,
+    temporaries=memory.temp_size_in_bytes,
+    peak=program.live + made + memory.generated_code_size_in_bytes,
+    flops=cost.flops,
+    traffic=cost.bytes,
+    collectives=cost.collectives,
+    arriving=arriving,
+    largest=cost.largest,
+    seconds=times[bound],
+    bound=bound,
+  )
+
+
+def _table(title: str, rows: Sequence[Row], chip: Chip) -> str:
+  lines = [f"\n{title}, {chip.memory / _GIB:.2f} GiB a chip; figures of one chip", _HEADER]
+  return "\n".join([*lines, *(_line(row, chip) for row in rows)])
+
+
+_HEADER = (
+  f"{'program':<24}{'arguments':>10}{'temp.':>8}{'peak':>8} GiB {'TFLOP':>9}{'GB':>9}"
+  f"{'GB in':>9}{'largest':>9} MiB {'at least':>10}  collectives"
+)
+
+
+def _line(row: Row, chip: Chip) -> str:
+  if row.error:
+    return f"{row.program:<24}  does not compile: {row.error}"
+  mark = " " if row.peak <= chip.memory else "!"
+  kinds = ", ".join(f"{count} {kind}" for kind, count in row.collectives.items()) or "none"
+  return (
+    f"{row.program:<24}{row.arguments / _GIB:>10.2f}{row.temporaries / _GIB:>8.2f}"
+    f"{row.peak / _GIB:>8.2f}{mark}    {row.flops / 1e12:>9.3g}{row.traffic / 1e9:>9.3g}"
+    f"{row.arriving / 1e9:>9.3g}{row.largest / 2**20:>9.1f}     {1e3 * row.seconds:>7.1f} ms"
+    f"  {kinds} ({row.bound})"
+  )

@@ -1,0 +1,313 @@
+"""What a compiled program does on one device: operations, memory traffic, collectives.
+
+XLA's own cost analysis counts the body of a loop once. Here the text of the compiled program is
+read, and what a loop does is counted as often as it goes round, where its condition compares a
+counter with a constant; else (decoding, which ends when all have) once.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_COLLECTIVES = (
+  "all-gather",
+  "all-reduce",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+)
+# Name things, or are counted where they begin.
+_FREE = {
+  "after-all",
+  "bitcast",
+  "call",
+  "conditional",
+  "constant",
+  "get-tuple-element",
+  "iota",
+  "optimization-barrier",
+  "parameter",
+  "partition-id",
+  "tuple",
+  "while",
+}
+_BITS = {"pred": 8, "c64": 64, "c128": 128}
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
+_CALLED = re.compile(r"\b(?:calls|true_computation|false_computation)=%?([\w.\-]+)")
+_CALLED_LISTS = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
+_NAME = re.compile(r"%([\w.\-]+)")
+
+
+class Cost(NamedTuple):
+  """What one device does.
+
+  Attributes:
+    flops: of matrix products.
+    bytes: read from and written to the device's main memory.
+    collectives: by kind, how many there are.
+    collective_bytes: by kind, what arrives by them.
+    largest: bytes of the largest array that a collective makes.
+  """
+
+  flops: float
+  bytes: float
+  collectives: dict[str, int]
+  collective_bytes: dict[str, float]
+  largest: int
+
+
+class _Instruction(NamedTuple):
+  name: str
+  root: bool
+  shape: str
+  kind: str
+  operands: tuple[str, ...]
+  rest: str
+
+
+class _Collective(NamedTuple):
+  kind: str
+  size: int  # of all arrays that arrive
+  largest: int
+  times: int
+
+
+def cost(text: str) -> Cost:
+  """Counts what a program does.
+
+  Args:
+    text: of the compiled and partitioned program, from `compiled.as_text()`.
+  """
+  return _Reader(text).cost()
+
+
+class _Reader:
+  """A parsed program."""
+
+  def __init__(self, text: str):
+    self._computations: dict[str, list[_Instruction]] = {}
+    self._entry, current = "", []
+    for line in text.splitlines():
+      if header := _COMPUTATION.match(line):
+        current = self._computations[header[2]] = []
+        self._entry = header[2] if header[1] else self._entry
+      elif found := _INSTRUCTION.match(line):
+        current.append(_parse(*found.groups()))
+    self._named = {i.name: i for body in self._computations.values() for i in body}
+    self._shapes = {name: instruction.shape for name, instruction in self._named.items()}
+
+  def cost(self) -> Cost:
+    """Adds everything up."""
+    flops, traffic = 0.0, 0.0
+    collectives: dict[str, _Collective] = {}
+    for instruction, times, fused in self._walk(self._entry, 1, fused=False):
+      flops += times * self._flops(instruction)
+      if not fused:
+        traffic += times * self._traffic(instruction)
+      if instruction.kind.removesuffix("-start") in _COLLECTIVES:
+        found = self._collective(instruction, times)
+        # One that goes on beside several operations stands in each of them, by the same channel.
+        channel = re.search(r"channel_id=(\d+)", instruction.rest)
+        key = channel[1] if channel else instruction.name
+        collectives[key] = min(collectives.get(key, found), found, key=lambda c: c.times)
+    count, arriving = Counter(), Counter()
+    for kind, size, _, times in collectives.values():
+      count[kind] += times
+      arriving[kind] += times * size
+    largest = max((collective.largest for collective in collectives.values()), default=0)
+    return Cost(flops, traffic, dict(count), dict(arriving), largest)
+
+  def _collective(self, instruction: _Instruction, times: int) -> _Collective:
+    kind = instruction.kind.removesuffix("-start")
+    size, largest = _size(instruction.shape, whole=True), _largest(instruction.shape)
+    given = sum(_size(self._shapes[name], whole=True) for name in instruction.operands)
+    if instruction.kind in ("all-gather-start", "collective-permute-start"):
+      size -= given  # It names what it was given among its results.
+    elif kind == "reduce-scatter":
+      size = largest = given
+    return _Collective(kind, size, largest, times)
+
+  def _walk(
+    self, name: str, times: int, *, fused: bool
+  ) -> Iterator[tuple[_Instruction, int, bool]]:
+    """Yields all that is done, how often, and whether within a fused operation."""
+    for instruction in self._computations[name]:
+      yield instruction, times, fused
+      if instruction.kind == "while":
+        called = dict(re.findall(r"(condition|body)=%?([\w.\-]+)", instruction.rest))
+        rounds = self._rounds(instruction, called["condition"], called["body"])
+        yield from self._walk(called["body"], times * rounds, fused=fused)
+      else:
+        inner = fused or instruction.kind not in ("call", "conditional")
+        for called in self._called(instruction):
+          yield from self._walk(called, times, fused=inner)
+
+  def _called(self, instruction: _Instruction) -> list[str]:
+    """Returns the computations that an operation runs, but not the small ones of reductions."""
+    names = _CALLED.findall(instruction.rest)
+    for listed in _CALLED_LISTS.findall(instruction.rest):
+      names += _NAME.findall(listed)
+    if instruction.kind == "call":
+      names += re.findall(r"to_apply=%?([\w.\-]+)", instruction.rest)
+    return [name for name in names if name in self._computations]
+
+  def _rounds(self, loop: _Instruction, condition: str, body: str) -> int:
+    """Returns how often a loop goes round; 1, where only the data tell."""
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest):
+      return int(known[1])
+    test = next(i for i in self._computations[condition] if i.root)
+    if test.kind != "compare" or "direction=LT" not in test.rest:
+      return 1
+    counter, limit = (self._named[name] for name in test.operands)
+    if counter.kind != "get-tuple-element":
+      return 1
+    place = int(re.search(r"index=(\d+)", counter.rest)[1])
+    step = self._named[next(i for i in self._computations[body] if i.root).operands[place]]
+    start = self._named[self._named[loop.operands[0]].operands[place]]
+    while start.kind in ("copy", "bitcast"):
+      start = self._named[start.operands[0]]
+    added = [self._constant(name) for name in step.operands] if step.kind == "add" else []
+    numbers = (self._constant(limit.name), self._constant(start.name), max(added, default=0))
+    return -(-(numbers[0] - numbers[1]) // numbers[2]) if numbers[2] > 0 < numbers[0] else 1
+
+  def _constant(self, name: str) -> int:
+    """Returns the value of a constant; 0 for what is none."""
+    found = self._named[name]
+    number = found.operands[0] if found.kind == "constant" else ""
+    return int(number) if number.isdigit() else 0
+
+  def _flops(self, instruction: _Instruction) -> float:
+    """Two for each product of numbers that is added up in a matrix product."""
+    if instruction.kind == "dot":
+      lhs = _dimensions(self._shapes[instruction.operands[0]])
+      axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)[1]
+      summed = math.prod(lhs[int(axis)] for axis in axes.split(",") if axis)
+    elif instruction.kind == "convolution":
+      summed = self._summed_by_convolution(instruction)
+    else:
+      return 0.0
+    return 2.0 * math.prod(_dimensions(instruction.shape)) * summed
+
+  def _summed_by_convolution(self, instruction: _Instruction) -> float:
+    """Returns the products added up for each number of a convolution, which is how TPUs multiply.
+
+    A batch is written as an axis of the window, where an output meets one product that is no
+    padding.
+    """
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest).groups()
+    shapes = (*(self._shapes[name] for name in instruction.operands[:2]), instruction.shape)
+    lhs, kernel, out = (
+      dict(zip(label, _dimensions(shape), strict=True))
+      for label, shape in zip(labels, shapes, strict=True)
+    )
+    summed = float(kernel["i"])
+    window = re.search(r"window=\{([^}]*)\}", instruction.rest)
+    fields = dict(field.split("=") for field in window[1].split()) if window else {}
+    axes = sorted(label for label in kernel if label.isdigit())
+    dilation = fields["lhs_dilate"].split("x") if "lhs_dilate" in fields else ["1"] * len(axes)
+    for axis, dilated in zip(axes, dilation, strict=True):
+      if dilated == "1":
+        summed *= kernel[axis] * min(1.0, lhs[axis] / out[axis])
+    return summed
+
+  def _traffic(self, instruction: _Instruction) -> float:
+    """Bytes between the device and its memory; what stays on the chip is not counted."""
+    kind, operands = instruction.kind, instruction.operands
+    if kind in _FREE or kind.endswith("-done"):
+      return 0
+    if kind.endswith("-start"):
+      first = _ARRAY.search(instruction.shape)
+      read = sum(_size(self._shapes.get(name, "")) for name in operands)
+      return read + (_size(first[0]) if first else 0)
+    if kind == "dynamic-slice":
+      return 2 * _size(instruction.shape)
+    if kind == "dynamic-update-slice":
+      return 2 * _size(self._shapes[operands[1]])
+    if kind == "fusion":
+      return self._fusion_traffic(instruction)
+    return _size(instruction.shape) + sum(_size(self._shapes.get(name, "")) for name in operands)
+
+  def _fusion_traffic(self, instruction: _Instruction) -> float:
+    """Of an operand that is only sliced the slice is read; of one updated in place, the update."""
+    (called,) = self._called(instruction)[:1] or [""]
+    written = _size(instruction.shape)
+    total = 0.0
+    for number, operand in enumerate(instruction.operands):
+      size = _size(self._shapes.get(operand, ""))
+      read, updated = self._use(called, number, size) if size else (0, None)
+      if updated is not None:
+        written += updated - size
+      total += min(read, size)
+    return total + max(written, 0)
+
+  def _use(self, name: str, number: int, size: int) -> tuple[int, int | None]:
+    """Returns what a computation reads of its parameter, and writes of it where it updates it."""
+    body = self._computations.get(name, [])
+    names = {i.name for i in body if i.kind == "parameter" and i.operands[0] == str(number)}
+    read, updated = 0, None
+    for instruction in body:  # Operands come before their users.
+      places = [n for n, operand in enumerate(instruction.operands) if operand in names]
+      if not places:
+        continue
+      if instruction.kind == "bitcast":
+        names.add(instruction.name)
+      elif instruction.kind == "dynamic-slice" and places == [0]:
+        read += _size(instruction.shape, whole=True)
+      elif instruction.kind == "dynamic-update-slice" and places == [0]:
+        update = _size(self._shapes[instruction.operands[1]], whole=True)
+        read, updated = read + update, update
+      elif instruction.kind == "fusion":
+        for place in places:
+          inner, changed = self._use(self._called(instruction)[0], place, size)
+          read += inner
+          updated = changed if updated is None else updated
+      else:
+        read += size
+    return read, updated
+
+
+def _parse(root: str | None, name: str, rest: str) -> _Instruction:
+  end = _balanced(rest) if rest.startswith("(") else rest.index(" ")
+  shape, rest = rest[:end], rest[end:].lstrip()
+  kind, _, rest = rest.partition("(")
+  end = _balanced(f"({rest}")
+  inside, rest = rest[: end - 1], rest[end - 1 :]
+  operands = tuple(_NAME.findall(inside)) or (inside.rstrip(")"),)
+  return _Instruction(name, root is not None, shape, kind.strip(), operands, rest)
+
+
+def _balanced(text: str) -> int:
+  """Returns where the parenthesis that the text begins with is closed, and one more."""
+  depth = 0
+  for place, character in enumerate(text):
+    depth += (character == "(") - (character == ")")
+    if depth == 0:
+      return place + 1
+  return len(text)
+
+
+def _dimensions(shape: str) -> list[int]:
+  return [int(size) for size in _ARRAY.search(shape)[2].split(",") if size]
+
+
+def _size(shape: str, *, whole: bool = False) -> int:
+  """Returns the bytes of an array or of a tuple's, without those that lie on the chip itself."""
+  total = 0
+  for kind, dimensions, layout in _ARRAY.findall(shape):
+    if whole or "S(" not in layout:
+      total += _bytes(kind, dimensions)
+  return total
+
+
+def _largest(shape: str) -> int:
+  return max((_bytes(kind, sizes) for kind, sizes, _ in _ARRAY.findall(shape)), default=0)
+
+
+def _bytes(kind: str, dimensions: str) -> int:
+  bits = _BITS.get(kind) or int(re.sub(r"^\D+", "", kind.split("e")[0]) or 0)
+  return math.prod(int(size) for size in dimensions.split(",") if size) * bits // 8
