@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# A run on one node with eight GPUs, or, submitted to SLURM, on one or several of them.
+#
+#   DATA=/data/geometry3k WORKDIR=runs/7b ./experiments/pods/gpu_node.sh
+#   DATA=/data/geometry3k WORKDIR=/shared/7b sbatch --nodes=2 ./experiments/pods/gpu_node.sh
+#
+# The same command goes on where a run was stopped. SLURM sends SIGTERM two minutes before the time
+# is over: the step in progress is saved, and the job is queued again. Flags go to sejax.main.
+#SBATCH --job-name=sejax
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --requeue
+#SBATCH --signal=TERM@120
+set -euo pipefail
+
+DATA=${DATA:?set DATA, the folder of the parquet files}
+WORKDIR=${WORKDIR:?set WORKDIR; several nodes must share it}
+CONFIG=${CONFIG:-configs/geometry3k_qwen2_5_vl_7b.py}
+PYTHON=${PYTHON:-.venv/bin/python}
+
+COMMAND=(
+  "$PYTHON" -m sejax.main
+  "--config=$CONFIG"
+  --config.mesh.fsdp=-1
+  "--config.sampling.groups=$((64 * ${SLURM_NNODES:-1}))"
+  "--config.train.micro_batch_size=$((8 * ${SLURM_NNODES:-1}))"
+  --config.model.logits_chunk=2048
+  "--config.data.path=$DATA"
+  "--workdir=$WORKDIR"
+)
+
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+  exec "${COMMAND[@]}" "$@"  # One process for all GPUs.
+fi
+# One process for each GPU, which find each other by SLURM's variables.
+srun "${COMMAND[@]}" --distributed "$@"
+if [ ! -e "$WORKDIR/summary.json" ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
