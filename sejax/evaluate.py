@@ -1,32 +1,39 @@
 r"""Evaluation on the published benchmarks: `python -m sejax.main --mode=evaluate`.
 
     python -m sejax.main --mode=evaluate --config=configs/sample.py --workdir=DIR \
-      --config.eval.sets=mathvision --config.eval.data=SETS --config.eval.predictions=FILE
+      --config.eval.sets=mathvision --config.eval.data=SETS \
+      [--config.model.path=MODEL | --config.eval.predictions=FILE]
 
-Grades stored responses and writes, per set, `scores.json` and `problems.jsonl`; `summary.md` and
-`summary.html` say of all sets what they come to. See `sejax.evaluation.benchmarks` for the sets and
-their protocols, and `sejax.evaluation.rows` for the forms of files.
+Lets the model answer, or takes stored responses, grades them and writes, per set, `scores.json` and
+`problems.jsonl`; `summary.md` and `summary.html` say of all sets what they come to. A model's run
+that was stopped goes on with the problems that have no line in `problems.jsonl` yet.
+
+See `sejax.evaluation.benchmarks` for the sets and their protocols, and `sejax.evaluation.rows` for
+the forms of files.
 """
 
-import itertools
+import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import jax
 import ml_collections
 import tqdm
 
 from sejax.evaluation import benchmarks, grading, results, rows
 from sejax.evaluation.benchmarks.protocol import Graded, Problem, Protocol, Stored
 from sejax.evaluation.equivalence import Prover
+from sejax.evaluation.responding import Asked, Responder
 
-_TOGETHER = 256  # problems that are graded together
+_TOGETHER = 256  # problems whose stored answers are graded together
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Grades the answers to the sets that `config.eval` names.
+  """Grades answers to the sets that `config.eval` names: stored ones, or those of a model.
 
   Args:
-    config: `eval.sets`, `eval.protocol`, `eval.data` and `eval.predictions` are used.
+    config: the run's; of `eval` the sets, the protocol, the data, and stored answers are used, and
+      without these what `Responder` takes.
     workdir: where the results go.
 
   Raises:
@@ -36,10 +43,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   if not names:
     known = ", ".join(benchmarks.BENCHMARKS)
     raise ValueError(f"config.eval.sets is empty; name some of {known}")
-  if not config.eval.predictions:
-    raise ValueError("config.eval.predictions is empty; give a file of stored responses")
+  responder = None if config.eval.predictions else Responder(config)
   with Prover() as prover:
-    all_sets = [_evaluate(name, config, workdir / name, prover) for name in names]
+    all_sets = [_evaluate(name, config, workdir / name, prover, responder) for name in names]
+  if jax.process_index() > 0:
+    return
   table = results.markdown(all_sets)
   (workdir / "summary.md").write_text(table, encoding="utf-8")
   (workdir / "summary.html").write_text(results.page(all_sets), encoding="utf-8")
@@ -48,23 +56,44 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def _evaluate(
-  name: str, config: ml_collections.ConfigDict, folder: pathlib.Path, prover: Prover
+  name: str,
+  config: ml_collections.ConfigDict,
+  folder: pathlib.Path,
+  prover: Prover,
+  responder: Responder | None,
 ) -> results.Result:
   benchmark = benchmarks.BENCHMARKS[name]
   protocol_name, protocol = benchmark.protocol(config.eval.protocol)
-  problems = rows.problems(rows.find(config.eval.data, benchmark), benchmark, protocol)
-  path = rows.predictions(config.eval.predictions, name)
-  responses = iter(rows.answers(path, problems, benchmark))
+  files = rows.find(config.eval.data, benchmark)
+  problems = rows.problems(files, benchmark, protocol)
   folder.mkdir(parents=True, exist_ok=True)
-  graded = _grade_all(responses, protocol_name, protocol, folder, prover, total=len(problems))
+  done: list[Graded] = []
+  if responder is None:
+    path = rows.predictions(config.eval.predictions, name)
+    responses = _parts(rows.answers(path, problems, benchmark))
+  else:
+    done = results.resume(folder, problems, responder.samples, protocol_name)
+    asked = Asked(name, problems, protocol, files[0].parent)
+    responses = responder(asked, {one.problem.id for one in done})
+  graded = _grade_all(done, responses, protocol_name, protocol, folder, prover, len(problems))
+  if not graded:
+    raise ValueError(f"no problem of {name} can be asked: see the warnings above")
   unanswered = len(problems) - len(graded)
   result = results.Result.of(name, protocol_name, protocol, graded, unanswered)
-  results.write_scores(result, folder)
+  if jax.process_index() == 0:
+    results.write_scores(result, folder)
   return result
 
 
+def _parts(
+  answered: Sequence[tuple[Problem, Stored]],
+) -> Iterator[Sequence[tuple[Problem, Stored]]]:
+  return (answered[n : n + _TOGETHER] for n in range(0, len(answered), _TOGETHER))
+
+
 def _grade_all(
-  responses: Iterator[tuple[Problem, Stored]],
+  done: list[Graded],
+  responses: Iterable[Sequence[tuple[Problem, Stored]]],
   protocol_name: str,
   protocol: Protocol,
   folder: pathlib.Path,
@@ -72,10 +101,13 @@ def _grade_all(
   total: int,
 ) -> list[Graded]:
   """Grades responses as they come, and writes each problem's lines once it is graded."""
-  graded: list[Graded] = []
-  path = folder / results.PROBLEMS
-  with path.open("w", encoding="utf-8") as file, tqdm.tqdm(desc=folder.name, total=total) as bar:
-    while part := list(itertools.islice(responses, _TOGETHER)):
+  graded, writes = list(done), jax.process_index() == 0
+  path = folder / results.PROBLEMS if writes else pathlib.Path(os.devnull)
+  with (
+    path.open("a" if done else "w", encoding="utf-8") as file,
+    tqdm.tqdm(desc=folder.name, total=total, initial=len(done), disable=not writes) as bar,
+  ):
+    for part in responses:
       new = grading.grade(protocol, part, prover)
       file.writelines(results.lines(new, protocol_name))
       file.flush()

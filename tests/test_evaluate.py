@@ -5,8 +5,10 @@ import pathlib
 import subprocess
 import sys
 
+import PIL.Image
 import pytest
 
+from configs import tiny
 from sejax import config as config_lib
 from sejax import evaluate, validation
 from sejax.evaluation import results
@@ -139,7 +141,7 @@ def test_what_could_not_be_decided_is_counted_and_wrong(tmp_path):
   ("changes", "message"),
   [
     ({"sets": ()}, "config.eval.sets is empty; name some of mathvision"),
-    ({"predictions": ""}, "config.eval.predictions is empty"),
+    ({"predictions": ""}, "config.model.path is empty; give the model to evaluate, or stored"),
     ({"predictions": "none.jsonl"}, "'none.jsonl' holds no answers to mathvision"),
     ({"data": "none"}, "config.eval.data='none' holds no mathvision"),
     ({"data": ""}, "config.eval.data='' holds no mathvision"),
@@ -180,6 +182,69 @@ def test_unknown_names_are_refused_at_the_start(config, changes, message):
   config.eval.update(changes)
   with pytest.raises(config_lib.ConfigError, match=message):
     validation.validate(config)
+
+
+@pytest.fixture
+def asked(config, tmp_path):
+  """The bundled model is asked, two samples each, two problems at a time."""
+  lines = []
+  for number, problem in enumerate([*PROBLEMS, PROBLEMS[0] | {"id": "5", "image": "cut.png"}]):
+    image = PIL.Image.new("RGB", (60 + 8 * number, 40), (40 * number, 90, 200))
+    image.save(tmp_path / "sets" / "mathvision" / f"{number}.png")
+    lines.append({"image": f"{number}.png"} | problem)
+  (tmp_path / "sets" / "mathvision" / "cut.png").write_bytes(b"no picture")
+  write(tmp_path / "sets" / "mathvision" / "test.jsonl", lines)
+  config.model.path = tiny.get_config().model.path
+  config.group_size, config.eval.batch_size, config.eval.predictions = 2, 2, ""
+  config.actor.max_tokens = 8
+  config.data.update(prompt_limit=256, prompt_buckets=(256,), patch_buckets=(64,))
+  config.data.update(min_pixels=None, max_pixels=None)
+  return config
+
+
+def test_a_model_is_asked_and_a_run_that_was_stopped_goes_on(asked, tmp_path, monkeypatch):
+  evaluate.run(asked, tmp_path / "whole")
+  lines, scores = read(tmp_path / "whole")
+  assert [(line["id"], line["sample"]) for line in lines] == [
+    (str(number), sample) for number in range(1, 5) for sample in (0, 1)
+  ]
+  assert (scores["problems"], scores["unanswered"], scores["samples"]) == (4, 1, 2)
+  assert any(line["response"] for line in lines)
+
+  class Killed(BaseException):
+    pass
+
+  grade, calls = evaluate.grading.grade, []
+
+  def once(*arguments):
+    calls.append(arguments)
+    if len(calls) == 2:
+      raise Killed
+    return grade(*arguments)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluate.grading, "grade", once)
+    with pytest.raises(Killed):
+      evaluate.run(asked, tmp_path / "stopped")
+  file = tmp_path / "stopped" / "mathvision" / "problems.jsonl"
+  first = file.read_text()
+  assert first.count("\n") == 4
+  file.write_text(first[:-40])  # Killed while it wrote the second problem's last line.
+  evaluate.run(asked, tmp_path / "stopped")
+  whole = tmp_path / "whole" / "mathvision"
+  for name in ("problems.jsonl", "scores.json"):
+    assert (file.parent / name).read_bytes() == (whole / name).read_bytes()
+
+  asked.eval.protocol = "toolkit"
+  with pytest.raises(ValueError, match="graded by the protocol authors, not toolkit"):
+    evaluate.run(asked, tmp_path / "stopped")
+
+
+def test_greedy_is_one_answer_each(asked, tmp_path):
+  asked.eval.greedy = True
+  evaluate.run(asked, tmp_path)
+  _, scores = read(tmp_path)
+  assert (scores["problems"], scores["samples"]) == (4, 1)
 
 
 def test_the_command_line(config, tmp_path):

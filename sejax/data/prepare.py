@@ -76,6 +76,7 @@ class Preparer:
     instruction: what the Actor is told about the form of its answer.
     include_instruction: whether the Judge reads that too, as in the released code.
     judge_system: the Judge's system prompt.
+    judged: whether there is a Judge; without one the Actor's prompt stands for its own.
   """
 
   source: Source
@@ -88,6 +89,7 @@ class Preparer:
   instruction: str = prompts.ACTOR_INSTRUCTION
   include_instruction: bool = False
   judge_system: str = dataclasses.field(default_factory=prompts.judge_system)
+  judged: bool = True
 
   @classmethod
   def of(cls, config: ml_collections.ConfigDict, source: Source) -> Self:
@@ -138,6 +140,10 @@ class Preparer:
     processor = self.processor
     patches, grids = processor.images([self._picture(data) for data in record.images])
     asked = messages.actor_messages(record.question, len(grids), self.instruction)
+    actor = processor.prompt(asked, grids).ids
+    common = (index, record.id, record.question, record.images, actor)
+    if not self.judged:
+      return Example(*common, actor, (), patches, grids)
     judged = messages.judge_messages(
       record.question,
       len(grids),
@@ -146,17 +152,7 @@ class Preparer:
       instruction=self.instruction,
     )
     judge = processor.prompt(judged, grids)
-    return Example(
-      index,
-      record.id,
-      record.question,
-      record.images,
-      processor.prompt(asked, grids).ids,
-      judge.ids,
-      judge.tail,
-      patches,
-      grids,
-    )
+    return Example(*common, judge.ids, judge.tail, patches, grids)
 
   def _picture(self, data: bytes) -> PIL.Image.Image:
     picture = images.decode(data)

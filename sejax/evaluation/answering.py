@@ -3,6 +3,7 @@
 Axes: N problems, G samples of each.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -75,7 +76,8 @@ def answer_all(
   Raises:
     ValueError: a problem has no gold answer, or none can be used.
   """
-  reader = _in_order(config, roles, source, batch_size)
+  preparer = dataclasses.replace(Preparer.of(config, source), judged=judge is not None)
+  reader = in_order(config, roles, preparer, batch_size)
   total = -(-len(source) // batch_size)
   parts = []
   for batch in tqdm.tqdm(reader, progress, total, disable=not progress):
@@ -106,14 +108,22 @@ def greedy(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   return config
 
 
-def _in_order(
-  config: ml_collections.ConfigDict, roles: rollout.Roles, source: Source, batch_size: int
+def in_order(
+  config: ml_collections.ConfigDict, roles: rollout.Roles, preparer: Preparer, batch_size: int
 ) -> Iterator[batches.Batch]:
-  preparer, processes = Preparer.of(config, source), jax.process_count()
+  """Yields the batches of a source once, in its order; records that cannot be used are left out.
+
+  Args:
+    config: of the run.
+    roles: that sample.
+    preparer: of the source's examples.
+    batch_size: over all processes.
+  """
+  processes = jax.process_count()
   options = Options(batch_size, workers=config.data.workers, max_bad_share=1.0, once=True)
   collate = batches.Collator(
     roles.actor.config,
-    source.name,
+    preparer.source.name,
     batch_size // processes,
     batches.Buckets.of(config.data),
     roles.processor.pad_id,

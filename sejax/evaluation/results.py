@@ -9,10 +9,13 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from sejax import pages
 from sejax.evaluation import metrics
 from sejax.evaluation.benchmarks.protocol import (
   Graded,
+  Problem,
   Protocol,
   Scores,
   over_units,
@@ -122,6 +125,52 @@ def lines(graded: Iterable[Graded], protocol_name: str) -> Iterable[str]:
       yield json.dumps(record) + "\n"
 
 
+def resume(
+  folder: pathlib.Path, problems: Iterable[Problem], samples: int, protocol_name: str
+) -> list[Graded]:
+  """Returns what an evaluation that was stopped has graded, and leaves in its file only that.
+
+  Args:
+    folder: of the set.
+    problems: of the set.
+    samples: responses to each; a problem with fewer lines is not done.
+    protocol_name: by which they were graded.
+
+  Raises:
+    ValueError: the file is of another protocol.
+  """
+  path = folder / PROBLEMS
+  if not path.exists():
+    return []
+  records: dict[str, list[dict[str, Any]]] = {}
+  for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+      record = json.loads(line)
+    except ValueError:  # It was being written.
+      continue
+    if record["protocol"] != protocol_name:
+      raise ValueError(
+        f"{path} holds responses graded by the protocol {record['protocol']}, not {protocol_name};"
+        " give another --workdir"
+      )
+    records.setdefault(record["id"], []).append(record)
+  done = [
+    _graded(problem, records[problem.id])
+    for problem in problems
+    if len(records.get(problem.id, ())) == samples
+  ]
+  if jax.process_index() == 0:
+    new = path.with_suffix(".new")
+    new.write_text("".join(lines(done, protocol_name)), encoding="utf-8")
+    new.replace(path)
+  return done
+
+
+def _graded(problem: Problem, records: Sequence[Mapping[str, Any]]) -> Graded:
+  fields = ("response", "extraction", "extractor", "correct")
+  return Graded(problem, *(tuple(record[name] for record in records) for name in fields))
+
+
 def write_scores(result: Result, folder: pathlib.Path) -> None:
   """Writes `scores.json` of a set."""
   text = json.dumps(result.plain(), indent=2, allow_nan=False)
@@ -153,7 +202,8 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
   rows = []
   for result in results:
     figures = result.scores.metrics
-    common = (str(result.problems), str(result.samples), ", ".join(result.extractors))
+    asked = f" of {result.problems + result.unanswered}" if result.unanswered else ""
+    common = (f"{result.problems}{asked}", str(result.samples), ", ".join(result.extractors))
     for name in sorted(figures, key=lambda name: name != result.headline):
       value, low, high = map(_percent, figures[name])
       shown = f"{name} (headline)" if name == result.headline else name
