@@ -109,11 +109,23 @@ def corpus(problems: Iterable[figures.Problem]) -> Iterator[str]:
       yield "".join(readings.reading(problem.solution, problem.facts, wrong.answer, bits))
 
 
-def actor_example(processor: Processor, problem: figures.Problem) -> Example:
-  """Tokenizes a problem with its solution."""
+def actor_example(
+  processor: Processor, problem: figures.Problem, bits: Bits, careless: int
+) -> Example:
+  """Tokenizes a problem with its solution.
+
+  Args:
+    processor: of the model.
+    problem: the problem.
+    bits: decide whether the solution has a slip, and which.
+    careless: share of solutions with a slip, in a hundred.
+  """
   images = _images(processor, problem)
   prompt = processor.prompt(messages.actor_messages(problem.question, 1, ""), images.grids)
-  reply = _reply(processor, problem.solution)
+  text = problem.solution
+  if careless and problem.wrong and bits.below(100) < careless:
+    text = bits.choice(problem.wrong).solution
+  reply = _reply(processor, text)
   return Example(images, prompt.ids, reply, np.ones(len(reply), np.float32))
 
 

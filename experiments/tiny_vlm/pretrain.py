@@ -35,7 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
   """Returns the recipe."""
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.steps = 640
+  config.steps = 1200
   config.rows = 64  # pictures in a batch
   config.learning_rate = 1e-3
   config.warmup = 100
@@ -44,11 +44,14 @@ def get_config() -> ml_collections.ConfigDict:
   config.clip_norm = 1.0
   config.vocab_size = 640
   config.corpus = 4000  # problems from which the vocabulary is learnt
-  # From a step on: how many of the pictures are for the Judge, and its `examples.Lessons`. Eyes
-  # come first. Then nearly all solutions say nothing of the picture, so that a Judge must look for
-  # itself: one that is shown slips learns to repeat what it is shown but for a detail, and so
-  # repeats the Actor. And half of its readings teach nothing but to tell equal answers from others.
-  config.phases = ((0, 16, 50, 0, 0, 1.0), (400, 48, 15, 85, 50, 4.0))
+  # From a step on: how many of the pictures are for the Judge, the share of the Actor's solutions
+  # that have a slip, and the Judge's `examples.Lessons`. Eyes come first. Then the Actor learns to
+  # be careless, so that its samples of one picture differ, are better together than alone, and have
+  # something to unlearn. And nearly all solutions that are judged say nothing of the picture, so
+  # that a Judge must look for itself: one that is shown slips learns to repeat what it is shown but
+  # for a detail, and so repeats the Actor. Half of its readings teach nothing but to tell equal
+  # answers from others.
+  config.phases = ((0, 16, 0, 50, 0, 0, 1.0), (400, 48, 35, 15, 85, 50, 4.0))
   config.families = figures.LEARNABLE
   config.levels = figures.LEVELS
   config.checkpoint_every = 100
@@ -157,11 +160,13 @@ class Phase(NamedTuple):
   Attributes:
     start: the first step.
     judge_rows: pictures of which a solution is judged; the others are answered.
+    careless: share of the answers that have a slip, in a hundred.
     lessons: of the Judge.
   """
 
   start: int
   judge_rows: int
+  careless: int
   lessons: examples.Lessons
 
 
@@ -171,7 +176,8 @@ class Rows:
   def __init__(self, config: ml_collections.ConfigDict, processor: Processor):
     self._config, self._processor = config, processor
     self._phases = [
-      Phase(start, rows, examples.Lessons(*lessons)) for start, rows, *lessons in config.phases
+      Phase(start, rows, careless, examples.Lessons(*lessons))
+      for start, rows, careless, *lessons in config.phases
     ]
     self._source = figures.source(
       families=dict.fromkeys(config.families, 1.0),
@@ -180,7 +186,7 @@ class Rows:
       seed=config.seed,
     )
     shown, first = range(1000), self._phases[0].lessons
-    self._actor_sizes = examples.Sizes.of([self._actor(i) for i in shown])
+    self._actor_sizes = examples.Sizes.of([self._actor(i, 0) for i in shown])
     self._judge_sizes = examples.Sizes.of([self._judge(i, first) for i in shown])
 
   def batches(self, model: qwen.Config, steps: range) -> Iterator[examples.Batch]:
@@ -198,12 +204,13 @@ class Rows:
     phase = next(phase for phase in reversed(self._phases) if phase.start <= step)
     indices = range(step * self._config.rows, (step + 1) * self._config.rows)
     cut = len(indices) - phase.judge_rows
-    actor = [self._actor(index) for index in indices[:cut]]
+    actor = [self._actor(index, phase.careless) for index in indices[:cut]]
     judge = [self._judge(index, phase.lessons) for index in indices[cut:]]
     return examples.batch(model, actor, judge, self._actor_sizes, self._judge_sizes)
 
-  def _actor(self, index: int) -> examples.Example:
-    return examples.actor_example(self._processor, self._source.problem(index))
+  def _actor(self, index: int, careless: int) -> examples.Example:
+    bits, problem = Bits("pretrain", self._config.seed, index), self._source.problem(index)
+    return examples.actor_example(self._processor, problem, bits, careless)
 
   def _judge(self, index: int, lessons: examples.Lessons) -> examples.Example:
     bits, problem = Bits("pretrain", self._config.seed, index), self._source.problem(index)
