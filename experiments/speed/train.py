@@ -197,7 +197,7 @@ def measure(config: ml_collections.ConfigDict, setting: run_lib.Run, stages: Sta
   for repeat in range(1 + _REPEATS.value):
     if repeat == 1:  # what was compiled is behind us
       stages.clear()
-    weights = experience.Weights(run_lib.decoding(setting, state.params), models.judge_params)
+    weights = experience.Weights(state.params, models.judge_params)
     lived = setting.collector.collect(weights, iter([examples]), 0)
     with stages("judge_repeated"):
       request = repeated_prompts(roles, models.judge_params, lived.batch, lived.evidence.texts)
@@ -208,7 +208,7 @@ def measure(config: ml_collections.ConfigDict, setting: run_lib.Run, stages: Sta
     with stages("ref"):
       ref = jax.block_until_ready(updater.score(models.frozen, part))
     with stages("update"):
-      state, _ = jax.block_until_ready(updater.update(state, part, old, ref, advantage))
+      state, _ = jax.block_until_ready(updater.update(state, None, part, old, ref, advantage))
   report(lived, stages)
 
 
