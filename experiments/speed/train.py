@@ -79,7 +79,11 @@ def make_directory(size: Size, directory: pathlib.Path) -> None:
   tokens = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
   model = dataclasses.replace(
     size.model,
-    vision=dataclasses.replace(size.model.vision, patch_size=bundled.vision.patch_size),
+    vision=dataclasses.replace(
+      size.model.vision,
+      patch_size=bundled.vision.patch_size,
+      window_size=bundled.vision.window_size,
+    ),
     text=dataclasses.replace(size.model.text, eos_token_id=processor.eos_ids[0]),
     **{name: getattr(bundled, name) for name in tokens},
   )
@@ -131,10 +135,12 @@ class Stages:
     watcher = threading.Thread(target=watch)
     watcher.start()
     start = time.perf_counter()
-    yield
-    seconds = time.perf_counter() - start
-    done.set()
-    watcher.join()
+    try:
+      yield
+    finally:
+      seconds = time.perf_counter() - start
+      done.set()
+      watcher.join()
     self.seconds[name] = min(seconds, self.seconds.get(name, seconds))
     self.memory[name] = max(most[0], self.memory.get(name, 0))
 
