@@ -52,26 +52,26 @@ class Row(NamedTuple):
 
   Attributes:
     program: its name.
+    collectives: by kind, how many.
     arguments: bytes that it reads.
     temporaries: bytes.
     peak: bytes in use at most, with all that the run keeps meanwhile.
     flops: of matrix products.
     traffic: bytes from and to the chip's memory.
-    collectives: by kind, how many.
     arriving: bytes by collectives.
     largest: bytes of the largest array that a collective makes.
     seconds: at least, by the chip's peak rates.
     bound: what takes them: compute, memory or network.
-    error: why it could not be compiled, in place of all others but the first.
+    error: why it could not be compiled, in place of all others but its name.
   """
 
   program: str
+  collectives: dict[str, int]
   arguments: int = 0
   temporaries: int = 0
   peak: int = 0
   flops: float = 0.0
   traffic: float = 0.0
-  collectives: dict[str, int] = {}  # noqa: RUF012
   arriving: float = 0.0
   largest: int = 0
   seconds: float = 0.0
@@ -158,7 +158,7 @@ def _compile(program: step_programs.Program, chip: Chip) -> Row:
   try:
     compiled = program.lower().compile()
   except jax.errors.JaxRuntimeError as error:
-    return Row(program.name, error=" ".join(str(error).split())[:300])
+    return Row(program.name, {}, error=" ".join(str(error).split())[:300])
   memory, cost = compiled.memory_analysis(), hlo.cost(compiled.as_text())
   arriving = sum(cost.collective_bytes.values())
   times = {

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 from sejax import logs
+from tests.subprocesses import free_address
 
 ROOT = pathlib.Path(__file__).parents[1]
 CHANGES = {
@@ -46,9 +46,7 @@ def start(workdir, devices, *arguments, **changes):
 
 
 def start_two(workdir, more=([], []), **changes):
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    address = f"127.0.0.1:{free.getsockname()[1]}"
+  address = free_address()
   return [
     start(
       workdir,

@@ -3,64 +3,41 @@
 A state that was saved on one device goes on on all others.
 """
 
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from tests.parallel import step_on_mesh
+from tests.subprocesses import free_address, start, wait
 
+MODULE = "tests.parallel.step_on_mesh"
 MESHES = ("1x8x1", "2x2x2", "1x2x4", "8x1x1")
 KINDS = ("", "_lora")
-
-
-def start(folder, sizes, devices, *arguments) -> subprocess.Popen:
-  root = pathlib.Path(__file__).parents[2]
-  flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
-  environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root), "NPROC": "32"}
-  return subprocess.Popen(
-    [sys.executable, "-m", "tests.parallel.step_on_mesh", sizes, folder, *map(str, arguments)],
-    cwd=root,
-    env={**os.environ, **environment},
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
-def wait(*processes: subprocess.Popen) -> None:
-  errors = [process.communicate(timeout=500)[1] for process in processes]
-  for process, error in zip(processes, errors, strict=True):
-    assert process.returncode == 0, error[-3000:]
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory) -> pathlib.Path:
   """The folder in which one device has left its results, and its state after one update."""
   folder = tmp_path_factory.mktemp("steps")
-  wait(start(folder, "1x1x1", 1))
+  wait(start(MODULE, 1, "1x1x1", folder))
   return folder
 
 
 @pytest.fixture(scope="module")
 def eight(one):
-  wait(start(one, ",".join(MESHES), 8))
+  wait(start(MODULE, 8, ",".join(MESHES), one))
   return one
 
 
 @pytest.fixture(scope="module")
 def two(one):
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    address = f"127.0.0.1:{free.getsockname()[1]}"
+  address = free_address()
   folder = one / "two"
   folder.mkdir()
   for kind in ("full", "lora"):
     (folder / kind).symlink_to(one / kind)
-  wait(*(start(folder, "2x2x2", 4, number, 2, address) for number in range(2)))
+  wait(*(start(MODULE, 4, "2x2x2", folder, number, 2, address) for number in range(2)))
   return folder
 
 

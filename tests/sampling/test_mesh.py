@@ -1,17 +1,16 @@
 """One device, eight devices and two processes give the same tokens for the same records."""
 
 import json
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from flax import traverse_util
 
 from tests.sampling import on_mesh
+from tests.subprocesses import free_address, start, wait
+
+MODULE = "tests.sampling.on_mesh"
 
 
 @pytest.fixture(scope="module")
@@ -40,31 +39,6 @@ def expected(tiny, source):
   return on_mesh.sample(tiny.config, tiny.params, on_mesh.request(data, slice(None)), None)
 
 
-def start(source, target, devices, *arguments) -> subprocess.Popen:
-  root = pathlib.Path(__file__).parents[2]
-  flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
-  return subprocess.Popen(
-    [
-      sys.executable,
-      "-m",
-      "tests.sampling.on_mesh",
-      str(source),
-      str(target),
-      *map(str, arguments),
-    ],
-    cwd=root,
-    env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)},
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
-def wait(*processes: subprocess.Popen) -> None:
-  errors = [process.communicate(timeout=300)[1] for process in processes]
-  for process, error in zip(processes, errors, strict=True):
-    assert process.returncode == 0, error[-3000:]
-
-
 def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
   """Sums in another order move a draw only if its random number falls into a gap of 1e-6."""
   for name, value in expected.items():
@@ -80,17 +54,15 @@ def test_rows_differ_enough(expected):
 
 
 def test_eight_devices(source, expected, tmp_path):
-  wait(start(source, tmp_path / "out.npz", 8))
+  wait(start(MODULE, 8, source, tmp_path / "out.npz"))
   found = dict(np.load(tmp_path / "out.npz"))
   assert_same(found, expected)
   assert found["gathered"].tolist() == [], "weights are gathered for each token"
 
 
 def test_two_processes(source, expected, tmp_path):
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    address = f"127.0.0.1:{free.getsockname()[1]}"
+  address = free_address()
   targets = [tmp_path / f"{number}.npz" for number in range(2)]
-  wait(*(start(source, targets[n], 4, n, 2, address) for n in range(2)))
+  wait(*(start(MODULE, 4, source, targets[n], n, 2, address) for n in range(2)))
   parts = [dict(np.load(target)) for target in targets]
   assert_same({name: np.concatenate([p[name] for p in parts]) for name in expected}, expected)
