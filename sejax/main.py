@@ -129,6 +129,7 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   if path is not None and not pathlib.Path(path.partition(":")[0]).is_file():
     raise ValueError(f"--config={path} is no file; give a configuration such as configs/*.py")
   try:
+    flags.FLAGS.unparse_flags()  # what an earlier call in this process was given
     rest = flags.FLAGS(list(argv))
     config = _CONFIG.value
   except (AttributeError, KeyError) as error:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from sejax import config as config_lib
-from sejax import scoring, validation
+from sejax import main, scoring, validation
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLE = f"--config={ROOT / 'configs' / 'worked_example.py'}"
@@ -43,6 +43,14 @@ def test_the_worked_example(tmp_path):
   assert resolved["method"]["clip_adv"] == 4
   assert resolved["group_size"] == 4
   assert resolved["loss"]["dual_clip"] == 3.0
+
+
+def test_a_call_forgets_the_flags_of_the_one_before(capsys):
+  command = ["sejax", "--mode=compile", EXAMPLE]
+  assert main.main([*command, "--question=What?"]) == 2
+  assert "--question is for --mode=sample" in capsys.readouterr().err
+  assert main.main(command) == 2
+  assert "--topology is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
