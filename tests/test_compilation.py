@@ -81,6 +81,7 @@ def test_a_chip_that_is_too_small(config, capsys, monkeypatch):
     ([], "--topology is missing"),
     (["--topology=v9:2x2"], "--topology=v9:2x2 must be a generation and a shape, such as v5e:8x8"),
     (["--topology=v5e"], "--topology=v5e must be a generation and a shape"),
+    (["--topology=v5e:8"], "--topology=v5e:8 must be a generation and a shape"),
   ],
 )
 def test_flags_that_cannot_work(flags, message, capsys):
