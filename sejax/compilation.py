@@ -134,6 +134,8 @@ def _devices(topology: str) -> Sequence[jax.Device]:
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
   os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+  # No chip is opened, so another process may have the library too.
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   from jax.experimental import topologies
 
   # A host has 2 x 2 chips, but one that has all of a smaller slice.
