@@ -188,6 +188,8 @@ def _eval() -> ml_collections.ConfigDict:
   # Stored responses to grade: a file of JSON lines with `id` and `response` or `responses`; or a
   # folder with a file per set.
   evaluation.predictions = ""
+  # Who reads answers where a protocol asks a model: a directory or hub name; empty: rules do.
+  evaluation.extractor = ""
   return evaluation
 
 

@@ -2,7 +2,7 @@ r"""Evaluation on the published benchmarks: `python -m sejax.main --mode=evaluat
 
     python -m sejax.main --mode=evaluate --config=configs/sample.py --workdir=DIR \
       --config.eval.sets=mathvision --config.eval.data=SETS \
-      [--config.model.path=MODEL | --config.eval.predictions=FILE]
+      [--config.model.path=MODEL | --config.eval.predictions=FILE] [--config.eval.extractor=MODEL]
 
 Lets the model answer, or takes stored responses, grades them and writes, per set, `scores.json` and
 `problems.jsonl`; `summary.md` and `summary.html` say of all sets what they come to. A model's run
@@ -12,9 +12,10 @@ See `sejax.evaluation.benchmarks` for the sets and their protocols, and `sejax.e
 the forms of files.
 """
 
+import functools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import ml_collections
@@ -23,6 +24,7 @@ import tqdm
 from sejax.evaluation import benchmarks, grading, results, rows
 from sejax.evaluation.benchmarks.protocol import Graded, Problem, Protocol, Stored
 from sejax.evaluation.equivalence import Prover
+from sejax.evaluation.extractor import Extractor
 from sejax.evaluation.responding import Asked, Responder
 
 _TOGETHER = 256  # problems whose stored answers are graded together
@@ -44,8 +46,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     known = ", ".join(benchmarks.BENCHMARKS)
     raise ValueError(f"config.eval.sets is empty; name some of {known}")
   responder = None if config.eval.predictions else Responder(config)
+  extractor = Extractor(config) if config.eval.extractor else None
   with Prover() as prover:
-    all_sets = [_evaluate(name, config, workdir / name, prover, responder) for name in names]
+    grade = functools.partial(grading.grade, prover=prover, model=extractor)
+    all_sets = [_evaluate(name, config, workdir / name, grade, responder) for name in names]
   if jax.process_index() > 0:
     return
   table = results.markdown(all_sets)
@@ -59,7 +63,7 @@ def _evaluate(
   name: str,
   config: ml_collections.ConfigDict,
   folder: pathlib.Path,
-  prover: Prover,
+  grade: Callable[[Protocol, Sequence[tuple[Problem, Stored]]], list[Graded]],
   responder: Responder | None,
 ) -> results.Result:
   benchmark = benchmarks.BENCHMARKS[name]
@@ -75,7 +79,8 @@ def _evaluate(
     done = results.resume(folder, problems, responder.samples, protocol_name)
     asked = Asked(name, problems, protocol, files[0].parent)
     responses = responder(asked, {one.problem.id for one in done})
-  graded = _grade_all(done, responses, protocol_name, protocol, folder, prover, len(problems))
+  grade = functools.partial(grade, protocol)
+  graded = _grade_all(done, responses, grade, protocol_name, folder, len(problems))
   if not graded:
     raise ValueError(f"no problem of {name} can be asked: see the warnings above")
   unanswered = len(problems) - len(graded)
@@ -94,10 +99,9 @@ def _parts(
 def _grade_all(
   done: list[Graded],
   responses: Iterable[Sequence[tuple[Problem, Stored]]],
+  grade: Callable[[Sequence[tuple[Problem, Stored]]], list[Graded]],
   protocol_name: str,
-  protocol: Protocol,
   folder: pathlib.Path,
-  prover: Prover,
   total: int,
 ) -> list[Graded]:
   """Grades responses as they come, and writes each problem's lines once it is graded."""
@@ -108,7 +112,7 @@ def _grade_all(
     tqdm.tqdm(desc=folder.name, total=total, initial=len(done), disable=not writes) as bar,
   ):
     for part in responses:
-      new = grading.grade(protocol, part, prover)
+      new = grade(part)
       file.writelines(results.lines(new, protocol_name))
       file.flush()
       graded += new

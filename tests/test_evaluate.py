@@ -216,11 +216,11 @@ def test_a_model_is_asked_and_a_run_that_was_stopped_goes_on(asked, tmp_path, mo
 
   grade, calls = evaluate.grading.grade, []
 
-  def once(*arguments):
+  def once(*arguments, **others):
     calls.append(arguments)
     if len(calls) == 2:
       raise Killed
-    return grade(*arguments)
+    return grade(*arguments, **others)
 
   with monkeypatch.context() as patch:
     patch.setattr(evaluate.grading, "grade", once)
@@ -245,6 +245,17 @@ def test_greedy_is_one_answer_each(asked, tmp_path):
   evaluate.run(asked, tmp_path)
   _, scores = read(tmp_path)
   assert (scores["problems"], scores["samples"]) == (4, 1)
+
+
+def test_a_model_reads_answers_where_the_protocol_asks_one(config, tmp_path):
+  config.eval.update(protocol="toolkit", extractor=tiny.get_config().model.path, batch_size=2)
+  evaluate.run(config, tmp_path)
+  lines, scores = read(tmp_path)
+  # The letter rule reads the choice; no response to the others is the gold answer as a whole.
+  assert [line["extractor"] for line in lines if line["id"] == "2"] == ["rules", "rules"]
+  others = {line["extractor"] for line in lines if line["id"] in ("1", "3")}
+  assert others == {config.eval.extractor}
+  assert scores["extractors"] == {config.eval.extractor: 4, "rules": 2}
 
 
 def test_the_command_line(config, tmp_path):
