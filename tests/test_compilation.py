@@ -90,6 +90,12 @@ def test_flags_that_cannot_work(flags, message, capsys):
   assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("topology", "chips"), [("v5e:1x1", 1), ("v5e:4x4", 16), ("v5p:2x2x2", 8)])
+def test_slices_of_every_size_are_known_to_the_compiler(topology, chips):
+  pytest.importorskip("libtpu", reason="pip install 'sejax[tpu]' brings the TPU's compiler")
+  assert len(compilation._devices(topology)) == chips
+
+
 def test_released_models_are_known_by_name(tmp_path):
   model = compilation._model("Qwen/Qwen2.5-VL-7B-Instruct")
   assert model.text.hidden_size == 3584
