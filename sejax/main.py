@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from sejax import config as config_lib
 from sejax import validation
 from sejax.models import hub
-from sejax.parallel import processes
+from sejax.parallel import processes, tpu
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes what it makes.")
@@ -66,6 +66,7 @@ _MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "What to do.")
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Parses flags, checks the configuration and runs the mode; returns the exit status."""
+  tpu.set_flags()
   try:
     config = _parse(sys.argv if argv is None else argv)
     if _DISTRIBUTED.value or _COORDINATOR.value:
