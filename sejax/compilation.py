@@ -18,34 +18,9 @@ import tqdm
 from sejax import step_programs
 from sejax.models import hub
 from sejax.models import qwen2_5_vl as qwen
-from sejax.parallel import hlo, meshes
+from sejax.parallel import chips, hlo, meshes
 
 _GIB = 2**30
-
-
-class Chip(NamedTuple):
-  """A TPU chip.
-
-  Attributes:
-    memory: bytes that programs can use.
-    flops: dense bf16, per second.
-    bandwidth: of its memory, bytes per second.
-    interconnect: of its links to other chips together, bytes per second.
-  """
-
-  memory: float
-  flops: float
-  bandwidth: float
-  interconnect: float
-
-
-# https://cloud.google.com/tpu/docs/system-architecture-tpu-vm; the compiler keeps 0.25 GiB back.
-# v4 is not among them: its topologies are of half chips, as no run sees them.
-CHIPS = {
-  "v5e": Chip(15.75 * _GIB, 197e12, 819e9, 200e9),
-  "v5p": Chip(94.75 * _GIB, 459e12, 2765e9, 600e9),
-  "v6e": Chip(31.75 * _GIB, 918e12, 1640e9, 448e9),
-}
 
 
 class Row(NamedTuple):
@@ -119,14 +94,14 @@ def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str
   return fits
 
 
-def _chip(topology: str) -> Chip:
+def _chip(topology: str) -> chips.Chip:
   generation, _, shape = topology.partition(":")
-  if generation not in CHIPS or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
+  if generation not in chips.TPUS or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
     raise ValueError(
       f"--topology={topology} must be a generation and a shape, such as v5e:8x8; generations are"
-      f" {', '.join(CHIPS)}"
+      f" {', '.join(chips.TPUS)}"
     )
-  return CHIPS[generation]
+  return chips.TPUS[generation]
 
 
 def _devices(topology: str) -> Sequence[jax.Device]:
@@ -162,7 +137,7 @@ def _model(path: str) -> qwen.Config:
   return qwen.load_config(hub.local(path))
 
 
-def _compile(program: step_programs.Program, chip: Chip) -> Row:
+def _compile(program: step_programs.Program, chip: chips.Chip) -> Row:
   try:
     compiled = program.lower().compile()
   except jax.errors.JaxRuntimeError as error:
@@ -191,7 +166,7 @@ def _compile(program: step_programs.Program, chip: Chip) -> Row:
   )
 
 
-def _table(title: str, rows: Sequence[Row], chip: Chip) -> str:
+def _table(title: str, rows: Sequence[Row], chip: chips.Chip) -> str:
   lines = [f"\n{title}, {chip.memory / _GIB:.2f} GiB a chip; figures of one chip", _HEADER]
   return "\n".join([*lines, *(_line(row, chip) for row in rows)])
 
@@ -202,7 +177,7 @@ _HEADER = (
 )
 
 
-def _line(row: Row, chip: Chip) -> str:
+def _line(row: Row, chip: chips.Chip) -> str:
   if row.error:
     return f"{row.program:<24}  does not compile: {row.error}"
   mark = " " if row.peak <= chip.memory else "!"

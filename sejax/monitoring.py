@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from sejax import flops, method, minibatches
 from sejax.data.records import Source
 from sejax.experience import Experience
-from sejax.parallel import hosts
+from sejax.parallel import chips, hosts
 from sejax.run import Run
 from sejax.text import answers
 
@@ -73,9 +73,10 @@ def of_time(
   timing = {f"{name}_seconds": value for name, value in seconds.items()}
   timing["tokens_per_second"] = sum(drawn) / seconds["total"]
   timing["compilations"] = compilations
-  if (peak := flops.peak()) is not None:
+  if (chip := chips.here()) is not None:
     spent = hosts.gather_json(flops.of_step(setting.models.config, lived))
-    timing["model_flops_utilisation"] = sum(spent) / (seconds["total"] * peak * jax.device_count())
+    possible = seconds["total"] * chip.flops * jax.device_count()
+    timing["model_flops_utilisation"] = sum(spent) / possible
   return timing
 
 

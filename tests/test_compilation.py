@@ -8,6 +8,7 @@ import pytest
 from configs import tiny
 from sejax import compilation, validation
 from sejax import main as main_lib
+from sejax.parallel import chips
 
 PROGRAMS = [
   *(
@@ -67,8 +68,8 @@ def test_without_a_judge_none_is_compiled(config, capsys):
 
 
 def test_a_chip_that_is_too_small(config, capsys, monkeypatch):
-  small = compilation.CHIPS["v5e"]._replace(memory=1e6)
-  monkeypatch.setitem(compilation.CHIPS, "v5e", small)
+  small = chips.TPUS["v5e"]._replace(memory=1e6)
+  monkeypatch.setitem(chips.TPUS, "v5e", small)
   assert not compilation.run(config, "v5e:1x1", ["actor insert"])
   printed = capsys.readouterr().out
   assert not json.loads(printed.splitlines()[-1])["fits"]

@@ -13,6 +13,10 @@ device's, or of the process on a CPU). Ends with one JSON line:
 - `judge_shared_speedup`: time of the Judge with a prompt of its own for each candidate, over that
   with one prompt per question, whose system prompt, image and question are read once.
 - `tokens_per_second`: the policy's prompts and trajectories over the step's seconds, per device.
+- `update_tflops`: model operations of the update (`sejax.flops`) per second and device;
+  `update_mfu`: of what the chip can do; null where that is not known.
+- `decode_gbs`: bytes that decoding the trajectories must read (weights, prompts once for a group,
+  own tokens) per second and device; `decode_bandwidth`: of the chip's.
 """
 
 import contextlib
@@ -32,11 +36,12 @@ from absl import app, flags
 from reference import make_config
 
 from configs import tiny
-from sejax import experience, learning, rollout, validation
+from sejax import experience, flops, learning, rollout, validation
 from sejax import run as run_lib
 from sejax.data.batches import Batch
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.parallel import chips, layouts
 from sejax.sampling import Request, Role, Sampler
 
 
@@ -117,11 +122,13 @@ class Stages:
   def __init__(self):
     self.seconds: dict[str, float] = {}
     self.memory: dict[str, float] = {}
+    self.decode: float | None = None
 
   def clear(self) -> None:
     """Forgets what was measured."""
     self.seconds.clear()
     self.memory.clear()
+    self.decode = None
 
   @contextlib.contextmanager
   def __call__(self, name: str) -> Iterator[None]:
@@ -215,10 +222,23 @@ def measure(config: ml_collections.ConfigDict, setting: run_lib.Run, stages: Sta
       ref = jax.block_until_ready(updater.score(models.frozen, part))
     with stages("update"):
       state, _ = jax.block_until_ready(updater.update(state, None, part, old, ref, advantage))
-  report(lived, stages)
+    decoding = lived.result.stats.seconds["decode"]
+    stages.decode = min(decoding, stages.decode or decoding)
+  report(setting, lived, stages)
 
 
-def report(lived: experience.Experience, stages: Stages) -> None:
+def decode_bytes(setting: run_lib.Run, lived: experience.Experience) -> float:
+  """Returns what decoding a step's trajectories must read, over all devices."""
+  text, lengths = setting.models.config.text, lived.result.lengths
+  item = np.dtype(setting.roles.actor.dtype).itemsize
+  # Every device of a shard of rows reads its part of the weights for each token.
+  weights = sum(flops.weights(setting.models.config)) * item * layouts.row_shards(setting.mesh)
+  token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_size * item
+  prompts = (lived.batch.actor.lengths * lengths.max(axis=1)).sum()
+  return lived.result.stats.steps * weights + token * (prompts + (lengths**2 / 2).sum())
+
+
+def report(setting: run_lib.Run, lived: experience.Experience, stages: Stages) -> None:
   """Prints a table and the JSON line."""
   batch, lengths = lived.batch, lived.result.lengths
   print(f"{jax.devices()[0].device_kind}, {jax.device_count()} devices, G={lengths.shape[1]}")
@@ -232,11 +252,18 @@ def report(lived: experience.Experience, stages: Stages) -> None:
   step = sum(stages.seconds.values())
   judge = stages.seconds["judge"]
   tokens = int(batch.actor.lengths.sum() + lengths.sum())
+  devices, chip = jax.device_count(), chips.here()
+  update = 3 * flops.of_forward(setting.models.config, lived) / stages.seconds["update"] / devices
+  decode = decode_bytes(setting, lived) / stages.decode / devices
   result = {
     "judge_shared_speedup": round(repeated / judge, 3),
     "judge_share": round(judge / step, 3),
     "judge_share_repeated": round(repeated / (step - judge + repeated), 3),
-    "tokens_per_second": round(tokens / step / jax.device_count(), 1),
+    "tokens_per_second": round(tokens / step / devices, 1),
+    "update_tflops": round(update / 1e12, 3),
+    "update_mfu": chip and round(update / chip.flops, 3),
+    "decode_gbs": round(decode / 1e9, 2),
+    "decode_bandwidth": chip and round(decode / chip.bandwidth, 3),
     "seconds": {name: round(value, 3) for name, value in stages.seconds.items()}
     | {"step": round(step, 3)},
     "memory_gib": {name: round(value / 2**30, 3) for name, value in stages.memory.items()},
