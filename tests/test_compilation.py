@@ -91,10 +91,10 @@ def test_flags_that_cannot_work(flags, message, capsys):
   assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("topology", "chips"), [("v5e:1x1", 1), ("v5e:4x4", 16), ("v5p:2x2x2", 8)])
-def test_slices_of_every_size_are_known_to_the_compiler(topology, chips):
+@pytest.mark.parametrize(("topology", "count"), [("v5e:1x1", 1), ("v5e:4x4", 16), ("v5p:2x2x2", 8)])
+def test_slices_of_every_size_are_known_to_the_compiler(topology, count):
   pytest.importorskip("libtpu", reason="pip install 'sejax[tpu]' brings the TPU's compiler")
-  assert len(compilation._devices(topology)) == chips
+  assert len(compilation._devices(topology)) == count
 
 
 def test_released_models_are_known_by_name(tmp_path):

@@ -138,17 +138,36 @@ class Collator:
     )
 
   def _prompt(self, rows: Sequence[np.ndarray], grids: Sequence[np.ndarray], size: int):
-    ids = np.full((len(rows), size), self.pad_id, np.int32)
-    lengths = np.array([len(row) for row in rows], np.int32)
-    for row, tokens in enumerate(rows):
-      ids[row, : len(tokens)] = tokens
-    return qwen.Prompt(ids, lengths, qwen.prompt_positions(self.config, ids, lengths, grids))
+    return padded_prompts(self.config, rows, grids, size, self.pad_id)
 
   def _images(self, examples: Sequence[Example], grids: Sequence[np.ndarray], size: int):
     vision = self.config.vision
     none = np.zeros((0, vision.patch_dim), np.float32)
     patches = [example.patches for example in examples] + [none] * (len(grids) - len(examples))
     return qwen.pack_images(vision, patches, grids, size)
+
+
+def padded_prompts(
+  config: qwen.Config,
+  rows: Sequence[Int[np.ndarray, " P"]],
+  grids: Sequence[Int[np.ndarray, "n 3"]],
+  size: int,
+  pad_id: int,
+) -> qwen.Prompt:
+  """Returns prompts of one width, padded on the right.
+
+  Args:
+    config: the model.
+    rows: tokens of each prompt, at most `size`.
+    grids: of each prompt's images.
+    size: the width.
+    pad_id: token that fills a row.
+  """
+  ids = np.full((len(rows), size), pad_id, np.int32)
+  lengths = np.array([len(row) for row in rows], np.int32)
+  for row, tokens in enumerate(rows):
+    ids[row, : len(tokens)] = tokens
+  return qwen.Prompt(ids, lengths, qwen.prompt_positions(config, ids, lengths, grids))
 
 
 def longest(examples: Sequence[Example]) -> Sizes:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from sejax import rollout
+from sejax.data import batches
 from sejax.models import hub
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import Processor
@@ -92,14 +93,14 @@ class Extractor:
     self, prompts: Sequence[str], tokens: Sequence[Int32[np.ndarray, " P"]], rows: int, width: int
   ) -> Request:
     """Returns this process's rows; those that only pad draw nothing."""
-    ids = np.full((rows, width), self._processor.pad_id, np.int32)
-    lengths, limits = np.ones(rows, np.int32), np.zeros((rows, 1), np.int32)
-    for row, prompt in enumerate(tokens):
-      ids[row, : len(prompt)], lengths[row], limits[row] = prompt, len(prompt), _NEW_TOKENS
+    empty = rows - len(prompts)
+    padding = np.full(1, self._processor.pad_id, np.int32)
     no_images = [np.zeros((0, 3), np.int32)] * rows
-    positions = qwen.prompt_positions(self._model, ids, lengths, no_images)
-    records = record_hashes("extractor", [*prompts, *[""] * (rows - len(prompts))])
-    return Request(qwen.Prompt(ids, lengths, positions), records, limits=limits)
+    prompt = batches.padded_prompts(
+      self._model, [*tokens, *[padding] * empty], no_images, width, self._processor.pad_id
+    )
+    limits = np.array([[_NEW_TOKENS]] * len(prompts) + [[0]] * empty, np.int32)
+    return Request(prompt, record_hashes("extractor", [*prompts, *[""] * empty]), limits=limits)
 
 
 def _width(tokens: Sequence[Int32[np.ndarray, " P"]]) -> int:
