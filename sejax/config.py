@@ -44,6 +44,7 @@ def default() -> ml_collections.ConfigDict:
   config.model.remat = "nothing"  # what a layer keeps for its backward pass, see `qwen.Config`
   config.model.unroll = False  # compile the update layer by layer, see `qwen.Config`
   config.model.query_chunk = 1024  # attention over more queries is computed in parts
+  config.model.fused_attention = True  # cuDNN's where the GPU has it; off: XLA's everywhere
   config.model.logits_chunk = 256  # tokens of a row whose logits exist at once in the update
   config.model.dtype = "auto"  # of frozen weights and of sampling: bfloat16, but float32 on CPU
 

@@ -6,6 +6,7 @@ candidate's text, special tokens left out, is what the Judge's trajectories begi
 Axes: B prompts, G trajectories of each, M verdicts on each trajectory, R tokens.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from sejax.data.batches import Batch
 from sejax.models import qwen2_5_vl as qwen
+from sejax.models.qwen2_5_vl import fused_attention
 from sejax.models.qwen2_5_vl.processor import Processor
 from sejax.parallel import hosts, layouts
 from sejax.sampling import Filters, Options, Request, Result, Role, Sampler
@@ -34,6 +36,21 @@ def frozen_dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
   if name == "auto":
     name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
   return jnp.dtype(name)
+
+
+def on_devices(
+  config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh | None
+) -> qwen.Config:
+  """Returns the model as devices compute it: with fused attention where they have it.
+
+  Args:
+    config: the run's; `model.fused_attention` is used.
+    model: of any role.
+    mesh: of the devices; the first device, if None.
+  """
+  device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+  fused = config.model.fused_attention and fused_attention.available(device)
+  return dataclasses.replace(model, fused_attention=fused)
 
 
 def sampling_options(
@@ -103,7 +120,7 @@ class Roles(NamedTuple):
     def sampler(model: qwen.Config, role: str) -> Sampler:
       banned = tuple(processor.banned_ids(model.text.vocab_size).tolist())
       options = sampling_options(config, role, banned, processor.eos_ids, processor.pad_id)
-      return Sampler(model, options, mesh, frozen_dtype(config))
+      return Sampler(on_devices(config, model, mesh), options, mesh, frozen_dtype(config))
 
     return cls(processor, sampler(model, "actor"), sampler(judge_model or model, "judge"))
 

@@ -192,7 +192,7 @@ def updater(
   adapters = lora.Options.of(config.lora)
   frozen = _VISION if config.train.freeze_vision and adapters is None else ()
   return update.Updater(
-    _trained_model(config, model),
+    _trained_model(config, rollout.on_devices(config, model, mesh)),
     optimizer.make(config.optimizer, updates, frozen),
     config.loss.to_dict(),
     temperature=filters.temperature,

@@ -63,6 +63,7 @@ def of_step(config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh) -
     ValueError: naming what cannot work.
   """
   run_lib.check_rows(config, mesh)
+  model = rollout.on_devices(config, model, mesh)
   model = dataclasses.replace(model, rows=layouts.rows(mesh))
   updater = _updater(config, model, mesh)
   trees = _trees(config, model, mesh, updater)

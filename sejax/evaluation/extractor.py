@@ -41,7 +41,8 @@ class Extractor:
     self._seed, self._size = config.seed, config.eval.batch_size
     self._mesh, self._dtype = meshes.create(config.mesh), rollout.frozen_dtype(config)
     layouts.check_rows(self._mesh, "eval.batch_size", self._size)
-    self._model, self._params = qwen.load(directory, self._mesh, self._dtype, layouts.DECODE)
+    model, self._params = qwen.load(directory, self._mesh, self._dtype, layouts.DECODE)
+    self._model = rollout.on_devices(config, model, self._mesh)
     self._processor = Processor.load(directory)
     self._options = Options(
       trajectories=1,

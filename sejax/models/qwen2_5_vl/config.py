@@ -159,6 +159,8 @@ class Config:
     query_chunk: attention over more queries than this, per row, is computed in chunks, so that
       its memory does not grow with the square of the length.
     logits_chunk: tokens per row whose logits exist at once when log-probs are computed.
+    fused_attention: attention of whole rows by cuDNN, in half precision, on devices that have it
+      (`fused_attention.available`).
     rows: where activations lie on a mesh: split by their first axis. Without it the compiler may
       split a layer's activations as its weights are, and adds partial sums up over all devices.
   """
@@ -174,6 +176,7 @@ class Config:
   unroll: bool = False
   query_chunk: int = 1024
   logits_chunk: int = 256
+  fused_attention: bool = False
   rows: Sharding | None = None
 
   def __post_init__(self):

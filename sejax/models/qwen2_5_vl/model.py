@@ -8,14 +8,14 @@ Axes: B prompts, G trajectories, P prompt tokens, T new tokens, S cache slots, L
 heads, H head size, D width, V vocabulary. Prompts are padded on the right.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from sejax.models.qwen2_5_vl import decoder
+from sejax.models.qwen2_5_vl import decoder, fused_attention
 from sejax.models.qwen2_5_vl.attention import Keys, attend
 from sejax.models.qwen2_5_vl.config import Config
 from sejax.models.qwen2_5_vl.images import Images
@@ -155,13 +155,14 @@ def extend(
   start = prefix.next_position[:, None] + (0 if cache is None else cache.lengths)
 
   def attention(queries, keys, values, extra):
-    (prefix_keys, prefix_values), cached = extra
-    key_sets = [Keys(prefix_keys, prefix_values, _real(prefix.lengths, prefix_keys.shape[2]))]
+    of_prefix, cached = extra
+    earlier = None
     if cache is not None and filled != 0:
-      cached_keys, cached_values = (x[..., :filled, :] for x in cached)
       valid = cache.valid[:, :, None, :filled]
-      key_sets.append(Keys(cached_keys, cached_values, lambda _: valid))
-    out, own = _attend_continuations(config, queries, keys, values, members, key_sets)
+      earlier = Keys(*(x[..., :filled, :] for x in cached), lambda _: valid)
+    out, own = _attend_continuations(
+      config, queries, keys, values, members, of_prefix, prefix.lengths, earlier
+    )
     return out, None if cache is None else own
 
   hidden, kept = decoder.run_layers(
@@ -199,8 +200,7 @@ def forward(
       *((x[:, :length], x[:, length:]) for x in (queries, keys, values)), strict=True
     )
     prompt_out, prompt_keys = _attend_prompt(config, *of_prompt)
-    prefix = Keys(*prompt_keys, _real(prompt.lengths, length))
-    out, _ = _attend_continuations(config, *of_tokens, members, [prefix])
+    out, _ = _attend_continuations(config, *of_tokens, members, prompt_keys, prompt.lengths)
     return jnp.concatenate([prompt_out, out], axis=1), None
 
   x = _embed_prompt(params, config, prompt, features)
@@ -274,10 +274,12 @@ def _attend_prompt(
   values: Float[Array, "B P K H"],
 ) -> tuple[Float[Array, "B P N H"], tuple[Float[Array, "B K P H"], Float[Array, "B K P H"]]]:
   """Prompts attend to themselves; returns their keys and values as a prefix has them, too."""
-  keys, values = (decoder.group_keys(x, 1)[:, :, 0] for x in (keys, values))
+  kept = tuple(decoder.group_keys(x, 1)[:, :, 0] for x in (keys, values))
+  if fused_attention.usable(config, queries):
+    return fused_attention.attend_prompts(config, queries, keys, values), kept
   queries = decoder.group_queries(queries, 1, config.text.num_key_value_heads)
-  own = Keys(keys, values, _causal(keys.shape[2]))
-  return decoder.ungroup(attend(queries, [own], config.query_chunk)), (keys, values)
+  own = Keys(*kept, _causal(keys.shape[1]))
+  return decoder.ungroup(attend(queries, [own], config.query_chunk)), kept
 
 
 def _attend_continuations(
@@ -286,13 +288,26 @@ def _attend_continuations(
   keys: Float[Array, "B GT K H"],
   values: Float[Array, "B GT K H"],
   members: int,
-  earlier: Sequence[Keys],
+  prompt: tuple[Float[Array, "B K P H"], Float[Array, "B K P H"]],
+  lengths: Int[Array, " B"],
+  earlier: Keys | None = None,
 ) -> tuple[Float[Array, "B GT N H"], tuple[Float[Array, "B K G T H"], Float[Array, "B K G T H"]]]:
-  """Continuations attend to what is earlier and to themselves; their keys and values come along."""
-  keys, values = (decoder.group_keys(x, members) for x in (keys, values))
-  queries = decoder.group_queries(queries, members, config.text.num_key_value_heads)
-  own = Keys(keys, values, _causal(keys.shape[3]))
-  return decoder.ungroup(attend(queries, [*earlier, own], config.query_chunk)), (keys, values)
+  """Continuations attend to prompts, to what is earlier and to themselves.
+
+  Their keys and values come along.
+  """
+  kept = tuple(decoder.group_keys(x, members) for x in (keys, values))
+  if earlier is None and fused_attention.usable(config, queries):
+    own = (x.reshape(len(x), members, -1, *x.shape[2:]) for x in (queries, keys, values))
+    of_prompt = (x.swapaxes(1, 2) for x in prompt)
+    out = fused_attention.attend_continuations(config, *own, *of_prompt, lengths)
+    return out.reshape(queries.shape), kept
+  grouped = decoder.group_queries(queries, members, config.text.num_key_value_heads)
+  key_sets = [Keys(*prompt, _real(lengths, prompt[0].shape[2]))]
+  if earlier is not None:
+    key_sets.append(earlier)
+  key_sets.append(Keys(*kept, _causal(kept[0].shape[3])))
+  return decoder.ungroup(attend(grouped, key_sets, config.query_chunk)), kept
 
 
 def _causal(length: int) -> Callable[[Int[Array, " C"]], Bool[Array, "1 1 C T"]]:

@@ -1,0 +1,108 @@
+"""What cuDNN's attention is given, with XLA's in its place, against transformers.
+
+The kernel itself needs a GPU; what it is asked for, one causal sequence per row, is the same.
+"""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.cudnn import fused_attention_stablehlo
+
+from sejax.models import qwen2_5_vl as qwen
+from sejax.models.qwen2_5_vl import fused_attention
+from tests.models import test_qwen_gradients as gradients
+from tests.models import test_qwen_model as logits
+from tests.models import torch_reference
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+  """Takes the fused path and counts its calls; other tests' compiled programs are forgotten."""
+  attend, made = jax.nn.dot_product_attention, []
+
+  def stand_in(*arrays, implementation, **options):
+    made.append(implementation)
+    return attend(*arrays, implementation="xla", **options)
+
+  monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+  monkeypatch.setattr(fused_attention, "usable", lambda config, queries: queries.shape[1] > 1)
+  jax.clear_caches()
+  yield made
+  jax.clear_caches()
+
+
+@pytest.mark.parametrize("case", logits.CASES)
+def test_logits(tiny, case, calls):
+  logits.assert_logits(tiny, torch_reference.make_batch(tiny.config, logits.CASES[case]))
+  # Prompts and continuations, in one pass and in two.
+  assert calls == ["cudnn"] * 4
+
+
+@pytest.mark.parametrize("run", [gradients.one_pass, gradients.two_passes])
+def test_gradients(tied, run, calls):
+  batch = torch_reference.make_batch(tied.config, gradients.ROWS)
+  rollout = gradients.make_rollout(tied.torch_model, batch)
+  want_loss, want = gradients.torch_gradient(tied.torch_model, tied.config, batch, rollout)
+  loss, got = gradients.jax_gradient(tied.params, tied.config, batch, rollout, run)
+  np.testing.assert_allclose(loss, want_loss, rtol=1e-5)
+  gradients.assert_same_gradients(got, want)
+  assert calls
+
+
+@pytest.mark.parametrize(
+  ("platform", "kind", "capability", "expected"),
+  [
+    ("gpu", "NVIDIA H100 80GB HBM3", "9.0", True),
+    ("gpu", "NVIDIA A100-SXM4-40GB", "8.0", True),
+    ("gpu", "Tesla T4", "7.5", False),
+    ("gpu", "AMD Instinct MI300X", "gfx942", False),
+    ("tpu", "TPU v5 lite", None, False),
+    ("cpu", "cpu", None, False),
+  ],
+)
+def test_devices_that_have_the_kernel(platform, kind, capability, expected):
+  device = types.SimpleNamespace(platform=platform, device_kind=kind, compute_capability=capability)
+  assert fused_attention.available(device) is expected
+
+
+def test_what_the_kernel_takes():
+  """Half precision, heads that fit, more than a token, and the model's permission."""
+  forbidden = torch_reference.tiny_config()
+  config = dataclasses.replace(forbidden, fused_attention=True)
+  queries = jax.ShapeDtypeStruct((2, 8, 4, 128), jnp.bfloat16)
+  assert fused_attention.usable(config, queries)
+  for shape, dtype in (
+    ((2, 8, 4, 128), jnp.float32),
+    ((2, 1, 4, 128), jnp.bfloat16),
+    ((2, 8, 4, 132), jnp.bfloat16),
+    ((2, 8, 4, 12), jnp.bfloat16),
+  ):
+    assert not fused_attention.usable(config, jax.ShapeDtypeStruct(shape, dtype))
+  assert not fused_attention.usable(forbidden, queries)
+
+
+def test_programs_for_a_gpu_call_the_kernel(monkeypatch):
+  """Both passes of an update, lowered for CUDA, which needs no GPU."""
+  # jax asks for the library's version as it traces.
+  monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91_000)
+  config = torch_reference.tiny_config(fused_attention=True)
+  params = jax.tree.map(
+    lambda shape: jax.ShapeDtypeStruct(shape, jnp.bfloat16),
+    qwen.shapes(config),
+    is_leaf=lambda node: isinstance(node, tuple),
+  )
+  prompt = qwen.Prompt(*(jax.ShapeDtypeStruct(s, jnp.int32) for s in ((2, 16), (2,), (3, 2, 16))))
+  tokens = jax.ShapeDtypeStruct((2, 3, 8), jnp.int32)
+
+  @jax.grad
+  def loss(params, prompt, tokens):
+    last, hidden = qwen.forward(params, config, prompt, None, tokens)
+    return last.sum().astype(jnp.float32) + hidden.sum().astype(jnp.float32)
+
+  text = jax.jit(loss).trace(params, prompt, tokens).lower(lowering_platforms=("cuda",)).as_text()
+  assert text.count("@__cudnn$fmhaSoftmax(") >= 2
+  assert text.count("@__cudnn$fmhaSoftmaxBackward(") == 2
