@@ -1,12 +1,10 @@
-"""`--mode=compile --topology=v5e:8x8`: a step's programs for a TPU that is not there.
+"""`--mode=compile --topology=v5e:8x8`: a step's programs for TPUs or GPUs that are not there.
 
-Each program of the configuration's training step is compiled by the TPU's own compiler (package
-libtpu, extra `tpu`), and what it takes of a chip and does on it is printed.
+Each program of the configuration's training step is compiled by the compiler of the TPU (extra
+`tpu`) or GPU (extra `cuda`), and what it takes of a chip and does on it is printed.
 """
 
 import json
-import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +16,7 @@ import tqdm
 from sejax import step_programs
 from sejax.models import hub
 from sejax.models import qwen2_5_vl as qwen
-from sejax.parallel import chips, hlo, meshes
+from sejax.parallel import chips, hlo, meshes, topologies
 
 _GIB = 2**30
 
@@ -60,13 +58,13 @@ def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str
 
   Args:
     config: the run's; its mesh must be of as many devices as the topology.
-    topology: generation and shape, such as `v5e:8x8`.
+    topology: such as `v5e:8x8` or `h100:8`, see `topologies`.
     programs: only those whose name has one of these in it; all, if empty.
 
   Raises:
     ValueError: the topology is unknown, or its compiler is not installed.
   """
-  chip = _chip(topology)
+  chip = topologies.chip(topology)
   config = config.copy_and_resolve_references()
   if config.model.dtype == "auto":
     config.model.dtype = "bfloat16"
@@ -75,7 +73,9 @@ def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str
       f"config.judge.path={config.judge.path!r} must be empty for --mode=compile, which knows no"
       " Judge but the frozen policy"
     )
-  mesh = meshes.create(config.mesh, _devices(topology))
+  # Devices that are here are not looked for; jax loads a compiler without them only if told so.
+  jax.config.update("jax_platforms", "cpu")
+  mesh = meshes.create(config.mesh, topologies.devices(topology))
   model = _model(config.model.path)
   chosen = [
     program
@@ -92,40 +92,6 @@ def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str
   result = {"topology": topology, "mesh": dict(mesh.shape), "fits": fits}
   print(json.dumps(result | {"programs": [row._asdict() for row in rows]}))
   return fits
-
-
-def _chip(topology: str) -> chips.Chip:
-  generation, _, shape = topology.partition(":")
-  if generation not in chips.TPUS or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
-    raise ValueError(
-      f"--topology={topology} must be a generation and a shape, such as v5e:8x8; generations are"
-      f" {', '.join(chips.TPUS)}"
-    )
-  return chips.TPUS[generation]
-
-
-def _devices(topology: str) -> Sequence[jax.Device]:
-  """Returns devices to compile for, without looking for any that are there."""
-  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-  os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
-  # No chip is opened, so another process may have the library too.
-  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-  from jax.experimental import topologies
-
-  # A host has 2 x 2 chips, but one that has all of a smaller slice.
-  shape = [int(n) for n in topology.partition(":")[2].split("x")]
-  host = [min(2, shape[0]), min(2, shape[1]), 1]
-  try:
-    return topologies.get_topology_desc(
-      topology, platform="tpu", chips_per_host_bounds=host
-    ).devices
-  except Exception as error:  # whatever libtpu says
-    said = " ".join(str(error).split())[:160]
-    raise ValueError(
-      f"no programs can be made for --topology={topology}: {said}; install the extra"
-      " (pip install 'sejax[tpu]') and give a shape that exists"
-    ) from None
 
 
 def _model(path: str) -> qwen.Config:

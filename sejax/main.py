@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from sejax import config as config_lib
 from sejax import validation
 from sejax.models import hub
-from sejax.parallel import processes, tpu
+from sejax.parallel import environment, processes
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes what it makes.")
@@ -42,7 +42,9 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 
 _TOPOLOGY = flags.DEFINE_string(
-  "topology", None, "For --mode=compile: TPU generation and shape, such as v5e:8x8."
+  "topology",
+  None,
+  "For --mode=compile: TPUs by generation and shape, or GPUs of a node: v5e:8x8, h100:8.",
 )
 _PROGRAMS = flags.DEFINE_list(
   "programs", [], "For --mode=compile: only programs with one of these in their name."
@@ -66,7 +68,7 @@ _MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "What to do.")
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Parses flags, checks the configuration and runs the mode; returns the exit status."""
-  tpu.set_flags()
+  environment.prepare()
   try:
     config = _parse(sys.argv if argv is None else argv)
     if _DISTRIBUTED.value or _COORDINATOR.value:

@@ -8,7 +8,7 @@ import pytest
 from configs import tiny
 from sejax import compilation, validation
 from sejax import main as main_lib
-from sejax.parallel import chips
+from sejax.parallel import chips, topologies
 
 PROGRAMS = [
   *(
@@ -24,7 +24,7 @@ PROGRAMS = [
 
 @pytest.fixture
 def config(monkeypatch):
-  monkeypatch.setattr(compilation, "_devices", lambda _: jax.local_devices()[:1])
+  monkeypatch.setattr(topologies, "devices", lambda _: jax.local_devices()[:1])
   # How good the programs are does not matter.
   jax.config.update("jax_disable_most_optimizations", True)
   config = tiny.get_config()
@@ -80,21 +80,17 @@ def test_a_chip_that_is_too_small(config, capsys, monkeypatch):
   ("flags", "message"),
   [
     ([], "--topology is missing"),
-    (["--topology=v9:2x2"], "--topology=v9:2x2 must be a generation and a shape, such as v5e:8x8"),
-    (["--topology=v5e"], "--topology=v5e must be a generation and a shape"),
-    (["--topology=v5e:8"], "--topology=v5e:8 must be a generation and a shape"),
+    (["--topology=v9:2x2"], "--topology=v9:2x2 must be a TPU's generation and a shape, such as"),
+    (["--topology=v5e"], "--topology=v5e must be a TPU's generation and a shape"),
+    (["--topology=v5e:8"], "--topology=v5e:8 must be a TPU's generation and a shape"),
+    (["--topology=h100:2x4"], "or a GPU and their number, such as h100:8; there are v5e, v5p, v6e"),
+    (["--topology=h100:0"], "--topology=h100:0 must be"),
   ],
 )
 def test_flags_that_cannot_work(flags, message, capsys):
   argv = ["sejax", "--mode=compile", "--config=configs/tiny.py", *flags]
   assert main_lib.main(argv) == 2
   assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("topology", "count"), [("v5e:1x1", 1), ("v5e:4x4", 16), ("v5p:2x2x2", 8)])
-def test_slices_of_every_size_are_known_to_the_compiler(topology, count):
-  pytest.importorskip("libtpu", reason="pip install 'sejax[tpu]' brings the TPU's compiler")
-  assert len(compilation._devices(topology)) == count
 
 
 def test_released_models_are_known_by_name(tmp_path):

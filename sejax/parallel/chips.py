@@ -30,6 +30,12 @@ TPUS = {
   "v5p": Chip(94.75 * _GIB, 459e12, 2765e9, 600e9),
   "v6e": Chip(31.75 * _GIB, 918e12, 1640e9, 448e9),
 }
+# Data sheets of the SXM modules; links are NVLink, both ways.
+GPUS = {
+  "a100": Chip(80e9, 312e12, 2039e9, 600e9),
+  "h100": Chip(80e9, 989e12, 3350e9, 900e9),
+  "h200": Chip(141e9, 989e12, 4800e9, 900e9),
+}
 # By what `device_kind` begins with.
 _KINDS = {
   "TPU v4": Chip(31.75 * _GIB, 275e12, 1228e9, 300e9),
@@ -39,10 +45,10 @@ _KINDS = {
   "TPU v5p": TPUS["v5p"],
   "TPU v6 lite": TPUS["v6e"],
   "TPU v6e": TPUS["v6e"],
-  "NVIDIA A100": Chip(80e9, 312e12, 2039e9, 600e9),
-  "NVIDIA H100": Chip(80e9, 989e12, 3350e9, 900e9),
+  "NVIDIA A100": GPUS["a100"],
+  "NVIDIA H100": GPUS["h100"],
   "NVIDIA H100 PCIe": Chip(80e9, 756e12, 2039e9, 600e9),
-  "NVIDIA H200": Chip(141e9, 989e12, 4800e9, 900e9),
+  "NVIDIA H200": GPUS["h200"],
 }
 
 

@@ -189,9 +189,18 @@ class _Reader:
       summed = math.prod(lhs[int(axis)] for axis in axes.split(",") if axis)
     elif instruction.kind == "convolution":
       summed = self._summed_by_convolution(instruction)
+    elif instruction.kind == "custom-call" and "__cudnn$fmha" in instruction.rest:
+      return self._flops_of_attention(instruction)
     else:
       return 0.0
     return 2.0 * math.prod(_dimensions(instruction.shape)) * summed
+
+  def _flops_of_attention(self, instruction: _Instruction) -> float:
+    """Counts cuDNN's attention: two products forth, five back, of causal ones half."""
+    queries, keys = (_dimensions(self._shapes[name]) for name in instruction.operands[:2])
+    products = 5 if "Backward" in instruction.rest else 2
+    share = 0.5 if "CAUSAL" in instruction.rest else 1.0
+    return share * products * 2.0 * math.prod(queries) * keys[1]
 
   def _summed_by_convolution(self, instruction: _Instruction) -> float:
     """Returns the products added up for each number of a convolution, which is how TPUs multiply.
