@@ -1,8 +1,9 @@
 """The run's configuration: every option with its default; `sejax.validation` checks the values.
 
 `configs/*.py` start from `default()` and change what their run changes. The defaults are the
-released run's values where it has one (method sections 2 to 6); where sejax by default does better
-than the released code, the comment names the value that gives its behaviour.
+released run's values where it has one (arXiv:2603.21289); where sejax by default does better than
+the released code, the comment names the value that gives its behaviour. The README lists options by
+the paper's symbols.
 """
 
 import dataclasses
@@ -28,15 +29,17 @@ class ConfigError(ValueError):
 def default() -> ml_collections.ConfigDict:
   """Returns the complete configuration with the released run's values."""
   config = ml_collections.ConfigDict()
-  config.seed = 0
+  config.seed = 0  # of samples, of the order of problems, and of adapters
   config.group_size = 8  # trajectories per prompt, G
   config.batch_size = 512  # prompts sampled per step
   config.mini_batch_size = 128  # prompts per optimizer step
 
   config.answers = ml_collections.ConfigDict()
-  config.answers.equivalence = "canonical"  # released: "exact"
-  config.answers.unparsable = "abstain"  # released: "vote"
-  config.answers.released_extraction = False
+  # Which answers are one vote: those of equal value, or ("exact", as released) equal strings.
+  config.answers.equivalence = "canonical"
+  # Trajectories without a readable answer do not vote, or ("vote", as released) vote together.
+  config.answers.unparsable = "abstain"
+  config.answers.released_extraction = False  # released: True, see `sejax.text.answers.extract`
 
   config.model = ml_collections.ConfigDict()
   # A model directory in the published form; or ORGANISATION/NAME, which the hub is asked for.
@@ -50,25 +53,26 @@ def default() -> ml_collections.ConfigDict:
 
   config.lora = ml_collections.ConfigDict()  # see `sejax.lora`
   config.lora.rank = 0  # of adapters that are trained in place of the weights; 0: the weights are
-  config.lora.alpha = 64.0
-  config.lora.targets = lora.TARGETS
+  config.lora.alpha = 64.0  # what adapters add is multiplied by alpha / rank
+  config.lora.targets = lora.TARGETS  # dense layers of the decoder that have one
 
   config.actor = ml_collections.ConfigDict()
   config.actor.instruction = prompts.ACTOR_INSTRUCTION  # follows the question; may be empty
-  config.actor.max_tokens = 2048  # of a trajectory
+  config.actor.max_tokens = 2048  # of a trajectory, R
   config.actor.update(_filters())
 
   config.judge = ml_collections.ConfigDict()
   config.judge.path = ""  # another model directory with the same tokenizer; by default model.path
   config.judge.use = True  # False: no verdicts, every factor is 1
   config.judge.rubric = "full"  # or "short", for models that are too small for it
+  # Of the full rubric's criteria; their sum is 1.
   config.judge.weights = ml_collections.ConfigDict(dataclasses.asdict(prompts.Rubric()))
   config.judge.system = ""  # a system prompt of one's own, in place of the rubric
   config.judge.include_instruction = False  # released: True, the Judge reads the Actor's, too
   config.judge.max_tokens = 1024  # of a verdict
   config.judge.update(_filters(top_p=0.9))
   config.judge.num_judge_repeats = 1  # verdicts per trajectory; valid scores are averaged
-  config.judge.released_reading = False
+  config.judge.released_reading = False  # released: True, see `sejax.text.verdicts.score`
 
   config.mesh = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
   config.mesh.data = -1  # rows of batches
@@ -80,7 +84,7 @@ def default() -> ml_collections.ConfigDict:
   config.sampling.run = 32  # tokens between two looks of the host
   config.sampling.pack = True  # make the batch smaller as trajectories end; compiles more programs
 
-  # Passed on to `sejax.method.group` and `sejax.method.grpo_loss` as they stand.
+  # Passed on to `sejax.method.group` and `sejax.method.grpo_loss`, which explain them.
   config.method = _keywords(method.group)
   config.loss = _keywords(method.grpo_loss, leave_out=("denominators", "entropy"))
 
@@ -107,7 +111,7 @@ def _data() -> ml_collections.ConfigDict:
   data = ml_collections.ConfigDict()
   data.source = "figures"  # built in; or parquet, jsonl, tfds
   data.path = ""  # a file, a directory in hub form, or where tfds sets were built
-  data.split = "train"
+  data.split = "train"  # a name in the set; figures have "train" and "heldout"
   # Names the set in the keys of samples, by default after its file or directory; for tfds, the set.
   data.name = ""
   data.image_folder = ""  # what image paths are relative to; by default the data's folder
@@ -117,13 +121,15 @@ def _data() -> ml_collections.ConfigDict:
   data.figures.families = dict.fromkeys(figures.FAMILIES, 1.0)  # how often each is drawn
   data.figures.levels = figures.LEVELS  # of difficulty
   data.figures.length = 100_000  # problems in the set
-  data.figures.seed = 0
+  data.figures.seed = 0  # names the sequence of problems
 
-  # Smaller images are enlarged to this area, larger ones reduced; None: as the directory says.
+  # Pixels: smaller images are enlarged to this area, larger ones reduced; None: as the model's
+  # directory says.
   data.min_pixels = config_dict.FieldReference(262_144)
   data.max_pixels = config_dict.FieldReference(4_194_304)
   data.prompt_limit = 1024  # tokens; longer prompts are dropped whole
-  # Shapes of arrays, ascending. The Judge's prompt is longer than the Actor's by its rubric.
+  # Lengths of arrays, ascending: tokens of a prompt, patches of its images. The Judge's prompt is
+  # longer than the Actor's by its rubric.
   data.prompt_buckets = (256, 384, 512, 768, 1024, 1536)
   data.patch_buckets = (1024, 1536, 2048, 3072, 4096)  # whole windows of 64 patches
   data.on_bad_record = "skip"  # or "stop"
@@ -137,14 +143,14 @@ def _data() -> ml_collections.ConfigDict:
 def _optimizer() -> ml_collections.ConfigDict:
   """AdamW on fp32 master weights, see `sejax.optimizer`."""
   optimizer = ml_collections.ConfigDict()
-  optimizer.learning_rate = 1e-6
+  optimizer.learning_rate = 1e-6  # the highest
   optimizer.schedule = "constant"  # or linear, cosine: to zero at the last step
   optimizer.warmup = 0  # optimizer steps in which the rate rises from zero
-  optimizer.b1 = 0.9
-  optimizer.b2 = 0.999
-  optimizer.eps = 1e-8
+  optimizer.b1 = 0.9  # decay of the first moment
+  optimizer.b2 = 0.999  # decay of the second moment
+  optimizer.eps = 1e-8  # added to the root of the second moment
   optimizer.first_moment = "float32"  # or bfloat16, which saves two bytes per trained number
-  optimizer.weight_decay = 0.01
+  optimizer.weight_decay = 0.01  # multiplied by the learning rate; of all that is trained
   optimizer.clip_norm = 1.0  # of the gradient over all parameters
   # A gradient whose norm is below this is rounding: Adam, which divides by a gradient's own size,
   # would make full steps of it.
@@ -156,10 +162,10 @@ def _optimizer() -> ml_collections.ConfigDict:
 def _train() -> ml_collections.ConfigDict:
   """The train loop, see `sejax.train`."""
   train = ml_collections.ConfigDict()
-  train.epochs = 15
+  train.epochs = 15  # passes over the problems
   train.steps = config_dict.placeholder(int)  # batches; by default those of the epochs
   train.micro_batch_size = 8  # prompts whose activations exist at once, over all devices
-  train.freeze_vision = False
+  train.freeze_vision = False  # True: the vision tower is not trained
   # A group without any difference teaches nothing: it is kept (and counts in the loss's means),
   # dropped (and does not count), or a fresh prompt takes its place.
   train.constant_groups = "keep"
@@ -177,7 +183,7 @@ def _eval() -> ml_collections.ConfigDict:
   evaluation.split = "test"  # of the data; "heldout" for figures
   evaluation.path = ""  # where they are, if elsewhere than the data
   evaluation.problems = 128  # the first so many of the split; 0: no evaluation
-  evaluation.batch_size = 32
+  evaluation.batch_size = 32  # problems sampled together, over all processes
   evaluation.greedy = False  # one most likely answer each, instead of a group of samples
   evaluation.every = 5  # steps; 0: before and after only
 
@@ -195,6 +201,7 @@ def _eval() -> ml_collections.ConfigDict:
 
 
 def _checkpoint() -> ml_collections.ConfigDict:
+  """What is saved of a run, see `sejax.checkpoint`."""
   checkpoint = ml_collections.ConfigDict()
   checkpoint.every = 30  # steps; the last is always saved
   checkpoint.keep = 3  # latest ones
@@ -204,6 +211,7 @@ def _checkpoint() -> ml_collections.ConfigDict:
 
 
 def _log() -> ml_collections.ConfigDict:
+  """What a run leaves beside its model, see `sejax.logs`."""
   log = ml_collections.ConfigDict()
   log.groups = 2  # groups of each step whose trajectories are kept for the report
   log.tensorboard = True

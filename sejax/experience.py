@@ -1,4 +1,4 @@
-"""The first half of a step: sample, read answers, judge, reward (method section 1, stages 1 to 4).
+"""The first half of a step (arXiv:2603.21289): sample, read answers, judge, reward.
 
 Host side, but for the samplers. Axes: B prompts, G trajectories, M verdicts on each, R tokens.
 """
@@ -86,6 +86,9 @@ class Collector:
       weights: that sample.
       data: lists of examples, one per batch.
       step: of the run.
+
+    Raises:
+      ValueError: as `Collator`, `Sampler` and `rewards.reward_groups`.
     """
     config = self._config.train
     experience, examples = self._one(weights, data, step)

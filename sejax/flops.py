@@ -1,8 +1,9 @@
 """Floating-point operations that a step needs.
 
-Counted are the products with weights, 2 per weight and token forward and 4 backward, as in the
-usual definition of model FLOPs utilisation (PaLM, arXiv:2204.02311, appendix B); attention and what
-is computed again for the backward pass are not.
+Counted are the products with the decoder's weights, 2 per weight and token forward and 4 backward,
+as for model FLOPs utilisation (PaLM, arXiv:2204.02311, appendix B) but without its term for
+attention. Left out are also the vision tower, the head at prompt tokens, and what is computed again
+for the backward pass. With adapters, or a frozen vision tower, the count is the same.
 """
 
 from sejax.experience import Experience

@@ -1,8 +1,9 @@
-"""The second half of a step: log-probs and updates (method section 1, stage 5)."""
+"""The second half of a step (arXiv:2603.21289): log-probs and updates."""
 
 import jax
 import ml_collections
 import numpy as np
+from jaxtyping import Float
 
 from sejax import experience, minibatches, optimizer, update
 from sejax import run as run_lib
@@ -18,7 +19,7 @@ def learn(
   state: update.TrainState,
   lived: experience.Experience,
 ) -> tuple[update.TrainState, list[update.Metrics]]:
-  """Updates the policy by the mini-batches of a step (method section 6).
+  """Updates the policy by the mini-batches of a step, see `method.grpo_loss`.
 
   Log-probs of the policy that sampled are computed for all of them before the first update.
 
@@ -64,8 +65,8 @@ def check_gradients(
 
 def minibatches_of(
   config: ml_collections.ConfigDict, run: Run, lived: experience.Experience
-) -> tuple[list[update.Minibatch], list[jax.Array]]:
-  """Returns a step's mini-batches and their advantages `[M,b,G]`, on the mesh.
+) -> tuple[list[update.Minibatch], list[Float[jax.Array, "M b G"]]]:
+  """Returns a step's mini-batches and their advantages, on the mesh.
 
   Args:
     config: the run's.

@@ -7,6 +7,8 @@ an object with its `step`:
 - `timing.jsonl`: seconds, tokens per second and whatever else depends on the machine;
 - `groups.jsonl`: some of the step's groups with their texts, for the report.
 
+`sejax.monitoring` explains the fields of the first two, `sejax.report` those of the third.
+
 A line is on its way to the disk when its call returns. A step's lines are to be written before its
 checkpoint is, so that a restart finds every line up to the step that it continues from.
 """
@@ -81,7 +83,11 @@ class Logs:
       self._tracked = self._track()
 
   def metrics(self, step: int, values: Mapping[str, Any]) -> None:
-    """Logs scalars by name; those that are not finite are null in the JSON line."""
+    """Logs scalars by name; those that are not finite are null in the JSON line.
+
+    Raises:
+      RuntimeError: `resume` was not called; so in `timing` and `groups`.
+    """
     self._scalars(METRICS, step, values)
 
   def timing(self, step: int, values: Mapping[str, Any]) -> None:

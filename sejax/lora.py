@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from sejax.models import qwen2_5_vl as qwen
 
@@ -29,6 +29,9 @@ class Options:
     rank: r, inner size of each.
     alpha: what they add is multiplied by alpha / rank.
     targets: dense layers of the decoder that have one, of `TARGETS`.
+
+  Raises:
+    ValueError: naming the option that cannot be.
   """
 
   rank: int
@@ -59,8 +62,8 @@ class Options:
     return cls(options["rank"], options["alpha"], tuple(targets))
 
 
-def init(key: Array, model: qwen.Config, options: Options) -> qwen.Params:
-  """Returns adapters that change nothing yet, fp32: A uniform as in PEFT, B zero.
+def init(key: PRNGKeyArray, model: qwen.Config, options: Options) -> qwen.Params:
+  """Returns adapters that change nothing yet, fp32: A uniform as in PEFT `LoraLayer`, B zero.
 
   Args:
     key: a PRNG key.

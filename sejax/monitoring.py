@@ -1,4 +1,34 @@
-"""What is watched of a step; gold answers enter here, behind the update, and leave as figures."""
+"""What is watched of a step; gold answers enter here, behind the update, and leave as figures.
+
+A line of `metrics.jsonl` has these fields beside `step`, which counts from 0. Means over the step's
+groups, of all processes; a figure that no group defines is left out:
+
+- those of `method.group_metrics`, under their names;
+- `reward`, and `reward_std`: R, and its standard deviation within a group (over G);
+- `response_length`: tokens drawn for a trajectory;
+- `truncated`, `format`: shares of trajectories that were cut at the limit, and that keep the form;
+- `constant_groups`: share of groups whose rewards are all alike.
+
+Means over the step's optimizer steps:
+
+- `loss`, and those of `method.grpo_loss`: `policy_loss`, `kl`, `clipfrac`, `clipfrac_lower`,
+  `ppo_kl`, `entropy` (nats per token), and over all of them `ratio_min` and `ratio_max`;
+- `grad_norm`: of the gradient of all that is trained, before it is clipped;
+- `finite`: share of optimizer steps with a finite gradient; the others changed nothing.
+
+After an evaluation, `heldout_` and the names of `Outcome.summary`: shares of one and their standard
+errors, such as `heldout_pass_at_1` and `heldout_pass_at_1_error`.
+
+A line of `timing.jsonl` has, beside `step`:
+
+- `data_seconds`, `sample_seconds`, `judge_seconds`, `reward_seconds`, `update_seconds` (with the
+  log-probs before it) and, after an evaluation, `evaluate_seconds`: by the clock of process 0;
+  `total_seconds`: since the line before, so all of these and what lies between them;
+- `tokens_per_second`: tokens of all trajectories, not of verdicts, over `total_seconds`;
+- `compilations`: programs that process 0 compiled, or loaded from the cache;
+- `model_flops_utilisation`: operations of the step, see `sejax.flops`, over those that all chips
+  could do in `total_seconds` by their bf16 peak; left out where that is not known.
+"""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -17,12 +47,7 @@ from sejax.text import answers
 
 
 def of_experience(experience: Experience, source: Source) -> dict[str, float]:
-  """Returns the figures of a step's groups, means over all processes.
-
-  Those of `method.group_metrics`, and the reward's mean and spread within groups, the response's
-  length, and the shares of trajectories that were cut and that keep the form, and of groups
-  without a difference.
-  """
+  """Returns the figures of a step's groups, see above; all processes call it together."""
   real = experience.batch.real
   evidence, result = experience.evidence, experience.result
   golds = [source.gold(int(index)) for index in experience.batch.index[real]]
@@ -64,7 +89,7 @@ def of_time(
   """Returns what depends on the machine: seconds by stage, tokens per second, and what it took.
 
   Args:
-    seconds: by stage and in `total`.
+    seconds: by stage and in `total`, from `Clock.lap`.
     compilations: programs compiled or loaded.
     lived: the step's experience.
     setting: the run.

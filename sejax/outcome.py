@@ -27,7 +27,8 @@ def finish(
     workdir: the run's.
     run: what stayed the same.
     params: what was trained.
-    memory: what the loop remembered: held-out problems before and after, and seconds.
+    memory: what the loop remembered: held-out problems before and after, and the
+      seconds of all its parts.
   """
   export.save(run, params, workdir / "model", config)
   if jax.process_index() > 0:

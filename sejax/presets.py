@@ -9,11 +9,14 @@ _TENSOR = {"3b": 1, "7b": 1, "32b": 4}
 
 
 def released(size: str, variant: str | None) -> ml_collections.ConfigDict:
-  """Returns the released run (method section 6) for a model of the hub.
+  """Returns the released run of arXiv:2603.21289 for a model of the hub.
 
   Args:
     size: of Qwen2.5-VL-<size>-Instruct: `3b`, `7b` or `32b`.
     variant: see `apply`.
+
+  Raises:
+    ValueError: there is no such variant.
   """
   config = config_lib.default()
   config.seed = 2
@@ -36,10 +39,10 @@ def apply(config: ml_collections.ConfigDict, variant: str | None) -> None:
 
   Args:
     config: of the full method.
-    variant: `majority` (votes alone, MM-UPT), `frequency` (self-consistency alone), `judge_only`,
-      `supervised` (gold answers, the upper line), `control` (all alike: what the form alone gives),
-      `log_q` (the advantage of the paper's text), `released` (the full method with the released
-      code's reading of answers and verdicts), or None.
+    variant: `majority` (votes alone, as MM-UPT, arXiv:2505.22453), `frequency` (self-consistency
+      alone), `judge_only`, `supervised` (gold answers, the upper line), `control` (all alike: what
+      the form alone gives), `log_q` (the advantage of the paper's text), `released` (the full
+      method with the released code's reading of answers and verdicts), or None.
 
   Raises:
     ValueError: there is no such variant.

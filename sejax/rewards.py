@@ -47,7 +47,7 @@ RewardFunction = Callable[[Evidence, Source], Float[np.ndarray, "B G"]]
 
 
 def judge_only(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
-  """The Judge's score alone, without votes (method section 7)."""
+  """The Judge's score alone, without votes: an ablation of arXiv:2603.21289."""
   del source
   return np.where(evidence.judge_valid, evidence.judge_scores, 0.0)
 
@@ -101,7 +101,7 @@ def reward_groups(
   options: ml_collections.ConfigDict,
   function: RewardFunction | None,
 ) -> method.Group:
-  """Returns rewards and advantages, by the method or by a function in place of its steps 2 to 4.
+  """Returns rewards and advantages, by the method or by a function in place of votes and verdicts.
 
   Args:
     evidence: of the batch.

@@ -1,4 +1,4 @@
-"""Trajectories and verdicts of a batch: the Actor samples, the Judge reads (method, steps 1 and 3).
+"""Trajectories and verdicts of a batch: the Actor samples, the Judge reads (arXiv:2603.21289).
 
 Both sample with the same kind of sampler from prompts that are read once per question. A
 candidate's text, special tokens left out, is what the Judge's trajectories begin with.
@@ -170,6 +170,9 @@ class Roles(NamedTuple):
       seed: of the run.
       step: of the run.
       watch: see `Sampler`.
+
+    Raises:
+      ValueError: `Sampler` refuses the request.
     """
     request = Request(batch.actor, batch.records, features, limits=_limits(self.actor, batch))
     return self._sample(self.actor, params, request, seed, step, Role.ACTOR, watch)
@@ -185,7 +188,7 @@ class Roles(NamedTuple):
     step: int,
     watch: Watch | None = None,
   ) -> Rollout:
-    """Samples M verdicts on each candidate (method section 4); those on one stand side by side.
+    """Samples M verdicts on each candidate (arXiv:2603.21289); those on one stand side by side.
 
     Args:
       params: the Judge's.
@@ -195,6 +198,9 @@ class Roles(NamedTuple):
       seed: of the run.
       step: of the run.
       watch: see `Sampler`.
+
+    Raises:
+      ValueError: a candidate cannot be tokenized, or `Sampler` refuses the request.
     """
     given, lengths = self._given(batch, candidates)
     request = Request(

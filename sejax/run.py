@@ -187,6 +187,9 @@ def updater(
     filters: that the Actor samples by.
     steps: batches of the whole run.
     mesh: of all devices.
+
+  Raises:
+    ValueError: an option of `config.optimizer` or `config.lora` cannot be.
   """
   updates = steps * (config.batch_size // config.mini_batch_size)
   adapters = lora.Options.of(config.lora)

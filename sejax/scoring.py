@@ -1,4 +1,4 @@
-"""From the texts of a batch to its rewards: the host side of steps 2 to 4 of the method.
+"""From the texts of a batch to its rewards (arXiv:2603.21289): the host side.
 
 Strings end here: texts become vote ids, format flags and scores, `[B, G]` arrays for the jitted
 kernel. `run` does it for recorded groups in a file, without a model.
@@ -18,7 +18,16 @@ from sejax.text import answers, verdicts
 
 
 class Scored(NamedTuple):
-  """What was read from the texts of B groups of G trajectories, and what the method made of it."""
+  """What was read from the texts of B groups of G trajectories, and what the method made of it.
+
+  Attributes:
+    answers: as read; None where nothing could be.
+    answer_ids: equal numbers for equal answers of a group, `ABSTAIN` for none.
+    format_ok: whether the output format was kept.
+    judge_scores: the mean of valid verdicts, in [0, 1]; 0 where there is none.
+    judge_valid: whether there is one.
+    group: rewards and advantages.
+  """
 
   answers: list[list[str | None]]
   answer_ids: Int32[np.ndarray, "B G"]
@@ -33,7 +42,7 @@ def score_groups(
   verdict_texts: Sequence[Sequence[Sequence[str]]],
   config: ml_collections.ConfigDict,
 ) -> Scored:
-  """Reads answers and verdicts and computes rewards and advantages (method sections 2 to 5).
+  """Reads answers and verdicts and computes rewards and advantages (arXiv:2603.21289).
 
   Args:
     responses: B groups of G trajectories.
@@ -41,7 +50,10 @@ def score_groups(
     config: the run's configuration; `answers`, `judge` and `method` are used.
 
   Returns:
-    The arrays `[B, G]`; a score is the mean of the valid repeats and 0 where none is valid.
+    What was read, and the rewards and advantages.
+
+  Raises:
+    ValueError: groups differ in size, or an option is unknown or out of its range.
   """
   extracted, answer_ids = read_answers(responses, config)
   format_ok = np.array([[answers.format_ok(text) for text in group] for group in responses], bool)
@@ -53,7 +65,11 @@ def score_groups(
 def read_answers(
   responses: Sequence[Sequence[str]], config: ml_collections.ConfigDict
 ) -> tuple[list[list[str | None]], Int32[np.ndarray, "B G"]]:
-  """Returns the answer of every trajectory and, per group, equal answers by equal numbers."""
+  """Returns the answer of every trajectory and, per group, equal answers by equal numbers.
+
+  Raises:
+    ValueError: groups differ in size, or an option of `config.answers` is unknown.
+  """
   read = config.answers
   extracted = [
     [answers.extract(text, released=read.released_extraction) for text in group]
@@ -110,7 +126,17 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def read_groups(path: str, group_size: int, num_judge_repeats: int) -> list[dict]:
-  """Reads recorded groups; every line is checked and a bad one is named."""
+  """Reads recorded groups, in the form that `run` describes.
+
+  Args:
+    path: a file of JSON lines.
+    group_size: responses that a group must have, G.
+    num_judge_repeats: verdicts that each response must have.
+
+  Raises:
+    ValueError: there is no group in it; a line, which is named, is no such group; or only some of
+      the groups have a gold answer.
+  """
   if not path or not pathlib.Path(path).is_file():
     raise ValueError(f"config.groups={path!r} is no file; give a file of JSON lines")
   records = []

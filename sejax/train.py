@@ -1,4 +1,4 @@
-"""The train loop: sample, read, judge, reward, update, log, evaluate, save (method section 1).
+"""The train loop (arXiv:2603.21289): sample, read, judge, reward, update, log, evaluate, save.
 
 `run` is one run from its first step, or from its last checkpoint, to its end. All that a later step
 depends on is in the checkpoint, the configuration, or the step's number, so a run that is killed

@@ -1,4 +1,4 @@
-"""One optimizer step: log-probs of given trajectories, their loss, one update (method, section 6).
+"""One optimizer step: log-probs of given trajectories, their loss, one update.
 
 Axes: M micro-batches, b prompts of one, G trajectories, P prompt tokens, R response tokens, S
 patches, s features of a row, D width.

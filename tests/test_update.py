@@ -1,4 +1,4 @@
-"""A whole update against a torch reference of method section 6; cut otherwise, and skipped."""
+"""A whole update against a torch reference of the loss; cut otherwise, and skipped."""
 
 import dataclasses
 
@@ -166,7 +166,7 @@ def take_step(setting, updater, micro=2, **changes):
 
 
 def torch_loss(logp, step):
-  """Method section 6 over the tokens that count, as one token mean."""
+  """The GRPO loss over the tokens that count, as one token mean."""
   old, ref, mask = map(torch.from_numpy, (step.old_logp, step.ref_logp, step.mask))
   advantage = torch.from_numpy(step.advantage)[..., None].expand(mask.shape)[mask]
   logp, old, ref = logp[mask], old[mask], ref[mask]

@@ -52,5 +52,9 @@ class Source(Protocol):
     ...
 
   def gold(self, index: int) -> str | None:
-    """Returns the answer for metrics, which training never asks for; None where there is none."""
+    """Returns the answer for metrics, which training never asks for; None where there is none.
+
+    Raises:
+      BadRecord: the record cannot be read.
+    """
     ...

@@ -44,7 +44,10 @@ class Outcome(NamedTuple):
     }
 
   def summary(self) -> dict[str, float]:
-    """Returns means with their standard errors, as shares of one."""
+    """Returns means with their standard errors, as shares of one.
+
+    Named `pass_at_1`, `maj_at_<n>`, and these with `_error` behind.
+    """
     summary = {}
     for name, each in (("pass_at_1", self.pass_at_1), (f"maj_at_{self.samples}", self.maj)):
       estimate = Estimate.of(each)
@@ -72,7 +75,11 @@ class HeldOut:
 
   @classmethod
   def of(cls, config: ml_collections.ConfigDict, roles: rollout.Roles) -> "HeldOut | None":
-    """Returns the problems that `config.eval` names; None where it names none."""
+    """Returns the problems that `config.eval` names; None where it names none.
+
+    Raises:
+      ValueError: their source cannot be opened.
+    """
     if not config.eval.problems:
       return None
     if config.eval.greedy:
@@ -89,6 +96,9 @@ class HeldOut:
     Args:
       params: the Actor's, in the layout of decoding.
       progress: name of a progress bar; empty: no bar.
+
+    Raises:
+      ValueError: a problem has no gold answer, or none can be used.
     """
     answered = answering.answer_all(
       self.config,

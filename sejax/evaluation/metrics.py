@@ -37,7 +37,7 @@ class Estimate(NamedTuple):
 
 
 class Interval(NamedTuple):
-  """A figure and the ends of its confidence interval."""
+  """A figure and the ends of its confidence interval, in the figure's own unit."""
 
   value: float
   low: float
@@ -87,7 +87,7 @@ def mean(
   values: Float[np.ndarray, " units"],
   sizes: Float[np.ndarray, " units"] | float = 1.0,
 ) -> Float[np.ndarray, " draws"]:
-  """Returns the weighted sum of values over that of sizes, for `bootstrap`."""
+  """Returns each draw's weighted sum of values over that of sizes, for `bootstrap`."""
   sizes = np.broadcast_to(sizes, values.shape)
   return (weights @ values) / (weights @ sizes)
 
@@ -95,7 +95,7 @@ def mean(
 def pass_at_k(correct: Bool[np.ndarray, "N n"], k: int) -> Float[np.ndarray, " N"]:
   """Returns the chance that at least one of k samples is right, without bias.
 
-  With c of n samples right it is 1 - C(n - c, k) / C(n, k) (Chen et al., arXiv 2107.03374,
+  With c of n samples right it is 1 - C(n - c, k) / C(n, k) (Chen et al., arXiv:2107.03374,
   equation 1).
 
   Raises:

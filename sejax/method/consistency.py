@@ -78,10 +78,11 @@ def self_consistency(
   - `threshold`: where max p is strictly above `threshold`, 1 for that answer and 0 for the rest;
     else p(a_k). The released run.
   - `majority`: 1 for the single most frequent answer if it has two votes or more, 0 for the rest;
-    0 for all on a tie or where all differ.
+    0 for all on a tie or where all differ. The baseline MM-UPT (arXiv:2505.22453).
   - `dirichlet`: with K distinct answers and pi(a) = (count + alpha) / (G + alpha K), the confidence
     C = 1 - H(pi) / log K, clipped to [0, 1], times
-    sigmoid(dirichlet_beta (log pi(a_k) - log max pi + margin)); C = 1 for K = 1.
+    sigmoid(dirichlet_beta (log pi(a_k) - log max pi + margin)); C = 1 for K = 1. H is in nats. In
+    the paper's released code, but unused by its run.
 
   Args:
     answer_ids: labels; `ABSTAIN` (-1) does not vote, gets r = 0 and stays in G.

@@ -36,10 +36,10 @@ class Group(NamedTuple):
 
 
 def group(
-  answer_ids: ArrayLike,
-  format_ok: ArrayLike,
-  judge_scores: ArrayLike,
-  judge_valid: ArrayLike,
+  answer_ids: Int[ArrayLike, "B G"],
+  format_ok: Bool[ArrayLike, "B G"],
+  judge_scores: Float[ArrayLike, "B G"],
+  judge_valid: Bool[ArrayLike, "B G"],
   *,
   self_consistency: str = "threshold",
   threshold: float = 0.85,
@@ -67,11 +67,10 @@ def group(
   options compiles once.
 
   Args:
-    answer_ids: int `[B, G]`, equal answers of a group by equal labels, -1 where it abstains.
-    format_ok: bool `[B, G]`, whether the trajectory keeps the output format.
-    judge_scores: float `[B, G]`, the Judge's scores in [0, 1]; NaN, infinite and off-scale ones are
-      invalid.
-    judge_valid: bool `[B, G]`, whether a score could be read.
+    answer_ids: equal answers of a group by equal labels, -1 where it abstains.
+    format_ok: whether the trajectory keeps the output format.
+    judge_scores: the Judge's scores in [0, 1]; NaN, infinite and off-scale ones are invalid.
+    judge_valid: whether a score could be read.
     self_consistency: `frequency`, `threshold`, `majority` or `dirichlet`; this and the next four
       are explained in `sejax.method.consistency.self_consistency`.
     threshold: share above which the majority takes all, in [0.5, 1].
@@ -133,8 +132,8 @@ def group(
 
 
 def group_of_rewards(
-  base: ArrayLike,
-  format_ok: ArrayLike,
+  base: Float[ArrayLike, "B G"],
+  format_ok: Bool[ArrayLike, "B G"],
   *,
   format_penalty: float = -0.5,
   beta: float = 1.0,
@@ -144,8 +143,8 @@ def group_of_rewards(
   """The steps behind the votes and verdicts, for rewards that come from elsewhere.
 
   Args:
-    base: float `[B, G]` in [0, 1], in place of self-consistency; the factor is 1.
-    format_ok: bool `[B, G]`, whether the trajectory keeps the output format.
+    base: in [0, 1], in place of self-consistency; the factor is 1.
+    format_ok: whether the trajectory keeps the output format.
     format_penalty: this and the next three as in `group`.
     beta: inverse temperature of the group's distribution.
     clip_adv: bound on |log q|, or None.

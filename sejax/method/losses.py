@@ -78,16 +78,16 @@ def grpo_loss(
       L = max(-A ratio, -A clip(ratio, 1 - clip_low, 1 + clip_high))
       L = min(L, -A dual_clip)                         where A < 0 (dual clip, arXiv:1912.09729)
       d = clip(ref_logp - logp, -20, 20)
-      k = clip(exp(d) - d - 1, -10, 10)                the low-variance KL estimate
+      k = clip(exp(d) - d - 1, -10, 10)                the low-variance KL estimate, in nats
       loss = aggregate(L) + kl_coef aggregate(k) - entropy_coef aggregate(entropy)
 
   An aggregate is a sum over unmasked tokens over a denominator:
 
-  - `token-mean`: tokens. The released run.
+  - `token-mean`: tokens (DAPO, arXiv:2503.14476). The released run.
   - `seq-mean-token-sum`: sequences.
-  - `seq-mean-token-mean`: sequences, each token weighted by 1 / its sequence's length.
+  - `seq-mean-token-mean`: sequences, each token weighted by 1 / its sequence's length (GRPO).
   - `seq-mean-token-sum-norm`: max_tokens times sequences; without `denominators` R alone, as in the
-    released code.
+    released code (Dr. GRPO, arXiv:2503.20783).
 
   With the `denominators` of the optimizer batch, the losses, gradients and metrics of its
   micro-batches add up to those of the whole batch, however it is cut between sequences; only
@@ -100,7 +100,7 @@ def grpo_loss(
   compiles once.
 
   Args:
-    logp: log-probabilities of the response tokens under the current policy.
+    logp: log-probabilities of the response tokens under the current policy, in nats.
     old_logp: the same under the policy that sampled.
     ref_logp: the same under the initial policy.
     advantage: A, one per sequence.

@@ -28,10 +28,10 @@ class Measure(NamedTuple):
 
 
 def group_metrics(
-  answer_ids: ArrayLike,
-  judge_scores: ArrayLike,
-  judge_valid: ArrayLike,
-  correct: ArrayLike | None = None,
+  answer_ids: Int[ArrayLike, "B G"],
+  judge_scores: Float[ArrayLike, "B G"],
+  judge_valid: Bool[ArrayLike, "B G"],
+  correct: Bool[ArrayLike, "B G"] | None = None,
 ) -> dict[str, Measure]:
   """Figures of each group, with where they are defined.
 
@@ -42,8 +42,8 @@ def group_metrics(
   - `distinct_answers`, `abstentions`, `invalid_verdicts`: counts.
   - `judge_mean`: mean of the valid scores; where there is one.
   - `agreement`: share of the Judge's favourite trajectories (highest valid score, all of them on a
-    tie) that hold a most frequent answer (any of them on a tie); where someone votes and a verdict
-    is valid.
+    tie) that hold a most frequent answer (any of them on a tie), which arXiv:2603.21289 watches in
+    its analysis; where someone votes and a verdict is valid.
   - `label_share`: 1 where the group has a label, a single most frequent answer with two votes or
     more, else 0.
 
@@ -56,10 +56,10 @@ def group_metrics(
   - `label_accuracy`: whether the label is correct; where there is one.
 
   Args:
-    answer_ids: int `[B, G]`, -1 where the trajectory abstains.
-    judge_scores: float `[B, G]`.
-    judge_valid: bool `[B, G]`; NaN, infinite and off-scale scores count as invalid too.
-    correct: bool `[B, G]`, whether the trajectory's answer is the gold one, or None.
+    answer_ids: -1 where the trajectory abstains.
+    judge_scores: on a scale from 0 to 1.
+    judge_valid: where a score could be read; NaN, infinite and off-scale ones are invalid too.
+    correct: whether the trajectory's answer is the gold one, or None.
 
   Returns:
     A `Measure` of `[B]` arrays by name.

@@ -1,10 +1,13 @@
 """From logits to a drawn token: temperature, banned ids, top-k, top-p and min-p, without a sort.
 
 The order is that of HF `LogitsProcessorList`: each filter sees the remainder of the one before it,
-renormalized. What top-k and top-p keep is everything above a threshold, and the threshold is
-bisected over the 32 bits of a float, so it is exact: some 20 sums over the vocabulary in place of a
-sort. A token is drawn by the inverse of the cumulative distribution in two steps, first a column of
-a folded vocabulary, then a token of that column: one random number each, none per token.
+renormalized. Sources: top-k Fan et al. (arXiv:1805.04833), top-p Holtzman et al.
+(arXiv:1904.09751), min-p Nguyen et al. (arXiv:2407.01082).
+
+What top-k and top-p keep is everything above a threshold, and the threshold is bisected over the 32
+bits of a float, so it is exact: some 20 sums over the vocabulary in place of a sort. A token is
+drawn by the inverse of the cumulative distribution in two steps, first a column of a folded
+vocabulary, then a token of that column: one random number each, none per token.
 
 Rows are independent: shapes are `[*b, V]`, whatever the leading axes.
 """
@@ -32,6 +35,9 @@ class Filters:
     top_p: keep the fewest most likely tokens whose probabilities sum to at least this.
     min_p: keep tokens at least this fraction as likely as the most likely one.
     banned: tokens that are never drawn.
+
+  Raises:
+    ValueError: naming the filter, its value and what would work.
   """
 
   temperature: float = 1.0

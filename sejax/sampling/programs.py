@@ -16,7 +16,7 @@ class Programs:
 
   Attributes:
     count: programs compiled so far.
-    seconds: time it took.
+    seconds: what compiling them took.
   """
 
   def __init__(self):
@@ -41,7 +41,7 @@ class Programs:
     Args:
       function: of arrays; pure.
       *args: trees of arrays.
-      donate: which of them may be overwritten.
+      donate: positions of those that may be overwritten.
       out_shardings: where the results lie.
       **static: what the program is made for.
     """

@@ -31,6 +31,9 @@ class Options:
     groups: prompts decoded at once, over all devices; others wait. All of them, if None.
     run: tokens drawn between two looks of the host.
     pack: make the state smaller as trajectories end.
+
+  Raises:
+    ValueError: naming the option that is below 1.
   """
 
   trajectories: int

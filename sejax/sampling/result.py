@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int8, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int8, Int32
 
 from sejax.sampling.table import Table
 
@@ -26,7 +26,7 @@ class Stats(NamedTuple):
     steps: steps of decoding.
     row_steps: steps times trajectories computed, of all processes.
     moves: times that trajectories were packed or aligned.
-    seconds: time by stage: layout, prefill, decode, pack, and compile, which no other includes.
+    seconds: by stage: layout, prefill, decode, pack, and compile, which no other includes.
   """
 
   programs: int
@@ -42,7 +42,8 @@ class Result(NamedTuple):
   Attributes:
     tokens: what was drawn, EOS included, then padding.
     lengths: tokens drawn.
-    logp: of each token with temperature and banned ids, before the other filters; 0 at padding.
+    logp: of each token with temperature and banned ids, before the other filters, in nats; 0 at
+      padding.
     behaviour_logp: of each token under the distribution it was drawn from; 0 at padding.
     finish: a `Finish` each.
     stats: what it took.
@@ -104,7 +105,9 @@ class Gatherer:
     self,
     table: Table,
     count: Int[np.ndarray, "N B G"],
-    drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
+    drawn: tuple[
+      Int[np.ndarray, "nB G C"], Float[np.ndarray, "nB G C"], Float[np.ndarray, "nB G C"]
+    ],
     stop: Stop | None,
   ) -> Bool[np.ndarray, "N B G"]:
     """Adds the tokens of a run.
@@ -112,7 +115,7 @@ class Gatherer:
     Args:
       table: the book before the run.
       count: tokens of all trajectories after it.
-      drawn: tokens, logp and behaviour_logp, `[n*B,G,C]`, of this process's n shards.
+      drawn: tokens, logp and behaviour_logp of C steps, of this process's n shards.
       stop: strings that end a trajectory.
 
     Returns:

@@ -1,13 +1,13 @@
 r"""Answers of trajectories: reading the last box, checking the format, numbering a group's answers.
 
-Strings stay on the host: from here on a group is `int32[G]` vote ids. See method sections 2 and 3:
-a trajectory's answer is the content of its last `\boxed{}`; equal values written differently are
-one vote; a trajectory without a readable answer abstains. `released=True`, `equivalence="exact"`
-and `unparsable="vote"` give the behaviour of the paper's released code instead: strings are
-compared, and all unreadable answers vote together as "None".
+Strings stay on the host: from here on a group is `int32[G]` vote ids. As in arXiv:2603.21289 a
+trajectory's answer is the content of its last `\boxed{}`. Other than there, equal values written
+differently are one vote, and a trajectory without a readable answer abstains. `released=True`,
+`equivalence="exact"` and `unparsable="vote"` give the behaviour of the paper's released code:
+strings are compared, and all unreadable answers vote together as "None".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ def extract(text: str, released: bool = False) -> str | None:
 
 
 def format_ok(text: str) -> bool:
-  r"""Whether a trajectory keeps the output format of method section 3, in linear time.
+  r"""Whether a trajectory keeps the output format of arXiv:2603.21289, in linear time.
 
   The whole text must be `<think>`, anything, `</think>`, anything, `\boxed{`, anything, `}`,
   anything.
@@ -146,7 +146,7 @@ class _Written(NamedTuple):
     return cls(approximate, len(literals[0].partition(".")[2]) if is_decimal else None)
 
 
-def _vote(answer: str | None, classify, exact_votes: bool) -> str | None:
+def _vote(answer: str | None, classify: Callable[[str], str], exact_votes: bool) -> str | None:
   if answer is None:
     return None
   if exact_votes:

@@ -15,7 +15,10 @@ Value = Expr | str
 
 
 class Arithmetic(Cursor):
-  """Recursive descent over arithmetic; `structure` reads what stands in brackets."""
+  """Recursive descent over arithmetic; `structure` reads what stands in brackets.
+
+  Its readers raise `UnsupportedError` where nothing can be read.
+  """
 
   def structure(self, opener: str) -> Value:
     """Reads what an opening bracket begins, up to its closing one."""
@@ -264,7 +267,11 @@ def value_key(value: Value) -> str:
 
 
 def expr(value: Value) -> Expr:
-  """Returns an expression as it is; a structure takes no part in arithmetic."""
+  """Returns an expression as it is.
+
+  Raises:
+    UnsupportedError: it is a structure, which takes no part in arithmetic.
+  """
   if isinstance(value, str):
     raise UnsupportedError("arithmetic on a structure")
   return value
@@ -276,7 +283,11 @@ def is_number(value: Value) -> bool:
 
 
 def number(literal: str) -> int | Fraction:
-  """Returns the exact value of a number as written."""
+  """Returns the exact value of a number as written.
+
+  Raises:
+    UnsupportedError: it is no number, or larger than what is held exactly.
+  """
   if len(literal) > MAX_DIGITS:
     raise UnsupportedError(f"a number of {len(literal)} characters")
   if literal.isdecimal():

@@ -43,7 +43,7 @@ JUDGE_REQUEST = "Grade the candidate solution in the required form."
 
 @dataclasses.dataclass(frozen=True)
 class Rubric:
-  """The weights of the Judge's three criteria (method section 4).
+  """The weights of the Judge's three criteria (arXiv:2603.21289).
 
   Raises:
     ValueError: weights that are negative or do not sum to 1.

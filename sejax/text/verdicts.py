@@ -1,7 +1,7 @@
 r"""Verdicts: the score in [0, 1] that ends a Judge's evaluation.
 
 The Judge is told to write `[BEGIN THOUGHT] ... [END THOUGHT]`, a JSON object with four numbers
-between `[BEGIN SCORES]` and `[END SCORES]`, and one last line `\boxed{overall}` (method section 4).
+between `[BEGIN SCORES]` and `[END SCORES]`, and one last line `\boxed{overall}` (arXiv:2603.21289).
 What it quotes from a trajectory inside its closed thought is not read.
 """
 

@@ -93,5 +93,5 @@ class Family(abc.ABC):
 
 
 def solution(telling: str, answer: object) -> str:
-  """Returns a solution in the form that trajectories must have (method section 3)."""
+  """Returns a solution in the form that `sejax.text.answers.format_ok` asks for."""
   return f"<think>{telling}</think>\\boxed{{{answer}}}"

@@ -100,7 +100,11 @@ def check(split: str, size: int) -> None:
 
 
 def pick(bits: Bits, split: str, mixture: Mixture) -> tuple[Family, int, tuple]:
-  """Returns a random family and level of the mixture, and a content that belongs to the split."""
+  """Returns a random family and level of the mixture, and a content that belongs to the split.
+
+  Raises:
+    RuntimeError: of many contents none did, so the family has too few.
+  """
   weights = mixture.families
   family = FAMILIES[tuple(weights)[bits.weighted(tuple(weights.values()))]]
   level = bits.choice(mixture.levels)

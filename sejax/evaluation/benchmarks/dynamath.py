@@ -1,5 +1,7 @@
 r"""DynaMath: 501 seed questions in ten variants each (5,010), to see whether reasoning is robust.
 
+Source: arXiv:2411.00836.
+
 Answers are numbers, options A to F, or texts. Average accuracy; worst case, the share of seeds with
 all variants right; robustness, the second over the first; average and worst case by subject and
 level. Intervals are over seeds. The headline is the worst case.
@@ -74,7 +76,11 @@ def read_problem(row: Row) -> Problem:
 
 
 def key(row: Row) -> str:
-  """Returns the id of a row's problem, `<seed>/<variant>`."""
+  """Returns the id of a row's problem, `<seed>/<variant>`.
+
+  Raises:
+    ValueError: the row names no seed, or no variant.
+  """
   seed = fields.text(row, "qid", "id")
   if "/" in seed:
     return seed

@@ -29,7 +29,11 @@ def first(row: Row, *names: str) -> Any:
 
 
 def text(row: Row, *names: str, default: str | None = None) -> str:
-  """Returns the first named field that is there as a text; `default`, if given, where none is."""
+  """Returns the first named field that is there as a text; `default`, if given, where none is.
+
+  Raises:
+    ValueError: there is none, and no default.
+  """
   try:
     return str(first(row, *names))
   except ValueError:
@@ -57,7 +61,11 @@ def images(row: Row, *names: str) -> tuple[Any, ...]:
 
 
 def listed(value: Any) -> list[str]:
-  """Returns a list of texts that may be written as a list in Python or JSON."""
+  """Returns a list of texts that may be written as a list in Python or JSON.
+
+  Raises:
+    ValueError: it is a text that is neither.
+  """
   if isinstance(value, str):
     value = parsed(value) if value.strip() else []
   if not isinstance(value, Sequence):

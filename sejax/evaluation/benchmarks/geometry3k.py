@@ -1,8 +1,10 @@
 r"""Geometry3K's own test split: plane geometry with one diagram, open answers (601 problems).
 
-It has one protocol, that of the method's own training: the answer is in the last `\boxed{}`, and is
-right where it has the value of the right choice. Accuracy overall, and by shape and goal where the
-rows have them.
+Source: arXiv:2105.04165.
+
+It has one protocol, that of the training itself (arXiv:2603.21289): the answer is in the last
+`\boxed{}`, and is right where it has the value of the right choice. Accuracy overall, and by shape
+and goal where the rows have them.
 
 Forms: `problem`, `answer`, `images` (hub), and JSON lines with `choices`, `answer_text` and
 `split`, of which the test rows with an answer are taken.

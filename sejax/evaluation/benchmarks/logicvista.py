@@ -1,5 +1,7 @@
 """LogicVista: 448 pictures that test reasoning; the options are often drawn.
 
+Source: arXiv:2407.04973.
+
 Answers are one letter or two, once a digit. Accuracy overall and by skill: inductive, deductive,
 numerical, spatial, mechanical.
 

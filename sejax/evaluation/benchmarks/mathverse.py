@@ -1,5 +1,7 @@
 r"""MathVerse: 788 problems of geometry and functions in five versions, from text to picture alone.
 
+Source: arXiv:2403.14624.
+
 The versions move the same facts from the text into the picture. Accuracy overall (the mean of the
 five versions, which are equal in size), by version, and in each by subject and subfield; the sixth,
 Text Only, is an ablation without pictures that counts in no overall figure.

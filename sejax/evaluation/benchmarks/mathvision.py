@@ -1,5 +1,7 @@
 r"""MathVision: competition mathematics in pictures (3,040 problems; `testmini` 304 of them).
 
+Source: arXiv:2402.14804.
+
 Half are multiple choice of A to E, half have free answers. One picture each; placeholders such as
 `<image1>` stay in the text. Accuracy overall, by subject, by level and by both.
 

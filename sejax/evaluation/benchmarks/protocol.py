@@ -1,8 +1,9 @@
 """What a benchmark is: how its rows are read, asked, graded and summed up, as plain functions.
 
 A benchmark has one protocol or several, by name: `authors` is that of its authors, `toolkit` that
-of the evaluation toolkit VLMEvalKit. Where a protocol has a language model extract the answer, a
-`Model` can be given; without one the protocol's own rules stand in, and results say so.
+of the evaluation toolkit VLMEvalKit (arXiv:2407.11691). Where a protocol has a language model
+extract the answer, a `Model` can be given; without one the protocol's own rules stand in, and
+results say so.
 """
 
 import dataclasses
@@ -149,7 +150,7 @@ class Protocol:
     prompt: the text that follows the images.
     rules: read an answer out of a response without a model.
     right: whether an answer is right; None: not decided in time.
-    scores: of all problems.
+    scores: of all problems; ValueError where there are none to score.
     headline: the name of the metric that is compared.
     asking: how a model reads answers; None: the protocol is rules alone.
     belongs: whether a problem is graded at all.
@@ -165,7 +166,11 @@ class Protocol:
 
 
 def stored(row: Row, problem_id: str) -> Stored:
-  """Reads a row of stored answers: `responses`, or one `response` under any of its names."""
+  """Reads a row of stored answers: `responses`, or one `response` under any of its names.
+
+  Raises:
+    ValueError: it has none, or they are no texts.
+  """
   several = row.get("responses")
   names = ("response", "prediction", "raw", "model_answer")
   texts = several if several is not None else [str(fields.first(row, *names))]
@@ -181,9 +186,9 @@ class Benchmark:
   Attributes:
     name: as `config.eval.sets` has it.
     files: where its rows may lie in the folder of sets, as patterns; the first one found counts.
-    problem: reads a row of any form in which the set is published.
+    problem: reads a row of any form in which the set is published; ValueError for others.
     protocols: by name; a single one is used whatever name is asked for.
-    key: the id of the problem that a row of stored answers is about.
+    key: the id of the problem that a row of stored answers is about; ValueError without one.
     expand: rows of stored answers out of one that is about several problems.
     stored: reads such a row, given the id of its problem.
     complete: adds to problems what other files in the folder of their rows say.

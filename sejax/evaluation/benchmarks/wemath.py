@@ -1,5 +1,7 @@
 r"""WeMath: 525 composite problems, each with its two or three one-step parts (1,740 rows).
 
+Source: arXiv:2407.01284.
+
 What a model does on the parts says why it is right or wrong on the whole; see `OUTCOMES`. The
 headline is the strict score. Break-downs: accuracy by number of steps, by concept, and by domain,
 where each of a domain's concepts weighs the same.

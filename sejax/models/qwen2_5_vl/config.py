@@ -30,6 +30,9 @@ class VisionConfig:
     in_channels: colour channels.
     spatial_merge_size: patches along each side of the square that becomes one feature.
     tokens_per_second: only for video; carried along so that an export keeps it.
+
+  Raises:
+    ValueError: naming the field, its value and what would work.
   """
 
   depth: int
@@ -107,6 +110,9 @@ class TextConfig:
     max_position_embeddings: carried along so that an export keeps it; positions are not limited.
     bos_token_id: likewise carried along.
     eos_token_id: likewise carried along.
+
+  Raises:
+    ValueError: naming the field, its value and what would work.
   """
 
   vocab_size: int
@@ -163,6 +169,9 @@ class Config:
       (`fused_attention.available`).
     rows: where activations lie on a mesh: split by their first axis. Without it the compiler may
       split a layer's activations as its weights are, and adds partial sums up over all devices.
+
+  Raises:
+    ValueError: naming the field, its value and what would work.
   """
 
   vision: VisionConfig

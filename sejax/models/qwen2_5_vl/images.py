@@ -76,7 +76,14 @@ def pack_images(
   return images
 
 
-def _index_row(config: VisionConfig, grids, order, positions, image, window) -> None:
+def _index_row(
+  config: VisionConfig,
+  grids: Int[np.ndarray, "_ 3"],
+  order: Int[np.ndarray, " s"],
+  positions: Int[np.ndarray, "S 2"],
+  image: Int[np.ndarray, " S"],
+  window: Int[np.ndarray, " S"],
+) -> None:
   """Fills one row's index data in place."""
   patch_start, next_window = 0, 0
   for number, grid in enumerate(grids):

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike
+from jaxtyping import DTypeLike, PRNGKeyArray
 
 from sejax.models.qwen2_5_vl.config import Config, TextConfig, VisionConfig
 
@@ -25,7 +25,7 @@ def shapes(config: Config) -> Params:
   return tree
 
 
-def init(key: Array, config: Config, dtype: DTypeLike = jnp.float32) -> Params:
+def init(key: PRNGKeyArray, config: Config, dtype: DTypeLike = jnp.float32) -> Params:
   """Draws parameters: kernels and embedding normal, biases zero, norm scales one.
 
   Args:

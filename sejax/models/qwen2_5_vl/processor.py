@@ -232,6 +232,9 @@ class Processor:
     Args:
       tail: the prompt's.
       candidate: the candidate's text, taken literally.
+
+    Raises:
+      ValueError: as `encode_text`.
     """
     return self._encode([candidate, *tail])
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Shaped
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -40,7 +41,7 @@ class StoredTensor(NamedTuple):
     """Bytes of the tensor in its file."""
     return int(np.prod(self.shape)) * np.dtype(_TYPES[self.dtype]).itemsize
 
-  def view(self) -> np.ndarray:
+  def view(self) -> Shaped[np.ndarray, "..."]:
     """Returns the elements, read-only; pages of the file are read as they are touched."""
     return np.memmap(self.file, _TYPES[self.dtype], "r", self.start, self.shape)
 
@@ -67,7 +68,11 @@ def read_directory(directory: pathlib.Path) -> dict[str, StoredTensor]:
 
 
 def read_header(file: pathlib.Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-  """Returns the tensors of a file and its metadata; errors as in `read_directory`."""
+  """Returns the tensors of a file and its metadata.
+
+  Raises:
+    ValueError: it is no safetensors file, or one that is cut off; see `read_directory`.
+  """
   size = file.stat().st_size
   with file.open("rb") as stream:
     data_start = 8 + int.from_bytes(stream.read(8), "little")
