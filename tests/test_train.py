@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from configs import tiny
-from sejax import logs, train, validation
+from sejax import logs, method, monitoring, train, validation
 from sejax.data import figures
 
 PROBLEMS = 12
@@ -114,6 +114,9 @@ def test_what_a_run_leaves(run):
   wanted |= {"label_accuracy", "kl", "clipfrac", "truncated", "grad_norm", "constant_groups"}
   assert wanted <= metrics[0].keys(), wanted - metrics[0].keys()
   timing = list(logs.read(workdir / logs.TIMING))
+  explained = monitoring.__doc__ + method.group_metrics.__doc__
+  for name in {*metrics[0], *timing[-1]}:
+    assert f"`{name}`" in explained or name.startswith("heldout_"), name
   assert timing[0]["compilations"] > 0
   assert timing[1]["tokens_per_second"] > 0
   assert len(list(logs.read(workdir / logs.GROUPS))) == 4
