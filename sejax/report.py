@@ -97,9 +97,10 @@ def _summary(path: pathlib.Path) -> Iterator[str]:
       for name in names
     ]
     stages = summary["stages"]
-    total = sum(stages.values()) or 1
+    total = stages.get("total") or sum(stages.values()) or 1
     ended = f"<p>{summary['steps']} steps in {_duration(summary['seconds'])}.</p>"
-    times = [(_words(k), _duration(v), f"{v / total:.0%}") for k, v in stages.items()]
+    last = sorted(stages.items(), key=lambda stage: stage[0] == "total")
+    times = [(_words(k), _duration(v), f"{v / total:.0%}") for k, v in last]
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise ValueError(f"{path} is no summary of a run: {error!r}") from None
   if rows:

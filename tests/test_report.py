@@ -86,7 +86,7 @@ def workdir(tmp_path):
     "change": {"pass_at_1": 0.053, "pass_at_1_error": 0.012},
     "steps": 50,
     "seconds": 190.4,
-    "stages": {"sample": 120.0, "judge": 40.0},
+    "stages": {"sample": 120.0, "judge": 40.0, "total": 160.0, "evaluate": 0.0},
   }
   (tmp_path / "summary.json").write_text(json.dumps(summary))
   return tmp_path
@@ -104,6 +104,7 @@ def test_figures_before_and_after(workdir, capsys):
   assert ["pass@1", "50.0 ± 2.1", "55.3 ± 2.0", "+5.3 ± 1.2"] in spaced
   assert ["sample", "2 min 00 s", "75%"] in page.rows
   assert ["judge", "40.0 s", "25%"] in page.rows
+  assert ["total", "2 min 40 s", "100%"] in page.rows
   assert "50 steps in 3 min 10 s." in page.text
   assert '"group_size": 8' in page.text
   assert capsys.readouterr().out == f"report written to {workdir / 'report.html'}\n"
