@@ -17,7 +17,7 @@ from sejax.data import images
 
 _THUMBNAIL = 320  # pixels of its longer side
 _WIDTH, _HEIGHT = 320, 150  # of a chart, in its own units
-_LEFT, _TOP, _RIGHT, _BOTTOM = 46, 8, 312, 128  # of its axes
+_LEFT, _TOP, _RIGHT, _BOTTOM = 60, 8, 312, 128  # of its axes
 _HOVERED = 200  # points at most that show their values under the pointer
 
 
@@ -78,10 +78,35 @@ def chart(name: str, steps: Sequence[int], values: Sequence[float | None]) -> st
   return (
     f"<figure><figcaption>{name} <b>{known[-1]:.4g}</b></figcaption>"
     f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{said}">'
-    f"{_grid(low, high, down)}"
-    f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{steps[0]}</text>'
-    f'<text x="{_RIGHT}" y="{_HEIGHT - 6}" class=end>{steps[-1]}</text>'
-    f'<path class=curve d="{_path(points)}"/>{_hovers(points, steps, values)}</svg></figure>'
+    f"{_grid(low, high, down)}{_ends(steps[0], steps[-1])}"
+    f'<path class=curve d="{_path(points)}"/><path class=dots d="{_path(points, 1)}"/>'
+    f"{_hovers(points, steps, values)}</svg></figure>"
+  )
+
+
+def histogram(name: str, counts: Sequence[int], width: int, said: str) -> str:
+  """Returns bars of how many there are of each size.
+
+  Args:
+    name: of the sizes.
+    counts: of sizes from 0 on, each bar's.
+    width: sizes that share a bar.
+    said: text under the bars.
+  """
+  high = max(5, *counts)  # Grid lines are then whole numbers.
+  across, down = (_RIGHT - _LEFT) / len(counts), (_BOTTOM - _TOP) / high
+  bars = "".join(
+    f'<rect x="{_LEFT + across * n + 0.5:.1f}" y="{_BOTTOM - down * count:.1f}"'
+    f' width="{across - 1:.1f}" height="{down * count:.1f}">'
+    f"<title>{n * width} to {(n + 1) * width - 1}: {count}</title></rect>"
+    for n, count in enumerate(counts)
+    if count
+  )
+  name, said = html.escape(name), html.escape(said)
+  return (
+    f"<figure><figcaption>{name}</figcaption>"
+    f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{name}: {said}">'
+    f"{_grid(0, high, down)}{_ends(0, len(counts) * width - 1)}{bars}</svg><p>{said}</p></figure>"
   )
 
 
@@ -94,9 +119,9 @@ def _range(low: float, high: float) -> tuple[float, float]:
 
 
 def _grid(low: float, high: float, down: float) -> str:
-  """Returns lines at two to five round values, which are 1, 2 or 5 times a power of ten apart."""
-  power = 10.0 ** math.floor(math.log10((high - low) / 4))
-  apart = next(m * power for m in (1, 2, 5, 10, 20) if m * power * 4 >= high - low)
+  """Returns lines at two to six round values, which are 1, 2 or 5 times a power of ten apart."""
+  power = 10.0 ** math.floor(math.log10((high - low) / 5))
+  apart = next(m * power for m in (1, 2, 5, 10, 20) if m * power * 5 >= high - low)
   lines = []
   for n in range(math.ceil(low / apart), math.floor(high / apart) + 1):
     y = _BOTTOM - down * (n * apart - low)
@@ -107,12 +132,22 @@ def _grid(low: float, high: float, down: float) -> str:
   return "".join(lines)
 
 
-def _path(points: Sequence[tuple[float, float] | None]) -> str:
-  """Returns the curve; a point without neighbours is a line of no length, which shows as a dot."""
+def _ends(first: int, last: int) -> str:
+  """Returns the ends of the axis across."""
+  y = _HEIGHT - 6
+  end = f'<text x="{_RIGHT}" y="{y}" class=end>{last}</text>' if last != first else ""
+  return f'<text x="{_LEFT}" y="{y}">{first}</text>{end}'
+
+
+def _path(points: Sequence[tuple[float, float] | None], longest: int | None = None) -> str:
+  """Returns the curve, or its pieces of so many points at most.
+
+  A point without neighbours is a line of no length, which shows as a dot.
+  """
   parts = []
   for known, run in itertools.groupby(points, key=lambda point: point is not None):
-    if known:
-      corners = [f"{x:.1f} {y:.1f}" for x, y in run]
+    corners = [f"{x:.1f} {y:.1f}" for x, y in run] if known else []
+    if corners and (longest is None or len(corners) <= longest):
       parts.append("M" + "L".join(corners if len(corners) > 1 else corners * 2))
   return "".join(parts)
 
@@ -149,11 +184,7 @@ td, th {
 }
 @media (max-width: 30rem) { td, th { font-size: .9rem; padding-right: .4rem } }
 .wide td:nth-child(2) { min-width: 4rem; overflow-wrap: anywhere }
-.bars {
-  align-items: flex-end; border-bottom: 1px solid var(--line); display: flex; gap: 2px; height: 6rem
-}
-.bars span { background: var(--mark); flex: 1; min-height: 0 }
-.records, .charts { display: grid; gap: 1rem }
+.records, .charts { align-items: start; display: grid; gap: 1rem }
 .records { grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)) }
 .charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)) }
 .wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)) }
@@ -167,13 +198,15 @@ pre, .question { overflow-wrap: anywhere; white-space: pre-wrap }
 pre { border-left: 3px solid var(--line); margin: .3rem 0; padding-left: .5rem }
 figure { margin: 0; min-width: 0 }
 figcaption { overflow-wrap: anywhere }
-svg { display: block; width: 100% }
-svg text { fill: currentColor; font-size: 11px; opacity: .75 }
+svg { display: block; overflow: visible; width: 100% }
+svg text { fill: currentColor; font-size: 12px; opacity: .75 }
 .end { text-anchor: end }
 .grid { stroke: var(--line) }
-.curve {
+.curve, .dots {
   fill: none; stroke: var(--mark); stroke-linecap: round; stroke-linejoin: round; stroke-width: 2
 }
+.dots { stroke-width: 6 }
+rect { fill: var(--mark) }
 circle { fill: transparent }
 circle:hover { fill: var(--mark) }
 """

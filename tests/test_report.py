@@ -168,14 +168,17 @@ def test_a_damaged_file_is_named(workdir, name, text, said):
 
 def test_a_curve_of_one_value_is_a_dot_and_one_of_none_is_left_out():
   assert pages.chart("kl", [1, 2], [None, None]) == ""
-  (path,) = _Page(pages.chart("kl", [3], [-2.0])).curves.values()
-  assert path == "M46.0 68.0L46.0 68.0"
+  alone = pages.chart("kl", [3], [-2.0])
+  assert list(_Page(alone).curves.values()) == ["M60.0 68.0L60.0 68.0"]
+  assert 'class=dots d="M60.0 68.0L60.0 68.0"' in alone
+  assert 'class=dots d=""' in pages.chart("kl", [3, 4], [-2.0, 1.0])
 
 
 @pytest.mark.parametrize(
   ("values", "ticks"),
   [
-    ([0.0, 1.0], ["0", "0.5", "1"]),
+    ([0.0, 1.0], ["0", "0.2", "0.4", "0.6", "0.8", "1"]),
+    ([0.0003, 0.0085], ["0.002", "0.004", "0.006", "0.008"]),
     ([-0.013, 0.024], ["-0.01", "0", "0.01", "0.02"]),
     ([900.0, 12400.0], ["5,000", "10,000"]),
     ([3.0, 3.0], ["2", "3", "4"]),

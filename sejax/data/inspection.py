@@ -108,9 +108,11 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
   }
   sections = [
     pages.table(("", ""), facts.items()),
+    "<h2>Sizes</h2><p>How many records have each size.</p><div class=charts>",
     _histogram("Actor's prompt, tokens", counted.actor, data.prompt_limit, buckets.prompt),
     _histogram("Judge's prompt, tokens", counted.judge, buckets.prompt[-1], buckets.prompt),
     _histogram("Patches", counted.patches, buckets.patch[-1], buckets.patch),
+    "</div>",
   ]
   if counted.dropped:
     sections.append("<h2>Dropped</h2>")
@@ -141,20 +143,13 @@ def _record(example: Example, has_gold: bool) -> str:
 
 
 def _histogram(title: str, values: Sequence[int], limit: int, sizes: Sequence[int]) -> str:
-  """Draws how many records have which length, up to the limit, as bars of text boxes."""
+  """Returns bars of how many records have which length, up to the limit."""
   if not values:
     return ""
   width = max(1, -(-(limit + 1) // _BARS))
   bins = collections.Counter(min(value, limit) // width for value in values)
-  highest = max(bins.values())
-  bars = "".join(
-    f'<span style="height:{round(100 * bins[b] / highest)}%" '
-    f'title="{b * width} to {(b + 1) * width - 1}: {bins[b]} records"></span>'
-    for b in range(limit // width + 1)
-  )
+  counts = [bins[b] for b in range(limit // width + 1)]
   fills = itertools.pairwise((-1, *sizes))
   held = ", ".join(f"{high}: {sum(low < v <= high for v in values)}" for low, high in fills)
-  return (
-    f"<h2>{html.escape(title)}</h2><div class=bars>{bars}</div>"
-    f"<p>0 to {limit}; shortest {min(values)}, longest {max(values)}. Records by bucket: {held}</p>"
-  )
+  said = f"Limit {limit}; least {min(values)}, most {max(values)}. Records by bucket: {held}"
+  return pages.histogram(title, counts, width, said)

@@ -2,11 +2,12 @@
 
 import html.parser
 import json
+import re
 
 import pytest
 
 from sejax import config as config_lib
-from sejax import main
+from sejax import main, pages
 from sejax.data import batches, inspection
 from tests.data.problems import picture
 
@@ -57,6 +58,14 @@ def test_the_page_shows_records_and_why_some_were_dropped(config, tmp_path, caps
   assert "1 truncated image" in page.text
   assert "1 too long" in page.text
   assert (page.pictures, page.loaded) == (1, [])
+
+
+def test_bars_are_as_high_as_there_are_records_of_their_sizes():
+  drawn = pages.histogram("Patches", [0, 2, 10], 5, "longest 14")
+  bars = re.findall(r'height="([^"]+)"><title>([^<]+)', drawn)
+  assert bars == [("24.0", "5 to 9: 2"), ("120.0", "10 to 14: 10")]
+  assert re.findall(r"<text[^>]*>([^<]+)", drawn) == ["0", "2", "4", "6", "8", "10", "0", "14"]
+  assert 'aria-label="Patches: longest 14"' in drawn
 
 
 @pytest.mark.parametrize(("batch_size", "number"), [(1, 3), (2, 6), (3, 7), (8, 7)])
