@@ -1,7 +1,7 @@
 """Parts of self-contained HTML pages, which load nothing and run no script.
 
 Whatever is said of a run or a data set is escaped here. Colours follow the reader's light or dark
-mode, widths the screen.
+mode, widths the screen; whatever opens or scrolls is reached by keyboard.
 """
 
 import base64
@@ -26,14 +26,27 @@ def page(title: str, sections: Iterable[str]) -> str:
   return _PAGE.format(title=html.escape(title), style=_STYLE, body="\n".join(sections))
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-  """Returns a table of texts, without a head where that has no words."""
+def table(name: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+  """Returns a table of texts, which scrolls where it is wider than the screen.
 
-  def line(cells, tag):
-    return "<tr>" + "".join(f"<{tag}>{html.escape(str(c))}</{tag}>" for c in cells) + "</tr>"
+  Args:
+    name: of what it holds; it is read aloud, not shown.
+    head: what its columns are; empty for none.
+    rows: of each the first cell says what the row is.
+  """
 
-  body = "".join(line(row, "td") for row in rows)
-  return f"<table>{line(head, 'th') if any(head) else ''}{body}</table>"
+  def cell(text, tag):
+    return f"<{tag}>{html.escape(str(text))}</{tag.partition(' ')[0]}>"
+
+  top = "".join(cell(text, "th scope=col") for text in head)
+  body = "".join(
+    "<tr>" + cell(first, "th scope=row") + "".join(cell(text, "td") for text in rest) + "</tr>"
+    for first, *rest in rows
+  )
+  return (
+    f'<div class=scroll role=region tabindex=0 aria-label="{html.escape(name)}"><table>'
+    f"{f'<thead><tr>{top}</tr></thead>' if top else ''}<tbody>{body}</tbody></table></div>"
+  )
 
 
 def picture(data: bytes) -> str:
@@ -167,23 +180,35 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>{style}</style></head>
-<body><h1>{title}</h1>
+<body><main><h1>{title}</h1>
 {body}
-</body></html>
+</main></body></html>
 """
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #ccc; --mark: #2a6f97 }
-@media (prefers-color-scheme: dark) { :root { --line: #555; --mark: #7cc0e8 } }
+:root { color-scheme: light dark; --line: #ccc; --mark: #2a6f97; --shade: #0003 }
+@media (prefers-color-scheme: dark) { :root { --line: #555; --mark: #7cc0e8; --shade: #fff3 } }
 body { font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem }
 h1, h2, h3, summary { overflow-wrap: anywhere }
-table { border-collapse: collapse; display: block; overflow-x: auto }
+:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px }
+/* Shadows at the sides that have more; at an end the cover, which moves along, hides the shadow. */
+.scroll {
+  background:
+    linear-gradient(to right, Canvas 50%, transparent) left / 2rem 100% no-repeat local,
+    linear-gradient(to left, Canvas 50%, transparent) right / 2rem 100% no-repeat local,
+    linear-gradient(to right, var(--shade), transparent) left / 1rem 100% no-repeat,
+    linear-gradient(to left, var(--shade), transparent) right / 1rem 100% no-repeat;
+  margin: .6rem 0; overflow-x: auto
+}
+table { border-collapse: collapse }
 td, th {
   border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; overflow-wrap: normal;
   padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top
 }
-@media (max-width: 30rem) { td, th { font-size: .9rem; padding-right: .4rem } }
-.wide td:nth-child(2) { min-width: 4rem; overflow-wrap: anywhere }
+td:last-child, th:last-child { padding-right: 0 }
+th[scope=row] { font-weight: normal }
+@media (max-width: 30rem) { td, th { font-size: .8rem; padding-right: .4rem } }
+.wide td:nth-child(2) { min-width: 3rem; overflow-wrap: anywhere }
 .records, .charts { align-items: start; display: grid; gap: 1rem }
 .records { grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)) }
 .charts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)) }
@@ -192,7 +217,8 @@ article {
   border: 1px solid var(--line); border-radius: .4rem; min-width: 0; overflow-wrap: anywhere;
   padding: .6rem
 }
-article h3 { font-size: 1rem; margin: 0 0 .4rem }
+article :is(h3, h4) { font-size: 1rem; margin: 0 0 .4rem }
+article :is(p, h4) { margin: .8rem 0 .4rem }
 img { max-width: 100% }
 pre, .question { overflow-wrap: anywhere; white-space: pre-wrap }
 pre { border-left: 3px solid var(--line); margin: .3rem 0; padding-left: .5rem }

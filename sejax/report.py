@@ -104,12 +104,13 @@ def _summary(path: pathlib.Path) -> Iterator[str]:
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise ValueError(f"{path} is no summary of a run: {error!r}") from None
   if rows:
-    yield pages.table(("held-out problems, %", "before", "after", "change"), rows)
+    head = ("held-out, %", "before", "after", "change")
+    yield pages.table("held-out problems before and after", head, rows)
     yield "<p>± is a standard error; that of a change is of the same problems.</p>"
   else:
     yield "<p>Nothing was evaluated.</p>"
   yield ended
-  yield pages.table(("stage", "time", "share"), times)
+  yield pages.table("time by stage", ("stage", "time", "share"), times)
 
 
 def _percent(figures: Mapping[str, float], name: str, sign: str = "") -> str:
@@ -180,18 +181,19 @@ def _group(record: Mapping[str, Any]) -> str:
   columns = ("answers", "votes", "scores", "valid", "rewards", "advantages")
   trajectories = zip(*(record[name] for name in columns), strict=True)
   rows = [_row(number, *figures) for number, figures in enumerate(trajectories, 1)]
-  head = ("", "answer", "votes", "Judge", "reward", "advantage")
+  head = ("#", "answer", "votes", "Judge", "reward", "advantage")
   texts = "".join(
-    f"<h3>Trajectory {number}</h3><pre>{html.escape(text)}</pre>"
+    f"<h4>Trajectory {number}</h4><pre>{html.escape(text)}</pre>"
     + "".join(f"<p>Verdict:</p><pre>{html.escape(verdict)}</pre>" for verdict in verdicts)
     for number, (text, verdicts) in enumerate(
       zip(record["texts"], record["verdicts"], strict=True), 1
     )
   )
+  name = f"Step {record['step']}: {record['id']}"
   return (
-    f"<article><h3>Step {record['step']}: {html.escape(str(record['id']))}</h3>{pictures}"
+    f"<article><h3>{html.escape(name)}</h3>{pictures}"
     f"<p class=question>{html.escape(record['question'])}</p><p>{html.escape(known)}</p>"
-    f"{pages.table(head, rows)}"
+    f"{pages.table(f'{name}, trajectories', head, rows)}"
     f"<details><summary>Trajectories and verdicts</summary>{texts}</details></article>"
   )
 

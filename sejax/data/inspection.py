@@ -99,6 +99,8 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
   kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
   seen = len(counted.actor) + len(counted.dropped)
   facts = {
+    "source": data.source,
+    "split": data.split,
     "records in the set": len(source),
     "records read": seen,
     "usable": len(counted.actor),
@@ -107,7 +109,7 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
     "shapes at most": shapes(counted, buckets, config.batch_size),
   }
   sections = [
-    pages.table(("", ""), facts.items()),
+    pages.table("counts", (), facts.items()),
     "<h2>Sizes</h2><p>How many records have each size.</p><div class=charts>",
     _histogram("Actor's prompt, tokens", counted.actor, data.prompt_limit, buckets.prompt),
     _histogram("Judge's prompt, tokens", counted.judge, buckets.prompt[-1], buckets.prompt),
@@ -115,12 +117,13 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
     "</div>",
   ]
   if counted.dropped:
-    sections.append("<h2>Dropped</h2>")
     rows = ((dropped.id, dropped.kind, dropped.message) for dropped in counted.dropped)
-    sections.append(pages.table(("record", "kind", "why"), rows))
+    table = pages.table("dropped records", ("record", "kind", "why"), rows)
+    summary = f"<summary>{len(counted.dropped)} of {seen} records, and why</summary>"
+    sections.append(f"<h2>Dropped</h2><details>{summary}{table}</details>")
   sections.append(f"<h2>The first {len(counted.shown)} records</h2><div class=records>")
   sections += [_record(example, example.index in counted.golds) for example in counted.shown]
-  return pages.page(f"{source.name}: {data.source} {data.split}", [*sections, "</div>"])
+  return pages.page(f"{source.name}: data set", [*sections, "</div>"])
 
 
 def _has_gold(source: Source, index: int) -> bool:

@@ -185,16 +185,16 @@ def markdown(results: Sequence[Result]) -> str:
 
 def page(results: Sequence[Result]) -> str:
   """Returns the table and all break-downs as a page that loads nothing."""
-  sections = [pages.table(_HEAD, _rows(results))]
+  sections = [pages.table("all sets", _HEAD, _rows(results))]
   for result in results:
     name = html.escape(result.name)
     sections.append(f"<h2>{name}</h2><p>{html.escape(_said(result))}</p>")
     for title, part in result.scores.breakdowns.items():
       if part:
         rows = [(v, _percent(r / total), _number(r), total) for v, (r, total) in part.items()]
-        table = pages.table((title, "%", "right", "of"), rows)
-        summary = f"<summary>{name} by {html.escape(title)}</summary>"
-        sections.append(f"<details>{summary}{table}</details>")
+        by = f"{result.name} by {title}"
+        table = pages.table(by, (title, "%", "right", "of"), rows)
+        sections.append(f"<details><summary>{html.escape(by)}</summary>{table}</details>")
   return pages.page("Evaluation", sections)
 
 
