@@ -45,6 +45,7 @@ setuptools.setup(
       "torch==2.13.0",
       "hypothesis",
       "peft",
+      "playwright",
       "pytest>=8",
       "pytest-xdist",
       "ruff>=0.17,<0.18",

@@ -67,18 +67,18 @@ def group(step):
   }
 
 
-@pytest.fixture
-def workdir(tmp_path):
+def leave_run(folder):
+  """Leaves in a folder what a run does."""
   config = config_lib.default()
   config.log.tensorboard = False
-  with logs_lib.Logs(tmp_path, config) as logs:
+  with logs_lib.Logs(folder, config) as logs:
     logs.resume(-1)
     for step in range(50):
       values = {"reward": step / 100, "reward_count": 8, "kl": float("nan") if step == 25 else 0.0}
       logs.metrics(step, values | ({"pass@1": 0.5} if step % 5 == 0 else {}))
       logs.timing(step, {"sample": 2.0, "tokens_per_second": 1000 + step})
       logs.groups(step, [group(step)])
-  config_lib.save(config, tmp_path)
+  config_lib.save(config, folder)
   figures = {"pass_at_1": 0.5, "pass_at_1_error": 0.021}
   summary = {
     "before": figures,
@@ -88,7 +88,12 @@ def workdir(tmp_path):
     "seconds": 190.4,
     "stages": {"sample": 120.0, "judge": 40.0, "total": 160.0, "evaluate": 0.0},
   }
-  (tmp_path / "summary.json").write_text(json.dumps(summary))
+  (folder / "summary.json").write_text(json.dumps(summary))
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  leave_run(tmp_path)
   return tmp_path
 
 
