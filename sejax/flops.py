@@ -22,15 +22,19 @@ def weights(config: qwen.Config) -> tuple[int, int]:
   return per_layer * text.num_hidden_layers, text.hidden_size * text.vocab_size
 
 
+def of_tokens(config: qwen.Config, prompt: int, drawn: int) -> float:
+  """Returns the operations of reading so many tokens of prompts, and of trajectories, once."""
+  layers, head = weights(config)
+  return 2.0 * (layers * (prompt + drawn) + head * drawn)
+
+
 def of_forward(config: qwen.Config, lived: Experience) -> float:
   """Returns the operations of reading this process's groups once.
 
   Sampling and scoring need as many each, the update three times as many.
   """
   prompt = int(lived.batch.actor.lengths[lived.batch.real].sum())
-  drawn = int(lived.result.lengths.sum())
-  layers, head = weights(config)
-  return 2.0 * (layers * (prompt + drawn) + head * drawn)
+  return of_tokens(config, prompt, int(lived.result.lengths.sum()))
 
 
 def of_step(config: qwen.Config, lived: Experience) -> float:

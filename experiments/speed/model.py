@@ -1,16 +1,23 @@
-"""What reading each prompt once is worth, in one GRPO update on CPU.
+"""What reading each prompt once is worth, in one GRPO update.
 
-    python experiments/speed/model.py
+    python experiments/speed/model.py [--size=small]
 
 A random decoder of about 30M parameters, fp32, one prompt of 512 tokens with 8 trajectories of 128.
-Measured: loss and gradient of every parameter, layers computed again in the backward pass.
+With `--size=3b` it is the released 3B's shape in bf16, and a prompt of 1,024 tokens, 784 of them
+the features of an image (computed before, as by a frozen vision tower), with 8 trajectories of
+2,048; transformers is left out. Measured: loss and gradient of every parameter, layers computed
+again in the backward pass.
 
 - `shared_vs_repeated`: time of the same code on 8 rows that each repeat the prompt, over that of
-  one row that shares it. The ratio of their tokens is 8 x 640 / (512 + 8 x 128) = 3.33.
+  one row that shares it. The ratio of their tokens is 8 x 640 / (512 + 8 x 128) = 3.33, and
+  8 x 3,072 / (1,024 + 8 x 2,048) = 1.41 with `--size=3b`.
 - `shared_memory`: the shared step's temporary memory over the repeated one's, as compiled.
 - `vs_transformers`: time of the usual repeated-prompt step of transformers on torch with gradient
   checkpointing and the same weights, over time of the shared step.
 - `compile_ratio`: compile time of 28 layers over that of 4.
+- `forward_tflops`, `step_tflops`: model operations (`sejax.flops`) per second of the shared loss
+  alone, and with its gradient; `forward_mfu`, `step_mfu`: of what the device can do in bf16, null
+  where that is not known.
 
 Prints a table, then one line of JSON. Needs torch, which the library itself does not.
 """
@@ -19,28 +26,59 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from absl import app
 from jaxtyping import Array, Float
 from reference import make_config, torch_model
+from sizes import IMAGE_SIDE, SIZE, encode, random_prompts, text_ids
 from stopwatch import best_seconds
 
+from sejax import flops
 from sejax.models import qwen2_5_vl as qwen
+from sejax.parallel import chips
 
-PROMPT, RESPONSE, GROUP = 512, 128, 8
-LAYERS, VOCABULARY = 9, 2048
+GROUP = 8
 CLIP = 0.2
 REPEATS = 3
+
+
+class Size(NamedTuple):
+  """A model and the group it learns from.
+
+  Attributes:
+    model: the decoder and vision tower.
+    dtype: of weights, activations and gradients.
+    side: tokens along each side of the prompt's image; 0 without one.
+    prompt: tokens of the prompt.
+    response: of each trajectory.
+    tolerance: by how much the loss may differ where the same is computed in another order.
+  """
+
+  model: qwen.Config
+  dtype: jnp.dtype
+  side: int
+  prompt: int
+  response: int
+  tolerance: float
+
+
+SIZES = {
+  "small": Size(make_config(9, 2048), jnp.dtype("float32"), 0, 512, 128, 1e-5),
+  "3b": Size(qwen.Config.qwen2_5_vl("3b"), jnp.dtype("bfloat16"), IMAGE_SIDE, 1024, 2048, 1e-3),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
   """One group: a prompt, its trajectories, their log-probs when sampled, and their advantages."""
 
-  prompt: np.ndarray
+  prompt: qwen.Prompt
+  features: Float[Array, "1 s D"] | None
   tokens: np.ndarray
   old_logp: np.ndarray
   advantages: np.ndarray
@@ -48,56 +86,61 @@ class Batch:
   def for_sejax(self, *, shared: bool) -> tuple:
     """One row with G trajectories, or G rows with one each."""
     rows, members = (1, GROUP) if shared else (GROUP, 1)
-    prompt = qwen.Prompt(
-      ids=np.tile(self.prompt, (rows, 1)),
-      lengths=np.full(rows, PROMPT, np.int32),
-      positions=np.broadcast_to(np.arange(PROMPT, dtype=np.int32), (3, rows, PROMPT)),
-    )
-    shape = (rows, members, RESPONSE)
+    ids, lengths, positions = self.prompt
+    shape = (rows, members, self.tokens.shape[-1])
     return (
-      prompt,
+      qwen.Prompt(
+        np.tile(ids, (rows, 1)), np.tile(lengths, rows), np.tile(positions, (1, rows, 1))
+      ),
+      None if self.features is None else jnp.tile(self.features, (rows, 1, 1)),
       self.tokens.reshape(shape),
       self.old_logp.reshape(shape),
       self.advantages.reshape(shape[:2]),
     )
 
 
-def make_batch(config: qwen.Config) -> Batch:
+def make_batch(size: Size, params: qwen.Params) -> Batch:
   """Draws a batch whose old log-probs are near those of a random model."""
-  rng = np.random.default_rng(0)
-  text_ids = config.image_token_id
-  tokens = rng.integers(2, text_ids, (GROUP, RESPONSE)).astype(np.int32)
-  old_logp = -np.log(config.text.vocab_size) + 0.1 * rng.standard_normal(tokens.shape)
+  rng = np.random.default_rng(1)  # Not the one that prompts are drawn with.
+  prompt, images = random_prompts(size.model, 1, size.prompt, size.side)
+  tokens = rng.integers(2, text_ids(size.model), (GROUP, size.response)).astype(np.int32)
+  old_logp = -np.log(size.model.text.vocab_size) + 0.1 * rng.standard_normal(tokens.shape)
   return Batch(
-    prompt=rng.integers(2, text_ids, PROMPT).astype(np.int32),
+    prompt=prompt,
+    features=encode(params, size.model, images),
     tokens=tokens,
     old_logp=old_logp.astype(np.float32),
     advantages=rng.standard_normal(GROUP).astype(np.float32),
   )
 
 
-def jax_step(config: qwen.Config) -> Callable:
-  """Returns the update's loss and gradient, not yet compiled."""
+def jax_loss(config: qwen.Config) -> Callable:
+  """Returns the update's loss, not yet compiled."""
 
   def loss(
-    params: qwen.Params, prompt: qwen.Prompt, tokens: Array, old_logp: Array, advantages: Array
+    params: qwen.Params,
+    prompt: qwen.Prompt,
+    features: Array | None,
+    tokens: Array,
+    old_logp: Array,
+    advantages: Array,
   ) -> Float[Array, ""]:
-    last, hidden = qwen.forward(params, config, prompt, None, tokens)
+    last, hidden = qwen.forward(params, config, prompt, features, tokens)
     ratio = jnp.exp(qwen.logp(params, config, last, hidden, tokens).logp - old_logp)
     advantages = advantages[..., None]
     clipped = jnp.clip(ratio, 1 - CLIP, 1 + CLIP)
     return jnp.maximum(-advantages * ratio, -advantages * clipped).mean()
 
-  return jax.value_and_grad(loss)
+  return loss
 
 
 def torch_step(model: torch.nn.Module, batch: Batch) -> float:
   """Computes loss and gradient on G rows that repeat the prompt; logits of the response only."""
   tokens = torch.from_numpy(batch.tokens).long()
-  prompt = torch.from_numpy(batch.prompt).long().expand(GROUP, -1)
+  prompt = torch.from_numpy(batch.prompt.ids).long().expand(GROUP, -1)
   model.zero_grad(set_to_none=True)
   ids = torch.cat([prompt, tokens], dim=1)
-  logits = model(input_ids=ids, logits_to_keep=RESPONSE + 1, use_cache=False).logits[:, :-1]
+  logits = model(input_ids=ids, logits_to_keep=tokens.shape[1] + 1, use_cache=False).logits[:, :-1]
   logp = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
   ratio = (logp - torch.from_numpy(batch.old_logp)).exp()
   advantages = torch.from_numpy(batch.advantages)[:, None]
@@ -107,52 +150,62 @@ def torch_step(model: torch.nn.Module, batch: Batch) -> float:
   return loss.item()
 
 
-def compile_seconds(layers: int) -> float:
+def compile_seconds(size: Size, batch: Batch, layers: int) -> float:
   """Returns the time to compile the update of a model with so many layers; nothing is allocated."""
-  config = make_config(layers, VOCABULARY)
-  params = jax.eval_shape(lambda key: qwen.init(key, config), jax.random.key(0))
-  lowered = jax.jit(jax_step(config)).lower(params, *make_batch(config).for_sejax(shared=True))
+  text = dataclasses.replace(size.model.text, num_hidden_layers=layers)
+  config = dataclasses.replace(size.model, text=text)
+  params = jax.eval_shape(lambda key: qwen.init(key, config, size.dtype), jax.random.key(0))
+  step = jax.jit(jax.value_and_grad(jax_loss(config)))
+  lowered = step.lower(params, *batch.for_sejax(shared=True))
   start = time.perf_counter()
   lowered.compile()
   return time.perf_counter() - start
 
 
-def main() -> None:
-  """Measures everything and prints it."""
-  config = make_config(LAYERS, VOCABULARY)
-  params = qwen.init(jax.random.key(0), config)
-  batch = make_batch(config)
-  count = sum(x.size for x in jax.tree.leaves(params["decoder"]))
-  print(f"decoder of {count / 1e6:.1f}M parameters; P={PROMPT} R={RESPONSE} G={GROUP}")
+def rates(size: Size, seconds: dict[str, float]) -> dict[str, float | None]:
+  """Returns model operations per second, and which share that is of what the device can do."""
+  forward = flops.of_tokens(size.model, size.prompt, GROUP * size.response)
+  done = {"forward": forward / seconds["forward"], "step": 3 * forward / seconds["shared"]}
+  chip = chips.here()
+  return {f"{name}_tflops": rate / 1e12 for name, rate in done.items()} | {
+    f"{name}_mfu": chip and rate / chip.flops for name, rate in done.items()
+  }
 
-  step = jax.jit(jax_step(config))
+
+def main(_: list[str]) -> None:
+  """Measures everything and prints it."""
+  size = SIZES[SIZE.value]
+  # On the device and array by array: all at once would need several times the memory.
+  params = qwen.init(jax.random.key(0), size.model, size.dtype)
+  batch = make_batch(size, params)
+  count = sum(x.size for x in jax.tree.leaves(params["decoder"]))
+  device = jax.devices()[0].device_kind
+  print(f"{device}; decoder of {count / 1e6:.1f}M parameters; P={size.prompt} R={size.response}")
+
+  loss = jax_loss(size.model)
   shared, repeated = (batch.for_sejax(shared=shared) for shared in (True, False))
   compiled = {
-    name: step.lower(params, *inputs).compile()
-    for name, inputs in (("shared", shared), ("repeated", repeated))
+    "forward": jax.jit(loss).lower(params, *shared).compile(),
+    "shared": jax.jit(jax.value_and_grad(loss)).lower(params, *shared).compile(),
+    "repeated": jax.jit(jax.value_and_grad(loss)).lower(params, *repeated).compile(),
   }
   memory = {n: c.memory_analysis().temp_size_in_bytes / 2**20 for n, c in compiled.items()}
-
-  model = torch_model(config, params)
-  model.train()
-  model.gradient_checkpointing_enable()
-  losses = {
-    "shared": float(compiled["shared"](params, *shared)[0]),
-    "repeated": float(compiled["repeated"](params, *repeated)[0]),
-    "transformers": torch_step(model, batch),
+  steps = {
+    "forward": lambda: jax.block_until_ready(compiled["forward"](params, *shared)),
+    "shared": lambda: jax.block_until_ready(compiled["shared"](params, *shared))[0],
+    "repeated": lambda: jax.block_until_ready(compiled["repeated"](params, *repeated))[0],
   }
-  if max(losses.values()) - min(losses.values()) > 1e-5:
-    raise ValueError(f"the three steps do not compute the same loss: {losses}")
+  if SIZE.value == "small":  # torch runs on a CPU, and could not share an accelerator.
+    model = torch_model(size.model, params)
+    model.train()
+    model.gradient_checkpointing_enable()
+    steps["transformers"] = lambda: torch_step(model, batch)
+  losses = {name: float(step()) for name, step in steps.items()}
+  if max(losses.values()) - min(losses.values()) > size.tolerance:
+    raise ValueError(f"the steps do not compute the same loss: {losses}")
 
-  seconds = best_seconds(
-    {
-      "shared": lambda: jax.block_until_ready(compiled["shared"](params, *shared)),
-      "repeated": lambda: jax.block_until_ready(compiled["repeated"](params, *repeated)),
-      "transformers": lambda: torch_step(model, batch),
-    },
-    REPEATS,
-  )
-  compiling = {layers: min(compile_seconds(layers) for _ in range(2)) for layers in (4, 28)}
+  seconds = best_seconds(steps, REPEATS)
+  compiling = {n: min(compile_seconds(size, batch, n) for _ in range(2)) for n in (4, 28)}
 
   print(f"{'step':<14}{'seconds':>9}{'temporaries':>14}{'loss':>12}")
   for name, value in seconds.items():
@@ -163,11 +216,13 @@ def main() -> None:
   result = {
     "shared_vs_repeated": seconds["repeated"] / seconds["shared"],
     "shared_memory": memory["shared"] / memory["repeated"],
-    "vs_transformers": seconds["transformers"] / seconds["shared"],
     "compile_ratio": compiling[28] / compiling[4],
+    **rates(size, seconds),
   }
-  print(json.dumps({name: round(value, 3) for name, value in result.items()}))
+  if "transformers" in seconds:
+    result["vs_transformers"] = seconds["transformers"] / seconds["shared"]
+  print(json.dumps({"device": device} | {k: v and round(v, 3) for k, v in result.items()}))
 
 
 if __name__ == "__main__":
-  main()
+  app.run(main)

@@ -1,10 +1,12 @@
-"""What the sampler is worth on CPU: against transformers, and itself without its ideas.
+"""What the sampler is worth: against transformers, and itself without its ideas.
 
-    python experiments/speed/sampling.py [--tunix_python=FILE]
+    python experiments/speed/sampling.py [--size=small] [--tunix_python=FILE]
 
 One random decoder of about 30M parameters with a vocabulary of 32k, fp32, 8 prompts of 8
-trajectories of 128 tokens; everything in one run on one machine, each figure the best of several
-after a warm-up. Ends with one JSON line:
+trajectories of 128 tokens; everything in one run on one device, each figure the best of several
+after a warm-up. With `--size=3b` it is the released 3B's shape in bf16, and prompts of 1,024 tokens
+with an image of 784, continued by up to 2,048; what torch or tunix takes part in is left out. Ends
+with one JSON line:
 
 - `vs_transformers`, `vs_transformers_short`: time of transformers' `generate` on torch with the
   same weights and top-k off, over the sampler's, for prompts of 512 and of 64 tokens.
@@ -19,42 +21,70 @@ after a warm-up. Ends with one JSON line:
 - `tail_cost`: with lengths of which 90% are an eighth of the limit, time over that of as many
   tokens at the full batch's rate. `tail_packing`: time without packing over time with it.
 - `top_p_cost`: time with top-p 0.9 over time without.
-- `length_growth`: time per token with a cache of 1,024 slots allocated, over that with 128.
+- `length_growth`: time per token with a cache of 1,024 slots allocated, over that with 128; of
+  2,048 over 256 with `--size=3b`.
+- `tokens_per_second`: trajectories that run to the limit, prompts read and all.
+- `decode_gbs`: bytes that decoding these must read (weights, prompts once for a group, own tokens)
+  per second; `decode_bandwidth`: of the device's, null where that is not known.
 """
 
+import functools
 import json
 import pathlib
 import subprocess
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from absl import app, flags
 from reference import make_config, torch_model
+from sizes import IMAGE_SIDE, SIZE, decode_bytes, encode, random_prompts
 from stopwatch import best_seconds
 
 from sejax.models import qwen2_5_vl as qwen
+from sejax.parallel import chips
 from sejax.sampling import Filters, Options, Request, Result, Role, Sampler, record_hashes
 
-PROMPTS, TRAJECTORIES, NEW_TOKENS = 8, 8, 128
-SHORT, LONG = 64, 512
+PROMPTS, TRAJECTORIES = 8, 8
 REPEATS = 3
 
+
+class Size(NamedTuple):
+  """A model and what it reads.
+
+  Attributes:
+    model: the decoder and vision tower.
+    dtype: of weights and cache.
+    side: tokens along each side of a prompt's image; 0 without one.
+    short: tokens of a prompt where prompts matter little.
+    long: where they matter.
+    new_tokens: of a trajectory.
+    few: of one where the cache's size matters, an eighth of what is allocated.
+  """
+
+  model: qwen.Config
+  dtype: jnp.dtype
+  side: int
+  short: int
+  long: int
+  new_tokens: int
+  few: int
+
+
+SIZES = {
+  "small": Size(make_config(5, 32_000), jnp.dtype("float32"), 0, 64, 512, 128, 128),
+  "3b": Size(
+    qwen.Config.qwen2_5_vl("3b"), jnp.dtype("bfloat16"), IMAGE_SIDE, 1024, 1024, 2048, 256
+  ),
+}
 _TUNIX_PYTHON = flags.DEFINE_string("tunix_python", "", "Python of an environment with tunix.")
 
 
-def make_request(config: qwen.Config, length: int, limits: np.ndarray | None = None) -> Request:
-  """Random prompts of one length."""
-  rng = np.random.default_rng(0)
-  ids = rng.integers(2, config.image_token_id, (PROMPTS, length)).astype(np.int32)
-  positions = np.broadcast_to(np.arange(length, dtype=np.int32), (3, PROMPTS, length))
-  prompt = qwen.Prompt(ids, np.full(PROMPTS, length, np.int32), positions)
-  return Request(prompt, record_hashes("speed", [str(i) for i in range(PROMPTS)]), limits=limits)
-
-
 def run_transformers(
-  model: torch.nn.Module, request: Request, *, greedy: bool = False
+  model: torch.nn.Module, request: Request, new_tokens: int, *, greedy: bool = False
 ) -> np.ndarray:
   """Continues each prompt 8 times by `generate`, which repeats the prompts."""
   ids = torch.from_numpy(np.repeat(request.prompt.ids, TRAJECTORIES, axis=0)).long()
@@ -64,7 +94,7 @@ def run_transformers(
       input_ids=ids,
       attention_mask=torch.ones_like(ids),
       mm_token_type_ids=torch.zeros_like(ids),
-      max_new_tokens=NEW_TOKENS,
+      max_new_tokens=new_tokens,
       eos_token_id=None,
       pad_token_id=0,
       **how,
@@ -73,19 +103,27 @@ def run_transformers(
 
 
 class Bench:
-  """Samplers for one model, timed in turn with whatever they are compared with."""
+  """A model, and samplers for it that are timed in turn with whatever they are compared with."""
 
-  def __init__(self, config: qwen.Config, params: qwen.Params):
-    self._config, self._params = config, params
+  def __init__(self, size: Size):
+    self.size = size
+    # On the device and array by array: all at once would need several times the memory.
+    self.params = qwen.init(jax.random.key(0), size.model, size.dtype)
+
+  def request(self, length: int, limits: np.ndarray | None = None) -> Request:
+    """Returns random prompts of one length."""
+    prompt, images = random_prompts(self.size.model, PROMPTS, length, self.size.side)
+    records = record_hashes("speed", [str(i) for i in range(PROMPTS)])
+    return Request(prompt, records, encode(self.params, self.size.model, images), limits=limits)
 
   def sampler(self, request: Request, **changes) -> Callable[[], Result]:
     """Returns what samples once."""
-    options = {"trajectories": TRAJECTORIES, "new_tokens": NEW_TOKENS, **changes}
-    sampler = Sampler(self._config, Options(**options))
-    return lambda: sampler(self._params, request, seed=0, step=0, role=Role.ACTOR)
+    options = {"trajectories": TRAJECTORIES, "new_tokens": self.size.new_tokens, **changes}
+    sampler = Sampler(self.size.model, Options(**options), dtype=self.size.dtype)
+    return lambda: sampler(self.params, request, seed=0, step=0, role=Role.ACTOR)
 
 
-def show(title: str, found: dict[str, float], tokens: int = PROMPTS * TRAJECTORIES * NEW_TOKENS):
+def show(title: str, found: dict[str, float], tokens: int) -> None:
   """Prints times and tokens per second."""
   for name, value in found.items():
     print(f"{title:<22}{name:<14}{value:8.2f} s{tokens / value:10.0f} tokens/s", flush=True)
@@ -93,18 +131,19 @@ def show(title: str, found: dict[str, float], tokens: int = PROMPTS * TRAJECTORI
 
 def against_transformers(bench: Bench, model: torch.nn.Module, request: Request) -> float:
   """Compares, after making sure that both compute the same."""
+  new_tokens = bench.size.new_tokens
   greedy = bench.sampler(request, filters=Filters(temperature=0.0))()
-  same = (greedy.tokens == run_transformers(model, request, greedy=True)).mean()
+  same = (greedy.tokens == run_transformers(model, request, new_tokens, greedy=True)).mean()
   if same < 0.9:  # After a near tie of a random model the rest of a row may differ.
     raise ValueError(f"only {same:.0%} of the greedy tokens are those of transformers")
   found = best_seconds(
     {
       "sejax": bench.sampler(request),
-      "transformers": lambda: run_transformers(model, request),
+      "transformers": lambda: run_transformers(model, request, new_tokens),
     },
     REPEATS,
   )
-  show(f"prompts of {request.prompt.ids.shape[1]}", found)
+  show(f"prompts of {request.prompt.ids.shape[1]}", found, greedy.tokens.size)
   return found["transformers"] / found["sejax"]
 
 
@@ -115,29 +154,32 @@ def against_tunix(bench: Bench, request: Request) -> float | None:
     print("tunix is not measured: name its Python by --tunix_python, as said on top of this file")
     return None
   script = pathlib.Path(__file__).with_name("tunix_sampler.py")
-  sizes = PROMPTS, TRAJECTORIES, request.prompt.ids.shape[1], NEW_TOKENS, REPEATS
+  sizes = PROMPTS, TRAJECTORIES, request.prompt.ids.shape[1], bench.size.new_tokens, REPEATS
   done = subprocess.run([python, script, *map(str, sizes)], capture_output=True, text=True)
   if done.returncode:
     raise ValueError(f"tunix failed: {done.stderr.strip().splitlines()[-1]}")
   found = best_seconds({"sejax": bench.sampler(request)}, REPEATS)
   found["tunix"] = float(done.stdout.split()[-1])
-  show("text prompts", found)
+  show("text prompts", found, PROMPTS * TRAJECTORIES * bench.size.new_tokens)
   return found["tunix"] / found["sejax"]
 
 
-def shared_prefill(config: qwen.Config, params: qwen.Params, request: Request) -> float:
+def shared_prefill(bench: Bench, request: Request) -> float:
   """Compares reading each prompt once with reading it for each trajectory."""
-  prompt = request.prompt
+  prompt, features = request.prompt, request.features
   repeated = qwen.Prompt(
     np.repeat(prompt.ids, TRAJECTORIES, axis=0),
     np.repeat(prompt.lengths, TRAJECTORIES),
     np.repeat(prompt.positions, TRAJECTORIES, axis=1),
   )
-  prefill = jax.jit(lambda params, prompt: qwen.prefill(params, config, prompt))
+  copies = None if features is None else jnp.repeat(features, TRAJECTORIES, axis=0)
+  prefill = jax.jit(functools.partial(qwen.prefill, config=bench.size.model))
   found = best_seconds(
     {
-      "shared": lambda: jax.block_until_ready(prefill(params, prompt)),
-      "repeated": lambda: jax.block_until_ready(prefill(params, repeated)),
+      name: lambda inputs=inputs: jax.block_until_ready(
+        prefill(bench.params, prompt=inputs[0], features=inputs[1])
+      )
+      for name, inputs in (("shared", (prompt, features)), ("repeated", (repeated, copies)))
     },
     REPEATS,
   )
@@ -145,56 +187,77 @@ def shared_prefill(config: qwen.Config, params: qwen.Params, request: Request) -
   return found["repeated"] / found["shared"]
 
 
-def tail(bench: Bench, config: qwen.Config) -> tuple[float, float]:
-  """Samples lengths of which nine in ten are short, with packing and without."""
+def tail(bench: Bench) -> dict[str, float | None]:
+  """Samples lengths that all run to the limit, and those of which nine in ten are short."""
   rng = np.random.default_rng(0)
-  rows = PROMPTS * TRAJECTORIES
+  size, rows = bench.size, PROMPTS * TRAJECTORIES
   long = (rng.permutation(rows) < rows // 10).reshape(PROMPTS, TRAJECTORIES)
-  limits = np.where(long, NEW_TOKENS, NEW_TOKENS // 8)
-  request = make_request(config, SHORT, limits)
+  limits = np.where(long, size.new_tokens, size.new_tokens // 8)
+  request, results = bench.request(size.short, limits), []
+  full = bench.sampler(bench.request(size.short))
   found = best_seconds(
     {
-      "full": bench.sampler(make_request(config, SHORT)),
+      "full": lambda: results.append(full()),
       "packed": bench.sampler(request),
       "unpacked": bench.sampler(request, pack=False),
     },
     REPEATS,
   )
-  show("long tail", found)
-  share = limits.sum() / (limits.size * NEW_TOKENS)
-  return found["packed"] / (found["full"] * share), found["unpacked"] / found["packed"]
-
-
-def main(_: list[str]) -> None:
-  """Measures everything and prints it."""
-  config = make_config(layers=5, vocab_size=32_000)
-  params = qwen.init(jax.random.key(0), config)
-  count = sum(x.size for x in jax.tree.leaves(params["decoder"]))
-  print(f"{count / 1e6:.1f}M parameters; B={PROMPTS} G={TRAJECTORIES} R={NEW_TOKENS}")
-  bench, model = Bench(config, params), torch_model(config, params)
-  short, long = (make_request(config, length) for length in (SHORT, LONG))
-
-  result = {
-    "vs_transformers": against_transformers(bench, model, long),
-    "vs_transformers_short": against_transformers(bench, model, short),
-    "vs_tunix": against_tunix(bench, short),
-    "shared_prefill": shared_prefill(config, params, long),
+  tokens = rows * size.new_tokens
+  show("all to the limit", {"full": found["full"]}, tokens)
+  show("long tail", {name: found[name] for name in ("packed", "unpacked")}, limits.sum())
+  lengths, stats = results[0].lengths, results[0].stats
+  read = decode_bytes(size.model, size.dtype, stats.steps, request.prompt.lengths, lengths)
+  rate = read / min(result.stats.seconds["decode"] for result in results)
+  chip = chips.here()
+  return {
+    "tail_cost": found["packed"] / (found["full"] * limits.sum() / tokens),
+    "tail_packing": found["unpacked"] / found["packed"],
+    "tokens_per_second": tokens / found["full"],
+    "decode_gbs": rate / 1e9,
+    "decode_bandwidth": chip and rate / chip.bandwidth,
   }
-  result["tail_cost"], result["tail_packing"] = tail(bench, config)
+
+
+def options(bench: Bench) -> dict[str, float]:
+  """Compares with top-p, and with a cache of which most is never used."""
+  size = bench.size
+  request = bench.request(size.short)
+  limits = np.full((PROMPTS, TRAJECTORIES), size.few)
   found = best_seconds(
     {
-      "plain": bench.sampler(short),
-      "top-p 0.9": bench.sampler(short, filters=Filters(top_p=0.9)),
-      "1,024 slots": bench.sampler(
-        short._replace(limits=np.full((PROMPTS, TRAJECTORIES), NEW_TOKENS)), new_tokens=1024
+      "plain": bench.sampler(request, new_tokens=size.few),
+      "top-p 0.9": bench.sampler(request, new_tokens=size.few, filters=Filters(top_p=0.9)),
+      f"{8 * size.few:,} slots": bench.sampler(
+        request._replace(limits=limits), new_tokens=8 * size.few
       ),
     },
     REPEATS,
   )
-  show("prompts of 64", found)
-  result["top_p_cost"] = found["top-p 0.9"] / found["plain"]
-  result["length_growth"] = found["1,024 slots"] / found["plain"]
-  print(json.dumps({name: value and round(value, 3) for name, value in result.items()}))
+  show(f"prompts of {size.short}", found, limits.sum())
+  plain, top_p, slots = found.values()
+  return {"top_p_cost": top_p / plain, "length_growth": slots / plain}
+
+
+def main(_: list[str]) -> None:
+  """Measures everything and prints it."""
+  size = SIZES[SIZE.value]
+  bench = Bench(size)
+  count = sum(x.size for x in jax.tree.leaves(bench.params["decoder"]))
+  device = jax.devices()[0].device_kind
+  print(
+    f"{device}; {count / 1e6:.1f}M parameters; B={PROMPTS} G={TRAJECTORIES} R={size.new_tokens}"
+  )
+  short, long = bench.request(size.short), bench.request(size.long)
+
+  result = {}
+  if SIZE.value == "small":  # The others run on a CPU, and could not share an accelerator.
+    model = torch_model(size.model, bench.params)
+    result["vs_transformers"] = against_transformers(bench, model, long)
+    result["vs_transformers_short"] = against_transformers(bench, model, short)
+    result["vs_tunix"] = against_tunix(bench, short)
+  result |= {"shared_prefill": shared_prefill(bench, long), **tail(bench), **options(bench)}
+  print(json.dumps({"device": device} | {k: v and round(v, 3) for k, v in result.items()}))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ import ml_collections
 import numpy as np
 from absl import app, flags
 from reference import make_config
+from sizes import IMAGE_SIDE, SIZE, decode_bytes
 
 from configs import tiny
 from sejax import experience, flops, learning, rollout, validation
@@ -71,9 +72,8 @@ class Size(NamedTuple):
 
 SIZES = {
   "small": Size(make_config(layers=5, vocab_size=32_000), 4, 2, 56, 270, 64, 64, 640),
-  "3b": Size(qwen.Config.qwen2_5_vl("3b"), 32, 4, 392, 400, 2048, 512, 1664),
+  "3b": Size(qwen.Config.qwen2_5_vl("3b"), 32, 4, 14 * IMAGE_SIDE, 400, 2048, 512, 1664),
 }
-_SIZE = flags.DEFINE_enum("size", "small", sorted(SIZES), "Of the model and of the step.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Steps that are timed.", lower_bound=1)
 
 
@@ -92,10 +92,7 @@ def make_directory(size: Size, directory: pathlib.Path) -> None:
     text=dataclasses.replace(size.model.text, eos_token_id=processor.eos_ids[0]),
     **{name: getattr(bundled, name) for name in tokens},
   )
-  params = jax.tree.map(
-    lambda x: x.astype(rollout.frozen_dtype(tiny.get_config())),
-    qwen.init(jax.random.key(0), model),
-  )
+  params = qwen.init(jax.random.key(0), model, rollout.frozen_dtype(tiny.get_config()))
   qwen.save(params, model, directory, source=source)
 
 
@@ -191,7 +188,7 @@ def repeated_prompts(
 
 def main(_: list[str]) -> None:
   """Measures everything and prints it."""
-  size, stages = SIZES[_SIZE.value], Stages()
+  size, stages = SIZES[SIZE.value], Stages()
   with tempfile.TemporaryDirectory() as folder:
     directory = pathlib.Path(folder) / "model"
     make_directory(size, directory)
@@ -227,17 +224,6 @@ def measure(config: ml_collections.ConfigDict, setting: run_lib.Run, stages: Sta
   report(setting, lived, stages)
 
 
-def decode_bytes(setting: run_lib.Run, lived: experience.Experience) -> float:
-  """Returns what decoding a step's trajectories must read, over all devices."""
-  text, lengths = setting.models.config.text, lived.result.lengths
-  item = np.dtype(setting.roles.actor.dtype).itemsize
-  # Every device of a shard of rows reads its part of the weights for each token.
-  weights = sum(flops.weights(setting.models.config)) * item * layouts.row_shards(setting.mesh)
-  token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_size * item
-  prompts = (lived.batch.actor.lengths * lengths.max(axis=1)).sum()
-  return lived.result.stats.steps * weights + token * (prompts + (lengths**2 / 2).sum())
-
-
 def report(setting: run_lib.Run, lived: experience.Experience, stages: Stages) -> None:
   """Prints a table and the JSON line."""
   batch, lengths = lived.batch, lived.result.lengths
@@ -254,8 +240,17 @@ def report(setting: run_lib.Run, lived: experience.Experience, stages: Stages) -
   tokens = int(batch.actor.lengths.sum() + lengths.sum())
   devices, chip = jax.device_count(), chips.here()
   update = 3 * flops.of_forward(setting.models.config, lived) / stages.seconds["update"] / devices
-  decode = decode_bytes(setting, lived) / stages.decode / devices
+  decode = decode_bytes(
+    setting.models.config,
+    setting.roles.actor.dtype,
+    lived.result.stats.steps,
+    batch.actor.lengths,
+    lengths,
+    layouts.row_shards(setting.mesh),
+  )
+  decode /= stages.decode * devices
   result = {
+    "device": jax.devices()[0].device_kind,
     "judge_shared_speedup": round(repeated / judge, 3),
     "judge_share": round(judge / step, 3),
     "judge_share_repeated": round(repeated / (step - judge + repeated), 3),

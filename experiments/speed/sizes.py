@@ -1,0 +1,82 @@
+"""What the scripts with `--size` share: prompts with an image, and what decoding must read."""
+
+import functools
+
+import jax
+import numpy as np
+from absl import flags
+from jaxtyping import Array, DTypeLike, Float, Int
+
+from sejax import flops
+from sejax.models import qwen2_5_vl as qwen
+
+SIZE = flags.DEFINE_enum(
+  "size", "small", ["3b", "small"], "Of the model and of what it reads: a CPU's, or the real ones."
+)
+IMAGE_SIDE = 28  # Tokens along each side of the 3B's images: 784 of a prompt.
+
+
+def random_prompts(
+  config: qwen.Config, count: int, length: int, side: int
+) -> tuple[qwen.Prompt, qwen.Images | None]:
+  """Draws prompts of one length, and the image that each of them begins with.
+
+  Args:
+    config: the model.
+    count: prompts.
+    length: tokens of each, those of its image included.
+    side: tokens along each side of the image; 0 for prompts without one.
+  """
+  rng = np.random.default_rng(0)
+  ids = rng.integers(2, text_ids(config), (count, length)).astype(np.int32)
+  merge = config.vision.spatial_merge_size
+  grids = [np.array([[1, side * merge, side * merge]] if side else np.zeros((0, 3)), int)] * count
+  images = None
+  if side:
+    ids[:, 0], ids[:, side**2 + 1] = config.vision_start_token_id, config.vision_end_token_id
+    ids[:, 1 : side**2 + 1] = config.image_token_id
+    shape = ((side * merge) ** 2, config.vision.patch_dim)
+    patches = [rng.standard_normal(shape, np.float32) for _ in range(count)]
+    window = config.vision.window_patches
+    images = qwen.pack_images(config.vision, patches, grids, -(-shape[0] // window) * window)
+  lengths = np.full(count, length, np.int32)
+  return qwen.Prompt(ids, lengths, qwen.prompt_positions(config, ids, lengths, grids)), images
+
+
+def text_ids(config: qwen.Config) -> int:
+  """Returns below what every id is one of text."""
+  return min(config.image_token_id, config.video_token_id, config.vision_start_token_id)
+
+
+def encode(
+  params: qwen.Params, config: qwen.Config, images: qwen.Images | None
+) -> Float[Array, "B s D"] | None:
+  """Returns the features of prompts' images; None where there is none."""
+  if images is None:
+    return None
+  return jax.jit(functools.partial(qwen.encode, config=config))(params, images=images)
+
+
+def decode_bytes(
+  config: qwen.Config,
+  dtype: DTypeLike,
+  steps: int,
+  prompts: Int[np.ndarray, " B"],
+  lengths: Int[np.ndarray, "B G"],
+  shards: int = 1,
+) -> float:
+  """Returns what decoding must read: weights, prompts once for a group, each row's own tokens.
+
+  Args:
+    config: the model.
+    dtype: of weights and cache.
+    steps: tokens drawn one after the other.
+    prompts: tokens of each prompt.
+    lengths: tokens drawn.
+    shards: of rows; every device of one reads its part of the weights for each token.
+  """
+  text, item = config.text, np.dtype(dtype).itemsize
+  token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_size * item
+  own = (lengths.astype(float) ** 2 / 2).sum()
+  weights = sum(flops.weights(config)) * item * shards
+  return steps * weights + token * (float((prompts * lengths.max(axis=1)).sum()) + own)
