@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import jax
 import ml_collections
@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from sejax import method, rollout, scoring
+from sejax import rollout, scoring
 from sejax.data import batches, prepare
 from sejax.data.records import Record
 from sejax.method.consistency import count_votes
@@ -39,7 +39,40 @@ def run(
   question: str,
   judge: bool,
 ) -> None:
-  """Samples `group_size` trajectories for one question and prints what the method makes of them.
+  """Samples trajectories for one question and prints what the method makes of them, see `ask`."""
+  _print(ask(config, images, question, judge))
+
+
+class Answered(NamedTuple):
+  """What the method makes of one question; an entry for each of the G trajectories.
+
+  Attributes:
+    trajectories: their texts.
+    answers: read from them; None where there is none.
+    vote_shares: of the trajectories, how many give the same answer; 0 without an answer.
+    verdicts: the Judge's words, of each of its repeats; without a Judge, the tuple is empty, and so
+      are the next three.
+    scores: read from the verdicts, in [0, 1]; None where none can be read.
+    rewards: by the method.
+    advantages: likewise.
+  """
+
+  trajectories: tuple[str, ...]
+  answers: tuple[str | None, ...]
+  vote_shares: tuple[float, ...]
+  verdicts: tuple[tuple[str, ...], ...] = ()
+  scores: tuple[float | None, ...] = ()
+  rewards: tuple[float, ...] = ()
+  advantages: tuple[float, ...] = ()
+
+
+def ask(
+  config: ml_collections.ConfigDict,
+  images: Sequence[str],
+  question: str,
+  judge: bool,
+) -> Answered:
+  """Samples `group_size` trajectories for one question and, if asked, has the Judge read them.
 
   Args:
     config: the run's configuration; `model.path` is needed.
@@ -71,16 +104,25 @@ def run(
 
   watch = Progress("trajectory", processor, config.actor.max_tokens)
   sampled = roles.act(params, batch, features, seed=config.seed, step=0, watch=watch)
+  texts = tuple(sampled.texts[0])
   if not judge:
-    _print_votes(sampled.texts[0], config)
-    return
+    (answers,), ids = scoring.read_answers([texts], config)
+    return Answered(texts, tuple(answers), _vote_shares(ids))
   watch = Progress("verdict", processor, config.judge.max_tokens)
   judged = roles.judge_all(
     params, batch, features, sampled.texts, seed=config.seed, step=0, watch=watch
   )
   verdicts = rollout.by_candidate(judged.texts, config.judge.num_judge_repeats)
-  _print_rewards(
-    sampled.texts[0], verdicts[0], scoring.score_groups(sampled.texts, verdicts, config)
+  scored = scoring.score_groups(sampled.texts, verdicts, config)
+  readable = zip(scored.judge_scores[0].tolist(), scored.judge_valid[0], strict=True)
+  return Answered(
+    texts,
+    tuple(scored.answers[0]),
+    _vote_shares(scored.answer_ids),
+    tuple(map(tuple, verdicts[0])),
+    tuple(score if valid else None for score, valid in readable),
+    tuple(np.asarray(scored.group.reward[0]).tolist()),
+    tuple(np.asarray(scored.group.advantage[0]).tolist()),
   )
 
 
@@ -182,32 +224,22 @@ def _batch_of_one(
   return batches.Collator(model, dataset, 1, buckets, processor.pad_id)([example])
 
 
-def _print_votes(trajectories: Sequence[str], config: ml_collections.ConfigDict) -> None:
-  (extracted,), ids = scoring.read_answers([trajectories], config)
-  for number, (text, answer, share) in enumerate(
-    zip(trajectories, extracted, _vote_shares(ids), strict=True), 1
+def _print(answered: Answered) -> None:
+  for g, (text, answer, share) in enumerate(
+    zip(answered.trajectories, answered.answers, answered.vote_shares, strict=True)
   ):
-    _print_trajectory(number, text, answer, share)
-
-
-def _print_rewards(
-  trajectories: Sequence[str], verdicts: Sequence[Sequence[str]], scored: scoring.Scored
-) -> None:
-  shares = _vote_shares(scored.answer_ids)
-  for g, text in enumerate(trajectories):
-    _print_trajectory(g + 1, text, scored.answers[0][g], shares[g])
-    for verdict in verdicts[g]:
+    print(f"--- trajectory {g + 1}\n{printable(text)}")
+    found = "no answer" if answer is None else f"answer {printable(answer)}"
+    print(f"{found}, vote share {share:.3f}", flush=True)
+    if not answered.verdicts:
+      continue
+    for verdict in answered.verdicts[g]:
       print(f"verdict:\n{printable(verdict)}")
-    score = f"{scored.judge_scores[0, g]:.3f}" if scored.judge_valid[0, g] else "unreadable"
-    group: method.Group = jax.tree.map(lambda x, g=g: float(x[0, g]), scored.group)
-    print(f"score {score}, reward {group.reward:.3f}, advantage {group.advantage:+.3f}\n")
+    score = "unreadable" if (given := answered.scores[g]) is None else f"{given:.3f}"
+    figures = f"reward {answered.rewards[g]:.3f}, advantage {answered.advantages[g]:+.3f}"
+    print(f"score {score}, {figures}\n")
 
 
-def _print_trajectory(number: int, text: str, answer: str | None, share: float) -> None:
-  print(f"--- trajectory {number}\n{printable(text)}")
-  found = "no answer" if answer is None else f"answer {printable(answer)}"
-  print(f"{found}, vote share {share:.3f}", flush=True)
-
-
-def _vote_shares(answer_ids: Int[np.ndarray, "1 G"]) -> list[float]:
-  return (np.asarray(count_votes(answer_ids).count[0]) / answer_ids.shape[1]).tolist()
+def _vote_shares(answer_ids: Int[np.ndarray, "1 G"]) -> tuple[float, ...]:
+  shares = np.asarray(count_votes(answer_ids).count[0]) / answer_ids.shape[1]
+  return tuple(shares.tolist())
