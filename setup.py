@@ -1,8 +1,14 @@
 """Packaging of sejax; `pip install .` brings everything the library needs at run time."""
 
 import pathlib
+import sys
 
 import setuptools
+
+# The pip of older Pythons looks for what is required before it reads python_requires, and would
+# complain of another package.
+if sys.version_info < (3, 11):  # noqa: UP036
+  sys.exit("sejax: Python %d.%d is too old; install Python 3.11 or newer" % sys.version_info[:2])  # noqa: UP031
 
 setuptools.setup(
   name="sejax",
