@@ -30,7 +30,9 @@ class JsonlSource:
       ValueError: there is no such file.
     """
     if not path.is_file():
-      raise ValueError(f"{path} is no file of JSON lines")
+      raise ValueError(
+        f"{path} is no file; config.data.path must name one of JSON lines for source='jsonl'"
+      )
     self.name = name or path.stem
     self._path, self._folder = path, folder or path.parent
     self._offsets, self._lines = _find_lines(path)

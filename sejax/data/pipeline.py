@@ -24,6 +24,7 @@ from sejax.parallel import hosts
 _THREADS, _AHEAD = 2, 4
 # The share of bad records means nothing before so many have been seen.
 _ENOUGH = 100
+_TRIED = 16  # records, before anything is made ready for them
 
 State = dict[str, Any]
 
@@ -47,6 +48,45 @@ class Options:
   on_bad_record: str = "skip"
   max_bad_share: float = 0.05
   once: bool = False
+
+
+def check(preparer: Preparer, max_bad_share: float) -> None:
+  """Refuses a set that holds nothing, or of which all records that are tried are bad.
+
+  They are from all over it, so that a wrong folder or field is said at once, and some bad records
+  are no reason.
+
+  Args:
+    preparer: of the set.
+    max_bad_share: of the run; 1 accepts all.
+
+  Raises:
+    ValueError: naming the set, a record, and what is wrong with it.
+  """
+  source = preparer.source
+  if not len(source):
+    raise ValueError(f"{source.name} holds no records; give a set that does as config.data.path")
+  places = sorted({len(source) * n // _TRIED for n in range(_TRIED)})
+  pictures, bad = 0, []
+  for place in places:
+    prepared = preparer(place)
+    if isinstance(prepared, Example):
+      pictures += len(prepared.pictures)
+    elif prepared.kind != TOO_LONG:
+      bad.append(prepared)
+    if pictures:
+      return
+  if len(bad) == len(places) and max_bad_share < 1:
+    raise ValueError(
+      f"none of {len(bad)} records of {source.name} that were tried can be used; {bad[0].message};"
+      " mend the set, or give another as config.data.path"
+    )
+  if not bad:
+    logging.warning(
+      "None of %d records of %s that were tried has a picture; image or images names it",
+      len(places),
+      source.name,
+    )
 
 
 class Pipeline:
@@ -164,7 +204,8 @@ class Pipeline:
     limit = self._options.max_bad_share
     if self.seen >= enough and bad > limit * self.seen:
       raise ValueError(
-        f"{bad} of {self.seen} records are bad, more than max_bad_share={limit}: {self._tally()}"
+        f"{bad} of {self.seen} records of {self._preparer.source.name} are bad, more than"
+        f" config.data.max_bad_share={limit}: {self._tally()}; mend them, or raise it"
       )
 
   def _tally(self) -> str:

@@ -87,7 +87,13 @@ class HeldOut:
     data = config.data.copy_and_resolve_references()
     data.split = config.eval.split
     data.path = config.eval.path or data.path
-    source = sources.open_source(data)
+    try:
+      source = sources.open_source(data)
+    except ValueError as error:
+      raise ValueError(
+        f"held-out problems: {error}; see config.eval.path and config.eval.split, or go without:"
+        " config.eval.problems=0"
+      ) from None
     return cls(config, roles, _First(source, min(config.eval.problems, len(source))))
 
   def __call__(self, params: qwen.Params, progress: str = "") -> Outcome:

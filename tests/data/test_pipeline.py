@@ -133,7 +133,8 @@ def test_a_bad_record_stops_the_run_where_that_is_asked(make):
 def test_too_many_bad_records_stop_the_run(make):
   pipeline = make(size=200, bad=frozenset(range(0, 200, 4)), max_bad_share=0.2, once=True)
   with pytest.raises(
-    ValueError, match=r"26 of 101 records are bad, more than max_bad_share=0.2: 26"
+    ValueError,
+    match=r"26 of 101 records of problems are bad, more than config.data.max_bad_share=0.2: 26",
   ):
     list(pipeline)
 
