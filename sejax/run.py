@@ -2,23 +2,26 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+from flax import traverse_util
 from jax.sharding import Mesh
 
 from sejax import experience, lora, optimizer, rollout, update
 from sejax.clock import Clock
 from sejax.data import batches, sources
+from sejax.data import pipeline as pipeline_lib
 from sejax.data.pipeline import Options, Pipeline, State
 from sejax.data.prepare import Preparer
 from sejax.data.records import Source
 from sejax.evaluation.heldout import HeldOut
 from sejax.models import qwen2_5_vl as qwen
-from sejax.parallel import layouts, meshes
+from sejax.parallel import chips, layouts, meshes
 from sejax.sampling import Filters
 
 _VISION = ("^vision/",)
@@ -79,15 +82,23 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
   if config.log.compilation_cache:
     jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  if not config.model.path:
+    raise ValueError("config.model.path is empty; give a model directory, or its name on the hub")
   mesh = meshes.create(config.mesh)
   check_rows(config, mesh)
-  models = _load(config, mesh)
+  model = judge = qwen.load_config(config.model.path)
+  if _has_own_judge(config):
+    judge = qwen.load_config(config.judge.path)
+  check_memory(config, model, mesh)
+  # What is wrong with the data is said before weights are read and programs are compiled.
   source = sources.open_source(config.data)
   preparer = Preparer.of(config, source)
+  pipeline_lib.check(preparer, config.data.max_bad_share)
   processor = preparer.processor
-  roles = rollout.Roles.create(config, models.config, processor, mesh, models.judge)
+  roles = rollout.Roles.create(config, model, processor, mesh, judge)
+  heldout = HeldOut.of(config, roles)
   collate = batches.Collator(
-    models.config,
+    model,
     source.name,
     config.batch_size // jax.process_count(),
     batches.Buckets.of(config.data),
@@ -96,14 +107,14 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
   steps = num_steps(config, len(source))
   return Run(
     mesh,
-    models,
+    _load(config, mesh),
     lora.Options.of(config.lora),
     source,
     preparer,
     roles,
     experience.Collector(config, roles, collate, source, clock),
-    updater(config, models.config, roles.actor.options.filters, steps, mesh),
-    HeldOut.of(config, roles),
+    updater(config, model, roles.actor.options.filters, steps, mesh),
+    heldout,
     steps,
   )
 
@@ -158,9 +169,13 @@ def _load(config: ml_collections.ConfigDict, mesh: Mesh) -> Models:
   else:
     _, initial = qwen.load(config.model.path, mesh, jnp.float32)
   judge, judge_params = model, frozen
-  if config.judge.use and config.judge.path:
+  if _has_own_judge(config):
     judge, judge_params = qwen.load(config.judge.path, mesh, dtype)
   return Models(model, initial, frozen, judge, judge_params)
+
+
+def _has_own_judge(config: ml_collections.ConfigDict) -> bool:
+  return bool(config.judge.use and config.judge.path)
 
 
 def _adapters(
@@ -221,6 +236,29 @@ def _trained_model(config: ml_collections.ConfigDict, model: qwen.Config) -> qwe
 def vision_is_trained(config: ml_collections.ConfigDict) -> bool:
   """Returns whether updates change the vision tower."""
   return not (config.train.freeze_vision or config.lora.rank)
+
+
+def check_memory(config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh) -> None:
+  """Refuses a policy whose weights and moments alone are more than a device holds.
+
+  Raises:
+    ValueError: naming the model, what it takes, what there is, and what would take less.
+  """
+  frozen = jnp.dtype(rollout.frozen_dtype(config)).itemsize
+  # In fp32 the weights and the second moment.
+  trained = 0 if config.lora.rank else 8 + jnp.dtype(config.optimizer.first_moment).itemsize
+  kept = 0
+  for path, shape in traverse_util.flatten_dict(qwen.shapes(model), sep="/").items():
+    shard = layouts.sharding(mesh, path, shape, layouts.PARAMETERS).shard_shape(shape)
+    moments = trained and 4 if config.train.freeze_vision and "vision" in path else trained
+    kept += math.prod(shard) * (frozen + moments)
+  there = chips.memory(mesh.local_devices[0])
+  if there and kept > there:
+    raise ValueError(
+      f"config.model.path={config.model.path!r} takes {kept / 2**30:.1f} GiB of each device for"
+      f" weights and moments, and there are {there / 2**30:.1f} GiB; give a smaller model, train"
+      " adapters (config.lora.rank=64) or split the weights over more devices (config.mesh.fsdp)"
+    )
 
 
 def check_rows(config: ml_collections.ConfigDict, mesh: Mesh) -> None:

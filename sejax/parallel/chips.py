@@ -1,5 +1,6 @@
 """What accelerators can do, by the makers' data sheets."""
 
+import os
 from typing import NamedTuple
 
 import jax
@@ -56,6 +57,13 @@ def of_kind(kind: str) -> Chip | None:
   """Returns the chip of a `device_kind`; None where it is not known."""
   names = [name for name in _KINDS if kind.startswith(name)]
   return _KINDS[max(names, key=len)] if names else None
+
+
+def memory(device: jax.Device) -> int | None:
+  """Returns the bytes that programs can use on a device; None where it does not say."""
+  if device.platform == "cpu":
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+  return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def here() -> Chip | None:
