@@ -19,11 +19,18 @@ def local(path: str) -> str:
   Raises:
     ValueError: it is neither.
   """
-  if not path or pathlib.Path(path).is_dir() or not _NAME.fullmatch(path):
+  if not path or pathlib.Path(path).is_dir():
     return path
+  if not _NAME.fullmatch(path):
+    raise ValueError(
+      f"{path!r} is no directory; give one that holds weights, or a name on the hub such as"
+      " Qwen/Qwen2.5-VL-3B-Instruct"
+    )
   try:
     return huggingface_hub.snapshot_download(path, allow_patterns=_FILES)
   except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    said = " ".join(str(error).split())[:90]
     raise ValueError(
-      f"{path} is no directory, and the hub does not give it: {' '.join(str(error).split())[:200]}"
+      f"{path!r} is no directory, and the hub does not give it ({said}...); where there is a"
+      f" network, `hf download {path} --local-dir DIR` fetches it; then give DIR"
     ) from None

@@ -248,7 +248,8 @@ class Config:
     """
     if raw.get("model_type") != "qwen2_5_vl":
       raise ValueError(
-        f"config.json: model_type is {raw.get('model_type')!r}; only 'qwen2_5_vl' is supported"
+        f"config.json: model_type is {raw.get('model_type')!r}; only 'qwen2_5_vl' is supported,"
+        " such as Qwen/Qwen2.5-VL-3B-Instruct"
       )
     text = raw.get("text_config") or raw
     vision = raw.get("vision_config") or {}

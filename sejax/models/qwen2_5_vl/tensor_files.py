@@ -122,7 +122,7 @@ def _places(directory: pathlib.Path) -> dict[str, pathlib.Path]:
   index = directory / INDEX
   if not index.exists():
     if not (directory / WEIGHTS).exists():
-      raise ValueError(f"{directory} has neither {WEIGHTS} nor {INDEX}")
+      raise ValueError(f"{directory} has neither {WEIGHTS} nor {INDEX}; download one")
     return {}
   weight_map = parse_json(index.read_bytes(), index).get("weight_map")
   if not isinstance(weight_map, dict) or not all(isinstance(x, str) for x in weight_map.values()):
@@ -131,7 +131,9 @@ def _places(directory: pathlib.Path) -> dict[str, pathlib.Path]:
     if pathlib.PurePath(name).name != name:
       raise ValueError(f"{index} names {name!r}; weights must be files of the directory itself")
     if not (directory / name).exists():
-      raise ValueError(f"{index} names {name}, which {directory} does not have")
+      raise ValueError(
+        f"{index} names {name}, which {directory} does not have; download that file again"
+      )
   return {tensor: directory / name for tensor, name in weight_map.items()}
 
 
@@ -153,6 +155,6 @@ def _tensor(
   if data_start + stop > size:
     raise ValueError(
       f"{file} is truncated: it has {size} bytes, and tensor {name} ends at byte"
-      f" {data_start + stop}"
+      f" {data_start + stop}; download it again"
     )
   return StoredTensor(file, name, dtype, shape, data_start + start)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
+import tqdm
 from flax import traverse_util
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, DTypeLike
@@ -119,8 +120,12 @@ def load_config(directory: str | pathlib.Path) -> Config:
   """
   file = pathlib.Path(directory) / "config.json"
   if not file.exists():
-    raise ValueError(f"{directory} has no config.json")
-  return Config.from_hf(parse_json(file.read_bytes(), file))
+    raise ValueError(f"{directory} has no config.json; give a model directory as published")
+  raw = parse_json(file.read_bytes(), file)
+  try:
+    return Config.from_hf(raw)
+  except ValueError as error:
+    raise ValueError(f"{file}: {str(error).removeprefix('config.json: ')}") from None
 
 
 def load(
@@ -161,7 +166,8 @@ def load(
   tensors = _by_saved_name(read_directory(directory))
   _check_tensors(directory, config, parameters, tensors)
   arrays = {}
-  for parameter in parameters:
+  writes = jax.process_index() == 0
+  for parameter in tqdm.tqdm(parameters, "weights", delay=5, leave=False, disable=not writes):
     views = [tensors[name].view() for name in parameter.names]
     place = mesh and layouts.sharding(mesh, parameter.path, parameter.shape, rules)
     arrays[parameter.path] = _place(parameter, views, np.dtype(dtype), place)
