@@ -8,6 +8,7 @@ the paper's symbols.
 
 import dataclasses
 import inspect
+import itertools
 import json
 import pathlib
 import re
@@ -20,6 +21,17 @@ from ml_collections import config_dict
 from sejax import lora, method
 from sejax.data import figures
 from sejax.text import prompts
+
+# What to do where memory runs out.
+LESS_MEMORY = (
+  "lower config.train.micro_batch_size, config.sampling.groups, config.model.query_chunk or"
+  " config.model.logits_chunk, train adapters (config.lora.rank=64) or split the weights over more"
+  " devices (config.mesh.fsdp)"
+)
+
+
+# What there is of a run that has begun; one that was refused left its configuration alone.
+_MADE = ("metrics.jsonl", "checkpoints/[0-9]*", "*/problems.jsonl")
 
 
 class ConfigError(ValueError):
@@ -246,7 +258,8 @@ def require_same(
     ConfigError: naming the fields that differ.
   """
   file = workdir / "config.json"
-  if not file.exists():
+  made = itertools.chain.from_iterable(workdir.glob(name) for name in _MADE)
+  if not file.exists() or not any(made):
     return
   before, now = (_flat(tree) for tree in (json.loads(file.read_text()), _plain(config)))
   free = [r"log\.", r"checkpoint\.", r"data\.inspect_", r"eval\.(sets|protocol)$"]

@@ -12,8 +12,10 @@ import importlib
 import pathlib
 import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import ml_collections
@@ -63,6 +65,14 @@ _MODES = {
   "train": "sejax.train",
 }
 _FLAGS_OF = {"compile": (_TOPOLOGY, _PROGRAMS), "sample": (_IMAGE, _QUESTION, _JUDGE)}
+
+# What a value must be, by what absl says of one that is not.
+_KINDS = {
+  "invalid literal for int": "a whole number",
+  "could not convert string to float": "a number",
+  "Non-boolean argument": "true or false",
+  "as a ConfigDict": "set field by field, as in --config.model.path=DIR",
+}
 _MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "What to do.")
 
 
@@ -74,26 +84,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if _DISTRIBUTED.value or _COORDINATOR.value:
       processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     validation.validate(config, reads_data=_MODE.value != "compile")
-    run = importlib.import_module(_MODES[_MODE.value]).run
     if _MODE.value == "compile":
-      return 0 if run(config, _TOPOLOGY.value, _PROGRAMS.value) else 1
+      return 0 if _run(config, _TOPOLOGY.value, _PROGRAMS.value) else 1
     if _MODE.value == "sample":
       _find_models(config)
-      run(config, _IMAGE.value, _QUESTION.value, _JUDGE.value)
+      _run(config, _IMAGE.value, _QUESTION.value, _JUDGE.value)
     else:
       workdir = pathlib.Path(_WORKDIR.value)
       if _MODE.value != "report":  # whose workdir is a run's, with the run's configuration
-        workdir.mkdir(parents=True, exist_ok=True)
+        _make(workdir)
         if _goes_on(config):
           config_lib.require_same(config, workdir, evaluates=_MODE.value == "evaluate")
         if jax.process_index() == 0:
           config_lib.save(config, workdir)
       _find_models(config)
-      run(config, workdir)
+      _run(config, workdir)
   except (ValueError, OSError) as error:
     print(f"sejax: {_one_line(error)}", file=sys.stderr)
     return 2
+  except MemoryError as error:
+    return _out_of_memory(error)
   except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" in str(error):
+      return _out_of_memory(error)
     if jax.process_count() == 1:
       raise
     traceback.print_exc()
@@ -112,6 +125,29 @@ def _guarded() -> int:
     return 1
 
 
+def _run(*arguments: Any) -> Any:
+  """Runs the mode; its module, which takes seconds to import, comes when all else is in order."""
+  return importlib.import_module(_MODES[_MODE.value]).run(*arguments)
+
+
+def _out_of_memory(error: BaseException) -> int:
+  said = _one_line(error)[:160]
+  print(f"sejax: out of memory ({said}); {config_lib.LESS_MEMORY}", file=sys.stderr)
+  return 3
+
+
+def _make(workdir: pathlib.Path) -> None:
+  """Makes the workdir, and tries whether it can be written, which is what stands in its rights."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=workdir):
+      pass
+  except OSError as error:
+    raise ValueError(
+      f"--workdir={workdir} cannot be written ({error.strerror}); give a folder that can"
+    ) from None
+
+
 def _goes_on(config: ml_collections.ConfigDict) -> bool:
   """Returns whether a run in the workdir is gone on with, whose configuration this must be."""
   answers = _MODE.value == "evaluate" and not config.eval.predictions
@@ -122,8 +158,11 @@ def _find_models(config: ml_collections.ConfigDict) -> None:
   """Puts local directories in the place of the hub's names; what is saved keeps the names."""
   rescores = _MODE.value == "evaluate" and config.eval.predictions
   if _MODE.value not in ("report", "rewards") and not rescores:
-    for section in (config.model, config.judge):
-      section.path = hub.local(section.path)
+    for name in ("model", "judge"):
+      try:
+        config[name].path = hub.local(config[name].path)
+      except ValueError as error:
+        raise ValueError(f"config.{name}.path={error}") from None
 
 
 def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
@@ -178,7 +217,21 @@ def _unknown_field(argv: Sequence[str], message: str) -> str:
 
 
 def _cause(error: Exception) -> str:
-  return str(error) if isinstance(error, flags.Error) else f"{type(error).__name__}: {error}"
+  """Says what is wrong with a flag or in the configuration file, where a traceback tells of it."""
+  if not isinstance(error, flags.Error):
+    return f"{type(error).__name__}: {error}"
+  head, trace, told = str(error).partition("Traceback (most recent call last):")
+  if trace:
+    file, line = re.findall(r'File "(.+?)", line (\d+)', told)[-1]
+    last = told.strip().splitlines()[-1]
+    flag = head.partition(": ")[0].removeprefix("flag ")
+    # The configuration's own complaint says all; whatever else it raises is a fault at some line.
+    own = last.startswith("ValueError: ")
+    return f"{flag}: {last.removeprefix('ValueError: ')}" + ("" if own else f" ({file}:{line})")
+  for complaint, kind in _KINDS.items():
+    if complaint in head:
+      return f"{head.partition(': ')[0].removeprefix('flag ')} must be {kind}"
+  return head
 
 
 def _one_line(error: BaseException) -> str:

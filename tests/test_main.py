@@ -58,7 +58,6 @@ def test_a_call_forgets_the_flags_of_the_one_before(capsys):
   [
     ((EXAMPLE,), "--workdir is missing"),
     (("--workdir=unused",), "--config is missing"),
-    (("--config=none.py", "--workdir=unused"), "--config=none.py is no file"),
     ((EXAMPLE, "--workdir=unused", "--image=a.png"), "--image is for --mode=sample; the mode is"),
     ((EXAMPLE, "--workdir=unused", "--config.fo=1"), "--config.fo is no field"),
     (
