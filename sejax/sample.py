@@ -94,6 +94,7 @@ def ask(
 
   # One prompt is one row, so all devices but the first serve to split the weights.
   mesh = Mesh(np.array(jax.local_devices())[None], ("data", "tensor"))
+  print("weights are read and programs compiled: no tokens for a while", file=sys.stderr)
   model, params = qwen.load(directory, mesh, rollout.frozen_dtype(config), layouts.DECODE)
   processor = preparer.processor
   batch = _batch_of_one(model, processor, asked.name, example)

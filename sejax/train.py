@@ -64,6 +64,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
     bar.initial = bar.n = first
     clock.lap()
+    # Else nothing would be seen for minutes.
+    bar.set_postfix_str("compiling, the first step takes longest", refresh=first < setting.steps)
     for step in range(first, setting.steps):
       with profiling(config.log.profile, workdir / EVENTS, step):
         weights = experience.Weights(
