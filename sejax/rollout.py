@@ -140,7 +140,7 @@ class Roles(NamedTuple):
       raise ValueError(
         f"the Judge's prompt of {prompt} tokens, config.actor.max_tokens={candidate} and"
         f" config.judge.max_tokens={verdict} are more than the model's context of {context}; lower"
-        " one of the two"
+        " one of the two, or choose config.judge.rubric=short and a lower config.data.max_pixels"
       )
 
   def encode(self, params: qwen.Params, batch: Batch) -> Float[Array, "B s D"] | None:

@@ -60,7 +60,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   path = workdir / "inspect.html"
   # What was dropped may be named by text that is no Unicode.
   path.write_text(page(config, source, counted), encoding="utf-8", errors="backslashreplace")
-  print(f"{len(counted.actor)} of {total} records can be used; written to {path}")
+  kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
+  why = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+  left = f" ({why})" if why else ""
+  print(f"{len(counted.actor)} of {total} records can be used{left}; written to {path}")
 
 
 def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted:

@@ -122,9 +122,11 @@ def check(request: Request, options: Options, config: qwen.Config, mesh: Mesh) -
   given = 0 if request.given is None else request.given.shape[-1]
   context = options.context or config.text.max_position_embeddings
   if width + given + options.new_tokens > context:
+    fit = context - width - given
+    fits = f"at most {fit} new tokens fit" if fit > 0 else "ask in fewer words or smaller pictures"
     raise ValueError(
       f"prompts of {width}, {given} given and options.new_tokens={options.new_tokens} tokens are"
-      f" more than the context of {context}; at most {context - width - given} new tokens fit"
+      f" more than the context of {context}; {fits}"
     )
   local = len(hosts.local_shards(mesh))
   if size == 0 or size % local:

@@ -50,7 +50,7 @@ def config(tmp_path, model_directory):
 
 def test_the_page_shows_records_and_why_some_were_dropped(config, tmp_path, capsys):
   inspection.run(config, tmp_path)
-  assert "2 of 4 records can be used" in capsys.readouterr().out
+  assert "2 of 4 records can be used (1 truncated image, 1 too long)" in capsys.readouterr().out
   page = _Page((tmp_path / "inspect.html").read_text(encoding="utf-8"))
   for said in ("<b>How many</b> & why?", "What is 2 + 2?", "24 patches, with an answer"):
     assert said in page.text

@@ -166,7 +166,10 @@ def test_what_exceeds_the_context_is_named(tiny):
   message = "new_tokens=80 tokens are more than the context of 100; at most 60 new tokens fit"
   with pytest.raises(ValueError, match=message):
     sample(sampler, tiny, tiny.request())
-  assert sampler.programs.count == 0
+  short = Sampler(tiny.config, Options(2, 80, WARM, context=15))
+  with pytest.raises(ValueError, match="context of 15; ask in fewer words or smaller pictures"):
+    sample(short, tiny, tiny.request())
+  assert sampler.programs.count == short.programs.count == 0
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

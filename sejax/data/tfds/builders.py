@@ -79,7 +79,7 @@ class _HubBuilder(tfds.core.GeneratorBasedBuilder):
     if self.COUNTS and counts != self.COUNTS and not self._any_counts:
       raise ValueError(
         f"{folder} holds {_listed(counts)} rows; {self.name} was released with"
-        f" {_listed(self.COUNTS)}; pass any_counts to build it all the same"
+        f" {_listed(self.COUNTS)}; any_counts (--any_counts) builds it all the same"
       )
     return {split: self._generate_examples(source) for split, source in splits.items()}
 
