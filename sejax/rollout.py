@@ -41,16 +41,19 @@ def frozen_dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
 def on_devices(
   config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh | None
 ) -> qwen.Config:
-  """Returns the model as devices compute it: with fused attention where they have it.
+  """Returns the model as devices compute it: GPUs with fused attention and layers of their own.
 
   Args:
-    config: the run's; `model.fused_attention` is used.
+    config: the run's; `model.fused_attention` and `sampling.layered_cache` are used.
     model: of any role.
     mesh: of the devices; the first device, if None.
   """
   device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
   fused = config.model.fused_attention and fused_attention.available(device)
-  return dataclasses.replace(model, fused_attention=fused)
+  layered = config.sampling.layered_cache
+  if layered is None:
+    layered = device.platform == "gpu"
+  return dataclasses.replace(model, fused_attention=fused, layered_cache=layered)
 
 
 def sampling_options(

@@ -65,7 +65,9 @@ class Report(NamedTuple):
 def specs(config: qwen.Config, mesh: Mesh) -> State:
   """Returns the layout of the state: groups over the row axes, key-value heads over `tensor`."""
   rows = PartitionSpec(layouts.row_axes(mesh))
-  heads = PartitionSpec(None, *rows, _tensor(config.text.num_key_value_heads, mesh))
+  heads = PartitionSpec(*rows, _tensor(config.text.num_key_value_heads, mesh))
+  layers = config.text.num_hidden_layers
+  heads = (heads,) * layers if config.layered_cache else PartitionSpec(None, *heads)
   return State(
     prefix=qwen.Prefix(heads, heads, rows, rows, rows),
     cache=qwen.Cache(heads, heads, rows, rows, PartitionSpec()),
@@ -111,6 +113,8 @@ def run(
   """
   slots = state.cache.valid.shape[-1]
   eos = jnp.array(eos_ids, jnp.int32)
+  if config.layered_cache:
+    params = qwen.layers_apart(params)
   shards = layouts.row_shards(mesh)
   members = np.array(table.sizes(alive.shape[1]))
 

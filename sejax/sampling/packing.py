@@ -65,9 +65,12 @@ def empty(
     numbers,
     jnp.zeros((groups, text.hidden_size), dtype),
   )
+  cache = qwen.empty_cache(config, groups, members, slots, dtype)
+  if config.layered_cache:
+    prefix, cache = qwen.by_layer(prefix), qwen.by_layer(cache)
   return decode.State(
     prefix=prefix,
-    cache=qwen.empty_cache(config, groups, members, slots, dtype),
+    cache=cache,
     hidden=jnp.zeros((groups, members, text.hidden_size), dtype),
     keys=jnp.zeros((groups, members, 2), jnp.uint32),
     count=jnp.zeros((groups, members), jnp.int32),
@@ -107,6 +110,8 @@ def enter(
     )
     new = qwen.select_last(new, rows.given_lengths)
     hidden = jnp.where(rows.given_lengths[..., None] > 0, new, hidden)
+  if config.layered_cache:
+    prefix, cache = qwen.by_layer(prefix), cache and qwen.by_layer(cache)
   return Entry(prefix, cache, hidden, rows.keys, rows.limit)
 
 
@@ -127,24 +132,30 @@ def insert(
   rows = PartitionSpec(layouts.row_axes(mesh))
 
   def local(state, entry, places):
-    def put(x, new, axis=0):
-      at = x.at[:, places] if axis else x.at[places]
+    def put(x, new):
+      return x.at[places].set(new, mode="drop")
+
+    def put_keys(x, new):  # [B,K,P,H], behind an axis of layers or not
+      at = x.at[:, places] if x.ndim == 5 else x.at[places]
       return at.set(new, mode="drop")
+
+    def put_slots(x, new):  # [B,K,G,S,H], likewise
+      return _put_slots(x, new, places, start, axis=x.ndim - 5, slots=x.ndim - 2)
 
     old = state.cache
     cache = old._replace(valid=put(old.valid, False), lengths=put(old.lengths, 0))
     if entry.given is not None:
       start = old.used - entry.given.valid.shape[-1]
       cache = qwen.Cache(
-        keys=_put_slots(cache.keys, entry.given.keys, places, start, axis=1, slots=4),
-        values=_put_slots(cache.values, entry.given.values, places, start, axis=1, slots=4),
+        keys=jax.tree.map(put_slots, cache.keys, entry.given.keys),
+        values=jax.tree.map(put_slots, cache.values, entry.given.values),
         valid=_put_slots(cache.valid, entry.given.valid, places, start, axis=0, slots=2),
         lengths=put(cache.lengths, entry.given.lengths),
         used=old.used,
       )
     prefix = qwen.Prefix(
-      put(state.prefix.keys, entry.prefix.keys, 1),
-      put(state.prefix.values, entry.prefix.values, 1),
+      jax.tree.map(put_keys, state.prefix.keys, entry.prefix.keys),
+      jax.tree.map(put_keys, state.prefix.values, entry.prefix.values),
       *map(put, state.prefix[2:], entry.prefix[2:]),
     )
     return decode.State(
@@ -215,12 +226,18 @@ def move(
     def align(x):  # [B,K,G,S,H]
       return jnp.moveaxis(x[rows[..., None], :, members[..., None], slots], 3, 1)
 
+    def pick_keys(x):  # [B,K,P,H], behind an axis of layers or not
+      return x[:, groups] if x.ndim == 5 else x[groups]
+
     prefix = qwen.Prefix(
-      state.prefix.keys[:, groups],
-      state.prefix.values[:, groups],
+      jax.tree.map(pick_keys, state.prefix.keys),
+      jax.tree.map(pick_keys, state.prefix.values),
       *(x[groups] for x in state.prefix[2:]),
     )
-    keys, values = (_by_layer(align, x) for x in (state.cache.keys, state.cache.values))
+    keys, values = (
+      _one_by_one(align, x) if isinstance(x, tuple) else _by_layer(align, x)
+      for x in (state.cache.keys, state.cache.values)
+    )
     cache = qwen.Cache(keys, values, valid, lengths, used)
     return decode.State(prefix, cache, *map(pick, state[2:]))
 
@@ -236,6 +253,18 @@ def _by_layer(
   if jax.eval_shape(function, x[0]).shape != x.shape[1:]:
     return jax.lax.map(function, x)
   return jax.lax.fori_loop(0, len(x), lambda n, x: x.at[n].set(function(x[n])), x)
+
+
+def _one_by_one(
+  function: Callable[[Array], Array], layers: tuple[Float[Array, "B K G S H"], ...]
+) -> tuple[Float[Array, "b K g S H"], ...]:
+  """Maps layers, each after the one before it, so that there is never a second cache."""
+  done: list[Array] = []
+  for layer in layers:
+    if done:
+      layer, done[-1] = jax.lax.optimization_barrier((layer, done[-1]))
+    done.append(function(layer))
+  return tuple(done)
 
 
 def _align(

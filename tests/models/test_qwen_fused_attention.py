@@ -29,7 +29,7 @@ def calls(monkeypatch) -> list[str]:
     return attend(*arrays, implementation="xla", **options)
 
   monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
-  monkeypatch.setattr(fused_attention, "usable", lambda config, queries: queries.shape[1] > 1)
+  monkeypatch.setattr(fused_attention, "usable", lambda config, dtype, tokens: tokens > 1)
   jax.clear_caches()
   yield made
   jax.clear_caches()
@@ -71,18 +71,17 @@ def test_devices_that_have_the_kernel(platform, kind, capability, expected):
 
 def test_what_the_kernel_takes():
   """Half precision, heads that fit, more than a token, and the model's permission."""
-  forbidden = torch_reference.tiny_config()
-  config = dataclasses.replace(forbidden, fused_attention=True)
-  queries = jax.ShapeDtypeStruct((2, 8, 4, 128), jnp.bfloat16)
-  assert fused_attention.usable(config, queries)
-  for shape, dtype in (
-    ((2, 8, 4, 128), jnp.float32),
-    ((2, 1, 4, 128), jnp.bfloat16),
-    ((2, 8, 4, 132), jnp.bfloat16),
-    ((2, 8, 4, 12), jnp.bfloat16),
-  ):
-    assert not fused_attention.usable(config, jax.ShapeDtypeStruct(shape, dtype))
-  assert not fused_attention.usable(forbidden, queries)
+  config = dataclasses.replace(qwen.Config.qwen2_5_vl("3b"), fused_attention=True)
+  assert fused_attention.usable(config, jnp.bfloat16, 2)
+  assert not fused_attention.usable(config, jnp.float32, 2)
+  assert not fused_attention.usable(config, jnp.bfloat16, 1)
+  for sections, width in (((2, 2, 2), 12 * 16), ((48, 48, 48), 288 * 16)):
+    text = dataclasses.replace(config.text, mrope_section=sections, hidden_size=width)
+    vision = dataclasses.replace(config.vision, out_hidden_size=width)
+    other = dataclasses.replace(config, text=text, vision=vision)
+    assert not fused_attention.usable(other, jnp.bfloat16, 2)
+  forbidden = dataclasses.replace(config, fused_attention=False)
+  assert not fused_attention.usable(forbidden, jnp.bfloat16, 2)
 
 
 def test_programs_for_a_gpu_call_the_kernel(monkeypatch):

@@ -4,6 +4,7 @@ Arguments: a file of weights and prompts, a file to write to, and for several pr
 of this one, their count and the coordinator's address.
 """
 
+import dataclasses
 import functools
 import json
 import re
@@ -87,6 +88,8 @@ def main(source: str, target: str, number: int = 0, count: int = 1, address: str
   mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
   data = dict(np.load(source))
   config = qwen.Config.from_hf(json.loads(str(data["config"])))
+  # Both forms of the cache, each in one of the two runs.
+  config = dataclasses.replace(config, layered_cache=count > 1)
   params = unflatten({name[2:]: value for name, value in data.items() if name.startswith("p/")})
   size = PROMPTS // count
   rows = slice(number * size, (number + 1) * size)

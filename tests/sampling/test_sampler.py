@@ -108,6 +108,15 @@ def test_lengths_vary_enough_for_the_tests_below(sampled):
   assert {Finish.EOS, Finish.LENGTH} <= set(result.finish.ravel())
 
 
+def test_a_cache_by_layer_changes_nothing(tiny, sampled):
+  """Packing, and prompts that enter later, included."""
+  sampler, result = sampled
+  config = dataclasses.replace(tiny.config, layered_cache=True)
+  layered = sample(Sampler(config, dataclasses.replace(sampler.options, groups=2)), tiny)
+  assert_same(layered, result)
+  assert layered.stats.moves >= 1
+
+
 @pytest.fixture(scope="module")
 def trainer(tiny):
   """What a trainer recomputes of tokens in one pass: their log-probs, and the logits of each."""

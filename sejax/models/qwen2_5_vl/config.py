@@ -167,6 +167,9 @@ class Config:
     logits_chunk: tokens per row whose logits exist at once when log-probs are computed.
     fused_attention: attention of whole rows by cuDNN, in half precision, on devices that have it
       (`fused_attention.available`).
+    layered_cache: while decoding, each layer's keys and values are arrays of their own, and layers
+      are compiled one by one: for devices whose compiler would copy a layer out of a stack for
+      each token.
     rows: where activations lie on a mesh: split by their first axis. Without it the compiler may
       split a layer's activations as its weights are, and adds partial sums up over all devices.
 
@@ -186,6 +189,7 @@ class Config:
   query_chunk: int = 1024
   logits_chunk: int = 256
   fused_attention: bool = False
+  layered_cache: bool = False
   rows: Sharding | None = None
 
   def __post_init__(self):

@@ -32,15 +32,16 @@ def run_layers(
   """Runs all layers and the final norm (HF `Qwen2_5_VLTextModel`).
 
   Args:
-    params: the tree's `decoder` part.
+    params: the tree's `decoder` part; see `apart`.
     config: the model.
     x: embedded tokens.
     angles: of the tokens' rotation.
     attention: what the tokens attend to.
-    extra: arrays stacked by layer that `attention` needs, such as a prefix.
+    extra: what `attention` needs of each layer, such as a prefix: arrays stacked by layer, or a
+      list of layers, which are then compiled one by one.
 
   Returns:
-    Normed hidden states, and what `attention` kept, stacked by layer.
+    Normed hidden states, and what `attention` kept, stacked by layer or as a list of layers.
   """
   text = config.text
 
@@ -56,9 +57,26 @@ def run_layers(
     x = x + mlp(layer, rms_norm(layer["post_norm"], x, text.rms_norm_eps))
     return x, kept
 
-  layers = (params["layers"], extra)
-  x, kept = jax.lax.scan(remat(body, config.remat), x, layers, unroll=config.unroll)
+  if isinstance(extra, list):
+    kept = []
+    for inputs in zip(apart(params)["layers"], extra, strict=True):
+      x, own = body(x, inputs)
+      kept.append(own)
+  else:
+    layers = (params["layers"], extra)
+    x, kept = jax.lax.scan(remat(body, config.remat), x, layers, unroll=config.unroll)
   return rms_norm(params["final_norm"], x, text.rms_norm_eps), kept
+
+
+def apart(params: Params) -> Params:
+  """Returns the tree's `decoder` part with a list of layers in place of the stack."""
+  layers = params["layers"]
+  if isinstance(layers, list):
+    return params
+  split = [
+    jax.tree.map(lambda x, n=n: x[n], layers) for n in range(len(layers["input_norm"]["scale"]))
+  ]
+  return params | {"layers": split}
 
 
 def group_queries(

@@ -16,7 +16,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, DTypeLike, Float, Int
 
 from sejax.models.qwen2_5_vl.config import Config
 
@@ -31,16 +31,17 @@ def available(device: jax.Device) -> bool:
   return is_nvidia and float(device.compute_capability) >= _OLDEST
 
 
-def usable(config: Config, queries: Float[Array, "B S N H"]) -> bool:
-  """Returns whether the model may use the kernel and the kernel takes these queries.
+def usable(config: Config, dtype: DTypeLike, tokens: int) -> bool:
+  """Returns whether the model may use the kernel and the kernel takes such queries.
 
   Args:
     config: the model.
-    queries: of any tokens; one alone gains nothing by it.
+    dtype: of queries, keys and values.
+    tokens: of a sequence; one alone gains nothing by it.
   """
-  size = queries.shape[-1]
-  fits = queries.shape[1] > 1 and size <= _LARGEST_HEAD and size % 8 == 0
-  return config.fused_attention and fits and queries.dtype in (jnp.bfloat16, jnp.float16)
+  size = config.text.head_size
+  fits = tokens > 1 and size <= _LARGEST_HEAD and size % 8 == 0
+  return config.fused_attention and fits and dtype in (jnp.bfloat16, jnp.float16)
 
 
 def attend_prompts(

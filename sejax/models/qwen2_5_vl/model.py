@@ -9,7 +9,7 @@ heads, H head size, D width, V vocabulary. Prompts are padded on the right.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -42,15 +42,16 @@ class Prefix(NamedTuple):
   """What is left of prompts that have been read.
 
   Attributes:
-    keys: rotated keys of every layer, in the layout in which attention consumes them.
+    keys: rotated keys of every layer, in the layout in which attention consumes them; or a tuple of
+      layers, see `by_layer`.
     values: values, likewise.
     lengths: real tokens of each row.
     next_position: position of the first token after the prompt, in all three of M-RoPE's axes.
     last_hidden: hidden state of the prompt's last token, after the final norm.
   """
 
-  keys: Float[Array, "L B K P H"]
-  values: Float[Array, "L B K P H"]
+  keys: Float[Array, "L B K P H"] | tuple[Float[Array, "B K P H"], ...]
+  values: Float[Array, "L B K P H"] | tuple[Float[Array, "B K P H"], ...]
   lengths: Int[Array, " B"]
   next_position: Int[Array, " B"]
   last_hidden: Float[Array, "B D"]
@@ -60,18 +61,21 @@ class Cache(NamedTuple):
   """Continuations of a prefix so far. Slots are shared by all trajectories, positions are not.
 
   Attributes:
-    keys: rotated keys of every layer.
+    keys: rotated keys of every layer; or a tuple of layers, see `by_layer`.
     values: values, likewise.
     valid: slots that hold a real token of the trajectory.
     lengths: real tokens of each trajectory.
     used: slots written so far; the next tokens go to the slots after these.
   """
 
-  keys: Float[Array, "L B K G S H"]
-  values: Float[Array, "L B K G S H"]
+  keys: Float[Array, "L B K G S H"] | tuple[Float[Array, "B K G S H"], ...]
+  values: Float[Array, "L B K G S H"] | tuple[Float[Array, "B K G S H"], ...]
   valid: Bool[Array, "B G S"]
   lengths: Int[Array, "B G"]
   used: Int[Array, ""]
+
+
+_PrefixOrCache = TypeVar("_PrefixOrCache", Prefix, Cache)
 
 
 def empty_cache(config: Config, prompts: int, members: int, slots: int, dtype: DTypeLike) -> Cache:
@@ -92,6 +96,16 @@ def empty_cache(config: Config, prompts: int, members: int, slots: int, dtype: D
     lengths=jnp.zeros((prompts, members), jnp.int32),
     used=jnp.zeros((), jnp.int32),
   )
+
+
+def by_layer(x: _PrefixOrCache) -> _PrefixOrCache:
+  """Gives each layer's keys and values an array of their own, see `Config.layered_cache`."""
+  return x._replace(keys=tuple(x.keys), values=tuple(x.values))
+
+
+def layers_apart(params: Params) -> Params:
+  """Cuts the decoder's layers out of their stack, once for all tokens of a layered cache."""
+  return params | {"decoder": decoder.apart(params["decoder"])}
 
 
 def encode(params: Params, config: Config, images: Images) -> Float[Array, "B s D"]:
@@ -140,9 +154,9 @@ def extend(
   Hidden states of padding tokens mean nothing. Gradients flow through the prefix.
 
   Args:
-    params: the parameter tree.
+    params: the parameter tree; for a layered cache perhaps from `layers_apart`.
     config: the model.
-    prefix: from `prefill`, of the same B prompts.
+    prefix: from `prefill`, of the same B prompts; by layer, if the cache is.
     tokens: the next tokens, padded on the right.
     cache: earlier tokens of these trajectories; the caller sees to it that T slots are free.
     lengths: real tokens among the T; all, if None. Only a cache needs it.
@@ -165,16 +179,24 @@ def extend(
     )
     return out, None if cache is None else own
 
+  of_prefix = (prefix.keys, prefix.values)
+  extra = (of_prefix, None if cache is None else (cache.keys, cache.values))
+  is_layered = isinstance(prefix.keys, tuple)
+  if is_layered:
+    cached = [None] * len(prefix.keys) if cache is None else zip(*extra[1], strict=True)
+    extra = list(zip(zip(*of_prefix, strict=True), cached, strict=True))
   hidden, kept = decoder.run_layers(
     params["decoder"],
     config,
     _embed(params, tokens.reshape(batch, -1)),
     _continuation_angles(config, start, tokens.shape),
     attention,
-    extra=((prefix.keys, prefix.values), None if cache is None else (cache.keys, cache.values)),
+    extra=extra,
   )
   hidden = hidden.reshape(*tokens.shape, -1)
-  return hidden, None if cache is None else _append(cache, *kept, lengths)
+  if cache is None:
+    return hidden, None
+  return hidden, _append(cache, *(zip(*kept, strict=True) if is_layered else kept), lengths)
 
 
 def forward(
@@ -275,7 +297,7 @@ def _attend_prompt(
 ) -> tuple[Float[Array, "B P N H"], tuple[Float[Array, "B K P H"], Float[Array, "B K P H"]]]:
   """Prompts attend to themselves; returns their keys and values as a prefix has them, too."""
   kept = tuple(decoder.group_keys(x, 1)[:, :, 0] for x in (keys, values))
-  if fused_attention.usable(config, queries):
+  if fused_attention.usable(config, queries.dtype, queries.shape[1]):
     return fused_attention.attend_prompts(config, queries, keys, values), kept
   queries = decoder.group_queries(queries, 1, config.text.num_key_value_heads)
   own = Keys(*kept, _causal(keys.shape[1]))
@@ -297,7 +319,8 @@ def _attend_continuations(
   Their keys and values come along.
   """
   kept = tuple(decoder.group_keys(x, members) for x in (keys, values))
-  if earlier is None and fused_attention.usable(config, queries):
+  tokens = queries.shape[1] // members
+  if earlier is None and fused_attention.usable(config, queries.dtype, tokens):
     own = (x.reshape(len(x), members, -1, *x.shape[2:]) for x in (queries, keys, values))
     of_prompt = (x.swapaxes(1, 2) for x in prompt)
     out = fused_attention.attend_continuations(config, *own, *of_prompt, lengths)
@@ -322,17 +345,21 @@ def _real(lengths: Int[Array, " B"], size: int) -> Callable[[Array], Bool[Array,
 
 def _append(
   cache: Cache,
-  keys: Float[Array, "L B K G T H"],
-  values: Float[Array, "L B K G T H"],
+  keys: Float[Array, "L B K G T H"] | tuple[Float[Array, "B K G T H"], ...],
+  values: Float[Array, "L B K G T H"] | tuple[Float[Array, "B K G T H"], ...],
   lengths: Int[Array, "B G"] | None,
 ) -> Cache:
   """Writes T tokens to the slots after the used ones."""
-  length = keys.shape[4]
+  length = keys[0].shape[-2]
+
+  def write(x, new):
+    return jax.lax.dynamic_update_slice_in_dim(x, new, cache.used, axis=x.ndim - 2)
+
   if lengths is None:
     lengths = jnp.full(cache.lengths.shape, length, jnp.int32)
   return Cache(
-    keys=jax.lax.dynamic_update_slice_in_dim(cache.keys, keys, cache.used, axis=4),
-    values=jax.lax.dynamic_update_slice_in_dim(cache.values, values, cache.used, axis=4),
+    keys=jax.tree.map(write, cache.keys, keys),
+    values=jax.tree.map(write, cache.values, values),
     valid=jax.lax.dynamic_update_slice_in_dim(
       cache.valid, jnp.arange(length) < lengths[..., None], cache.used, axis=2
     ),
