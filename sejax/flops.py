@@ -2,8 +2,9 @@
 
 Counted are the products with the decoder's weights, 2 per weight and token forward and 4 backward,
 as for model FLOPs utilisation (PaLM, arXiv:2204.02311, appendix B) but without its term for
-attention. Left out are also the vision tower, the head at prompt tokens, and what is computed again
-for the backward pass. With adapters, or a frozen vision tower, the count is the same.
+attention; where adapters are trained, backward only 2, as frozen weights need no gradient. Left
+out are also the vision tower, the adapters, the head at prompt tokens, and what is computed again
+for the backward pass.
 """
 
 from sejax.experience import Experience
@@ -31,15 +32,26 @@ def of_tokens(config: qwen.Config, prompt: int, drawn: int) -> float:
 def of_forward(config: qwen.Config, lived: Experience) -> float:
   """Returns the operations of reading this process's groups once.
 
-  Sampling and scoring need as many each, the update three times as many.
+  Sampling and scoring need as many each; for the update see `of_update`.
   """
   prompt = int(lived.batch.actor.lengths[lived.batch.real].sum())
   return of_tokens(config, prompt, int(lived.result.lengths.sum()))
 
 
-def of_step(config: qwen.Config, lived: Experience) -> float:
+def of_update(config: qwen.Config, lived: Experience, adapters: bool) -> float:
+  """Returns the operations of learning from this process's groups.
+
+  Args:
+    config: the model.
+    lived: the groups.
+    adapters: whether they are trained in place of the weights.
+  """
+  return (2 if adapters else 3) * of_forward(config, lived)
+
+
+def of_step(config: qwen.Config, lived: Experience, adapters: bool) -> float:
   """Returns the operations for this process's groups: sampling, scoring twice, and the update.
 
-  The Judge is left out, as its reading is not the policy's work.
+  The Judge is left out, as its reading is not the policy's work. Arguments as of `of_update`.
   """
-  return 6 * of_forward(config, lived)
+  return 3 * of_forward(config, lived) + of_update(config, lived, adapters)

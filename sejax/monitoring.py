@@ -99,7 +99,9 @@ def of_time(
   timing["tokens_per_second"] = sum(drawn) / seconds["total"]
   timing["compilations"] = compilations
   if (chip := chips.here()) is not None:
-    spent = hosts.gather_json(flops.of_step(setting.models.config, lived))
+    spent = hosts.gather_json(
+      flops.of_step(setting.models.config, lived, setting.adapters is not None)
+    )
     possible = seconds["total"] * chip.flops * jax.device_count()
     timing["model_flops_utilisation"] = sum(spent) / possible
   return timing

@@ -35,7 +35,7 @@ import torch
 from absl import app
 from jaxtyping import Array, Float
 from reference import make_config, torch_model
-from sizes import IMAGE_SIDE, SIZE, encode, random_prompts, text_ids
+from sizes import IMAGE_SIDE, SIZE, chosen, encode, random_prompts, text_ids
 from stopwatch import best_seconds
 
 from sejax import flops
@@ -174,7 +174,7 @@ def rates(size: Size, seconds: dict[str, float]) -> dict[str, float | None]:
 
 def main(_: list[str]) -> None:
   """Measures everything and prints it."""
-  size = SIZES[SIZE.value]
+  size = chosen(SIZES)
   # On the device and array by array: all at once would need several times the memory.
   params = qwen.init(jax.random.key(0), size.model, size.dtype)
   batch = make_batch(size, params)

@@ -41,7 +41,7 @@ import numpy as np
 import torch
 from absl import app, flags
 from reference import make_config, torch_model
-from sizes import IMAGE_SIDE, SIZE, decode_bytes, encode, random_prompts
+from sizes import IMAGE_SIDE, SIZE, chosen, decode_bytes, encode, random_prompts
 from stopwatch import best_seconds
 
 from sejax.models import qwen2_5_vl as qwen
@@ -241,7 +241,7 @@ def options(bench: Bench) -> dict[str, float]:
 
 def main(_: list[str]) -> None:
   """Measures everything and prints it."""
-  size = SIZES[SIZE.value]
+  size = chosen(SIZES)
   bench = Bench(size)
   count = sum(x.size for x in jax.tree.leaves(bench.params["decoder"]))
   device = jax.devices()[0].device_kind

@@ -1,6 +1,9 @@
 """What the scripts with `--size` share: prompts with an image, and what decoding must read."""
 
+import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -9,11 +12,31 @@ from jaxtyping import Array, DTypeLike, Float, Int
 
 from sejax import flops
 from sejax.models import qwen2_5_vl as qwen
+from sejax.models.qwen2_5_vl import fused_attention
+from sejax.parallel import environment
 
+_Size = TypeVar("_Size", bound=NamedTuple)
 SIZE = flags.DEFINE_enum(
   "size", "small", ["3b", "small"], "Of the model and of what it reads: a CPU's, or the real ones."
 )
 IMAGE_SIDE = 28  # Tokens along each side of the 3B's images: 784 of a prompt.
+
+
+def chosen(sizes: Mapping[str, _Size]) -> _Size:
+  """Returns the size that `--size` names, its `model` as the first device computes it.
+
+  Args:
+    sizes: by name; each has a `model`.
+  """
+  environment.prepare()
+  size = sizes[SIZE.value]
+  device = jax.devices()[0]
+  model = dataclasses.replace(
+    size.model,
+    fused_attention=fused_attention.available(device),
+    layered_cache=device.platform == "gpu",
+  )
+  return size._replace(model=model)
 
 
 def random_prompts(

@@ -1,6 +1,6 @@
 """Where the time and the memory of one training step go, and what the Judge's shared prefix saves.
 
-    python experiments/speed/train.py [--size=small]
+    python experiments/speed/train.py [--size=small] [--rank=0]
 
 One step by the train loop's own parts, on random weights behind the bundled tokenizer, whose
 trajectories and verdicts nearly all run to their limit. Each figure is the best of several steps
@@ -34,7 +34,7 @@ import ml_collections
 import numpy as np
 from absl import app, flags
 from reference import make_config
-from sizes import IMAGE_SIDE, SIZE, decode_bytes
+from sizes import IMAGE_SIDE, chosen, decode_bytes
 
 from configs import tiny
 from sejax import experience, flops, learning, rollout, validation
@@ -58,6 +58,7 @@ class Size(NamedTuple):
     tokens: of a trajectory at most.
     verdict: tokens of a verdict at most.
     prompt_bucket: tokens that prompts are padded to.
+    remat: what a layer keeps for its backward pass, see `qwen.Config`.
   """
 
   model: qwen.Config
@@ -68,12 +69,19 @@ class Size(NamedTuple):
   tokens: int
   verdict: int
   prompt_bucket: int
+  remat: str
 
 
 SIZES = {
-  "small": Size(make_config(layers=5, vocab_size=32_000), 4, 2, 56, 270, 64, 64, 640),
-  "3b": Size(qwen.Config.qwen2_5_vl("3b"), 32, 4, 14 * IMAGE_SIDE, 400, 2048, 512, 1664),
+  "small": Size(make_config(layers=5, vocab_size=32_000), 4, 2, 56, 270, 64, 64, 640, "everything"),
+  "3b": Size(qwen.Config.qwen2_5_vl("3b"), 32, 4, 14 * IMAGE_SIDE, 400, 2048, 512, 1664, "nothing"),
 }
+_RANK = flags.DEFINE_integer(
+  "rank",
+  0,
+  "Of adapters that are trained in place of all weights; 0: the weights are.",
+  lower_bound=0,
+)
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Steps that are timed.", lower_bound=1)
 
 
@@ -100,7 +108,9 @@ def make_configuration(size: Size, directory: pathlib.Path) -> ml_collections.Co
   """Returns the train loop's configuration for one step."""
   config = tiny.get_config()
   config.update(batch_size=size.prompts, mini_batch_size=size.prompts)
-  config.model.update(path=str(directory), unroll=False)
+  config.model.update(path=str(directory), unroll=False, remat=size.remat, logits_chunk=1024)
+  config.lora.rank = _RANK.value
+  config.mesh.data, config.mesh.fsdp = 1, -1
   config.actor.max_tokens, config.judge.max_tokens = size.tokens, size.verdict
   config.judge.system = "Grade it. " * (size.judge // 2)
   config.train.update(steps=1, micro_batch_size=size.micro, response_buckets=())
@@ -188,7 +198,7 @@ def repeated_prompts(
 
 def main(_: list[str]) -> None:
   """Measures everything and prints it."""
-  size, stages = SIZES[SIZE.value], Stages()
+  size, stages = chosen(SIZES), Stages()
   with tempfile.TemporaryDirectory() as folder:
     directory = pathlib.Path(folder) / "model"
     make_directory(size, directory)
@@ -207,18 +217,21 @@ def measure(config: ml_collections.ConfigDict, setting: run_lib.Run, stages: Sta
   for repeat in range(1 + _REPEATS.value):
     if repeat == 1:  # what was compiled is behind us
       stages.clear()
-    weights = experience.Weights(state.params, models.judge_params)
+    policy = run_lib.policy(setting, state.params)
+    weights = experience.Weights(policy, models.judge_params)
     lived = setting.collector.collect(weights, iter([examples]), 0)
     with stages("judge_repeated"):
       request = repeated_prompts(roles, models.judge_params, lived.batch, lived.evidence.texts)
       alone(models.judge_params, request, seed=0, step=0, role=Role.JUDGE)
     (part,), (advantage,) = learning.minibatches_of(config, setting, lived)
     with stages("old"):
-      old = jax.block_until_ready(updater.score(state.params, part))
+      old = jax.block_until_ready(updater.score(policy, part))
     with stages("ref"):
       ref = jax.block_until_ready(updater.score(models.frozen, part))
+    del policy, weights  # of the policy before the update, which is donated
+    frozen = models.frozen if setting.adapters else None
     with stages("update"):
-      state, _ = jax.block_until_ready(updater.update(state, None, part, old, ref, advantage))
+      state, _ = jax.block_until_ready(updater.update(state, frozen, part, old, ref, advantage))
     decoding = lived.result.stats.seconds["decode"]
     stages.decode = min(decoding, stages.decode or decoding)
   report(setting, lived, stages)
@@ -239,7 +252,8 @@ def report(setting: run_lib.Run, lived: experience.Experience, stages: Stages) -
   judge = stages.seconds["judge"]
   tokens = int(batch.actor.lengths.sum() + lengths.sum())
   devices, chip = jax.device_count(), chips.here()
-  update = 3 * flops.of_forward(setting.models.config, lived) / stages.seconds["update"] / devices
+  update = flops.of_update(setting.models.config, lived, setting.adapters is not None)
+  update /= stages.seconds["update"] * devices
   decode = decode_bytes(
     setting.models.config,
     setting.roles.actor.dtype,
