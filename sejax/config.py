@@ -95,6 +95,8 @@ def default() -> ml_collections.ConfigDict:
   config.sampling.groups = config_dict.placeholder(int)  # prompts decoded at once; all, if None
   config.sampling.run = 32  # tokens between two looks of the host
   config.sampling.pack = True  # make the batch smaller as trajectories end; compiles more programs
+  # Each layer's cache an array of its own, see `qwen.Config`; if None: on GPUs.
+  config.sampling.layered_cache = config_dict.placeholder(bool)
 
   # Passed on to `sejax.method.group` and `sejax.method.grpo_loss`, which explain them.
   config.method = _keywords(method.group)
@@ -241,13 +243,19 @@ def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   new.replace(workdir / "config.json")
 
 
+def holds_run(workdir: pathlib.Path) -> bool:
+  """Returns whether anything of a run is in the workdir."""
+  return any(itertools.chain.from_iterable(workdir.glob(name) for name in _MADE))
+
+
 def require_same(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, *, evaluates: bool = False
 ) -> None:
   """Refuses to go on in the workdir of a run with another configuration.
 
-  What is logged and how often it is saved may differ; so may the number of steps, as long as the
-  learning rate does not depend on it, and which benchmarks are evaluated.
+  What is logged, how often it is saved, and what changes memory and speed alone may differ; so may
+  the number of steps, as long as the learning rate does not depend on it, and which benchmarks are
+  evaluated.
 
   Args:
     config: that is given now.
@@ -258,11 +266,13 @@ def require_same(
     ConfigError: naming the fields that differ.
   """
   file = workdir / "config.json"
-  made = itertools.chain.from_iterable(workdir.glob(name) for name in _MADE)
-  if not file.exists() or not any(made):
+  if not file.exists() or not holds_run(workdir):
     return
   before, now = (_flat(tree) for tree in (json.loads(file.read_text()), _plain(config)))
   free = [r"log\.", r"checkpoint\.", r"data\.inspect_", r"eval\.(sets|protocol)$"]
+  # The same run but for the order of sums.
+  free += [r"mesh\.", r"sampling\.", r"train\.micro_batch_size$"]
+  free += [r"model\.(remat|unroll|query_chunk|logits_chunk|fused_attention)$"]
   if not evaluates:
     free += [r"eval\.(data|predictions)$"]
   if config.optimizer.schedule == "constant":

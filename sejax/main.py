@@ -95,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _make(workdir)
         if _goes_on(config):
           config_lib.require_same(config, workdir, evaluates=_MODE.value == "evaluate")
-        if jax.process_index() == 0:
+        mine = _goes_on(config) or not config_lib.holds_run(workdir)
+        if jax.process_index() == 0 and mine:
           config_lib.save(config, workdir)
       _find_models(config)
       _run(config, workdir)
@@ -131,6 +132,8 @@ def _run(*arguments: Any) -> Any:
 
 
 def _out_of_memory(error: BaseException) -> int:
+  if jax.process_count() > 1:
+    traceback.print_exception(error)
   said = _one_line(error)[:160]
   print(f"sejax: out of memory ({said}); {config_lib.LESS_MEMORY}", file=sys.stderr)
   return 3

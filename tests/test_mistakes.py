@@ -148,8 +148,14 @@ MISTAKES = {
   "no image is there": (
     lambda: _lines(question="How many?", image="a.png"),
     (TINY, "--workdir=out", *JSONL, "--config.data.path=set.jsonl"),
-    "none of 16 records of set that were tried can be used; record set/1: there is no file 'a.png'"
+    "none of 16 records of set that were tried can be used; record set/9: there is no file 'a.png'"
     " in .; mend the set, or give another as config.data.path",
+  ),
+  "no answers to measure by": (
+    lambda: _lines(question="How many?"),
+    (TINY, "--workdir=out", "--config.data.source=jsonl", "--config.data.path=set.jsonl"),
+    "held-out problems: set has no records, or no answers to grade by; see config.eval.path and"
+    " config.eval.split, or go without: config.eval.problems=0",
   ),
   "no record at all": (
     lambda: pathlib.Path("set.jsonl").touch(),
@@ -288,6 +294,25 @@ def test_a_workdir_is_not_reused_by_another_run(said):
     "sejax: out holds a run with config.seed=5, not 0; give the same configuration or another"
     " --workdir\n",
   )
+
+
+def test_a_run_goes_on_with_less_memory(said):
+  """What the line on memory asks for is no other run."""
+  command = (TINY, "--workdir=out", "--config.model.path=none")
+  said(*command)
+  pathlib.Path("out", "metrics.jsonl").write_text('{"step": 0}\n')
+  less = ("--config.train.micro_batch_size=8", "--config.sampling.groups=4")
+  less += ("--config.model.query_chunk=64", "--config.model.logits_chunk=8")
+  assert "config.model.path='none' is no directory" in said(*command, *less)[1]
+
+
+def test_looking_at_a_set_leaves_a_runs_configuration(said):
+  command = (TINY, "--workdir=out", "--config.model.path=none")
+  said(*command)
+  pathlib.Path("out", "metrics.jsonl").write_text('{"step": 0}\n')
+  saved = pathlib.Path("out", "config.json").read_text()
+  said(*command, "--mode=inspect", "--config.seed=5")
+  assert pathlib.Path("out", "config.json").read_text() == saved
 
 
 # 9. No network.

@@ -64,29 +64,35 @@ def check(preparer: Preparer, max_bad_share: float) -> None:
     ValueError: naming the set, a record, and what is wrong with it.
   """
   source = preparer.source
-  if not len(source):
+  size = len(source)
+  if not size:
     raise ValueError(f"{source.name} holds no records; give a set that does as config.data.path")
-  places = sorted({len(source) * n // _TRIED for n in range(_TRIED)})
-  pictures, bad = 0, []
-  for place in places:
+  # Not evenly spaced: bad records may be, too.
+  places = np.random.default_rng(0).choice(size, min(size, _TRIED), replace=False)
+  good, bad, long = [], [], []
+  for place in map(int, places):
     prepared = preparer(place)
     if isinstance(prepared, Example):
-      pictures += len(prepared.pictures)
-    elif prepared.kind != TOO_LONG:
-      bad.append(prepared)
-    if pictures:
-      return
-  if len(bad) == len(places) and max_bad_share < 1:
+      good.append(prepared)
+      if prepared.pictures:
+        return
+    else:
+      (long if prepared.kind == TOO_LONG else bad).append(prepared)
+  # A set that the run would accept hardly ever looks so.
+  is_sure = max_bad_share < 1 and (len(places) == size or max_bad_share ** len(places) < 1e-3)
+  if len(bad) == len(places) and is_sure:
     raise ValueError(
       f"none of {len(bad)} records of {source.name} that were tried can be used; {bad[0].message};"
       " mend the set, or give another as config.data.path"
     )
-  if not bad:
+  if good:
     logging.warning(
       "None of %d records of %s that were tried has a picture; image or images names it",
       len(places),
       source.name,
     )
+  elif long:
+    logging.warning("None of %d records that were tried fits; %s", len(places), long[0].message)
 
 
 class Pipeline:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
 from sejax import rollout
@@ -78,7 +79,7 @@ class HeldOut:
     """Returns the problems that `config.eval` names; None where it names none.
 
     Raises:
-      ValueError: their source cannot be opened.
+      ValueError: their source cannot be opened, or has no answers.
     """
     if not config.eval.problems:
       return None
@@ -89,11 +90,15 @@ class HeldOut:
     data.path = config.eval.path or data.path
     try:
       source = sources.open_source(data)
+      if not len(source) or source.gold(0) is None:
+        raise ValueError(f"{source.name} has no records, or no answers to grade by")
     except ValueError as error:
       raise ValueError(
         f"held-out problems: {error}; see config.eval.path and config.eval.split, or go without:"
         " config.eval.problems=0"
       ) from None
+    if (data.path, data.split) == (config.data.path, config.data.split):
+      logging.warning("Held-out problems are those that are trained on; see config.eval.path")
     return cls(config, roles, _First(source, min(config.eval.problems, len(source))))
 
   def __call__(self, params: qwen.Params, progress: str = "") -> Outcome:

@@ -8,7 +8,8 @@ _TPU_FLAGS = "LIBTPU_INIT_ARGS"
 _FLAGS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 # A run has its GPUs alone, and would leave a quarter of their memory unused. What is left for the
 # driver and collectives makes of a GPU of 80 GB the 80e9 bytes that `chips` knows.
-_GPU_SHARE = ("XLA_PYTHON_CLIENT_MEM_FRACTION", ".93")
+_GPU_SHARE = ("XLA_CLIENT_MEM_FRACTION", ".94")
+_OLDER_NAME = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 
 
 def prepare() -> None:
@@ -16,4 +17,5 @@ def prepare() -> None:
   given = os.environ.get(_TPU_FLAGS, "")
   new = [f"--{name}={value}" for name, value in _FLAGS.items() if name not in given]
   os.environ[_TPU_FLAGS] = " ".join([*given.split(), *new])
-  os.environ.setdefault(*_GPU_SHARE)
+  if _OLDER_NAME not in os.environ:  # jax refuses both
+    os.environ.setdefault(*_GPU_SHARE)

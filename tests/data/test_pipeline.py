@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from sejax.data.pipeline import Options, Pipeline
+from sejax.data.pipeline import Options, Pipeline, check
 from tests.data.problems import Problems, picture, preparer
 
 BAD = frozenset({3, 11})
@@ -222,3 +222,16 @@ def test_image_tokens_typed_in_a_question_capture_no_image(model_directory):
   example = preparer(Typed(1), model_directory)(0)
   processor = preparer(Typed(1), model_directory).processor
   assert (example.actor == processor.image_pad_id).sum() == example.grids.prod() // 4
+
+
+def test_a_set_with_bad_records_at_even_distances_is_accepted(model_directory):
+  check(preparer(Problems(1600, frozenset(range(0, 1600, 100))), model_directory), 0.05)
+
+
+def test_a_set_of_which_all_is_bad_is_refused(model_directory):
+  bad = preparer(Problems(1600, frozenset(range(1600))), model_directory)
+  with pytest.raises(
+    ValueError, match=r"none of 16 records of problems that were tried can be used"
+  ):
+    check(bad, 0.05)
+  check(bad, 0.9)  # Of as many that the run would accept, some look so.

@@ -27,10 +27,18 @@ def test_flags_that_are_set_stay(given, expected, monkeypatch):
   assert os.environ["LIBTPU_INIT_ARGS"] == expected
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, ".93"), (".5", ".5")])
+@pytest.mark.parametrize(
+  ("given", "expected"),
+  [
+    ({}, {"XLA_CLIENT_MEM_FRACTION": ".94"}),
+    ({"XLA_CLIENT_MEM_FRACTION": ".5"},) * 2,
+    ({"XLA_PYTHON_CLIENT_MEM_FRACTION": ".5"},) * 2,  # its older name; jax refuses both
+  ],
+)
 def test_the_share_of_a_gpu_that_is_set_stays(given, expected, monkeypatch):
-  monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
-  if given is not None:
-    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", given)
+  for name in ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+    monkeypatch.delenv(name, raising=False)
+  for name, value in given.items():
+    monkeypatch.setenv(name, value)
   environment.prepare()
-  assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == expected
+  assert {name: value for name, value in os.environ.items() if "MEM_FRACTION" in name} == expected
