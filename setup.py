@@ -61,6 +61,6 @@ setuptools.setup(
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
     "wandb": ["wandb"],
-    "notebook": ["ipykernel", "matplotlib", "nbclient", "nbformat"],
+    "notebook": ["ipykernel", "ipywidgets", "matplotlib", "nbclient", "nbformat"],
   },
 )
