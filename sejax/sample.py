@@ -114,13 +114,18 @@ def ask(
     params, batch, features, sampled.texts, seed=config.seed, step=0, watch=watch
   )
   verdicts = rollout.by_candidate(judged.texts, config.judge.num_judge_repeats)
-  scored = scoring.score_groups(sampled.texts, verdicts, config)
+  return _answered(texts, verdicts[0], scoring.score_groups(sampled.texts, verdicts, config))
+
+
+def _answered(
+  texts: tuple[str, ...], verdicts: Sequence[Sequence[str]], scored: scoring.Scored
+) -> Answered:
   readable = zip(scored.judge_scores[0].tolist(), scored.judge_valid[0], strict=True)
   return Answered(
     texts,
     tuple(scored.answers[0]),
     _vote_shares(scored.answer_ids),
-    tuple(map(tuple, verdicts[0])),
+    tuple(map(tuple, verdicts)),
     tuple(score if valid else None for score, valid in readable),
     tuple(np.asarray(scored.group.reward[0]).tolist()),
     tuple(np.asarray(scored.group.advantage[0]).tolist()),
