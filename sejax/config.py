@@ -22,13 +22,14 @@ from sejax import lora, method
 from sejax.data import figures
 from sejax.text import prompts
 
-# What to do where memory runs out.
+# What to do where a device cannot hold weights and moments, and where memory runs out later.
+FEWER_WEIGHTS = (
+  "train adapters (config.lora.rank=64) or split the weights over more devices (config.mesh.fsdp)"
+)
 LESS_MEMORY = (
   "lower config.train.micro_batch_size, config.sampling.groups, config.model.query_chunk or"
-  " config.model.logits_chunk, train adapters (config.lora.rank=64) or split the weights over more"
-  " devices (config.mesh.fsdp)"
+  f" config.model.logits_chunk, {FEWER_WEIGHTS}"
 )
-
 
 # What there is of a run that has begun; one that was refused left its configuration alone.
 _MADE = ("metrics.jsonl", "checkpoints/[0-9]*", "*/problems.jsonl")

@@ -93,10 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       workdir = pathlib.Path(_WORKDIR.value)
       if _MODE.value != "report":  # whose workdir is a run's, with the run's configuration
         _make(workdir)
-        if _goes_on(config):
+        goes_on = _goes_on(config)
+        if goes_on:
           config_lib.require_same(config, workdir, evaluates=_MODE.value == "evaluate")
-        mine = _goes_on(config) or not config_lib.holds_run(workdir)
-        if jax.process_index() == 0 and mine:
+        if jax.process_index() == 0 and (goes_on or not config_lib.holds_run(workdir)):
           config_lib.save(config, workdir)
       _find_models(config)
       _run(config, workdir)

@@ -12,6 +12,7 @@ import ml_collections
 from flax import traverse_util
 from jax.sharding import Mesh
 
+from sejax import config as config_lib
 from sejax import experience, lora, optimizer, rollout, update
 from sejax.clock import Clock
 from sejax.data import batches, sources
@@ -256,8 +257,8 @@ def check_memory(config: ml_collections.ConfigDict, model: qwen.Config, mesh: Me
   if there and kept > there:
     raise ValueError(
       f"config.model.path={config.model.path!r} takes {kept / 2**30:.1f} GiB of each device for"
-      f" weights and moments, and there are {there / 2**30:.1f} GiB; give a smaller model, train"
-      " adapters (config.lora.rank=64) or split the weights over more devices (config.mesh.fsdp)"
+      f" weights and moments, and there are {there / 2**30:.1f} GiB; give a smaller model,"
+      f" {config_lib.FEWER_WEIGHTS}"
     )
 
 

@@ -1,6 +1,5 @@
 """What the scripts with `--size` share: prompts with an image, and what decoding must read."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
@@ -10,9 +9,9 @@ import numpy as np
 from absl import flags
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from sejax import flops
+from sejax import config as config_lib
+from sejax import flops, rollout
 from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl import fused_attention
 from sejax.parallel import environment
 
 _Size = TypeVar("_Size", bound=NamedTuple)
@@ -30,13 +29,7 @@ def chosen(sizes: Mapping[str, _Size]) -> _Size:
   """
   environment.prepare()
   size = sizes[SIZE.value]
-  device = jax.devices()[0]
-  model = dataclasses.replace(
-    size.model,
-    fused_attention=fused_attention.available(device),
-    layered_cache=device.platform == "gpu",
-  )
-  return size._replace(model=model)
+  return size._replace(model=rollout.on_devices(config_lib.default(), size.model, None))
 
 
 def random_prompts(

@@ -33,6 +33,7 @@ _FREE = {
   "tuple",
   "while",
 }
+_SLICES = ("dynamic-slice", "slice")
 _BITS = {"pred": 8, "c64": 64, "c128": 128}
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
@@ -233,7 +234,7 @@ class _Reader:
       first = _ARRAY.search(instruction.shape)
       read = sum(_size(self._shapes.get(name, "")) for name in operands)
       return read + (_size(first[0]) if first else 0)
-    if kind in ("dynamic-slice", "slice"):
+    if kind in _SLICES:
       return 2 * _size(instruction.shape)
     if kind == "dynamic-update-slice":
       return 2 * _size(self._shapes[operands[1]])
@@ -265,7 +266,7 @@ class _Reader:
         continue
       if instruction.kind == "bitcast":
         names.add(instruction.name)
-      elif instruction.kind in ("dynamic-slice", "slice") and places == [0]:
+      elif instruction.kind in _SLICES and places == [0]:
         read += _size(instruction.shape, whole=True)
       elif instruction.kind == "dynamic-update-slice" and places == [0]:
         update = _size(self._shapes[instruction.operands[1]], whole=True)

@@ -135,11 +135,10 @@ def insert(
     def put(x, new):
       return x.at[places].set(new, mode="drop")
 
-    def put_keys(x, new):  # [B,K,P,H], behind an axis of layers or not
-      at = x.at[:, places] if x.ndim == 5 else x.at[places]
-      return at.set(new, mode="drop")
+    def put_keys(x, new):
+      return x.at[_of_groups(x, places)].set(new, mode="drop")
 
-    def put_slots(x, new):  # [B,K,G,S,H], likewise
+    def put_slots(x, new):  # [B,K,G,S,H], behind an axis of layers or not
       return _put_slots(x, new, places, start, axis=x.ndim - 5, slots=x.ndim - 2)
 
     old = state.cache
@@ -226,18 +225,15 @@ def move(
     def align(x):  # [B,K,G,S,H]
       return jnp.moveaxis(x[rows[..., None], :, members[..., None], slots], 3, 1)
 
-    def pick_keys(x):  # [B,K,P,H], behind an axis of layers or not
-      return x[:, groups] if x.ndim == 5 else x[groups]
+    def pick_keys(x):
+      return x[_of_groups(x, groups)]
 
     prefix = qwen.Prefix(
       jax.tree.map(pick_keys, state.prefix.keys),
       jax.tree.map(pick_keys, state.prefix.values),
       *(x[groups] for x in state.prefix[2:]),
     )
-    keys, values = (
-      _one_by_one(align, x) if isinstance(x, tuple) else _by_layer(align, x)
-      for x in (state.cache.keys, state.cache.values)
-    )
+    keys, values = (_by_layer(align, x) for x in (state.cache.keys, state.cache.values))
     cache = qwen.Cache(keys, values, valid, lengths, used)
     return decode.State(prefix, cache, *map(pick, state[2:]))
 
@@ -246,10 +242,18 @@ def move(
   )(state, sources, alive, used)
 
 
+def _of_groups(x: Array, groups: Int[Array, " U"]) -> Array | tuple[slice, Array]:
+  """Returns the index of groups in prompts' keys `[B,K,P,H]`, behind an axis of layers or not."""
+  return (slice(None), groups) if x.ndim == 5 else groups
+
+
 def _by_layer(
-  function: Callable[[Array], Array], x: Float[Array, "L B K G S H"]
-) -> Float[Array, "L b K g S H"]:
+  function: Callable[[Array], Array],
+  x: Float[Array, "L B K G S H"] | tuple[Float[Array, "B K G S H"], ...],
+) -> Float[Array, "L b K g S H"] | tuple[Float[Array, "b K g S H"], ...]:
   """Maps each layer; where the shape stays in place, so that there is never a second cache."""
+  if isinstance(x, tuple):
+    return _one_by_one(function, x)
   if jax.eval_shape(function, x[0]).shape != x.shape[1:]:
     return jax.lax.map(function, x)
   return jax.lax.fori_loop(0, len(x), lambda n, x: x.at[n].set(function(x[n])), x)

@@ -32,16 +32,15 @@ def run_layers(
   """Runs all layers and the final norm (HF `Qwen2_5_VLTextModel`).
 
   Args:
-    params: the tree's `decoder` part; see `apart`.
+    params: the tree's `decoder` part; layers in a list instead of a stack are compiled one by one.
     config: the model.
     x: embedded tokens.
     angles: of the tokens' rotation.
     attention: what the tokens attend to.
-    extra: what `attention` needs of each layer, such as a prefix: arrays stacked by layer, or a
-      list of layers, which are then compiled one by one.
+    extra: what `attention` needs of each layer, such as a prefix: a stack or a list, as layers are.
 
   Returns:
-    Normed hidden states, and what `attention` kept, stacked by layer or as a list of layers.
+    Normed hidden states, and what `attention` kept of each layer: a stack or a list, likewise.
   """
   text = config.text
 
@@ -57,26 +56,16 @@ def run_layers(
     x = x + mlp(layer, rms_norm(layer["post_norm"], x, text.rms_norm_eps))
     return x, kept
 
-  if isinstance(extra, list):
+  layers = params["layers"]
+  if isinstance(layers, list):
     kept = []
-    for inputs in zip(apart(params)["layers"], extra, strict=True):
+    for inputs in zip(layers, extra, strict=True):
       x, own = body(x, inputs)
       kept.append(own)
   else:
-    layers = (params["layers"], extra)
-    x, kept = jax.lax.scan(remat(body, config.remat), x, layers, unroll=config.unroll)
+    body = remat(body, config.remat)
+    x, kept = jax.lax.scan(body, x, (layers, extra), unroll=config.unroll)
   return rms_norm(params["final_norm"], x, text.rms_norm_eps), kept
-
-
-def apart(params: Params) -> Params:
-  """Returns the tree's `decoder` part with a list of layers in place of the stack."""
-  layers = params["layers"]
-  if isinstance(layers, list):
-    return params
-  split = [
-    jax.tree.map(lambda x, n=n: x[n], layers) for n in range(len(layers["input_norm"]["scale"]))
-  ]
-  return params | {"layers": split}
 
 
 def group_queries(

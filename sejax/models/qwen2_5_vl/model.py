@@ -105,7 +105,10 @@ def by_layer(x: _PrefixOrCache) -> _PrefixOrCache:
 
 def layers_apart(params: Params) -> Params:
   """Cuts the decoder's layers out of their stack, once for all tokens of a layered cache."""
-  return params | {"decoder": decoder.apart(params["decoder"])}
+  stack = params["decoder"]["layers"]
+  count = len(jax.tree.leaves(stack)[0])
+  layers = [jax.tree.map(lambda x, n=n: x[n], stack) for n in range(count)]
+  return params | {"decoder": params["decoder"] | {"layers": layers}}
 
 
 def encode(params: Params, config: Config, images: Images) -> Float[Array, "B s D"]:
@@ -154,9 +157,9 @@ def extend(
   Hidden states of padding tokens mean nothing. Gradients flow through the prefix.
 
   Args:
-    params: the parameter tree; for a layered cache perhaps from `layers_apart`.
+    params: the parameter tree; for a layered cache from `layers_apart`.
     config: the model.
-    prefix: from `prefill`, of the same B prompts; by layer, if the cache is.
+    prefix: from `prefill`, of the same B prompts; by layer with such a cache.
     tokens: the next tokens, padded on the right.
     cache: earlier tokens of these trajectories; the caller sees to it that T slots are free.
     lengths: real tokens among the T; all, if None. Only a cache needs it.
@@ -179,12 +182,11 @@ def extend(
     )
     return out, None if cache is None else own
 
-  of_prefix = (prefix.keys, prefix.values)
-  extra = (of_prefix, None if cache is None else (cache.keys, cache.values))
+  extra = ((prefix.keys, prefix.values), None if cache is None else (cache.keys, cache.values))
   is_layered = isinstance(prefix.keys, tuple)
   if is_layered:
-    cached = [None] * len(prefix.keys) if cache is None else zip(*extra[1], strict=True)
-    extra = list(zip(zip(*of_prefix, strict=True), cached, strict=True))
+    of_prefix, cached = (zip(*pair, strict=True) for pair in extra)
+    extra = list(zip(of_prefix, cached, strict=True))
   hidden, kept = decoder.run_layers(
     params["decoder"],
     config,

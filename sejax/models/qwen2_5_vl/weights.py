@@ -166,8 +166,8 @@ def load(
   tensors = _by_saved_name(read_directory(directory))
   _check_tensors(directory, config, parameters, tensors)
   arrays = {}
-  writes = jax.process_index() == 0
-  for parameter in tqdm.tqdm(parameters, "weights", delay=5, leave=False, disable=not writes):
+  silent = jax.process_index() > 0
+  for parameter in tqdm.tqdm(parameters, "weights", delay=5, leave=False, disable=silent):
     views = [tensors[name].view() for name in parameter.names]
     place = mesh and layouts.sharding(mesh, parameter.path, parameter.shape, rules)
     arrays[parameter.path] = _place(parameter, views, np.dtype(dtype), place)
