@@ -6,14 +6,17 @@ import socket
 import subprocess
 import sys
 
+from tests import xla_options
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 def start(module: str, devices: int, *arguments: object) -> subprocess.Popen:
   """Starts a module on so many devices."""
-  flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
   environment = {
-    "XLA_FLAGS": flags,
+    "XLA_FLAGS": xla_options.environment_flags(
+      xla_force_host_platform_device_count=devices, xla_cpu_use_fusion_emitters=False
+    ),
     "JAX_PLATFORMS": "cpu",
     "PYTHONPATH": str(ROOT),
     # Threads enough for all devices to wait for each other in several collectives.

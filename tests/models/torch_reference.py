@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from sejax.models import qwen2_5_vl as qwen
+from tests import xla_options
 
 IMAGE, VISION_START, VISION_END, VIDEO = 120, 121, 122, 123
 TEXT_IDS = 100  # Text tokens are drawn below this.
@@ -21,12 +22,7 @@ TEXT_IDS = 100  # Text tokens are drawn below this.
 # A tiny model gains nothing from threads, and loses much where they wait for each other.
 torch.set_num_threads(1)
 
-# These programs run once on a few numbers, so compiling them is the cost, and how fast they run is
-# none: LLVM does not optimize, and loops come from XLA's older, quicker emitters.
-jit = functools.partial(
-  jax.jit,
-  compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
-)
+jit = functools.partial(jax.jit, compiler_options=xla_options.cheap_to_compile())
 
 
 def tiny_config(**changes) -> qwen.Config:
