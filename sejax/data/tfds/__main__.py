@@ -9,11 +9,13 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from sejax import terminal
 from sejax.data.tfds import builders
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Builds the set and prints its splits; returns the exit status."""
+  terminal.prepare()
   parser = argparse.ArgumentParser(prog="python -m sejax.data.tfds", description=__doc__)
   parser.add_argument("--name", required=True, choices=sorted(builders.BUILDERS))
   parser.add_argument("--source", required=True, type=pathlib.Path)
