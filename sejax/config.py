@@ -7,6 +7,7 @@ the paper's symbols.
 """
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import json
@@ -15,10 +16,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import ml_collections
 from ml_collections import config_dict
 
 from sejax import lora, method
+from sejax import workdir as workdir_lib
 from sejax.data import figures
 from sejax.text import prompts
 
@@ -198,6 +201,8 @@ def _eval() -> ml_collections.ConfigDict:
   evaluation.split = "test"  # of the data; "heldout" for figures
   evaluation.path = ""  # where they are, if elsewhere than the data
   evaluation.problems = 128  # the first so many of the split; 0: no evaluation
+  # Whether they may all be problems that are trained on; how many are is always said.
+  evaluation.allow_training_problems = False
   evaluation.batch_size = 32  # problems sampled together, over all processes
   evaluation.greedy = False  # one most likely answer each, instead of a group of samples
   evaluation.every = 5  # steps; 0: before and after only
@@ -249,14 +254,84 @@ def holds_run(workdir: pathlib.Path) -> bool:
   return any(itertools.chain.from_iterable(workdir.glob(name) for name in _MADE))
 
 
+# Fields that may differ when a run goes on: what is logged and saved, how data are read, what moves
+# memory and time alone (sums may take another order), and when to give up.
+_FREE = (
+  r"log\.",
+  r"checkpoint\.",
+  r"mesh\.",
+  r"sampling\.",
+  r"model\.(remat|unroll|query_chunk|logits_chunk|fused_attention)$",
+  r"train\.micro_batch_size$",
+  r"optimizer\.max_skipped$",
+  r"data\.(workers|max_bad_share|on_bad_record|inspect_\w+)$",
+  r"eval\.(sets|protocol|batch_size|every|allow_training_problems)$",
+  r"groups$",
+)
+# Training does not read these, and the evaluation of benchmarks not those.
+_FREE_IN_TRAINING = (r"eval\.(data|predictions|extractor|instruction)$",)
+_FREE_IN_EVALUATION = (r"(train|optimizer|loss|method)\.", r"eval\.(problems|split|path)$")
+# Where files are: other spellings of one place are the same.
+PATHS = (
+  "data.image_folder",
+  "data.path",
+  "eval.data",
+  "eval.extractor",
+  "eval.path",
+  "eval.predictions",
+  "groups",
+  "judge.path",
+  "model.path",
+)
+
+
+def expand_paths(config: ml_collections.ConfigDict) -> None:
+  """Puts the home directory in the place of `~` in all paths of a configuration.
+
+  Raises:
+    ConfigError: a path is of another machine.
+  """
+  for name in PATHS:
+    *sections, field = name.split(".")
+    section = functools.reduce(ml_collections.ConfigDict.__getitem__, sections, config)
+    try:
+      section[field] = workdir_lib.local_path(f"config.{name}", section[field])
+    except ValueError as error:
+      raise ConfigError(str(error)) from None
+
+
+def begin(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, *, evaluates: bool = False
+) -> None:
+  """Saves a run's configuration to its workdir, whose lock is held, if the run may go on there.
+
+  Args:
+    config: the run's.
+    workdir: of the run.
+    evaluates: see `require_same`.
+
+  Raises:
+    ConfigError: a run with another configuration is in the workdir.
+  """
+  require_same(config, workdir, evaluates=evaluates)
+  if jax.process_index() == 0:
+    save(config, workdir)
+
+
+def save_if_new(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Saves the configuration of what is no run, unless the workdir holds that of one."""
+  if jax.process_index() == 0 and not holds_run(workdir):
+    save(config, workdir)
+
+
 def require_same(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, *, evaluates: bool = False
 ) -> None:
   """Refuses to go on in the workdir of a run with another configuration.
 
-  What is logged, how often it is saved, and what changes memory and speed alone may differ; so may
-  the number of steps, as long as the learning rate does not depend on it, and which benchmarks are
-  evaluated.
+  What is logged, how often it is saved, how data are read, and what changes memory and speed alone
+  may differ; so may the number of steps, as long as the learning rate does not depend on it, and
+  which benchmarks are evaluated.
 
   Args:
     config: that is given now.
@@ -269,19 +344,16 @@ def require_same(
   file = workdir / "config.json"
   if not file.exists() or not holds_run(workdir):
     return
-  before, now = (_flat(tree) for tree in (json.loads(file.read_text()), _plain(config)))
-  free = [r"log\.", r"checkpoint\.", r"data\.inspect_", r"eval\.(sets|protocol)$"]
-  # The same run but for the order of sums.
-  free += [r"mesh\.", r"sampling\.", r"train\.micro_batch_size$"]
-  free += [r"model\.(remat|unroll|query_chunk|logits_chunk|fused_attention)$"]
-  if not evaluates:
-    free += [r"eval\.(data|predictions)$"]
+  # A field that the run's version did not have has its default value.
+  before = flatten(_plain(default())) | flatten(json.loads(file.read_text(encoding="utf-8")))
+  now = flatten(_plain(config))
+  free = [*_FREE, *(_FREE_IN_EVALUATION if evaluates else _FREE_IN_TRAINING)]
   if config.optimizer.schedule == "constant":
-    free += [r"train\.(steps|epochs)$"]
+    free.append(r"train\.(steps|epochs)$")
   differing = [
     name
     for name in sorted({*before, *now})
-    if before.get(name) != now.get(name) and not re.match("|".join(free), name)
+    if not re.match("|".join(free), name) and not _is_same(name, before.get(name), now.get(name))
   ]
   if differing:
     name = differing[0]
@@ -292,15 +364,24 @@ def require_same(
     )
 
 
-def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  return json.loads(json.dumps(config.to_dict()))
+def _is_same(name: str, before: Any, now: Any) -> bool:
+  if name in PATHS and before and now:
+    return pathlib.Path(before).expanduser().resolve() == pathlib.Path(now).expanduser().resolve()
+  return before == now
 
 
-def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+def flatten(tree: ml_collections.ConfigDict | dict[str, Any], above: str = "") -> dict[str, Any]:
+  """Returns a configuration's values by their dotted names; optional fields as references."""
+  if isinstance(tree, ml_collections.ConfigDict):
+    tree = tree.to_dict(preserve_field_references=True)
   flat = {}
   for name, value in tree.items():
-    flat |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+    flat |= flatten(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
   return flat
+
+
+def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  return json.loads(json.dumps(config.to_dict()))
 
 
 def _keywords(function: Callable, leave_out: tuple[str, ...] = ()) -> ml_collections.ConfigDict:

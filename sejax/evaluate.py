@@ -21,11 +21,14 @@ import jax
 import ml_collections
 import tqdm
 
+from sejax import config as config_lib
 from sejax.evaluation import benchmarks, grading, results, rows
 from sejax.evaluation.benchmarks.protocol import Graded, Problem, Protocol, Stored
 from sejax.evaluation.equivalence import Prover
 from sejax.evaluation.extractor import Extractor
 from sejax.evaluation.responding import Asked, Responder
+from sejax.lock import Lock
+from sejax.models import hub
 
 _TOGETHER = 256  # problems whose stored answers are graded together
 
@@ -39,12 +42,22 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     workdir: where the results go.
 
   Raises:
-    ValueError: a file is missing or not what it should be, named.
+    ValueError: a file is missing or not what it should be, named; or a process uses the workdir.
   """
   names = benchmarks.names(config.eval.sets)
   if not names:
     known = ", ".join(benchmarks.BENCHMARKS)
     raise ValueError(f"config.eval.sets is empty; name some of {known}")
+  with Lock(workdir):
+    if config.eval.predictions:
+      config_lib.save_if_new(config, workdir)
+    else:
+      config_lib.begin(config, workdir, evaluates=True)
+      config = hub.with_local_models(config)
+    _run(config, workdir, names)
+
+
+def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, names: Sequence[str]) -> None:
   responder = None if config.eval.predictions else Responder(config)
   extractor = Extractor(config) if config.eval.extractor else None
   with Prover() as prover:

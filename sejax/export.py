@@ -5,10 +5,13 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import ml_collections
+import safetensors
 
 from sejax import checkpoint, lora
+from sejax import config as config_lib
 from sejax import run as run_lib
 from sejax.clock import Clock
+from sejax.models import hub
 from sejax.models import qwen2_5_vl as qwen
 
 
@@ -18,7 +21,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   Raises:
     ValueError: there is no checkpoint.
   """
-  workdir = workdir.resolve()
+  config_lib.require_same(config, workdir)
+  config, workdir = hub.with_local_models(config), workdir.resolve()
   setting = run_lib.set_up(config, workdir, Clock())
   state = setting.updater.init(setting.models.initial)
   frozen = checkpoint.fingerprint((setting.models.frozen, setting.models.judge_params))
@@ -44,8 +48,17 @@ def save(
       written.
     directory: where to; what is there is replaced.
     config: the run's.
+
+  Raises:
+    ValueError: it cannot be written; what was there before is as it was.
   """
   dtype = jnp.dtype(config.checkpoint.export_dtype)
   params = lora.merge(run_lib.policy(run, trained), dtype)
   narrow = jax.tree.map(lambda x: x.astype(dtype), params)
-  qwen.save(narrow, run.models.config, directory, source=config.model.path)
+  try:
+    qwen.save(narrow, run.models.config, directory, source=config.model.path)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise ValueError(
+      f"the model cannot be written to {directory} ({' '.join(str(error).split())[:120]}); make"
+      " room, then --mode=export writes it from the last checkpoint"
+    ) from None

@@ -13,6 +13,7 @@ A line is on its way to the disk when its call returns. A step's lines are to be
 checkpoint is, so that a restart finds every line up to the step that it continues from.
 """
 
+import contextlib
 import importlib
 import json
 import math
@@ -23,6 +24,7 @@ from typing import Any
 
 import jax
 import ml_collections
+from absl import logging
 
 from sejax import events
 
@@ -37,14 +39,15 @@ class Logs:
   """
 
   def __init__(self, workdir: pathlib.Path, config: ml_collections.ConfigDict):
-    """Opens nothing yet.
+    """Opens the run of Weights & Biases, if that is wanted, and no file yet.
 
     Args:
       workdir: the run's directory, which exists.
       config: the run's configuration; `log` says where metrics go beside the JSON lines.
 
     Raises:
-      ValueError: Weights & Biases is wanted and not installed; on every process.
+      ValueError: Weights & Biases is wanted and not installed, on every process; or does not let
+        this user in.
     """
     self._workdir = workdir
     self._config = config
@@ -53,6 +56,9 @@ class Logs:
     self._resumed = False
     self._events: events.EventFile | None = None
     self._tracked: Any = None
+    if self._wandb and self._writes:
+      with self._wandb_errors():
+        self._tracked = self._track()
 
   def __enter__(self) -> "Logs":
     return self
@@ -79,8 +85,6 @@ class Logs:
       _cut(self._workdir / name, step)
     if self._config.log.tensorboard:
       self._events = events.EventFile(self._workdir / EVENTS, step + 1)
-    if self._wandb:
-      self._tracked = self._track()
 
   def metrics(self, step: int, values: Mapping[str, Any]) -> None:
     """Logs scalars by name; those that are not finite are null in the JSON line.
@@ -104,8 +108,12 @@ class Logs:
     if self._events:
       self._events.write(step, scalars)
     if self._tracked:
-      # Not as its own step argument, below which it drops what a restart writes again.
-      self._tracked.log({"step": step} | scalars)
+      try:
+        # Not as its own step argument, below which it drops what a restart writes again.
+        self._tracked.log({"step": step} | scalars)
+      except Exception as error:  # The JSON lines have it all; a run is worth more than its copy.
+        logging.warning("Weights & Biases gets no more metrics of this process: %s", error)
+        self._tracked = None
 
   def _append(self, name: str, records: Sequence[dict[str, Any]]) -> None:
     if not self._resumed:
@@ -114,6 +122,18 @@ class Logs:
       text = "".join(json.dumps(_plain(record), allow_nan=False) + "\n" for record in records)
       with (self._workdir / name).open("ab") as file:
         file.write(text.encode())
+
+  @contextlib.contextmanager
+  def _wandb_errors(self) -> Iterator[None]:
+    """Says in one line, whatever class it is of, why Weights & Biases cannot be used."""
+    try:
+      yield
+    except Exception as error:
+      raise ValueError(
+        f"config.log.wandb_project={self._config.log.wandb_project!r} cannot be logged to"
+        f" ({' '.join(str(error).split())[:120]}); run `wandb login`, set WANDB_MODE=offline, or"
+        " leave the project empty"
+      ) from None
 
   def _track(self) -> Any:
     """Opens the run of Weights & Biases, the same one after a restart."""

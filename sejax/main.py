@@ -8,11 +8,11 @@ Whatever cannot work is said in one line on standard error, with exit status 2, 
 compiled.
 """
 
+import errno
 import importlib
 import pathlib
 import re
 import sys
-import tempfile
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -23,11 +23,16 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sejax import config as config_lib
-from sejax import validation
-from sejax.models import hub
+from sejax import overrides, terminal, validation
+from sejax import workdir as workdir_lib
 from sejax.parallel import environment, processes
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The run's configuration file.")
+# What the configuration's overrides are looked for in; `_parse` fills it. By default that would be
+# read when this module is imported, where a missing --flagfile is a traceback.
+_ARGUMENTS: list[str] = []
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "The run's configuration file.", sys_argv=_ARGUMENTS
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes what it makes.")
 
 _IMAGE = flags.DEFINE_multi_string("image", [], "For --mode=sample: a picture; may be repeated.")
@@ -79,30 +84,36 @@ _MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "What to do.")
 def main(argv: Sequence[str] | None = None) -> int:
   """Parses flags, checks the configuration and runs the mode; returns the exit status."""
   environment.prepare()
+  terminal.prepare()
+  overrides.register()
   try:
     config = _parse(sys.argv if argv is None else argv)
     if _DISTRIBUTED.value or _COORDINATOR.value:
       processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     validation.validate(config, reads_data=_MODE.value != "compile")
+    config_lib.expand_paths(config)
     if _MODE.value == "compile":
       return 0 if _run(config, _TOPOLOGY.value, _PROGRAMS.value) else 1
     if _MODE.value == "sample":
-      _find_models(config)
-      _run(config, _IMAGE.value, _QUESTION.value, _JUDGE.value)
+      images = [workdir_lib.local_path("--image", image) for image in _IMAGE.value]
+      _run(config, images, _QUESTION.value, _JUDGE.value)
     else:
-      workdir = pathlib.Path(_WORKDIR.value)
-      if _MODE.value != "report":  # whose workdir is a run's, with the run's configuration
-        _make(workdir)
-        goes_on = _goes_on(config)
-        if goes_on:
-          config_lib.require_same(config, workdir, evaluates=_MODE.value == "evaluate")
-        if jax.process_index() == 0 and (goes_on or not config_lib.holds_run(workdir)):
-          config_lib.save(config, workdir)
-      _find_models(config)
+      workdir = workdir_lib.locate(_WORKDIR.value, checkpoints=_MODE.value in ("export", "train"))
+      if _MODE.value != "report":
+        workdir_lib.make(workdir)
+      if _MODE.value in ("inspect", "rewards"):
+        config_lib.save_if_new(config, workdir)
       _run(config, workdir)
-  except (ValueError, OSError) as error:
+  except ValueError as error:
     print(f"sejax: {_one_line(error)}", file=sys.stderr)
     return 2
+  except OSError as error:
+    print(f"sejax: {_of_the_system(error)}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    goes_on = "; the same command goes on" if _MODE.value in ("evaluate", "train") else ""
+    print(f"\nsejax: stopped by Ctrl-C{goes_on}", file=sys.stderr)
+    return 130
   except MemoryError as error:
     return _out_of_memory(error)
   except jax.errors.JaxRuntimeError as error:
@@ -139,43 +150,28 @@ def _out_of_memory(error: BaseException) -> int:
   return 3
 
 
-def _make(workdir: pathlib.Path) -> None:
-  """Makes the workdir, and tries whether it can be written, which is what stands in its rights."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=workdir):
-      pass
-  except OSError as error:
-    raise ValueError(
-      f"--workdir={workdir} cannot be written ({error.strerror}); give a folder that can"
-    ) from None
-
-
-def _goes_on(config: ml_collections.ConfigDict) -> bool:
-  """Returns whether a run in the workdir is gone on with, whose configuration this must be."""
-  answers = _MODE.value == "evaluate" and not config.eval.predictions
-  return answers or _MODE.value in ("export", "train")
-
-
-def _find_models(config: ml_collections.ConfigDict) -> None:
-  """Puts local directories in the place of the hub's names; what is saved keeps the names."""
-  rescores = _MODE.value == "evaluate" and config.eval.predictions
-  if _MODE.value not in ("report", "rewards") and not rescores:
-    for name in ("model", "judge"):
-      try:
-        config[name].path = hub.local(config[name].path)
-      except ValueError as error:
-        raise ValueError(f"config.{name}.path={error}") from None
+def _of_the_system(error: OSError) -> str:
+  """Says what the system refused, and of a full disk what to do."""
+  if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    return _one_line(error)
+  where = error.filename or (f"--workdir={_WORKDIR.value}" if _WORKDIR.value else "the output")
+  goes_on = " the same command goes on" if _MODE.value in ("evaluate", "train") else " try again"
+  return f"{where} cannot be written ({error.strerror}); make room, then{goes_on}"
 
 
 def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   """Returns the configuration; whatever is wrong with the flags or its file is a ValueError."""
-  path = next((a.partition("=")[2] for a in argv if a.lstrip("-").startswith("config=")), None)
+  path, argv = None, list(argv)
+  for place, argument in enumerate(argv):
+    if argument.lstrip("-").startswith("config="):
+      path = workdir_lib.local_path("--config", argument.partition("=")[2])
+      argv[place] = f"--config={path}"
   if path is not None and not pathlib.Path(path.partition(":")[0]).is_file():
     raise ValueError(f"--config={path} is no file; give a configuration such as configs/*.py")
+  _ARGUMENTS[:] = argv
   try:
-    flags.FLAGS.unparse_flags()  # what an earlier call in this process was given
-    rest = flags.FLAGS(list(argv))
+    _forget_flags()
+    rest = flags.FLAGS(argv)
     config = _CONFIG.value
   except (AttributeError, KeyError) as error:
     raise ValueError(_unknown_field(argv, str(error))) from None
@@ -206,6 +202,13 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   return config
 
 
+def _forget_flags() -> None:
+  """Forgets what an earlier call in this process was given; each override became a flag."""
+  for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+    delattr(flags.FLAGS, name)
+  flags.FLAGS.unparse_flags()
+
+
 def _unknown_field(argv: Sequence[str], message: str) -> str:
   """Names the override behind a complaint of ml_collections, which names the leaf only."""
   named = re.search(r"'(\w+)", message)
@@ -231,6 +234,8 @@ def _cause(error: Exception) -> str:
     # The configuration's own complaint says all; whatever else it raises is a fault at some line.
     own = last.startswith("ValueError: ")
     return f"{flag}: {last.removeprefix('ValueError: ')}" + ("" if own else f" ({file}:{line})")
+  if isinstance(error, flags.CantOpenFlagFileError):
+    return f"--flagfile cannot be opened ({head.partition('flagfile: ')[2]})"
   for complaint, kind in _KINDS.items():
     if complaint in head:
       return f"{head.partition(': ')[0].removeprefix('flag ')} must be {kind}"

@@ -25,6 +25,7 @@ from sejax import rollout, scoring
 from sejax.data import batches, prepare
 from sejax.data.records import Record
 from sejax.method.consistency import count_votes
+from sejax.models import hub
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import Processor
 from sejax.parallel import layouts
@@ -40,7 +41,7 @@ def run(
   judge: bool,
 ) -> None:
   """Samples trajectories for one question and prints what the method makes of them, see `ask`."""
-  _print(ask(config, images, question, judge))
+  _print(ask(hub.with_local_models(config), images, question, judge))
 
 
 class Answered(NamedTuple):

@@ -14,10 +14,13 @@ import ml_collections
 import tqdm
 
 from sejax import checkpoint, experience, learning, monitoring, outcome, signals
+from sejax import config as config_lib
 from sejax import run as run_lib
 from sejax.clock import Clock, Compilations, profiling
 from sejax.evaluation.heldout import Outcome
+from sejax.lock import Lock
 from sejax.logs import EVENTS, Logs
+from sejax.models import hub
 from sejax.parallel import hosts
 
 _SHOWN = {  # figures in the progress bar
@@ -37,9 +40,15 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     workdir: where all is written; where a run of the same configuration was stopped, it goes on.
 
   Raises:
-    ValueError: naming what cannot work.
+    ValueError: naming what cannot work, or the process that uses the workdir.
   """
-  workdir = workdir.resolve()
+  with Lock(workdir) as lock:
+    config_lib.begin(config, workdir)
+    with Logs(workdir, config) as logs:  # Opened first: it may need a login.
+      _run(hub.with_local_models(config), workdir.resolve(), lock, logs)
+
+
+def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, logs: Logs) -> None:
   began, clock, compilations = time.monotonic(), Clock(), Compilations()
   setting = run_lib.set_up(config, workdir, clock)
   state = setting.updater.init(setting.models.initial)
@@ -49,8 +58,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
   with (
     checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints,
-    Logs(workdir, config) as logs,
-    signals.on_sigterm() as stop,
+    signals.stop_requests() as stop,
     tqdm.tqdm(total=setting.steps, delay=1, disable=jax.process_index() > 0) as bar,
   ):
     if restored := checkpoints.restore(state, fingerprint):
@@ -61,6 +69,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     if setting.heldout and "before" not in memory:
       weights = run_lib.decoding(setting, state.params)
       memory["before"] = setting.heldout(weights, progress="before").plain()
+
+    if first < setting.steps and stop.given():
+      print("stopped before the first step; the same command begins again")
+      return
 
     bar.initial = bar.n = first
     clock.lap()
@@ -88,6 +100,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
       if "after" in memory:
         memory["score"] = Outcome.of(memory["after"]).summary()["pass_at_1"]
 
+      lock.require()
       timing = monitoring.of_time(clock.lap(), compilations.lap(), lived, setting)
       logs.metrics(step, figures)
       logs.timing(step, timing)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import jax
 import ml_collections
 import numpy as np
+from ml_collections import config_dict
 
 from sejax import config as config_lib
 from sejax import lora, method, optimizer
@@ -28,6 +29,15 @@ _CHOICES = {
   "optimizer.schedule": optimizer.SCHEDULES,
   "train.constant_groups": ("keep", "drop", "resample"),
 }
+# Fields that hold whole numbers, as many as one likes.
+_WHOLE_NUMBERS = (
+  "data.figures.levels",
+  "data.patch_buckets",
+  "data.prompt_buckets",
+  "log.profile",
+  "train.response_buckets",
+)
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _FILTERS = ("temperature", "top_p", "top_k", "min_p")
 
 
@@ -41,11 +51,7 @@ def validate(config: ml_collections.ConfigDict, *, reads_data: bool = True) -> N
   Raises:
     ConfigError: naming the field, its value and what would work.
   """
-  for field in config_lib.default():
-    if field not in config:
-      raise config_lib.ConfigError(
-        f"the configuration has no field {field}; start from sejax.config.default()"
-      )
+  _validate_types(config)
   _require(
     config.group_size >= 2, "group_size", config.group_size, "at least 2: a group is compared"
   )
@@ -77,6 +83,27 @@ def validate(config: ml_collections.ConfigDict, *, reads_data: bool = True) -> N
     _try_group(config.method.to_dict())
   with _named("config.loss."):
     _try_loss(config.loss.to_dict())
+
+
+def _validate_types(config: ml_collections.ConfigDict) -> None:
+  """Every field is there, has a value unless it is optional, and tuples hold what they should.
+
+  All other values have the type of their default, as ml_collections assigns no others.
+  """
+  for name, default in config_lib.flatten(config_lib.default()).items():
+    if name.startswith("data.figures.families."):  # as many of them as one likes
+      continue
+    value = config
+    for part in name.split("."):
+      if part not in value:
+        raise config_lib.ConfigError(
+          f"the configuration has no field {name}; start from sejax.config.default()"
+        )
+      value = value[part]
+    is_optional = isinstance(default, config_dict.FieldReference)
+    _require(value is not None or is_optional, name, value, _KINDS.get(type(default), "a tuple"))
+    if name in _WHOLE_NUMBERS:
+      _require(all(type(x) is int for x in value), name, value, "whole numbers")
 
 
 def _validate_sizes(config: ml_collections.ConfigDict) -> None:

@@ -1,12 +1,16 @@
-"""The main job, interrupted: killed twice, and without space on the disk; nothing is lost.
+"""The main job, interrupted: killed, stopped, and without space on the disk; nothing is lost.
 
 `experiments/interruptions` makes many more interruptions of the same kinds.
 """
 
+import fcntl
+import os
+import pty
 import random
 import resource
 import shutil
 import signal
+import termios
 import time
 
 import pytest
@@ -39,6 +43,75 @@ def test_killed_between_and_while_saving(reference, workdir):
 
   assert kill.interrupt(workdir, signal.SIGKILL, in_the_loop)
   assert kill.interrupt(workdir, signal.SIGKILL, kill.while_saving(workdir))
+  kill.finish(workdir)
+  assert kill.results(workdir) == kill.results(reference)
+
+
+def until(condition, process):
+  """Waits, while the process runs."""
+  while not condition():
+    assert process.poll() is None, "the run has ended before it was interrupted"
+    time.sleep(0.01)
+
+
+def test_stopped_by_ctrl_c_and_by_a_terminal_that_closes(reference, workdir):
+  log = workdir.parent / "run.log"
+
+  def said(text):
+    return text in log.read_text(errors="replace")
+
+  # While programs are compiled, there is nothing to finish.
+  process = kill.start(workdir)
+  until((workdir / "lock.json").exists, process)
+  process.send_signal(signal.SIGINT)
+  assert process.wait() == 130
+  assert said("sejax: stopped by Ctrl-C; the same command goes on\n")
+
+  # Twice: at once, and the step is lost, if it was not just over.
+  process = kill.start(workdir)
+  until(lambda: kill.logged(workdir) >= 1, process)
+  process.send_signal(signal.SIGINT)
+  until(lambda: said("Ctrl-C again stops at once"), process)
+  process.send_signal(signal.SIGINT)
+  assert process.wait() in (0, -signal.SIGINT)
+
+  # While one runs, even if it is asleep, no other may use the workdir.
+  process = kill.start(workdir)
+  until((workdir / "lock.json").exists, process)
+  process.send_signal(signal.SIGSTOP)
+  assert kill.start(workdir).wait() == 2
+  assert said(f"{workdir} is in use by process {process.pid} on ")
+  process.send_signal(signal.SIGCONT)
+
+  # Once: the step in progress is finished and saved.
+  before = kill.logged(workdir)
+  until(lambda: kill.logged(workdir) > before, process)
+  process.send_signal(signal.SIGINT)
+  assert process.wait() == 0
+  done = kill.logged(workdir)
+  assert said(f"stopped after step {done} of {kill.STEPS}; the same command goes on from there\n")
+  assert (
+    max(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*")) == done < kill.STEPS
+  )
+
+  # A terminal that closes takes its run along, after the step.
+  outside, inside = pty.openpty()
+  process = kill.start(
+    workdir,
+    stdin=inside,
+    stdout=inside,
+    stderr=inside,
+    start_new_session=True,
+    preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+  )
+  os.close(inside)
+  until(lambda: kill.logged(workdir) > done, process)
+  os.close(outside)
+  assert process.wait() == 0
+  assert kill.logged(workdir) > done
+  assert not (workdir / "lock.json").exists()
+
+  assert not said("Traceback")
   kill.finish(workdir)
   assert kill.results(workdir) == kill.results(reference)
 

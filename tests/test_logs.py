@@ -171,6 +171,36 @@ def test_wandb_is_wanted_and_missing(config, tmp_path, monkeypatch):
     logs_lib.Logs(tmp_path, config)
 
 
+def test_wandb_lets_nobody_in_before_anything_else_happens(config, tmp_path, monkeypatch):
+  class UsageError(Exception):  # of no class that another module knows
+    pass
+
+  def refuse(**_):
+    raise UsageError("No API key configured.\nUse `wandb login` to log in.")
+
+  monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=refuse))
+  config.log.wandb_project = "p"
+  with pytest.raises(ValueError, match="wandb_project='p' cannot be logged to") as raised:
+    logs_lib.Logs(tmp_path, config)
+  assert "(No API key configured. Use `wandb login` to log in.); run `wandb login`, set" in str(
+    raised.value
+  )
+
+
+def test_a_run_outlives_wandb(config, tmp_path, monkeypatch):
+  def fail(_):
+    raise ConnectionError("gone")
+
+  run = types.SimpleNamespace(define_metric=lambda *_, **__: None, log=fail, finish=fail)
+  monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **_: run))
+  config.log.wandb_project = "p"
+  with logs_lib.Logs(tmp_path, config) as logs:
+    logs.resume(-1)
+    logs.metrics(0, {"reward": 1})
+    logs.metrics(1, {"reward": 2})
+  assert [line["reward"] for line in logs_lib.read(tmp_path / logs_lib.METRICS)] == [1, 2]
+
+
 def test_wandb_gets_every_scalar_and_a_restart_goes_on_with_the_same_run(
   config, tmp_path, monkeypatch
 ):

@@ -14,9 +14,9 @@ import jax
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from absl import flags, logging
+from absl import logging
 
-from sejax import assets, main, run, train
+from sejax import assets, main, run, train, workdir
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl import weights
 from sejax.parallel import chips
@@ -35,10 +35,7 @@ def said(tmp_path, monkeypatch, capfd):
   capfd.readouterr()
 
   def call(*arguments):
-    monkeypatch.setattr(sys, "argv", ["sejax", *arguments])  # where overrides are read from
-    for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-      delattr(flags.FLAGS, name)  # an override is a flag, which another call may not define again
-    status = main.main()
+    status = main.main(["sejax", *arguments])
     return status, capfd.readouterr().err
 
   return call
@@ -66,6 +63,12 @@ def _divide(weights):
   weights.rename("model/model-00001-of-00002.safetensors")
   places = {"lm_head.weight": "model-00002-of-00002.safetensors"}
   pathlib.Path("model/model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def _began(*arguments):
+  """Leaves the configuration and a first step of a run in `out`."""
+  assert main.main(["sejax", *arguments]) == 2  # as its model is none
+  pathlib.Path("out", "metrics.jsonl").write_text('{"step": 0}\n')
 
 
 def _cut(weights):
@@ -98,6 +101,23 @@ MISTAKES = {
     lambda: pathlib.Path("out").touch(),
     (TINY, "--workdir=out/run"),
     "--workdir=out/run cannot be written (Not a directory); give a folder that can",
+  ),
+  "a bucket": (
+    None,
+    (TINY, "--workdir=gs://bucket/run"),
+    "--workdir=gs://bucket/run is a remote path; give a folder or file of this machine, such as one"
+    " that the bucket is mounted on",
+  ),
+  "a bucket of data": (
+    None,
+    (TINY, "--workdir=out", *JSONL, "--config.data.path=s3://bucket/set.jsonl"),
+    "config.data.path=s3://bucket/set.jsonl is a remote path; give a folder or file of this"
+    " machine, such as one that the bucket is mounted on",
+  ),
+  "nobody's home": (
+    None,
+    (TINY, "--workdir=~no-such-user/out"),
+    "--workdir=~no-such-user/out has no home directory; give the whole path",
   ),
   "no such data": (
     None,
@@ -157,6 +177,13 @@ MISTAKES = {
     "held-out problems: set has no records, or no answers to grade by; see config.eval.path and"
     " config.eval.split, or go without: config.eval.problems=0",
   ),
+  "held-out problems that are the training problems": (
+    lambda: _lines(question="How many?", answer="3"),
+    (TINY, "--workdir=out", "--config.data.source=jsonl", "--config.data.path=set.jsonl"),
+    "all 40 held-out problems are training problems, so they would not measure what is learnt; see"
+    " config.eval.path and config.eval.split, go without (config.eval.problems=0), or give"
+    " config.eval.allow_training_problems=true",
+  ),
   "no record at all": (
     lambda: pathlib.Path("set.jsonl").touch(),
     (TINY, "--workdir=out", *JSONL, "--config.data.path=set.jsonl"),
@@ -187,6 +214,31 @@ MISTAKES = {
     None,
     (TINY, "--workdir=out", "--config.model=x"),
     "--config.model=x must be set field by field, as in --config.model.path=DIR",
+  ),
+  "nothing where there must be something": (
+    None,
+    (TINY, "--workdir=out", "--config.group_size=None"),
+    "config.group_size=None must be a whole number",
+  ),
+  "no sizes": (
+    None,
+    (TINY, "--workdir=out", "--config.data.prompt_buckets="),
+    "config.data.prompt_buckets=() must be ascending positive sizes, at least one",
+  ),
+  "sizes that are none": (
+    None,
+    (TINY, "--workdir=out", "--config.data.patch_buckets=64,many"),
+    "config.data.patch_buckets=('64,many',) must be whole numbers",
+  ),
+  "steps that are none": (
+    None,
+    (TINY, "--workdir=out", "--config.log.profile=first"),
+    "config.log.profile=('first',) must be whole numbers",
+  ),
+  "no such flag file": (
+    None,
+    ("--flagfile=none", "--workdir=out"),
+    "--flagfile cannot be opened ([Errno 2] No such file or directory: 'none')",
   ),
   # 6. An unsupported type of model.
   "llama": (
@@ -222,7 +274,7 @@ def test_a_folder_without_rights_is_named(said, monkeypatch):
   def refuse(**_):
     raise PermissionError(13, "Permission denied")
 
-  monkeypatch.setattr(main.tempfile, "TemporaryFile", refuse)  # the tests may run as root
+  monkeypatch.setattr(workdir.tempfile, "TemporaryFile", refuse)  # the tests may run as root
   status, error = said(TINY, "--workdir=out")
   assert status == 2
   assert error == (
@@ -313,6 +365,58 @@ def test_looking_at_a_set_leaves_a_runs_configuration(said):
   saved = pathlib.Path("out", "config.json").read_text()
   said(*command, "--mode=inspect", "--config.seed=5")
   assert pathlib.Path("out", "config.json").read_text() == saved
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    "data.workers=2",
+    "data.max_bad_share=0.5",
+    "data.on_bad_record=stop",
+    "eval.batch_size=4",
+    "eval.every=3",
+    "optimizer.max_skipped=9",
+    "train.steps=None",
+    "log.groups=0",
+  ],
+)
+def test_a_run_goes_on_with_what_does_not_change_it(change, said):
+  command = (TINY, "--workdir=out", "--config.model.path=none", "--config.eval.problems=0")
+  _began(*command)
+  assert "config.model.path='none' is no directory" in said(*command, f"--config.{change}")[1]
+
+
+@pytest.mark.parametrize("field", ["data.path", "eval.path", "data.image_folder", "model.path"])
+def test_a_path_may_be_spelt_otherwise_when_a_run_goes_on(field, said, tmp_path, monkeypatch):
+  _lines(question="How many?", image="a.png")
+  monkeypatch.setenv("HOME", str(tmp_path))
+  command = (TINY, "--workdir=out", "--config.model.path=none", *JSONL)
+  command += ("--config.data.path=set.jsonl",)
+  _began(*command, f"--config.{field}=set.jsonl")
+  for same in ("./set.jsonl", str(tmp_path / "set.jsonl"), "~/set.jsonl", "none/../set.jsonl"):
+    said_now = said(*command, f"--config.{field}={same}")[1]
+    assert "holds a run with" not in said_now, same
+  for other in ("other.jsonl", "/set.jsonl"):
+    status, error = said(*command, f"--config.{field}={other}")
+    assert status == 2
+    assert error.startswith(f"sejax: out holds a run with config.{field}=")
+    assert error.endswith(f", not {other!r}; give the same configuration or another --workdir\n")
+
+
+def test_a_run_of_an_earlier_version_goes_on(said):
+  """Its configuration lacks what has come since, which then has its default value."""
+  command = (TINY, "--workdir=out", "--config.model.path=none")
+  _began(*command)
+  saved = pathlib.Path("out", "config.json")
+  fields = json.loads(saved.read_text())
+  del fields["eval"]["extractor"], fields["log"], fields["method"]["beta"]
+  saved.write_text(json.dumps(fields))
+  assert "config.model.path='none' is no directory" in said(*command)[1]
+  saved.write_text(json.dumps(fields))
+  assert (
+    "holds a run with config.method.beta=1.0, not 2.0"
+    in said(*command, "--config.method.beta=2")[1]
+  )
 
 
 # 9. No network.

@@ -53,9 +53,9 @@ def run(workdir: pathlib.Path, variant: str, seed: str) -> float:
     command = [sys.executable, "-m", "sejax.main", f"--config={_ROOT / config}"]
     command += [f"--workdir={folder}", f"--config.seed={seed}", "--config.eval.problems=0"]
     command += [f"--config.{change}" for change in _CHANGES.value]
-    with (workdir / f"{folder.name}.log").open("w") as log:
+    with (workdir / f"{folder.name}.log").open("w", encoding="utf-8") as log:
       subprocess.run(command, check=True, cwd=_ROOT, stdout=log, stderr=log)
-  return json.loads((folder / "summary.json").read_text())["seconds"]
+  return json.loads((folder / "summary.json").read_text(encoding="utf-8"))["seconds"]
 
 
 def answer(path: str | pathlib.Path) -> Scores:

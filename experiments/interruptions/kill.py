@@ -2,10 +2,10 @@
 
     python -m experiments.interruptions.kill --runs_dir=runs/interruptions [--kills=20]
 
-Signals are SIGKILL at any moment of the run, SIGKILL while a checkpoint is being written, and
-SIGTERM, in turn. Whatever a run leaves must have the same bits: metrics, sample groups, held-out
-problems, the exported model, and parameters and moments of the last checkpoint. Ends with one JSON
-line; exit status 1 where a run differs.
+Signals are SIGKILL at any moment of the run, SIGKILL while a checkpoint is being written, SIGTERM,
+SIGINT (Ctrl-C) and SIGHUP, in turn. Whatever a run leaves must have the same bits: metrics, sample
+groups, held-out problems, the exported model, and parameters and moments of the last checkpoint.
+Ends with one JSON line; exit status 1 where a run differs.
 """
 
 import hashlib
@@ -33,7 +33,8 @@ _SEED = flags.DEFINE_integer("kill_seed", 0, "Of the moments.")
 
 # The main job, short, with a checkpoint after every step, so that there are many to be caught in.
 STEPS = 6
-KINDS = ("SIGKILL", "SIGKILL while saving", "SIGTERM")
+KINDS = ("SIGKILL", "SIGKILL while saving", "SIGTERM", "SIGINT", "SIGHUP")
+_STOPPED_BY_CTRL_C = 130  # where there was no step to finish yet
 _CHANGES = {
   "batch_size": 8,
   "mini_batch_size": 4,
@@ -52,17 +53,14 @@ def start(workdir: pathlib.Path, **options: Any) -> subprocess.Popen:
 
   Args:
     workdir: of the run; what it prints is beside it.
-    options: of `subprocess.Popen`.
+    options: of `subprocess.Popen`; by default all that it prints goes to the log.
   """
   command = [sys.executable, "-m", "sejax.main", f"--config={_ROOT / 'configs' / 'tiny.py'}"]
   command += [f"--config.{name}={value}" for name, value in _CHANGES.items()]
   with (workdir.parent / f"{workdir.name}.log").open("ab") as log:
     return subprocess.Popen(
       [*command, f"--workdir={workdir}"],
-      stdout=log,
-      stderr=subprocess.STDOUT,
-      cwd=_ROOT,
-      **options,
+      **({"stdout": log, "stderr": subprocess.STDOUT, "cwd": _ROOT} | options),
     )
 
 
@@ -83,7 +81,7 @@ def interrupt(workdir: pathlib.Path, number: signal.Signals, due: Callable[[], b
   """Starts or goes on with a run, and signals as soon as `due`; returns whether it was running.
 
   Raises:
-    RuntimeError: it failed by itself, or after SIGTERM.
+    RuntimeError: it failed by itself, or after a signal that lets it finish a step.
   """
   process = start(workdir)
   while process.poll() is None and not due():
@@ -91,8 +89,8 @@ def interrupt(workdir: pathlib.Path, number: signal.Signals, due: Callable[[], b
   caught = process.poll() is None
   process.send_signal(number)
   status = process.wait()
-  # SIGTERM ends a process at once that has not come to its first step yet.
-  if status not in ((0, -number) if caught else (0,)):
+  # Before its first step a process ends at once.
+  if status not in ((0, -number, _STOPPED_BY_CTRL_C) if caught else (0,)):
     raise RuntimeError(f"the run in {workdir} ended with status {status}")
   return caught
 
@@ -118,7 +116,7 @@ def while_saving(workdir: pathlib.Path) -> Callable[[], bool]:
 
 def results(workdir: pathlib.Path) -> dict[str, str]:
   """Returns digests of all that a finished run must leave the same."""
-  summary = json.loads((workdir / "summary.json").read_text())
+  summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
   files = ("metrics.jsonl", "groups.jsonl", "model/model.safetensors")
   found = {name: _digest((workdir / name).read_bytes()) for name in files}
   found["held-out"] = _digest(json.dumps([summary["before"], summary["after"]]).encode())

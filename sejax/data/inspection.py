@@ -14,6 +14,7 @@ from sejax import pages
 from sejax.data import batches, pipeline, sources
 from sejax.data.prepare import Dropped, Example, Preparer
 from sejax.data.records import BadRecord, Source
+from sejax.models import hub
 
 _BARS = 24  # of a histogram
 _IN_ORDER = pipeline.Options(batch_size=1, once=True)
@@ -52,6 +53,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """
   if not config.model.path:
     raise ValueError("config.model.path is empty; give a model directory, whose tokens are counted")
+  config = hub.with_local_models(config)
   source = sources.open_source(config.data)
   preparer = Preparer.of(config, source)
   _ = preparer.processor  # what is wrong with the directory is said here, and once

@@ -16,6 +16,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
+from sejax import signals
 from sejax.data.prepare import TOO_LONG, Dropped, Example, Preparer
 from sejax.parallel import hosts
 
@@ -267,6 +268,7 @@ def read(
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()  # grain's workers read flags; outside of main nobody parses.
     prepared = prepared.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2)
+      grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2),
+      worker_init_fn=signals.ignore_in_worker,
     )
   return iter(prepared)

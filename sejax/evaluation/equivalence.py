@@ -96,7 +96,8 @@ class _Worker:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # A terminal's Ctrl-C is for the run, which may finish a step.
       )
     with contextlib.suppress(BrokenPipeError):  # It has ended, as the empty reply will show.
       self._process.stdin.write(json.dumps([function, arguments, self._seconds]) + "\n")

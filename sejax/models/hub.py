@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import huggingface_hub
+import ml_collections
 from huggingface_hub import errors
 
 _NAME = re.compile(r"[\w-]+/[\w.-]+")
@@ -34,3 +35,21 @@ def local(path: str) -> str:
       f"{path!r} is no directory, and the hub does not give it ({said}...); where there is a"
       f" network, `hf download {path} --local-dir DIR` fetches it; then give DIR"
     ) from None
+
+
+def with_local_models(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns the configuration with directories in the place of the hub's names, see `local`.
+
+  Args:
+    config: of any mode; `model.path` and `judge.path` are looked at.
+
+  Raises:
+    ValueError: one of them is neither a directory nor a name.
+  """
+  config = config.copy_and_resolve_references()
+  for name in ("model", "judge"):
+    try:
+      config[name].path = local(config[name].path)
+    except ValueError as error:
+      raise ValueError(f"config.{name}.path={error}") from None
+  return config

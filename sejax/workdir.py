@@ -1,0 +1,77 @@
+"""Where a run writes: which folders can be one, and that they are there and can be written."""
+
+import pathlib
+import re
+import tempfile
+
+# "gs://bucket/run", "s3://...", "file:///..."
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+# orbax takes "[" for a pattern and "\" for "/", and then does not find what it has written.
+_UNREADABLE = "[\\"
+
+
+def local_path(name: str, value: str) -> str:
+  """Returns a path with `~` replaced by the home directory.
+
+  Args:
+    name: of the flag or field that gives it, for messages.
+    value: as given; an empty one stays empty.
+
+  Raises:
+    ValueError: it is of another machine, or its home directory is not known.
+  """
+  if _SCHEME.match(value):
+    raise ValueError(
+      f"{name}={value} is a remote path; give a folder or file of this machine, such as one that"
+      " the bucket is mounted on"
+    )
+  try:
+    return str(pathlib.Path(value).expanduser()) if value.startswith("~") else value
+  except RuntimeError:
+    raise ValueError(f"{name}={value} has no home directory; give the whole path") from None
+
+
+def locate(value: str, *, checkpoints: bool) -> pathlib.Path:
+  """Returns the folder that `--workdir` names.
+
+  Args:
+    value: of the flag.
+    checkpoints: whether checkpoints are kept in it.
+
+  Raises:
+    ValueError: it is a remote path, or checkpoints could not be read back from it.
+  """
+  if not value:
+    raise ValueError("--workdir is empty; give the folder that the run writes to")
+  workdir = pathlib.Path(local_path("--workdir", value))
+  absolute = str(workdir.resolve())
+  if checkpoints and (any(c in absolute for c in _UNREADABLE) or not _is_unicode(absolute)):
+    raise ValueError(
+      f"--workdir={absolute!r} is a path that checkpoints cannot be read back from; give one"
+      r" without [ and \ and of valid UTF-8"
+    )
+  return workdir
+
+
+def make(workdir: pathlib.Path) -> None:
+  """Makes the folder, and tries whether it can be written, which is what stands in its rights.
+
+  Raises:
+    ValueError: it cannot.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=workdir):
+      pass
+  except OSError as error:
+    raise ValueError(
+      f"--workdir={workdir} cannot be written ({error.strerror}); give a folder that can"
+    ) from None
+
+
+def _is_unicode(text: str) -> bool:
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
