@@ -33,7 +33,8 @@ def finish(
   export.save(run, params, workdir / "model", config)
   if jax.process_index() > 0:
     return
-  summary = _summary(workdir, run.steps, memory)
+  training_problems = run.heldout.training_problems if run.heldout else 0
+  summary = _summary(workdir, run.steps, memory, training_problems)
   (workdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
   report.run(config, workdir)
   for line in _lines(summary):
@@ -42,7 +43,9 @@ def finish(
   print(f"report: {workdir / 'report.html'}")
 
 
-def _summary(workdir: pathlib.Path, steps: int, memory: dict[str, Any]) -> dict[str, Any]:
+def _summary(
+  workdir: pathlib.Path, steps: int, memory: dict[str, Any], training_problems: int
+) -> dict[str, Any]:
   summary = {"steps": steps, "seconds": memory["seconds"], "stages": _stages(workdir)}
   summary |= {"before": {}, "after": {}, "change": {}}
   if "after" in memory:
@@ -52,6 +55,7 @@ def _summary(workdir: pathlib.Path, steps: int, memory: dict[str, Any]) -> dict[
       "after": after.summary(),
       "change": (after - before).summary(),
       "problems": len(after.pass_at_1),
+      "training_problems": training_problems,
     }
   return summary
 
@@ -71,7 +75,9 @@ def _lines(summary: dict[str, Any]) -> list[str]:
   lines = [f"{summary['steps']} steps in {summary['seconds']:.0f} s"]
   if not summary["change"]:
     return lines
-  lines.append(f"{summary['problems']} held-out problems, percent with standard errors:")
+  trained = summary["training_problems"]
+  also = f" ({trained} of them training problems)" if trained else ""
+  lines.append(f"{summary['problems']} held-out problems{also}, percent with standard errors:")
   for name in summary["change"]:
     if name.endswith("_error"):
       continue

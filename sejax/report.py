@@ -107,6 +107,9 @@ def _summary(path: pathlib.Path) -> Iterator[str]:
     head = ("held-out, %", "before", "after", "change")
     yield pages.table("held-out problems before and after", head, rows)
     yield "<p>± is a standard error; that of a change is of the same problems.</p>"
+    if trained := summary.get("training_problems"):
+      number = summary["problems"]
+      yield f"<p><strong>{trained} of {number} held-out problems were trained on.</strong></p>"
   else:
     yield "<p>Nothing was evaluated.</p>"
   yield ended

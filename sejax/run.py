@@ -97,7 +97,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
   pipeline_lib.check(preparer, config.data.max_bad_share)
   processor = preparer.processor
   roles = rollout.Roles.create(config, model, processor, mesh, judge)
-  heldout = HeldOut.of(config, roles)
+  heldout = HeldOut.of(config, roles, source)
   collate = batches.Collator(
     model,
     source.name,

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from sejax import rollout
 from sejax.data import sources
 from sejax.data.records import Record, Source
-from sejax.evaluation import answering, metrics
+from sejax.evaluation import answering, metrics, overlap
 from sejax.evaluation.metrics import Estimate
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts
@@ -62,24 +62,34 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-  """Problems with gold answers that are not trained on.
+  """Problems with gold answers that a run is measured by.
 
   Attributes:
     config: the run's.
     roles: that sample.
     source: the problems.
+    training_problems: how many of them are trained on, too.
   """
 
   config: ml_collections.ConfigDict
   roles: rollout.Roles
   source: Source
+  training_problems: int
 
   @classmethod
-  def of(cls, config: ml_collections.ConfigDict, roles: rollout.Roles) -> "HeldOut | None":
+  def of(
+    cls, config: ml_collections.ConfigDict, roles: rollout.Roles, training: Source
+  ) -> "HeldOut | None":
     """Returns the problems that `config.eval` names; None where it names none.
 
+    Args:
+      config: the run's.
+      roles: that sample.
+      training: the problems that are trained on.
+
     Raises:
-      ValueError: their source cannot be opened, or has no answers.
+      ValueError: their source cannot be opened, has no answers, or holds training problems alone
+        and `config.eval.allow_training_problems` is not set.
     """
     if not config.eval.problems:
       return None
@@ -97,9 +107,10 @@ class HeldOut:
         f"held-out problems: {error}; see config.eval.path and config.eval.split, or go without:"
         " config.eval.problems=0"
       ) from None
-    if (data.path, data.split) == (config.data.path, config.data.split):
-      logging.warning("Held-out problems are those that are trained on; see config.eval.path")
-    return cls(config, roles, _First(source, min(config.eval.problems, len(source))))
+    problems = min(config.eval.problems, len(source))
+    shared = overlap.count(training, source, problems)
+    _check_overlap(shared, problems, allowed=config.eval.allow_training_problems)
+    return cls(config, roles, _First(source, problems), shared)
 
   def __call__(self, params: qwen.Params, progress: str = "") -> Outcome:
     """Samples the Actor's answers and grades them.
@@ -128,6 +139,17 @@ class HeldOut:
     index, shares, maj = (np.concatenate([part[name] for part in parts]) for name in local)
     order = np.argsort(index)
     return Outcome(answered.correct.shape[1], shares[order], maj[order])
+
+
+def _check_overlap(shared: int, problems: int, *, allowed: bool) -> None:
+  if shared == problems and not allowed:
+    raise ValueError(
+      f"all {problems} held-out problems are training problems, so they would not measure what is"
+      " learnt; see config.eval.path and config.eval.split, go without (config.eval.problems=0), or"
+      " give config.eval.allow_training_problems=true"
+    )
+  if shared:
+    logging.warning("%d of %d held-out problems are training problems", shared, problems)
 
 
 def _greedy(

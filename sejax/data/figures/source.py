@@ -12,6 +12,10 @@ from sejax.data.figures.family import Problem
 class Figures:
   """Drawn problems by index, as `records.Source`.
 
+  Attributes:
+    name: of the set.
+    split: `train` or `heldout`.
+
   Args:
     split: `train` or `heldout`; they share no problem.
     size: pixels a side: 56, 112 or 224.
@@ -37,7 +41,7 @@ class Figures:
     if length < 1:
       raise ValueError(f"the length {length} of a set of figures must be at least 1")
     self._length = length
-    self._split = split
+    self.split = split
     self._make = functools.partial(
       problems.problem,
       split=split,
@@ -53,7 +57,7 @@ class Figures:
   def __getitem__(self, index: int) -> records.Record:
     """Returns a problem's question and picture, a BMP file."""
     problem = self.problem(index)
-    return records.Record(f"figures/{self._split}/{index}", problem.question, (bmp(problem.image),))
+    return records.Record(f"figures/{self.split}/{index}", problem.question, (bmp(problem.image),))
 
   def gold(self, index: int) -> str:
     """Returns the answer for metrics."""

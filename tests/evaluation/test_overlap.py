@@ -1,0 +1,74 @@
+"""Held-out problems that are trained on are found by what they are, whatever holds them."""
+
+import base64
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sejax.data import figures
+from sejax.data.jsonl import JsonlSource
+from sejax.data.parquet import ParquetSource
+from sejax.evaluation import overlap
+from tests.data.problems import Problems, picture
+
+
+def write_lines(folder, name, numbers, **changes):
+  """JSON lines of numbered problems, with pictures beside them."""
+  rows = []
+  for number in numbers:
+    (folder / f"{number}.png").write_bytes(picture(28, 28, number))
+    row = {"id": f"{name}-{number}", "question": "What is x?", "image": f"{number}.png"}
+    rows.append(row | changes)
+  path = folder / f"{name}.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  return JsonlSource(path)
+
+
+def test_same_problems_under_other_ids_and_in_another_order(tmp_path):
+  training = write_lines(tmp_path, "train", range(8))
+  assert overlap.count(training, write_lines(tmp_path, "test", [9, 7, 3, 10]), 4) == 2
+  assert overlap.count(training, write_lines(tmp_path, "test", [9, 7, 3, 10]), 2) == 1
+  assert overlap.count(training, write_lines(tmp_path, "test", range(7, -1, -1)), 8) == 8
+  assert overlap.count(training, write_lines(tmp_path, "test", range(8, 12)), 4) == 0
+
+
+def test_a_problem_that_occurs_twice_counts_twice(tmp_path):
+  training = write_lines(tmp_path, "train", [1, 1, 2])
+  assert overlap.count(training, write_lines(tmp_path, "test", [1, 1, 3]), 3) == 2
+
+
+def test_question_and_pictures_both_count(tmp_path):
+  training = write_lines(tmp_path, "train", range(4))
+  assert overlap.count(training, write_lines(tmp_path, "q", range(4), question="Who?"), 4) == 0
+  assert overlap.count(training, write_lines(tmp_path, "i", range(4), image="0.png"), 4) == 4
+  assert overlap.count(training, write_lines(tmp_path, "n", range(4), image=None), 4) == 0
+
+
+def test_across_kinds_of_files(tmp_path):
+  rows = [{"problem": "What is x?", "images": [{"bytes": picture(28, 28, n)}]} for n in (3, 9)]
+  pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
+  heldout = ParquetSource.open(tmp_path / "set.parquet", split="test")
+  assert overlap.count(write_lines(tmp_path, "train", range(4)), heldout, 2) == 1
+
+
+def test_unreadable_records_are_none_of_them():
+  broken = frozenset({1, 2})
+  assert overlap.count(Problems(6, bad=broken), Problems(6), 6) == 4
+  assert overlap.count(Problems(6), Problems(6, bad=broken), 6) == 4
+
+
+@pytest.mark.parametrize(("split", "shared"), [("train", 5), ("heldout", 0)])
+def test_splits_of_figures_share_nothing(split, shared):
+  assert overlap.count(figures.source("train"), figures.source(split), 5) == shared
+
+
+def test_splits_of_figures_share_nothing_in_fact():
+  def contents(split):
+    made = figures.source(split, length=300)
+    return {
+      base64.b64encode(x.images[0]) + x.question.encode() for x in map(made.__getitem__, range(300))
+    }
+
+  assert not contents("train") & contents("heldout")
