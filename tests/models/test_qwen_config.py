@@ -142,7 +142,7 @@ def test_init():
 @pytest.mark.parametrize(
   ("part", "changes", "message"),
   [
-    ("vision", {"fullatt_block_indexes": (1, 4)}, r"fullatt_block_indexes names block 4.*depth 4"),
+    ("vision", {"fullatt_block_indexes": (1, "3")}, r"indexes is \(1, '3'\); it must be a list"),
     ("vision", {"window_size": 60}, r"window_size is 60.*multiple of .*= 28"),
     ("vision", {"num_heads": 3}, r"vision_config.hidden_size is 32.*num_heads = 3"),
     ("vision", {"hidden_size": 12, "num_heads": 2}, r"head size 6 .*multiple of 4"),
@@ -217,6 +217,15 @@ def test_lists_become_tuples():
   )
   assert vision.fullatt_block_indexes == (1, 3)
   assert hash(vision) == hash(torch_reference.tiny_config().vision)
+
+
+def test_full_attention_beyond_the_depth_is_none_as_in_transformers():
+  raw = torch_reference.tiny_config().to_hf()
+  for indexes, meant in (([7, 15, 23, 31], ()), ([9, -1, 3, 0, 3], (0, 3))):
+    raw["vision_config"]["fullatt_block_indexes"] = indexes
+    assert qwen.Config.from_hf(raw).vision.fullatt_block_indexes == meant
+  del raw["vision_config"]["fullatt_block_indexes"]  # which means those of the released depth
+  assert qwen.Config.from_hf(raw).vision.fullatt_block_indexes == ()
 
 
 def test_unknown_release():

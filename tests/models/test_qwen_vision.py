@@ -70,12 +70,25 @@ def test_alone_and_beside_another(tiny):
     np.testing.assert_allclose(features[row, start : start + len(want)], want, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("full", [(0, 2), (2,), (0, 1, 2, 3)])
+@pytest.mark.parametrize(
+  "full",
+  [
+    (0, 2),
+    (2,),
+    (0, 1, 2, 3),
+    (),
+    (7, 15, 23, 31),  # as in transformers' own tiny model: none of the four blocks
+    (1, 4),
+    (-1, 2),
+    (3, 0, 3, 99),
+  ],
+)
 def test_any_pattern_of_full_blocks(full):
   tiny = torch_reference.tiny_config()
-  vision = dataclasses.replace(tiny.vision, fullatt_block_indexes=full)
-  config = dataclasses.replace(tiny, vision=vision)
-  model = torch_reference.torch_model(config)
+  raw = tiny.to_hf()
+  raw["vision_config"]["fullatt_block_indexes"] = list(full)
+  config = qwen.Config.from_hf(raw)
+  model = torch_reference.torch_model(config, raw=raw)
   params = torch_reference.to_params(dict(model.named_parameters()), config)
   batch = torch_reference.make_batch(config, [[ODD]])
   features = encode(params, config, batch.images(config))

@@ -62,9 +62,15 @@ def real_vocabulary_config() -> qwen.Config:
   return qwen.Config(tiny.vision, dataclasses.replace(tiny.text, vocab_size=151_936))
 
 
-def torch_model(config: qwen.Config, seed: int = 0):
-  """A random model whose every tensor matters: biases are not zero, norms not one, logits O(1)."""
-  hf_config = transformers.Qwen2_5_VLConfig(**config.to_hf())
+def torch_model(config: qwen.Config, seed: int = 0, raw: dict | None = None):
+  """A random model whose every tensor matters: biases are not zero, norms not one, logits O(1).
+
+  Args:
+    config: of the model.
+    seed: of its weights.
+    raw: what transformers reads in place of what `config` exports.
+  """
+  hf_config = transformers.Qwen2_5_VLConfig(**(raw or config.to_hf()))
   hf_config._attn_implementation = "eager"
   with torch.device("cpu"):
     model = transformers.Qwen2_5_VLForConditionalGeneration(hf_config).eval()

@@ -24,6 +24,7 @@ class VisionConfig:
     num_heads: attention heads; their size is `hidden_size / num_heads`.
     out_hidden_size: width of a feature, that of the decoder.
     fullatt_block_indexes: blocks that attend within the whole image; all others within windows.
+      Indexes of no block, beyond the depth or negative, are left out, as in transformers.
     window_size: side of an attention window.
     patch_size: side of a patch.
     temporal_patch_size: frames in a patch; a still image is repeated to fill them.
@@ -50,10 +51,9 @@ class VisionConfig:
 
   def __post_init__(self):
     _check_fields(self, "vision_config")
-    # Sorted and without repetitions; a tuple, so that the configuration can be hashed.
-    object.__setattr__(
-      self, "fullatt_block_indexes", tuple(sorted(set(self.fullatt_block_indexes)))
-    )
+    # A tuple, so that the configuration can be hashed.
+    blocks = set(self.fullatt_block_indexes) & set(range(self.depth))
+    object.__setattr__(self, "fullatt_block_indexes", tuple(sorted(blocks)))
     _require_divisible("vision_config", self, "hidden_size", "num_heads")
     if self.head_size % 4:
       raise ValueError(
@@ -65,11 +65,6 @@ class VisionConfig:
       raise ValueError(
         f"vision_config.window_size is {self.window_size}; it must be a multiple of patch_size x"
         f" spatial_merge_size = {merged}"
-      )
-    if outside := [i for i in self.fullatt_block_indexes if not 0 <= i < self.depth]:
-      raise ValueError(
-        f"vision_config.fullatt_block_indexes names block {outside[0]}; the tower has depth"
-        f" {self.depth}, so indexes run from 0 to {self.depth - 1}"
       )
 
   @property
