@@ -3,12 +3,16 @@
 Saved by orbax in the background: a step's directory gets its name when it is complete, so that a
 run that is killed while saving finds the step before. The frozen weights are not saved, as they are
 the initial model; their fingerprint is, and a run goes on with no others.
+
+A step is saved with its score, if it has one. Steps of an older version have none on disk: they are
+restored like all others, and stay as long as they are among the latest.
 """
 
 import contextlib
+import dataclasses
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +22,6 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
-
-_SCORE = "score"
 
 
 class Restored(NamedTuple):
@@ -49,21 +51,9 @@ class Checkpoints:
       directory: an absolute path; made where it is missing.
       options: `config.checkpoint`: the latest `keep` stay, and the `keep_best` with the best score.
     """
-    policies = [preservation.LatestN(options.keep)]
-    if options.keep_best:
-      policies.append(
-        preservation.BestN(
-          get_metric_fn=lambda metrics: metrics[_SCORE],
-          n=options.keep_best,
-          keep_checkpoints_without_metrics=False,
-        )
-      )
     self._directory = directory
-    self._options = ocp.CheckpointManagerOptions(
-      preservation_policy=preservation.AnyPreservationPolicy(policies),
-      cleanup_tmp_directories=True,
-    )
-    self._manager = self._open()
+    self._policy = _LatestAndBest(options.keep, options.keep_best)
+    self._open()
 
   def __enter__(self) -> "Checkpoints":
     return self
@@ -76,23 +66,28 @@ class Checkpoints:
     """The last step saved."""
     return self._manager.latest_step()
 
-  def save(self, step: int, state: Any, memory: dict[str, Any], score: float) -> None:
+  def save(self, step: int, state: Any, memory: dict[str, Any], score: float | None) -> None:
     """Saves in the background; a step that is saved already stays as it is.
 
     Args:
       step: the next to run.
       state: a tree of arrays; it may be donated as soon as this returns.
       memory: plain JSON values.
-      score: the higher, the better.
+      score: measured at this step, the higher, the better; None where nothing was measured.
 
     Raises:
       ValueError: an earlier save failed, for instance for want of space.
     """
     if self.latest == step:
       return
-    items = {"state": ocp.args.StandardSave(state), "memory": ocp.args.JsonSave(memory)}
+    items = {
+      "state": ocp.args.StandardSave(state),
+      "memory": ocp.args.JsonSave(memory),
+      "score": ocp.args.JsonSave({"score": score}),
+    }
+    self._policy.scores[step] = score
     with self._named():
-      self._manager.save(step, args=ocp.args.Composite(**items), metrics={_SCORE: score})
+      self._manager.save(step, args=ocp.args.Composite(**items))
 
   def restore(self, like: Any, fingerprint: int) -> Restored | None:
     """Returns the last step that can be read; None where nothing is saved.
@@ -146,10 +141,26 @@ class Checkpoints:
         f" {' '.join(str(error).split())[:160]}...; the same command goes on from the one before"
       ) from None
 
-  def _open(self) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager(
-      self._directory, options=self._options, item_names=("state", "memory")
+  def _open(self) -> None:
+    """Opens the directory, and learns the scores of the steps in it."""
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=self._policy, cleanup_tmp_directories=True
     )
+    self._manager = ocp.CheckpointManager(
+      self._directory, options=options, item_names=("state", "memory", "score")
+    )
+    self._policy.scores = {step: self._score(step) for step in self._manager.all_steps()}
+
+  def _score(self, step: int) -> float | None:
+    """Returns the score that was saved with a step; None where there is none that can be read."""
+    if not (self._directory / str(step) / "score").exists():  # It is of an older version.
+      return None
+    try:
+      score = self._read(step, score=ocp.args.JsonRestore())["score"]["score"]
+      return None if score is None else float(score)
+    except Exception as error:  # Whatever a reader says of a damaged file.
+      logging.warning("Checkpoint %d counts as without a score, which is damaged: %s", step, error)
+      return None
 
   def _read(self, step: int, **items: Any) -> Any:
     return self._manager.restore(step, args=ocp.args.Composite(**items))
@@ -164,7 +175,39 @@ class Checkpoints:
       (self._directory / str(step)).rename(target)
     if jax.process_count() > 1:
       jax.experimental.multihost_utils.sync_global_devices(f"set aside {step}")
-    self._manager = self._open()
+    self._open()
+
+
+@dataclasses.dataclass
+class _LatestAndBest(preservation.PreservationPolicy):
+  """Keeps the latest steps, and those with the best scores; of equal scores the later.
+
+  Not orbax's own `BestN`: it learns scores when the manager is opened, which one damaged file
+  makes impossible, and it keeps steps without a score for want of others.
+
+  Attributes:
+    latest: how many stay as the latest.
+    best: how many stay for their scores.
+    scores: by step; None where nothing was measured.
+  """
+
+  latest: int
+  best: int
+  scores: dict[int, float | None] = dataclasses.field(default_factory=dict)
+
+  def should_preserve(
+    self,
+    checkpoints: Sequence[preservation.PolicyCheckpointInfo],
+    *,
+    context: preservation.PreservationContext,
+  ) -> list[bool]:
+    """Returns for each checkpoint whether it stays."""
+    del context
+    steps = sorted(info.step for info in checkpoints)
+    scored = [step for step in steps if self.scores.get(step) is not None]
+    scored.sort(key=lambda step: (self.scores[step], step), reverse=True)
+    kept = {*steps[-self.latest :], *scored[: self.best]}
+    return [info.step in kept for info in checkpoints]
 
 
 def fingerprint(tree: Any) -> int:

@@ -225,7 +225,9 @@ def _checkpoint() -> ml_collections.ConfigDict:
   checkpoint = ml_collections.ConfigDict()
   checkpoint.every = 30  # steps; the last is always saved
   checkpoint.keep = 3  # latest ones
-  checkpoint.keep_best = 1  # by held-out pass@1, or by reward where there is no evaluation
+  # The best of those saved at a step that was evaluated, by held-out pass@1; by the step's reward
+  # where eval.problems is 0.
+  checkpoint.keep_best = 1
   checkpoint.export_dtype = "bfloat16"  # of the model directory; or float32
   return checkpoint
 

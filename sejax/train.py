@@ -17,7 +17,6 @@ from sejax import checkpoint, experience, learning, monitoring, outcome, signals
 from sejax import config as config_lib
 from sejax import run as run_lib
 from sejax.clock import Clock, Compilations, profiling
-from sejax.evaluation.heldout import Outcome
 from sejax.lock import Lock
 from sejax.logs import EVENTS, Logs
 from sejax.models import hub
@@ -53,7 +52,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
   setting = run_lib.set_up(config, workdir, clock)
   state = setting.updater.init(setting.models.initial)
   fingerprint = checkpoint.fingerprint((setting.models.frozen, setting.models.judge_params))
-  memory: dict[str, Any] = {"fingerprint": fingerprint, "data": (), "score": 0.0, "seconds": 0.0}
+  memory: dict[str, Any] = {"fingerprint": fingerprint, "data": (), "seconds": 0.0}
   first = 0
 
   with (
@@ -91,14 +90,14 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       figures = monitoring.of_experience(lived, setting.source) | figures
 
       done, last = step + 1, step + 1 == setting.steps
-      memory["score"] = figures["reward"]
+      # One scale for all checkpoints: held-out pass@1, or the reward where nothing is evaluated.
+      score = None if setting.heldout else figures["reward"]
       if setting.heldout and (last or (config.eval.every and done % config.eval.every == 0)):
         with clock("evaluate"):
           found = setting.heldout(run_lib.decoding(setting, state.params))
         memory |= {"after": found.plain(), "evaluated": done}
         figures |= {f"heldout_{name}": value for name, value in found.summary().items()}
-      if "after" in memory:
-        memory["score"] = Outcome.of(memory["after"]).summary()["pass_at_1"]
+        score = figures["heldout_pass_at_1"]
 
       lock.require()
       timing = monitoring.of_time(clock.lap(), compilations.lap(), lived, setting)
@@ -114,7 +113,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       if last or asked or done % config.checkpoint.every == 0:
         memory["data"] = hosts.gather_json(data.state())
         memory["seconds"] = spent + time.monotonic() - began
-        checkpoints.save(done, state, memory, memory["score"])
+        checkpoints.save(done, state, memory, score)
       if asked and not last:
         checkpoints.wait()
         bar.close()

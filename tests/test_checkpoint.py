@@ -1,5 +1,11 @@
 """Checkpoints: what is kept, what is found again, and what a damaged one costs."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +13,7 @@ import pytest
 
 from sejax import checkpoint
 from sejax import config as config_lib
+from tests.subprocesses import ROOT
 
 
 @pytest.fixture
@@ -43,10 +50,103 @@ def test_a_run_goes_on_from_the_last_step(tmp_path, options):
     assert bool(jnp.all(same)), name
 
 
+def kept(directory):
+  return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+
+
+def save_elsewhere(directory, options, steps, scores):
+  """Saves in a new process, which knows of earlier steps what is on the disk."""
+  code = (
+    "import json, pathlib, sys\n"
+    "import ml_collections\n"
+    "from tests import test_checkpoint\n"
+    "directory, options, steps, scores = map(json.loads, sys.argv[1:])\n"
+    "options = ml_collections.ConfigDict(options)\n"
+    "test_checkpoint.save(pathlib.Path(directory), options, steps, scores)\n"
+  )
+  given = (str(directory), options.to_dict(), steps, scores)
+  subprocess.run(
+    [sys.executable, "-c", code, *map(json.dumps, given)],
+    cwd=ROOT,
+    env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+    check=True,
+  )
+
+
+def forget_scores(directory):
+  """Leaves steps as an older version saved them."""
+  for path in directory.glob("*/score"):
+    shutil.rmtree(path)
+
+
+SCORES = [0.1, 0.9, 0.3, 0.2, 0.1]
+
+
 def test_the_latest_and_the_best_are_kept(tmp_path, options):
-  save(tmp_path / "c", options, [1, 2, 3, 4, 5], [0.1, 0.9, 0.3, 0.2, 0.1])
-  kept = sorted(int(path.name) for path in (tmp_path / "c").iterdir() if path.name.isdigit())
-  assert kept == [2, 4, 5]
+  save(tmp_path / "c", options, [1, 2, 3, 4, 5], SCORES)
+  assert kept(tmp_path / "c") == [2, 4, 5]
+
+
+def test_a_new_process_keeps_the_best_of_those_before(tmp_path, options):
+  save(tmp_path / "c", options, [1, 2, 3, 4, 5], SCORES)
+  save_elsewhere(tmp_path / "c", options, [6], [0.5])
+  assert kept(tmp_path / "c") == [2, 5, 6]
+  save_elsewhere(tmp_path / "c", options, [7, 8, 9], [0.2, 0.95, None])
+  assert kept(tmp_path / "c") == [8, 9]
+  save_elsewhere(tmp_path / "c", options, [10, 11], [None, None])
+  assert kept(tmp_path / "c") == [8, 10, 11]
+
+
+@pytest.mark.parametrize(
+  ("latest", "best", "scores", "stay"),
+  [
+    (2, 2, [0.1, 0.9, 0.3, 0.8, 0.1, 0.2], [2, 4, 5, 6]),
+    (1, 2, [0.5, 0.5, 0.5, 0.5, 0.1, 0.2], [3, 4, 6]),  # of equal ones the later
+    (1, 3, [None, 0.2, None, None, 0.1, None], [2, 5, 6]),  # no third one has a score
+    (1, 3, [None] * 6, [6]),
+    (2, 0, [0.1, 0.9, 0.3, 0.8, 0.1, 0.2], [5, 6]),
+    (1, 1, [0.0, -1.0, None, None, None, None], [1, 6]),  # 0 is a score
+  ],
+)
+@pytest.mark.parametrize("opened", ["once", "each time"])
+def test_what_is_kept(tmp_path, options, latest, best, scores, stay, opened):
+  options.update(keep=latest, keep_best=best)
+  if opened == "once":
+    save(tmp_path / "c", options, range(1, 7), scores)
+  else:
+    for step, score in enumerate(scores, 1):
+      save(tmp_path / "c", options, [step], [score])
+  assert kept(tmp_path / "c") == stay
+
+
+def test_the_best_stays_where_a_damaged_step_was_set_aside(tmp_path, options):
+  options.keep_best = 2
+  save(tmp_path / "c", options, [1, 2, 3, 4, 5], [0.1, 0.9, 0.8, 0.2, None])
+  (tmp_path / "c" / "5" / "memory" / "metadata").write_text("{")
+  with checkpoint.Checkpoints(tmp_path / "c", options) as checkpoints:
+    assert checkpoints.restore(make_state(0), 7).step == 4
+    for step in (5, 6):
+      checkpoints.save(step, make_state(step), {"fingerprint": 7}, 0.3)
+  assert kept(tmp_path / "c") == [2, 3, 5, 6]
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"score": "high"}', "[]"])
+def test_a_damaged_score_costs_only_itself(tmp_path, options, damage):
+  save(tmp_path / "c", options, [1, 2, 3], [0.9, 0.5, 0.1])
+  (tmp_path / "c" / "1" / "score" / "metadata").write_text(damage)
+  save(tmp_path / "c", options, [4], [0.2])
+  assert kept(tmp_path / "c") == [2, 3, 4]
+  assert restore(tmp_path / "c", options).step == 4
+
+
+def test_steps_of_an_older_version_stay_while_they_are_the_latest(tmp_path, options):
+  save(tmp_path / "c", options, [1, 2, 3], [0.9, 0.8, 0.7])
+  forget_scores(tmp_path / "c")
+  assert restore(tmp_path / "c", options).step == 3
+  save(tmp_path / "c", options, [4], [0.1])
+  assert kept(tmp_path / "c") == [3, 4]
+  save(tmp_path / "c", options, [5, 6], [None, None])
+  assert kept(tmp_path / "c") == [4, 5, 6]
 
 
 def test_a_step_that_is_saved_twice_stays(tmp_path, options):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -135,6 +136,38 @@ def test_a_finished_run_that_is_started_again_stays_as_it_is(run):
   before = digests()
   assert run(workdir=workdir, **changes) == workdir
   assert digests() == before
+
+
+def scores(workdir):
+  """Returns the score that each checkpoint was saved with."""
+  files = (workdir / "checkpoints").glob("[0-9]*/score/metadata")
+  return {int(file.parts[-3]): json.loads(file.read_text())["score"] for file in files}
+
+
+def test_a_checkpoint_has_a_score_only_where_it_was_measured(run):
+  """Held-out figures of the step itself, never the last evaluation's, and never the reward."""
+  changes = {"train.steps": 4, "eval.every": 2, "checkpoint.every": 1, "checkpoint.keep": 9}
+  workdir = run(**changes, **{"judge.use": False})
+  figures = [line.get("heldout_pass_at_1") for line in logs.read(workdir / logs.METRICS)]
+  assert [figure is not None for figure in figures] == [False, True, False, True]
+  assert scores(workdir) == dict(enumerate(figures, 1))
+  memory = json.loads((workdir / "checkpoints" / "4" / "memory" / "metadata").read_text())
+  assert memory.keys() == {"fingerprint", "data", "seconds", "before", "after", "evaluated"}
+
+
+def test_without_evaluation_the_reward_is_the_score_and_older_checkpoints_go_on(run):
+  changes = {"checkpoint.every": 1, "eval.problems": 0, "judge.use": False}
+  workdir = run(**changes)
+  rewards = [line["reward"] for line in logs.read(workdir / logs.METRICS)]
+  assert scores(workdir) == dict(enumerate(rewards, 1))
+  # An older version kept the score in the memory.
+  step = workdir / "checkpoints" / "2"
+  shutil.rmtree(step / "score")
+  memory = json.loads((step / "memory" / "metadata").read_text())
+  (step / "memory" / "metadata").write_text(json.dumps(memory | {"score": 0.5}))
+  run(workdir=workdir, **changes | {"train.steps": 3})
+  rewards = [line["reward"] for line in logs.read(workdir / logs.METRICS)]
+  assert scores(workdir) == {1: rewards[0], 3: rewards[2]}
 
 
 def test_rewards_that_are_all_alike_change_nothing(run):
