@@ -3,6 +3,7 @@
 Host side, but for the samplers. Axes: B prompts, G trajectories, M verdicts on each, R tokens.
 """
 
+import collections
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from sejax import method, minibatches, rewards, rollout, scoring
 from sejax.clock import Clock
+from sejax.data import batches
 from sejax.data.batches import Batch, Collator
 from sejax.data.prepare import Example
 from sejax.data.records import Source
@@ -90,15 +92,15 @@ class Collector:
     Raises:
       ValueError: as `Collator`, `Sampler` and `rewards.reward_groups`.
     """
-    config = self._config.train
-    experience, examples = self._one(weights, data, step)
+    config, seen = self._config.train, collections.Counter()
+    experience, examples = self._one(weights, data, step, seen)
     if config.constant_groups == "keep":
       return experience
     experience = experience._replace(counts=minibatches.varied(experience.group))
     if config.constant_groups == "resample":
       parts = [(experience, examples)]
       while len(parts) < config.resample_limit and self._short(parts):
-        more, examples = self._one(weights, data, step)
+        more, examples = self._one(weights, data, step, seen)
         parts.append((more._replace(counts=minibatches.varied(more.group)), examples))
       if len(parts) > 1:
         return self._merge(parts)
@@ -110,11 +112,15 @@ class Collector:
     return bool(hosts.any_process(np.array([found < len(parts[0][0].counts)])).any())
 
   def _one(
-    self, weights: Weights, data: Iterator[Sequence[Example]], step: int
+    self,
+    weights: Weights,
+    data: Iterator[Sequence[Example]],
+    step: int,
+    seen: collections.Counter[str],
   ) -> tuple[Experience, Sequence[Example]]:
     clock, seed, roles = self._clock, self._config.seed, self.roles
     with clock("data"):
-      examples = next(data)
+      examples = batches.number_occurrences(next(data), seen)
       batch = self._collate(examples)
     with clock("sample"):
       features = roles.encode(weights.actor, batch)

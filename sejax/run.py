@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+from absl import logging
 from flax import traverse_util
 from jax.sharding import Mesh
 
@@ -95,6 +96,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
   source = sources.open_source(config.data)
   preparer = Preparer.of(config, source)
   pipeline_lib.check(preparer, config.data.max_bad_share)
+  _explain_repetitions(config.batch_size, source)
   processor = preparer.processor
   roles = rollout.Roles.create(config, model, processor, mesh, judge)
   heldout = HeldOut.of(config, roles, source)
@@ -118,6 +120,21 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
     heldout,
     steps,
   )
+
+
+def _explain_repetitions(batch_size: int, source: Source) -> None:
+  """Says once what a batch that is larger than the set means."""
+  least, rest = divmod(batch_size, len(source))
+  if batch_size > len(source) and jax.process_index() == 0:
+    times = f"{least} or {least + 1}" if rest else f"{least}"
+    logging.warning(
+      "config.batch_size=%d is more than the %d records of %s: each occurs %s times in a step, and"
+      " is sampled anew each time",
+      batch_size,
+      len(source),
+      source.name,
+      times,
+    )
 
 
 def num_steps(config: ml_collections.ConfigDict, records: int) -> int:

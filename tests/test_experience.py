@@ -18,6 +18,7 @@ class Roles:
 
   def __init__(self):
     self.batches = 0
+    self.records = {"actor": [], "judge": []}  # hashes that were sampled by
 
   def encode(self, params, batch):
     del params, batch
@@ -27,6 +28,7 @@ class Roles:
   def act(self, params, batch, features, *, seed, step):
     del params, features, seed, step
     self.batches += 1
+    self.records["actor"] += batch.records[batch.real].tolist()
     texts = [[f"<think>{i}</think>\\boxed{{{i}}}", self._second(i)] for i in batch.index]
     tokens = np.broadcast_to(batch.index[:, None, None], (B, G, R)).astype(np.int32)
     lengths = np.where(batch.real[:, None], [2, 3], 0)
@@ -36,7 +38,8 @@ class Roles:
     return rollout.Rollout(Result(tokens, lengths, logp, logp, finish, STATS), texts)
 
   def judge_all(self, params, batch, features, candidates, *, seed, step):
-    del params, batch, features, seed, step
+    del params, features, seed, step
+    self.records["judge"] += batch.records[batch.real].tolist()
     texts = [[f"It says {text}. \\boxed{{0.9}}" for text in group] for group in candidates]
     return rollout.Rollout(None, texts)
 
@@ -110,6 +113,21 @@ def test_groups_that_teach_nothing_are_replaced(collect):
   once, _ = collect(rows, constant_groups="keep")
   for name in once.group._fields:
     np.testing.assert_array_equal(getattr(lived.group, name), getattr(once.group, name), name)
+
+
+def test_a_record_that_occurs_again_is_sampled_anew(collect):
+  """Also in another batch of the same step; in the first place it is as it always was."""
+  lived, roles = collect([0, 2, 0, 1], [1, 0, 3, 5], constant_groups="resample")
+  for sampled in roles.records.values():
+    assert len({tuple(record) for record in sampled}) == 8
+  once, fresh = collect([0, 1, 2, 3], constant_groups="keep")
+  records = dict(zip(once.batch.index.tolist(), once.batch.records.tolist(), strict=True))
+  assert roles.records["actor"][:2] == [records[0], records[2]]
+  assert roles.records["actor"][3] == records[1]
+  assert fresh.records["actor"] == list(records.values())
+  # What is trained on keeps the keys that it was sampled by.
+  assert lived.batch.index.tolist() == [1, 1, 3, 5]
+  assert lived.batch.records.tolist() == [roles.records["actor"][row] for row in (3, 4, 6, 7)]
 
 
 def test_resampling_ends_at_its_limit_with_groups_that_do_not_count(collect):

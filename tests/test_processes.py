@@ -21,6 +21,7 @@ CHANGES = {
   "group_size": 4,
   "train.micro_batch_size": 4,
   "train.steps": 2,
+  "data.figures.length": 6,  # so that a record occurs twice in a step, in one process or in both
   "eval.problems": 8,
   "eval.batch_size": 8,
   "mesh.data": 2,

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from configs import tiny
 from sejax import logs, method, monitoring, train, validation
+from sejax import run as run_lib
 from sejax.data import figures
 
 PROBLEMS = 12
@@ -168,6 +169,23 @@ def test_without_evaluation_the_reward_is_the_score_and_older_checkpoints_go_on(
   run(workdir=workdir, **changes | {"train.steps": 3})
   rewards = [line["reward"] for line in logs.read(workdir / logs.METRICS)]
   assert scores(workdir) == {1: rewards[0], 3: rewards[2]}
+
+
+def test_a_batch_that_is_larger_than_the_set_holds_no_copies(run, tmp_path, monkeypatch):
+  remarks = []
+  monkeypatch.setattr(
+    run_lib.logging, "warning", lambda text, *values: remarks.append(text % values)
+  )
+  path = write_set(tmp_path / "two", ["1", "2"])
+  changes = {"data.source": "jsonl", "data.path": path, "eval.problems": 0, "log.groups": 8}
+  changes |= {"batch_size": 8, "train.steps": 1, "train.micro_batch_size": 2}
+  groups = list(logs.read(run(**changes) / logs.GROUPS))
+  for key in ("texts", "verdicts"):
+    assert len({json.dumps([group["id"], group[key]]) for group in groups}) == 8, key
+  assert [remark for remark in remarks if "batch_size" in remark] == [
+    "config.batch_size=8 is more than the 2 records of train: each occurs 4 times in a step, and is"
+    " sampled anew each time"
+  ]
 
 
 def test_rewards_that_are_all_alike_change_nothing(run):

@@ -3,10 +3,12 @@
 Axes: B prompts, P prompt tokens, S patches.
 """
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
+import jax
 import ml_collections
 import numpy as np
 from jaxtyping import Bool, Int, UInt32
@@ -22,7 +24,7 @@ class Batch(NamedTuple):
 
   Attributes:
     record_ids: names of the records; empty for a row that only pads.
-    records: their hashes, for the sampler's keys.
+    records: hashes of them and their occurrences, for the sampler's keys.
     index: their places in the source, for `source.gold`; -1 for a row that only pads.
     questions: their texts.
     pictures: their encoded images, for reports.
@@ -125,9 +127,10 @@ class Collator:
     padding = np.full(1, self.pad_id, np.int32)
     grids = [example.grids for example in examples] + [np.zeros((0, 3), np.int32)] * empty
     ids = (*(example.id for example in examples), *[""] * empty)
+    numbers = (*(example.occurrence for example in examples), *[0] * empty)
     return Batch(
       record_ids=ids,
-      records=record_hashes(self.dataset, ids),
+      records=record_hashes(self.dataset, ids, numbers),
       index=np.array([example.index for example in examples] + [-1] * empty),
       questions=(*(example.question for example in examples), *[""] * empty),
       pictures=(*(example.pictures for example in examples), *[()] * empty),
@@ -145,6 +148,51 @@ class Collator:
     none = np.zeros((0, vision.patch_dim), np.float32)
     patches = [example.patches for example in examples] + [none] * (len(grids) - len(examples))
     return qwen.pack_images(vision, patches, grids, size)
+
+
+def number_occurrences(
+  examples: Sequence[Example], seen: collections.Counter[str]
+) -> list[Example]:
+  """Numbers the occurrences of each record in a step, so that no two of them are sampled alike.
+
+  Epochs meet in a batch, and one that is larger than the set holds several. All processes call it
+  together, as the same record may lie in several of them. The stream's order counts, so a record
+  has the same number whichever process reads it.
+
+  Args:
+    examples: this process's, of one batch.
+    seen: how often records, by their ids, occurred in earlier batches of the step; brought up to
+      date.
+
+  Returns:
+    The examples with their `occurrence`.
+  """
+  parts = hosts.gather_json([(example.turn, example.id) for example in examples])
+  numbers = occurrences(parts, seen)[jax.process_index()]
+  return [
+    example._replace(occurrence=number) for example, number in zip(examples, numbers, strict=True)
+  ]
+
+
+def occurrences(
+  parts: Sequence[Sequence[tuple[int, str]]], seen: collections.Counter[str]
+) -> list[list[int]]:
+  """Returns the numbers that `number_occurrences` gives, those of each process.
+
+  Args:
+    parts: of each process, the place in the stream and the record of each example.
+    seen: see `number_occurrences`.
+  """
+  numbers = [[0] * len(part) for part in parts]
+  places = [
+    (turn, process, row, record)
+    for process, part in enumerate(parts)
+    for row, (turn, record) in enumerate(part)
+  ]
+  for _, process, row, record in sorted(places):
+    numbers[process][row] = seen[record]
+    seen[record] += 1
+  return numbers
 
 
 def padded_prompts(

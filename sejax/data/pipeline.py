@@ -183,13 +183,14 @@ class Pipeline:
 
   def _examples(self) -> Iterator[Example]:
     for prepared in self._prepared:
+      turn = self._turn + self._process
       self._turn += self._processes
       self.seen += 1
       if isinstance(prepared, Dropped):
         self._drop(prepared)
       else:
         self._fruitless = 0
-        yield prepared
+        yield prepared._replace(turn=turn)
 
   def _drop(self, dropped: Dropped) -> None:
     self.dropped[dropped.kind] += 1

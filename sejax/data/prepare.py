@@ -32,6 +32,9 @@ class Example(NamedTuple):
     judge_tail: what follows the candidate, for `Processor.continuation`.
     patches: of all images; both roles see the same.
     grids: of each image, see `ImagePatches`.
+    turn: place in the stream that gave it; 0 outside of one.
+    occurrence: how often the record occurred before in the same step, see
+      `batches.number_occurrences`.
   """
 
   index: int
@@ -43,6 +46,8 @@ class Example(NamedTuple):
   judge_tail: tuple[str | int, ...]
   patches: Float32[np.ndarray, "S patch_dim"]
   grids: Int32[np.ndarray, "n 3"]
+  turn: int = 0
+  occurrence: int = 0
 
 
 class Dropped(NamedTuple):

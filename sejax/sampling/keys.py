@@ -1,8 +1,9 @@
 """Random bits of a token, from what it is and never from where it is computed.
 
-A trajectory's key folds in seed, step, role, a hash of its record's id, its number in the group and
-its repeat; a token's bits fold in its index. So a record's samples do not depend on its place in
-the batch, on the batch, or on the number of devices and processes.
+A trajectory's key folds in seed, step, role, a hash of its record's id and occurrence in the step,
+its number in the group and its repeat; a token's bits fold in its index. So a record's samples do
+not depend on its place in the batch, on the batch, or on the number of devices and processes, and
+where it occurs several times in a step, each time has samples of its own.
 """
 
 import enum
@@ -25,11 +26,24 @@ class Role(enum.IntEnum):
   EVALUATION = 2
 
 
-def record_hashes(dataset: str, record_ids: Sequence[str]) -> UInt32[np.ndarray, "B 2"]:
-  """Hashes ids of records into 64 bits each, the same in every process and version of Python."""
+def record_hashes(
+  dataset: str, record_ids: Sequence[str], occurrences: Sequence[int] | None = None
+) -> UInt32[np.ndarray, "B 2"]:
+  """Hashes records into 64 bits each, the same in every process and version of Python.
+
+  Args:
+    dataset: name of their set.
+    record_ids: their names in it.
+    occurrences: how often each record occurred before in the same step; by default 0.
+  """
+  occurrences = [0] * len(record_ids) if occurrences is None else occurrences
   digests = [
-    hashlib.blake2b(f"{dataset}\0{record}".encode(), digest_size=8).digest()
-    for record in record_ids
+    hashlib.blake2b(
+      f"{dataset}\0{record}".encode(),
+      digest_size=8,
+      salt=occurrence.to_bytes(hashlib.blake2b.SALT_SIZE, "little"),  # of zeros: as without salt
+    ).digest()
+    for record, occurrence in zip(record_ids, occurrences, strict=True)
   ]
   return np.frombuffer(b"".join(digests), dtype="<u4").reshape(-1, 2).astype(np.uint32)
 
@@ -48,7 +62,7 @@ def trajectory_keys(
     seed: of the run, as `uint32`.
     step: of the run.
     role: a `Role`.
-    records: hashes of the records' ids.
+    records: from `record_hashes`.
     trajectories: each member's number among the trajectories of its group.
     repeats: which of several samples for the same trajectory a member is.
   """

@@ -1,10 +1,12 @@
 """The stream of examples: order, sharing, restoring, and what becomes of bad records."""
 
+import collections
 import json
 import random
 
 import pytest
 
+from sejax.data import batches
 from sejax.data.pipeline import Options, Pipeline, check
 from tests.data.problems import Problems, picture, preparer
 
@@ -39,6 +41,57 @@ def test_each_epoch_is_another_order_of_all_good_records(make):
   assert [sorted(epoch) for epoch in epochs] == [good] * 4
   assert len({tuple(epoch) for epoch in epochs}) == 4
   assert pipeline.dropped == {"broken": pipeline.seen - 44}
+
+
+def number_steps(pipelines, steps):
+  """Returns for each step the number of each record's occurrences by their places in the stream."""
+  found = []
+  for _ in range(steps):
+    rows = [next(pipeline) for pipeline in pipelines]
+    parts = [[(example.turn, example.id) for example in part] for part in rows]
+    numbers = batches.occurrences(parts, collections.Counter())
+    found.append(
+      {
+        place: number
+        for part, row in zip(parts, numbers, strict=True)
+        for place, number in zip(part, row, strict=True)
+      }
+    )
+  return found
+
+
+def processes(make, count, size, **options):
+  return [make(size, process=n, processes=count, **options) for n in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_occurrences_in_a_step_depend_on_the_stream_alone(make, count):
+  whole = number_steps(processes(make, 1, 7, bad=frozenset(), batch_size=16), 5)
+  assert sorted(whole[0].values()) == [0] * 7 + [1] * 7 + [2] * 2
+  for step in whole:  # In the stream's order, an earlier occurrence has the smaller number.
+    of_record = collections.defaultdict(list)
+    for (_, record), number in sorted(step.items()):
+      of_record[record].append(number)
+    assert all(numbers == list(range(len(numbers))) for numbers in of_record.values())
+  split = processes(make, count, 7, bad=frozenset(), batch_size=16)
+  assert number_steps(split, 2) == whole[:2]
+  states = [json.loads(json.dumps(pipeline.state())) for pipeline in split]
+  resumed = processes(make, count, 7, bad=frozenset(), batch_size=16, states=states)
+  assert number_steps(resumed, 3) == whole[2:]
+  assert (
+    number_steps(processes(make, 1, 7, bad=frozenset(), batch_size=16, states=states), 3)
+    == (whole[2:])
+  )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_two_occurrences_of_a_record_have_the_same_number(make, count):
+  """Two epochs meet in a batch; processes that drop records do not read equally far."""
+  steps = number_steps(processes(make, count, 13, batch_size=8), 12)
+  for step in steps:
+    rows = [(record, number) for (_, record), number in step.items()]
+    assert len(set(rows)) == len(rows) == 8
+  assert {number for step in steps for number in step.values()} == {0, 1}
 
 
 def test_another_seed_is_another_order(make):

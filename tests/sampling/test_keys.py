@@ -26,6 +26,32 @@ def test_hashes_are_those_of_the_algorithm():
   assert [w.tobytes().hex() for w in found] == ["4aa7212eb2919053", "d67e9d4352e2f077"]
 
 
+def test_a_record_that_occurs_once_keeps_its_keys():
+  """Hashes and keys of before occurrences were part of them."""
+  hashes = [[1531019008, 3028588862], [1995031391, 473986585], [3398443190, 2474095744]]
+  assert keys.record_hashes("figures", ["5", "x/7", "ü"]).tolist() == hashes
+  found = keys.record_hashes("figures", ["5", "x/7", "ü"], [0, 0, 0])
+  assert found.tolist() == hashes
+  numbers = (jnp.uint32(3), jnp.int32(4), jnp.int32(keys.Role.ACTOR))
+  drawn = keys.trajectory_keys(*numbers, found[:2], jnp.arange(2), jnp.zeros(2, jnp.int32))
+  assert drawn.tolist() == [
+    [[690582445, 3699450328], [1377456306, 2441337824]],
+    [[1622377575, 4052277024], [136560843, 2767895158]],
+  ]
+
+
+def test_each_occurrence_of_a_record_has_other_keys():
+  times = 1000  # of a set of two in a large batch
+  records = ["a", "b"] * times
+  found = keys.record_hashes("set", records, [n // 2 for n in range(2 * times)])
+  assert len(np.unique(found, axis=0)) == 2 * times
+  np.testing.assert_array_equal(found[4:6], keys.record_hashes("set", ["a", "b"], [2, 2]))
+  # Nothing that a record could be called gives the keys of another's occurrence.
+  assert (
+    len(np.unique(keys.record_hashes("set", ["a", "a\x001", "a1", "1"], [1, 0, 0, 0]), axis=0)) == 4
+  )
+
+
 def test_every_part_gives_another_key():
   same = make()
   np.testing.assert_array_equal(same, make())
