@@ -62,6 +62,11 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
   ):
     if restored := checkpoints.restore(state, fingerprint):
       first, state, memory = restored
+    if first > setting.steps:
+      raise ValueError(
+        f"{workdir} holds a checkpoint of step {first}, and this run has {setting.steps} steps;"
+        f" give config.train.steps={first} or more, or another --workdir"
+      )
     spent = memory["seconds"]
     logs.resume(first - 1)
     data = run_lib.pipeline(config, setting.preparer, memory["data"])

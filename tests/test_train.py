@@ -139,6 +139,21 @@ def test_a_finished_run_that_is_started_again_stays_as_it_is(run):
   assert digests() == before
 
 
+def test_a_run_does_not_end_before_where_it_is(run):
+  """What is there stays as it is; and the same command as before goes on."""
+  changes = {"train.steps": 3, "eval.problems": 0, "judge.use": False, "checkpoint.every": 1}
+  workdir = run(**changes)
+  before = {path: path.read_bytes() for path in workdir.rglob("*.json*") if path.is_file()}
+  for damage in (False, True):
+    if damage:  # The run has not ended, and is further all the same.
+      (workdir / "summary.json").unlink()
+    message = r"checkpoint of step 3, and this run has 2 steps; give config.train.steps=3 or more"
+    with pytest.raises(ValueError, match=message):
+      run(workdir=workdir, **changes | {"train.steps": 2})
+  run(workdir=workdir, **changes)
+  assert {path: path.read_bytes() for path in before} == before
+
+
 def scores(workdir):
   """Returns the score that each checkpoint was saved with."""
   files = (workdir / "checkpoints").glob("[0-9]*/score/metadata")
