@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import ml_collections
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int32
 
 from sejax import method, minibatches, rewards, rollout, scoring
 from sejax.clock import Clock
@@ -23,8 +23,30 @@ from sejax.sampling import Result
 from sejax.text import answers
 
 
+class Sampled(NamedTuple):
+  """What is watched of a batch that was sampled, whether or not its groups are trained on.
+
+  Attributes:
+    real: rows that hold a record.
+    evidence: what the rewards were made of.
+    judged: whether there is a Judge.
+    group: rewards and advantages.
+    lengths: tokens drawn for each.
+    truncated: which were cut at the limit.
+    prompt_tokens: of all prompts.
+  """
+
+  real: Bool[np.ndarray, " B"]
+  evidence: rewards.Evidence
+  judged: bool
+  group: method.Group
+  lengths: Int32[np.ndarray, "B G"]
+  truncated: Bool[np.ndarray, "B G"]
+  prompt_tokens: int
+
+
 class Experience(NamedTuple):
-  """B groups, and what became of them.
+  """B groups that are trained on, and what became of them.
 
   Attributes:
     batch: their prompts.
@@ -33,6 +55,7 @@ class Experience(NamedTuple):
     evidence: what the rewards were made of.
     group: rewards and advantages.
     counts: groups that the update counts.
+    sampled: everything that was sampled in the step, batch by batch.
   """
 
   batch: Batch
@@ -41,6 +64,7 @@ class Experience(NamedTuple):
   evidence: rewards.Evidence
   group: method.Group
   counts: Bool[np.ndarray, " B"]
+  sampled: tuple[Sampled, ...]
 
 
 class Weights(NamedTuple):
@@ -129,8 +153,28 @@ class Collector:
       verdicts = self._judge(weights, batch, acted.texts, step)
     with clock("reward"):
       evidence = self._evidence(batch, acted.texts, verdicts)
-      group = rewards.reward_groups(evidence, self._source, self._config.method, self._function)
-    return Experience(batch, acted.result, verdicts, evidence, group, batch.real), examples
+      group = rewards.reward_groups(
+        evidence, self._source, self._config.method, self._function, judged=self._config.judge.use
+      )
+    sampled = Sampled(
+      real=batch.real,
+      evidence=evidence,
+      judged=self._config.judge.use,
+      group=group,
+      lengths=acted.result.lengths,
+      truncated=acted.result.truncated,
+      prompt_tokens=int(batch.actor.lengths[batch.real].sum()),
+    )
+    experience = Experience(
+      batch=batch,
+      result=acted.result,
+      verdicts=verdicts,
+      evidence=evidence,
+      group=group,
+      counts=batch.real,
+      sampled=(sampled,),
+    )
+    return experience, examples
 
   def _judge(
     self, weights: Weights, batch: Batch, texts: list[list[str]], step: int
@@ -188,12 +232,13 @@ class Collector:
       **fields(lambda e: e.result, ("tokens", "lengths", "logp", "behaviour_logp", "finish"))
     )
     return Experience(
-      batch,
-      result,
-      chosen(lambda e: e.verdicts),
-      evidence,
-      method.Group(**fields(lambda e: e.group, method.Group._fields)),
-      array(lambda e: e.counts),
+      batch=batch,
+      result=result,
+      verdicts=chosen(lambda e: e.verdicts),
+      evidence=evidence,
+      group=method.Group(**fields(lambda e: e.group, method.Group._fields)),
+      counts=array(lambda e: e.counts),
+      sampled=tuple(sampled for experience, _ in parts for sampled in experience.sampled),
     )
 
 

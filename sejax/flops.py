@@ -29,10 +29,17 @@ def of_tokens(config: qwen.Config, prompt: int, drawn: int) -> float:
   return 2.0 * (layers * (prompt + drawn) + head * drawn)
 
 
-def of_forward(config: qwen.Config, lived: Experience) -> float:
-  """Returns the operations of reading this process's groups once.
+def of_sampling(config: qwen.Config, lived: Experience) -> float:
+  """Returns the operations of all that this process sampled in the step."""
+  return sum(
+    of_tokens(config, part.prompt_tokens, int(part.lengths.sum())) for part in lived.sampled
+  )
 
-  Sampling and scoring need as many each; for the update see `of_update`.
+
+def of_forward(config: qwen.Config, lived: Experience) -> float:
+  """Returns the operations of reading the groups that this process trains on once.
+
+  Scoring needs as many; for the update see `of_update`.
   """
   prompt = int(lived.batch.actor.lengths[lived.batch.real].sum())
   return of_tokens(config, prompt, int(lived.result.lengths.sum()))
@@ -54,4 +61,5 @@ def of_step(config: qwen.Config, lived: Experience, adapters: bool) -> float:
 
   The Judge is left out, as its reading is not the policy's work. Arguments as of `of_update`.
   """
-  return 3 * of_forward(config, lived) + of_update(config, lived, adapters)
+  scoring = 2 * of_forward(config, lived)
+  return of_sampling(config, lived) + scoring + of_update(config, lived, adapters)

@@ -1,13 +1,21 @@
 """What is watched of a step; gold answers enter here, behind the update, and leave as figures.
 
-A line of `metrics.jsonl` has these fields beside `step`, which counts from 0. Means over the step's
-groups, of all processes; a figure that no group defines is left out:
+A line of `metrics.jsonl` has these fields beside `step`, which counts from 0. Means over all groups
+that the step sampled, of all processes, also those that the update then leaves out
+(`train.constant_groups`); a figure that no group defines is left out:
 
-- those of `method.group_metrics`, under their names;
+- those of `method.group_metrics`, under their names; those of verdicts only with a Judge;
 - `reward`, and `reward_std`: R, and its standard deviation within a group (over G);
 - `response_length`: tokens drawn for a trajectory;
 - `truncated`, `format`: shares of trajectories that were cut at the limit, and that keep the form;
 - `constant_groups`: share of groups whose rewards are all alike.
+
+What the update was made of:
+
+- `sampled_groups`, `trained_groups`: how many groups were sampled, and how many of them the update
+  counts: all, if `train.constant_groups` is `keep`;
+- `trained_reward`, `trained_reward_std`, `trained_response_length`, `trained_truncated`: means over
+  the groups that it counts, as those above are over all.
 
 Means over the step's optimizer steps:
 
@@ -24,7 +32,8 @@ A line of `timing.jsonl` has, beside `step`:
 - `data_seconds`, `sample_seconds`, `judge_seconds`, `reward_seconds`, `update_seconds` (with the
   log-probs before it) and, after an evaluation, `evaluate_seconds`: by the clock of process 0;
   `total_seconds`: since the line before, so all of these and what lies between them;
-- `tokens_per_second`: tokens of all trajectories, not of verdicts, over `total_seconds`;
+- `tokens_per_second`: tokens of all trajectories that were sampled, not of verdicts, over
+  `total_seconds`;
 - `compilations`: programs that process 0 compiled, or loaded from the cache;
 - `model_flops_utilisation`: operations of the step, see `sejax.flops`, over those that all chips
   could do in `total_seconds` by their bf16 peak; left out where that is not known.
@@ -36,44 +45,74 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from sejax import flops, method, minibatches
 from sejax.data.records import Source
-from sejax.experience import Experience
+from sejax.experience import Experience, Sampled
 from sejax.parallel import chips, hosts
 from sejax.run import Run
 from sejax.text import answers
 
+# The sum of a figure over groups, and over how many, by its name.
+Sums = dict[str, tuple[float, float]]
+
 
 def of_experience(experience: Experience, source: Source) -> dict[str, float]:
   """Returns the figures of a step's groups, see above; all processes call it together."""
-  real = experience.batch.real
-  evidence, result = experience.evidence, experience.result
-  golds = [source.gold(int(index)) for index in experience.batch.index[real]]
+  parts = [_of_sampled(part, source) for part in experience.sampled] + [_of_trained(experience)]
+  counts = (sum(int(part.real.sum()) for part in experience.sampled), int(experience.counts.sum()))
+  everyone = hosts.gather_json([parts, counts])
+  sampled, trained = np.sum([counts for _, counts in everyone], axis=0).tolist()
+  figures = _means([part for parts, _ in everyone for part in parts])
+  return figures | {"sampled_groups": sampled, "trained_groups": trained}
+
+
+def _of_sampled(part: Sampled, source: Source) -> Sums:
+  real, evidence = part.real, part.evidence
+  golds = [source.gold(int(index)) for index in evidence.index[real]]
   correct = None
   if golds and None not in golds:
     read = [row for row, kept in zip(evidence.answers, real, strict=True) if kept]
     correct = np.array(
       [[answers.grade(a, gold) for a in row] for row, gold in zip(read, golds, strict=True)]
     )
+  verdicts = (evidence.judge_scores[real], evidence.judge_valid[real])
   measures = method.group_metrics(
-    evidence.answer_ids[real], evidence.judge_scores[real], evidence.judge_valid[real], correct
+    evidence.answer_ids[real], *(verdicts if part.judged else (None, None)), correct
   )
   sums = {
     name: (_sum(value, defined), _sum(defined)) for name, (value, defined) in measures.items()
   }
-  reward = np.asarray(experience.group.reward)[real]
-  per_group = {
+  return sums | _sums(
+    {
+      **_of_trajectories(part.group, part.lengths, part.truncated, real),
+      "format": evidence.format_ok[real].mean(axis=1),
+      "constant_groups": ~minibatches.varied(part.group)[real],
+    }
+  )
+
+
+def _of_trained(experience: Experience) -> Sums:
+  result = experience.result
+  figures = _of_trajectories(experience.group, result.lengths, result.truncated, experience.counts)
+  return _sums({f"trained_{name}": values for name, values in figures.items()})
+
+
+def _of_trajectories(
+  group: method.Group,
+  lengths: Int[np.ndarray, "B G"],
+  truncated: Bool[np.ndarray, "B G"],
+  rows: Bool[np.ndarray, " B"],
+) -> dict[str, Float[np.ndarray, " b"]]:
+  """Returns a figure for each of the rows."""
+  reward = np.asarray(group.reward)[rows]
+  return {
     "reward": reward.mean(axis=1),
     "reward_std": reward.std(axis=1),
-    "response_length": result.lengths[real].mean(axis=1),
-    "truncated": result.truncated[real].mean(axis=1),
-    "format": evidence.format_ok[real].mean(axis=1),
-    "constant_groups": ~minibatches.varied(experience.group)[real],
+    "response_length": lengths[rows].mean(axis=1),
+    "truncated": truncated[rows].mean(axis=1),
   }
-  sums |= {name: (_sum(values), float(len(values))) for name, values in per_group.items()}
-  return _means(hosts.gather_json(sums))
 
 
 def of_updates(updates: Sequence[Mapping[str, Float[Array, ""]]]) -> dict[str, float]:
@@ -94,7 +133,7 @@ def of_time(
     lived: the step's experience.
     setting: the run.
   """
-  drawn = hosts.gather_json(int(lived.result.lengths.sum()))
+  drawn = hosts.gather_json(sum(int(part.lengths.sum()) for part in lived.sampled))
   timing = {f"{name}_seconds": value for name, value in seconds.items()}
   timing["tokens_per_second"] = sum(drawn) / seconds["total"]
   timing["compilations"] = compilations
@@ -142,10 +181,14 @@ def _sum(values: Array | np.ndarray, where: Bool[Array, " B"] | None = None) -> 
   return float(values.sum() if where is None else values.sum(where=np.asarray(where)))
 
 
+def _sums(figures: Mapping[str, Float[np.ndarray, " b"]]) -> Sums:
+  return {name: (_sum(values), float(len(values))) for name, values in figures.items()}
+
+
 def _means(parts: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
-  """Joins sums and counts of processes; what no group defines is left out."""
+  """Joins sums and counts of batches and processes; what no group defines is left out."""
   means = {}
-  for name in parts[0]:
+  for name in dict.fromkeys(name for part in parts for name in part):
     total, count = np.sum([part[name] for part in parts if name in part], axis=0)
     if count:
       means[name] = float(total / count)

@@ -181,7 +181,7 @@ def _group(record: Mapping[str, Any]) -> str:
   gold = record["gold"]
   known = "no gold answer" if gold is None else f"gold answer, unseen in training: {gold}"
   pictures = "".join(pages.picture(base64.b64decode(data)) for data in record["pictures"])
-  columns = ("answers", "votes", "scores", "valid", "rewards", "advantages")
+  columns = ("answers", "votes", "scores", "valid", "rewards", "advantages", "verdicts")
   trajectories = zip(*(record[name] for name in columns), strict=True)
   rows = [_row(number, *figures) for number, figures in enumerate(trajectories, 1)]
   head = ("#", "answer", "votes", "Judge", "reward", "advantage")
@@ -201,11 +201,11 @@ def _group(record: Mapping[str, Any]) -> str:
   )
 
 
-def _row(number: int, answer, votes, score, valid, reward, advantage) -> tuple[str, ...]:
+def _row(number: int, answer, votes, score, valid, reward, advantage, verdicts) -> tuple[str, ...]:
   answer = "none" if answer is None else answer
   if len(answer) > _LONGEST:
     answer = answer[: _LONGEST - 1] + "…"
-  judged = f"{score:.2f}" if valid else "invalid"
+  judged = f"{score:.2f}" if valid else "invalid" if verdicts else "none"
   return f"{number}", answer, f"{votes:.0%}", judged, f"{reward:.3f}", f"{advantage:+.3f}"
 
 

@@ -29,7 +29,7 @@ class Evidence(NamedTuple):
     answers: what was read from them; None where nothing could be.
     answer_ids: equal numbers for equal answers of a group, `ABSTAIN` for none.
     format_ok: whether the form was kept.
-    judge_scores: in [0, 1]; 0 where none is valid.
+    judge_scores: in [0, 1]; 0 where none is valid, so without a Judge everywhere.
     judge_valid: whether the Judge's score is valid.
   """
 
@@ -100,6 +100,8 @@ def reward_groups(
   source: Source,
   options: ml_collections.ConfigDict,
   function: RewardFunction | None,
+  *,
+  judged: bool = True,
 ) -> method.Group:
   """Returns rewards and advantages, by the method or by a function in place of votes and verdicts.
 
@@ -108,6 +110,7 @@ def reward_groups(
     source: of its records.
     options: `config.method`.
     function: see above.
+    judged: whether there is a Judge; without one every factor is 1.
 
   Raises:
     ValueError: the function's rewards have another shape or leave [0, 1].
@@ -116,8 +119,8 @@ def reward_groups(
     return method.group(
       evidence.answer_ids,
       evidence.format_ok,
-      evidence.judge_scores,
-      evidence.judge_valid,
+      evidence.judge_scores if judged else None,
+      evidence.judge_valid if judged else None,
       **options,
     )
   base = np.asarray(function(evidence, source), np.float32)

@@ -115,6 +115,10 @@ def ask(
     params, batch, features, sampled.texts, seed=config.seed, step=0, watch=watch
   )
   verdicts = rollout.by_candidate(judged.texts, config.judge.num_judge_repeats)
+  config = config.copy_and_resolve_references()
+  config.judge.use = (
+    True  # It was asked for, even if the run that the configuration is of has none.
+  )
   return _answered(texts, verdicts[0], scoring.score_groups(sampled.texts, verdicts, config))
 
 

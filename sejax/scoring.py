@@ -24,16 +24,17 @@ class Scored(NamedTuple):
     answers: as read; None where nothing could be.
     answer_ids: equal numbers for equal answers of a group, `ABSTAIN` for none.
     format_ok: whether the output format was kept.
-    judge_scores: the mean of valid verdicts, in [0, 1]; 0 where there is none.
-    judge_valid: whether there is one.
+    judge_scores: the mean of valid verdicts, in [0, 1]; 0 where there is none. None without a
+      Judge.
+    judge_valid: whether there is one; None without a Judge.
     group: rewards and advantages.
   """
 
   answers: list[list[str | None]]
   answer_ids: Int32[np.ndarray, "B G"]
   format_ok: Bool[np.ndarray, "B G"]
-  judge_scores: Float32[np.ndarray, "B G"]
-  judge_valid: Bool[np.ndarray, "B G"]
+  judge_scores: Float32[np.ndarray, "B G"] | None
+  judge_valid: Bool[np.ndarray, "B G"] | None
   group: method.Group
 
 
@@ -46,7 +47,8 @@ def score_groups(
 
   Args:
     responses: B groups of G trajectories.
-    verdict_texts: for each trajectory what the Judge wrote, once per repeat.
+    verdict_texts: for each trajectory what the Judge wrote, once per repeat; not looked at where
+      `config.judge.use` is false.
     config: the run's configuration; `answers`, `judge` and `method` are used.
 
   Returns:
@@ -57,7 +59,9 @@ def score_groups(
   """
   extracted, answer_ids = read_answers(responses, config)
   format_ok = np.array([[answers.format_ok(text) for text in group] for group in responses], bool)
-  scores, valid = read_verdicts(verdict_texts, released=config.judge.released_reading)
+  scores = valid = None
+  if config.judge.use:
+    scores, valid = read_verdicts(verdict_texts, released=config.judge.released_reading)
   group = method.group(answer_ids, format_ok, scores, valid, **config.method)
   return Scored(extracted, answer_ids, format_ok, scores, valid, group)
 
@@ -98,14 +102,17 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Scores the recorded groups of `config.groups`, writes them to the workdir and prints metrics.
 
   The file holds one group per line: `{"id", "responses": [G texts], "verdicts": [G texts, or G
-  lists of texts], "gold": optional}`. Writes `rewards.jsonl` (a group per line) and `metrics.json`.
+  lists of texts], "gold": optional}`; without a Judge (`config.judge.use`) there need be no
+  verdicts, and those that there are do not count. Writes `rewards.jsonl` (a group per line) and
+  `metrics.json`.
 
   Raises:
     ValueError: naming the line that is not of this form.
   """
-  records = read_groups(config.groups, config.group_size, config.judge.num_judge_repeats)
+  repeats = config.judge.num_judge_repeats if config.judge.use else 0
+  records = read_groups(config.groups, config.group_size, repeats)
   responses = [record["responses"] for record in records]
-  scored = score_groups(responses, [record["verdicts"] for record in records], config)
+  scored = score_groups(responses, [record.get("verdicts") for record in records], config)
   correct = None
   if "gold" in records[0]:
     correct = np.array(
@@ -131,7 +138,7 @@ def read_groups(path: str, group_size: int, num_judge_repeats: int) -> list[dict
   Args:
     path: a file of JSON lines.
     group_size: responses that a group must have, G.
-    num_judge_repeats: verdicts that each response must have.
+    num_judge_repeats: verdicts that each response must have; 0: none are looked at.
 
   Raises:
     ValueError: there is no group in it; a line, which is named, is no such group; or only some of
@@ -157,15 +164,18 @@ def read_groups(path: str, group_size: int, num_judge_repeats: int) -> list[dict
 
 
 def _group(record: object, group_size: int, num_judge_repeats: int) -> dict:
-  """Checks one record and gives its verdicts as lists, one text per repeat."""
-  if not isinstance(record, dict) or not {"responses", "verdicts"} <= record.keys():
-    raise ValueError("it needs an object with responses and verdicts")
+  """Checks one record and gives its verdicts, if any count, as lists, one text per repeat."""
+  fields = ("responses", "verdicts") if num_judge_repeats else ("responses",)
+  if not isinstance(record, dict) or not record.keys() >= {*fields}:
+    raise ValueError(f"it needs an object with {' and '.join(fields)}")
   if not isinstance(record.get("gold", ""), str):
     raise ValueError(f"gold={record['gold']!r} is no string")
-  for field in ("responses", "verdicts"):
+  for field in fields:
     if not isinstance(record[field], list) or len(record[field]) != group_size:
       raise ValueError(f"{field} is no list of config.group_size={group_size} entries")
-  verdict_texts = [[v] if isinstance(v, str) else v for v in record["verdicts"]]
+  verdict_texts = []
+  if num_judge_repeats:
+    verdict_texts = [[v] if isinstance(v, str) else v for v in record["verdicts"]]
   for texts in [record["responses"], *verdict_texts]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
       raise ValueError(f"{json.dumps(texts)[:60]} is no text")
@@ -182,12 +192,9 @@ def _write(
   scored: Scored, records: list[dict], metrics: dict[str, float], workdir: pathlib.Path
 ) -> None:
   arrays = {name: np.asarray(value) for name, value in scored.group._asdict().items()}
-  arrays |= {
-    "answer_ids": scored.answer_ids,
-    "format_ok": scored.format_ok,
-    "judge_scores": scored.judge_scores,
-    "judge_valid": scored.judge_valid,
-  }
+  arrays |= {"answer_ids": scored.answer_ids, "format_ok": scored.format_ok}
+  if scored.judge_scores is not None:
+    arrays |= {"judge_scores": scored.judge_scores, "judge_valid": scored.judge_valid}
   with (workdir / "rewards.jsonl").open("w", encoding="utf-8") as file:
     for b, record in enumerate(records):
       row = {"id": record.get("id", b), "answers": scored.answers[b]}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from sejax import clock, experience, rollout
+from sejax import clock, experience, flops, monitoring, rollout
 from sejax.data import batches, sources
 from sejax.data.prepare import Preparer
 from sejax.models import qwen2_5_vl as qwen
@@ -54,8 +54,9 @@ STATS = Stats(0, 0, 0, 0, {})
 def collect():
   """Returns what collects from batches of the given records, the experience and roles."""
 
-  def run(*indices, constant_groups, **changes):
+  def run(*indices, constant_groups, judge=True, invalid_verdict="neutral", **changes):
     config = tiny.get_config()
+    config.judge.use, config.method.invalid_verdict = judge, invalid_verdict
     config.update(batch_size=B, group_size=G)
     config.train.update(constant_groups=constant_groups, **changes)
     source = sources.open_source(config.data)
@@ -128,6 +129,73 @@ def test_a_record_that_occurs_again_is_sampled_anew(collect):
   # What is trained on keeps the keys that it was sampled by.
   assert lived.batch.index.tolist() == [1, 1, 3, 5]
   assert lived.batch.records.tolist() == [roles.records["actor"][row] for row in (3, 4, 6, 7)]
+
+
+def figures(lived):
+  return monitoring.of_experience(lived, sources.open_source(tiny.get_config().data))
+
+
+def test_figures_are_of_all_that_was_sampled(collect):
+  """16 groups, of which 12 are constant; the update is made of the other 4."""
+  data = [[0, 2, 4, 6], [8, 10, 12, 14], [1, 16, 18, 20], [3, 22, 5, 7]]
+  lived, _ = collect(*data, constant_groups="resample")
+  found = figures(lived)
+  assert found["constant_groups"] == 0.75
+  assert found["sampled_groups"] == 16
+  assert found["trained_groups"] == 4
+  # Two alike (R = 1), or one of them in broken form: the Judge's factor less 0.5.
+  mean, std = (1 + 0.5151626) / 2, (1 - 0.5151626) / 2
+  assert found["majority_share"] == 1
+  assert found["format"] == pytest.approx((12 + 4 / 2) / 16)
+  assert found["trained_reward"] == pytest.approx(mean)
+  assert found["reward"] == pytest.approx((12 + 4 * mean) / 16)
+  assert found["trained_reward_std"] == pytest.approx(std)
+  assert found["reward_std"] == pytest.approx(4 * std / 16)
+  assert found["truncated"] == pytest.approx(1 / 32)  # the second one of record 1
+  assert found["trained_truncated"] == pytest.approx(1 / 8)
+  assert found["response_length"] == found["trained_response_length"] == 2.5
+
+
+def test_figures_of_groups_that_are_dropped(collect):
+  dropped = figures(collect([0, 1, 2, 3], constant_groups="drop")[0])
+  kept = figures(collect([0, 1, 2, 3], constant_groups="keep")[0])
+  same = [name for name in kept if not name.startswith("trained_")]
+  assert {name: dropped[name] for name in same} == {name: kept[name] for name in same}
+  assert (kept["trained_groups"], dropped["trained_groups"], kept["sampled_groups"]) == (4, 2, 4)
+  assert kept["trained_reward"] == kept["reward"] == pytest.approx((3 + 0.5151626) / 4)
+  assert dropped["trained_reward"] == pytest.approx((1 + 0.5151626) / 2)
+  nothing = figures(collect([0, 2, 4, 6], constant_groups="drop")[0])
+  assert nothing["constant_groups"] == 1
+  assert nothing["trained_groups"] == 0
+  assert "trained_reward" not in nothing
+
+
+def test_speed_counts_all_tokens_that_were_sampled(collect):
+  data = [[0, 2, 4, 6], [1, 3, 5, 7]]
+  lived, _ = collect(*data, constant_groups="resample")
+  once, _ = collect(data[1], constant_groups="keep")
+  model = qwen.load_config(tiny.get_config().model.path)
+  assert sum(int(part.lengths.sum()) for part in lived.sampled) == 2 * once.result.lengths.sum()
+  prompts = [sum(part.prompt_tokens for part in one.sampled) for one in (lived, once)]
+  sampled = [flops.of_sampling(model, one) for one in (lived, once)]
+  assert sampled[1] == flops.of_forward(model, once) == flops.of_tokens(model, prompts[1], 20)
+  assert sampled[0] == flops.of_tokens(model, prompts[0], 40)
+  # Scoring and the update are of those that are trained on.
+  steps = [flops.of_step(model, one, adapters=False) for one in (lived, once)]
+  assert steps[0] - steps[1] == pytest.approx(sampled[0] - sampled[1])
+
+
+@pytest.mark.parametrize("invalid_verdict", ["zero", "neutral"])
+def test_without_a_judge_every_factor_is_one(collect, invalid_verdict):
+  options = {"judge": False, "invalid_verdict": invalid_verdict}
+  lived, roles = collect([0, 1, 2, 3], constant_groups="keep", **options)
+  assert roles.records["judge"] == []
+  assert np.asarray(lived.group.factor).tolist() == [[1, 1]] * 4
+  assert np.asarray(lived.group.reward).tolist() == [[1, 1], [1, 0.5]] * 2
+  found = figures(lived)
+  assert found.keys().isdisjoint({"invalid_verdicts", "judge_mean", "agreement"})
+  judged = figures(collect([0, 1, 2, 3], constant_groups="keep")[0])
+  assert judged.keys() - found.keys() == {"invalid_verdicts", "judge_mean", "agreement"}
 
 
 def test_resampling_ends_at_its_limit_with_groups_that_do_not_count(collect):

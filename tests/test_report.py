@@ -145,6 +145,14 @@ def test_groups_are_spread_over_the_run_and_their_texts_escaped(workdir):
   assert page.rows.count(["2", "none", "0%", "invalid", "0.000", "-0.500"]) == 24
 
 
+def test_without_a_judge_no_verdict_is_called_invalid(workdir):
+  unasked = group(0) | {"step": 0, "verdicts": [[], []], "scores": [0.0, 0.0], "valid": [False] * 2}
+  (workdir / "groups.jsonl").write_text(json.dumps(unasked) + "\n")
+  rows = show(workdir).rows
+  assert ["1", "7" * 31 + "…", "88%", "none", "1.000", "+0.500"] in rows
+  assert ["2", "none", "0%", "none", "0.000", "-0.500"] in rows
+
+
 def test_a_run_that_goes_on_has_a_page(workdir):
   for name in ("summary.json", "groups.jsonl", "timing.jsonl", "config.json"):
     (workdir / name).unlink()

@@ -1,5 +1,8 @@
 """From texts to rewards: the released code's whole chain, and averaged verdicts."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 
@@ -37,6 +40,28 @@ def test_the_released_chain_from_texts_to_advantages(name):
       np.testing.assert_allclose(
         getattr(scored.group, field)[0], group[expected], rtol=1e-5, atol=1e-5
       )
+
+
+def test_without_a_judge_every_factor_is_one_and_verdicts_do_not_count(tmp_path):
+  """Also where an invalid verdict would count as a score of 0; and none need be recorded."""
+  config = config_lib.default()
+  config.group_size, config.judge.use, config.method.invalid_verdict = 2, False, "zero"
+  config.groups = str(tmp_path / "groups.jsonl")
+  responses = ["<think>a</think>\\boxed{1}", "<think>b</think>\\boxed{2}"]
+  groups = [
+    {"responses": responses, "verdicts": ["\\boxed{1.0}", "none"]},
+    {"responses": responses},
+  ]
+  (tmp_path / "groups.jsonl").write_text("".join(json.dumps(group) + "\n" for group in groups))
+  scoring.run(config, tmp_path)
+  rows = [json.loads(line) for line in (tmp_path / "rewards.jsonl").read_text().splitlines()]
+  for row in rows:
+    assert row["factor"] == [1, 1]
+    assert row["reward"] == [0.5, 0.5]
+    assert row.keys().isdisjoint({"judge_scores", "judge_valid"})
+  metrics = json.loads((tmp_path / "metrics.json").read_text())
+  assert metrics["majority_share"] == 0.5
+  assert not [name for name in metrics if re.search("verdict|judge|agreement", name)]
 
 
 def test_verdicts_are_averaged_over_the_valid_repeats():

@@ -38,8 +38,8 @@ class Group(NamedTuple):
 def group(
   answer_ids: Int[ArrayLike, "B G"],
   format_ok: Bool[ArrayLike, "B G"],
-  judge_scores: Float[ArrayLike, "B G"],
-  judge_valid: Bool[ArrayLike, "B G"],
+  judge_scores: Float[ArrayLike, "B G"] | None,
+  judge_valid: Bool[ArrayLike, "B G"] | None,
   *,
   self_consistency: str = "threshold",
   threshold: float = 0.85,
@@ -69,8 +69,9 @@ def group(
   Args:
     answer_ids: equal answers of a group by equal labels, -1 where it abstains.
     format_ok: whether the trajectory keeps the output format.
-    judge_scores: the Judge's scores in [0, 1]; NaN, infinite and off-scale ones are invalid.
-    judge_valid: whether a score could be read.
+    judge_scores: the Judge's scores in [0, 1]; NaN, infinite and off-scale ones are invalid. None
+      where there is no Judge: every factor is 1.
+    judge_valid: whether a score could be read; None where there is no Judge.
     self_consistency: `frequency`, `threshold`, `majority` or `dirichlet`; this and the next four
       are explained in `sejax.method.consistency.self_consistency`.
     threshold: share above which the majority takes all, in [0.5, 1].
@@ -102,8 +103,7 @@ def group(
   arrays = {
     "answer_ids": inputs.integers("answer_ids", answer_ids),
     "format_ok": inputs.flags("format_ok", format_ok),
-    "judge_scores": inputs.reals("judge_scores", judge_scores),
-    "judge_valid": inputs.flags("judge_valid", judge_valid),
+    **inputs.verdicts(judge_scores, judge_valid),
   }
   inputs.same_group_shape(**arrays)
   return _group(
@@ -170,15 +170,17 @@ def _group(
   *,
   answer_ids: Int[Array, "B G"],
   format_ok: Bool[Array, "B G"],
-  judge_scores: Float[Array, "B G"],
-  judge_valid: Bool[Array, "B G"],
+  judge_scores: Float[Array, "B G"] | None = None,
+  judge_valid: Bool[Array, "B G"] | None = None,
   vote: Options,
   judge: Options,
   penalty: Options,
   distribution: Options,
 ) -> Group:
   r = consistency(answer_ids, **dict(vote))
-  g = modulation_factor(judge_scores, judge_valid, **dict(judge))
+  g = jnp.ones_like(r)
+  if judge_scores is not None:
+    g = modulation_factor(judge_scores, judge_valid, **dict(judge))
   return _distribute(r, g, format_ok, penalty, distribution)
 
 

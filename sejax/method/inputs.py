@@ -78,6 +78,24 @@ def reals(name: str, values: ArrayLike) -> HostOrDevice:
   return array
 
 
+def verdicts(
+  judge_scores: ArrayLike | None, judge_valid: ArrayLike | None
+) -> dict[str, HostOrDevice]:
+  """Returns the Judge's two arrays by name; no array where there is no Judge.
+
+  Raises:
+    ValueError: only one of them is None, or they have the wrong type.
+  """
+  if (judge_scores is None) != (judge_valid is None):
+    raise ValueError("judge_scores and judge_valid go together; one of them is None")
+  if judge_scores is None:
+    return {}
+  return {
+    "judge_scores": reals("judge_scores", judge_scores),
+    "judge_valid": flags("judge_valid", judge_valid),
+  }
+
+
 def same_group_shape(**arrays: HostOrDevice) -> None:
   """Raises ValueError unless all arrays are `[B, G]` with one and the same B and G >= 1."""
   (first, reference), *others = arrays.items()

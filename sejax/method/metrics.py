@@ -29,8 +29,8 @@ class Measure(NamedTuple):
 
 def group_metrics(
   answer_ids: Int[ArrayLike, "B G"],
-  judge_scores: Float[ArrayLike, "B G"],
-  judge_valid: Bool[ArrayLike, "B G"],
+  judge_scores: Float[ArrayLike, "B G"] | None,
+  judge_valid: Bool[ArrayLike, "B G"] | None,
   correct: Bool[ArrayLike, "B G"] | None = None,
 ) -> dict[str, Measure]:
   """Figures of each group, with where they are defined.
@@ -39,13 +39,17 @@ def group_metrics(
 
   - `majority_share`: votes for a most frequent answer over G.
   - `answer_entropy`: entropy of the answers over those who vote, in nats; where someone votes.
-  - `distinct_answers`, `abstentions`, `invalid_verdicts`: counts.
+  - `distinct_answers`, `abstentions`: counts.
+  - `label_share`: 1 where the group has a label, a single most frequent answer with two votes or
+    more, else 0.
+
+  With a Judge:
+
+  - `invalid_verdicts`: a count.
   - `judge_mean`: mean of the valid scores; where there is one.
   - `agreement`: share of the Judge's favourite trajectories (highest valid score, all of them on a
     tie) that hold a most frequent answer (any of them on a tie), which arXiv:2603.21289 watches in
     its analysis; where someone votes and a verdict is valid.
-  - `label_share`: 1 where the group has a label, a single most frequent answer with two votes or
-    more, else 0.
 
   With `correct`:
 
@@ -57,8 +61,9 @@ def group_metrics(
 
   Args:
     answer_ids: -1 where the trajectory abstains.
-    judge_scores: on a scale from 0 to 1.
-    judge_valid: where a score could be read; NaN, infinite and off-scale ones are invalid too.
+    judge_scores: on a scale from 0 to 1; None where there is no Judge.
+    judge_valid: where a score could be read; NaN, infinite and off-scale ones are invalid too. None
+      where there is no Judge.
     correct: whether the trajectory's answer is the gold one, or None.
 
   Returns:
@@ -69,8 +74,7 @@ def group_metrics(
   """
   arrays = {
     "answer_ids": inputs.integers("answer_ids", answer_ids),
-    "judge_scores": inputs.reals("judge_scores", judge_scores),
-    "judge_valid": inputs.flags("judge_valid", judge_valid),
+    **inputs.verdicts(judge_scores, judge_valid),
   }
   if correct is not None:
     arrays["correct"] = inputs.flags("correct", correct)
@@ -101,12 +105,11 @@ def summarize(measures: dict[str, Measure]) -> dict[str, Float[Array, ""]]:
 def _group_metrics(
   *,
   answer_ids: Int[Array, "B G"],
-  judge_scores: Float[Array, "B G"],
-  judge_valid: Bool[Array, "B G"],
+  judge_scores: Float[Array, "B G"] | None = None,
+  judge_valid: Bool[Array, "B G"] | None = None,
   correct: Bool[Array, "B G"] | None = None,
 ) -> dict[str, Measure]:
   votes = count_votes(answer_ids)
-  scores, usable = readable(judge_scores, judge_valid)
   G = answer_ids.shape[1]
   voters = jnp.sum(votes.voted, axis=1)
   measures = {
@@ -114,11 +117,15 @@ def _group_metrics(
     "answer_entropy": Measure(_answer_entropy(votes), voters > 0),
     "distinct_answers": _everywhere(votes.distinct[:, 0]),
     "abstentions": _everywhere(G - voters),
-    "invalid_verdicts": _everywhere(jnp.sum(~usable, axis=1)),
-    "judge_mean": _mean(scores, usable),
-    "agreement": _agreement(votes, scores, usable),
     "label_share": _everywhere(votes.has_majority[:, 0]),
   }
+  if judge_scores is not None:
+    scores, usable = readable(judge_scores, judge_valid)
+    measures |= {
+      "invalid_verdicts": _everywhere(jnp.sum(~usable, axis=1)),
+      "judge_mean": _mean(scores, usable),
+      "agreement": _agreement(votes, scores, usable),
+    }
   if correct is not None:
     # Equal answers have equal counts, so a mean over the holders of the most frequent answers is
     # the even mean over those answers.
