@@ -2,17 +2,20 @@
 
 A function of one's own is named by `train.reward_function="package.module.function"`. It takes the
 `Evidence` of a batch and the source of its records, and returns one number in [0, 1] for each
-trajectory, from which the penalty for a broken form is subtracted. The functions here are those
-baselines of the paper's comparison that are no setting of the method.
+trajectory, from which the penalty for a broken form is subtracted. What goes wrong in it is raised
+as a `RewardFunctionError` with its traceback; `CannotReward` alone ends a run in one line. The
+functions here are those baselines of the paper's comparison that are no setting of the method.
 """
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int32
+from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from sejax import method
 from sejax.data.records import Source
@@ -46,6 +49,17 @@ class Evidence(NamedTuple):
 RewardFunction = Callable[[Evidence, Source], Float[np.ndarray, "B G"]]
 
 
+class CannotReward(ValueError):  # noqa: N818 (it is raised on purpose, and says what is wrong)
+  """Raised by a reward function to end the run with this message and no traceback."""
+
+
+class RewardFunctionError(RuntimeError):
+  """A reward function, or its module, raised what it did not mean to; that is the cause."""
+
+  def __init__(self, name: str, cause: Exception):
+    super().__init__(f"{name} raised {type(cause).__name__}: {str(cause)[:120]}")
+
+
 def judge_only(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
   """The Judge's score alone, without votes: an ablation of arXiv:2603.21289."""
   del source
@@ -56,7 +70,7 @@ def supervised(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
   """1 for the gold answer: GRPO with labels, the comparison's upper line.
 
   Raises:
-    ValueError: a record has no gold answer.
+    CannotReward: a record has no gold answer.
   """
   rewards = np.zeros(evidence.answer_ids.shape)
   for b, index in enumerate(evidence.index):
@@ -64,7 +78,9 @@ def supervised(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
       continue
     gold = source.gold(int(index))
     if gold is None:
-      raise ValueError(f"record {index} of {source.name} has no gold answer; supervision needs one")
+      raise CannotReward(
+        f"record {index} of {source.name} has no gold answer; supervision needs one"
+      )
     rewards[b] = [answers.grade(answer, gold) for answer in evidence.answers[b]]
   return rewards
 
@@ -80,18 +96,26 @@ def find(name: str) -> RewardFunction | None:
 
   Raises:
     ValueError: there is none.
+    RewardFunctionError: its module cannot be imported for a fault of its own.
   """
   if not name:
     return None
+  no_function = f"config.train.reward_function={name!r} is no function"
   module, _, function = name.rpartition(".")
+  if not module or not all(part.isidentifier() for part in name.split(".")):
+    raise ValueError(f"{no_function}; name one as package.module.function")
   try:
-    found = getattr(importlib.import_module(module), function)
-  except (ImportError, AttributeError, ValueError) as error:
-    raise ValueError(
-      f"config.train.reward_function={name!r} is no function that can be imported: {error}"
-    ) from None
+    found = getattr(importlib.import_module(module), function, None)
+  except ModuleNotFoundError as error:
+    if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+      raise RewardFunctionError(f"the module {module}", error) from error
+    raise ValueError(f"{no_function} that can be imported: {error}") from None
+  except Exception as error:
+    raise RewardFunctionError(f"the module {module}", error) from error
+  if found is None:
+    raise ValueError(f"{no_function} that can be imported: {module} has no {function}")
   if not callable(found):
-    raise ValueError(f"config.train.reward_function={name!r} is no function")
+    raise ValueError(no_function)
   return found
 
 
@@ -113,7 +137,9 @@ def reward_groups(
     judged: whether there is a Judge; without one every factor is 1.
 
   Raises:
-    ValueError: the function's rewards have another shape or leave [0, 1].
+    CannotReward: the function says so.
+    RewardFunctionError: the function raised anything else.
+    ValueError: what it returned is no array of the right shape and of numbers in [0, 1].
   """
   if function is None:
     return method.group(
@@ -123,14 +149,49 @@ def reward_groups(
       evidence.judge_valid if judged else None,
       **options,
     )
-  base = np.asarray(function(evidence, source), np.float32)
-  shape = evidence.answer_ids.shape
-  if base.shape != shape or not ((base >= 0) & (base <= 1)).all():
-    raise ValueError(
-      f"the reward function gave an array of shape {base.shape} with values from {base.min()} to"
-      f" {base.max()}; it must be of shape {shape}, in [0, 1]"
-    )
+  name = f"the reward function {_name(function)}"
+  try:
+    returned = function(evidence, source)
+  except CannotReward:
+    raise
+  except Exception as error:
+    raise RewardFunctionError(name, error) from error
+  base = _checked(returned, evidence.answer_ids.shape, name)
   return method.group_of_rewards(base, evidence.format_ok, **_shared(options))
+
+
+def _name(function: RewardFunction) -> str:
+  """Returns the dotted name of a function, or of what was made callable."""
+  while isinstance(function, functools.partial):
+    function = function.func
+  named = function if hasattr(function, "__qualname__") else type(function)
+  return f"{named.__module__}.{named.__qualname__}"
+
+
+def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.ndarray, "B G"]:
+  """Returns a function's rewards as an array.
+
+  Raises:
+    ValueError: naming the function, what it returned, and what it must return.
+  """
+  wanted = f"it must be of shape {shape}, in [0, 1]"
+  try:
+    array = np.asarray(returned)
+  except Exception as error:  # Whatever a list of unequal rows, or another library's array, says.
+    raise ValueError(
+      f"{name} returned {type(returned).__name__}, which is no array ({str(error)[:60]}); {wanted}"
+    ) from None
+  if array.shape != shape:
+    what = f"an array of shape {array.shape}" if array.shape else f"{returned!r}"[:60]
+    raise ValueError(f"{name} returned {what}; {wanted}")
+  kinds = (jnp.bool_, jnp.integer, jnp.floating)
+  if not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
+    raise ValueError(f"{name} returned an array of type {array.dtype}, not of numbers; {wanted}")
+  outside = np.argwhere(~((array >= 0) & (array <= 1)))  # NaN too
+  if outside.size:
+    b, g = outside[0].tolist()
+    raise ValueError(f"{name} returned {array[b, g]} for trajectory {g} of group {b}; {wanted}")
+  return array.astype(np.float32)
 
 
 def _shared(options: ml_collections.ConfigDict) -> dict[str, object]:

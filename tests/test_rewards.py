@@ -1,11 +1,17 @@
 """Rewards by the method, by the baselines, and by functions of one's own."""
 
+import functools
+import sys
+import traceback
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sejax import config as config_lib
-from sejax import method, rewards
+from sejax import main, method, rewards, train
 from tests.data.problems import Problems
+from tests.subprocesses import ROOT
 
 SOURCE = Problems(3)  # of which the answer is the index plus 1
 
@@ -74,7 +80,19 @@ def test_supervision_needs_gold_answers():
     rewards.supervised(make_evidence(), Unlabelled(3))
 
 
-@pytest.mark.parametrize("name", ["nothing", "no.such.module", "tests.test_rewards.absent"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "nothing",
+    "no.such.module",
+    "tests.test_rewards.absent",
+    "tests.test_rewards.too_large.absent",
+    ".absent.function",
+    "tests..function",
+    "tests/test_rewards.py",
+    "tests.test_rewards.",
+  ],
+)
 def test_a_name_without_a_function_is_refused(name):
   with pytest.raises(ValueError, match="is no function"):
     rewards.find(name)
@@ -82,7 +100,106 @@ def test_a_name_without_a_function_is_refused(name):
     rewards.find("tests.test_rewards.NO_FUNCTION")
 
 
+def reward(function):
+  return rewards.reward_groups(make_evidence(), SOURCE, config_lib.default().method, function)
+
+
 @pytest.mark.parametrize("function", [too_large, of_wrong_shape])
 def test_rewards_of_another_shape_or_range_are_refused(function):
   with pytest.raises(ValueError, match=r"must be of shape \(3, 2\), in \[0, 1\]"):
-    rewards.reward_groups(make_evidence(), SOURCE, config_lib.default().method, function)
+    reward(function)
+
+
+@pytest.mark.parametrize(
+  ("returned", "said"),
+  [
+    (None, "returned None"),
+    (0.5, "returned 0.5"),
+    ([0.5] * 3, r"returned an array of shape \(3,\)"),
+    ([[0.5], [0.5, 0.5], [0.5]], "returned list, which is no array"),
+    (np.zeros((0, 2)), r"returned an array of shape \(0, 2\)"),
+    (np.zeros((2, 3)), r"returned an array of shape \(2, 3\)"),
+    ([["a", "b"]] * 3, "returned an array of type <U1"),
+    ([[0.5, None]] * 3, "returned an array of type object"),
+    (np.zeros((3, 2), complex), "returned an array of type complex128"),
+    ([[1, 0.5], [0, np.nan], [1, 1]], "returned nan for trajectory 1 of group 1"),
+    ([[1, 0.5], [0, 0.5], [np.inf, 1]], "returned inf for trajectory 0 of group 2"),
+    ([[1, -1e-9], [0, 0], [0, 0]], "returned -1e-09 for trajectory 1 of group 0"),
+    ({"rewards": 1}, "returned {'rewards': 1}"),
+  ],
+)
+def test_what_a_function_may_not_return_names_it(returned, said):
+  def give(evidence, source):
+    return returned
+
+  with pytest.raises(
+    ValueError, match=f"^the reward function tests.test_rewards.*give {said}"
+  ) as it:
+    reward(give)
+  assert len(str(it.value)) <= 300
+  assert "\n" not in str(it.value)
+
+
+@pytest.mark.parametrize(
+  "returned", [[[1, 0]] * 3, [[True, False]] * 3, jnp.array([[1, 0]] * 3, jnp.bfloat16)]
+)
+def test_numbers_of_any_type_are_rewards(returned):
+  group = reward(lambda evidence, source: returned)
+  assert np.asarray(group.reward).tolist() == [[1, 0], [1, 0], [0.5, 0]]
+
+
+class Counting:
+  """A function that is an object."""
+
+  def __call__(self, evidence, source):
+    return int("seven")
+
+
+def fails(evidence, source):
+  return int("seven")
+
+
+@pytest.mark.parametrize(
+  ("function", "name"),
+  [(fails, "fails"), (functools.partial(fails), "fails"), (Counting(), "Counting")],
+)
+def test_what_a_function_raises_keeps_its_traceback(function, name):
+  with pytest.raises(rewards.RewardFunctionError) as raised:
+    reward(function)
+  assert str(raised.value) == (
+    f"the reward function tests.test_rewards.{name} raised ValueError: invalid literal for int()"
+    " with base 10: 'seven'"
+  )
+  lines = traceback.format_exception(raised.value)
+  assert any('return int("seven")' in line for line in lines)
+
+
+def test_the_command_shows_the_traceback(monkeypatch, capfd, tmp_path):
+  """A ValueError in a function is no mistake in the configuration."""
+  monkeypatch.setattr(train, "run", lambda *_: reward(fails))
+  config = ROOT / "configs" / "tiny.py"
+  monkeypatch.setattr(sys, "argv", ["sejax", f"--config={config}", f"--workdir={tmp_path / 'out'}"])
+  assert main._guarded() == 1
+  error = capfd.readouterr().err
+  assert 'return int("seven")' in error
+  assert "the reward function tests.test_rewards.fails raised ValueError" in error
+
+
+def test_a_function_may_end_a_run_in_one_line():
+  def refuse(evidence, source):
+    raise rewards.CannotReward("no ruler in the picture")
+
+  with pytest.raises(rewards.CannotReward, match=r"^no ruler in the picture$"):
+    reward(refuse)
+
+
+@pytest.mark.parametrize(
+  "line", ["1 / 0", "raise ValueError('no key')", "import no_such_package", "def f(:"]
+)
+def test_a_module_with_a_fault_keeps_its_traceback(line, tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(str(tmp_path))
+  name = f"mine_{abs(hash(line))}"
+  (tmp_path / f"{name}.py").write_text(f"{line}\n")
+  with pytest.raises(rewards.RewardFunctionError, match=f"the module {name} raised") as raised:
+    rewards.find(f"{name}.function")
+  assert line in "".join(traceback.format_exception(raised.value))
