@@ -44,14 +44,22 @@ class Checkpoints:
   A context manager: leaving it waits for what is being saved.
   """
 
-  def __init__(self, directory: pathlib.Path, options: ml_collections.ConfigDict):
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    options: ml_collections.ConfigDict,
+    *,
+    read_only: bool = False,
+  ):
     """Opens the directory.
 
     Args:
       directory: an absolute path; made where it is missing.
       options: `config.checkpoint`: the latest `keep` stay, and the `keep_best` with the best score.
+      read_only: change nothing in it, as a run may be writing to it.
     """
     self._directory = directory
+    self._read_only = read_only
     self._policy = _LatestAndBest(options.keep, options.keep_best)
     self._open()
 
@@ -92,7 +100,8 @@ class Checkpoints:
   def restore(self, like: Any, fingerprint: int) -> Restored | None:
     """Returns the last step that can be read; None where nothing is saved.
 
-    A damaged step is moved to `damaged/`, and the one before is taken.
+    A damaged step is moved to `damaged/`, if the directory may be changed, and the one before is
+    taken.
 
     Args:
       like: a tree of the shapes, types and layouts to restore to.
@@ -101,8 +110,9 @@ class Checkpoints:
     Raises:
       ValueError: the run had other frozen weights, or all steps are damaged.
     """
-    damaged = []
-    while (step := self.latest) is not None:
+    damaged = {}
+    while steps := set(self._manager.all_steps()) - damaged.keys():
+      step = max(steps)
       try:
         memory = self._read(step, memory=ocp.args.JsonRestore())["memory"]
         _check(memory, fingerprint, self._directory)
@@ -112,12 +122,14 @@ class Checkpoints:
         raise
       except Exception as error:  # Whatever a reader says of a damaged file.
         logging.warning("Checkpoint %d cannot be read and is left out: %s", step, error)
-        damaged.append(f"{step} ({' '.join(str(error).split())[:120]})")
-        self._set_aside(step)
+        damaged[step] = f"{step} ({' '.join(str(error).split())[:120]})"
+        if not self._read_only:
+          self._set_aside(step)
     if damaged:
+      kept = "" if self._read_only else " they are kept in damaged/;"
       raise ValueError(
-        f"no checkpoint in {self._directory} can be read: {'; '.join(damaged)}; they are kept in"
-        " damaged/; start anew in another --workdir"
+        f"no checkpoint in {self._directory} can be read: {'; '.join(damaged.values())};{kept}"
+        " start anew in another --workdir"
       )
     return None
 
@@ -144,7 +156,9 @@ class Checkpoints:
   def _open(self) -> None:
     """Opens the directory, and learns the scores of the steps in it."""
     options = ocp.CheckpointManagerOptions(
-      preservation_policy=self._policy, cleanup_tmp_directories=True
+      preservation_policy=self._policy,
+      cleanup_tmp_directories=not self._read_only,
+      read_only=self._read_only,
     )
     self._manager = ocp.CheckpointManager(
       self._directory, options=options, item_names=("state", "memory", "score")

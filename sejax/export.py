@@ -26,10 +26,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   setting = run_lib.set_up(config, workdir, Clock())
   state = setting.updater.init(setting.models.initial)
   frozen = checkpoint.fingerprint((setting.models.frozen, setting.models.judge_params))
-  with checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints:
+  directory = workdir / "checkpoints"
+  with checkpoint.Checkpoints(directory, config.checkpoint, read_only=True) as checkpoints:
     restored = checkpoints.restore(state, frozen)
   if restored is None:
-    raise ValueError(f"{workdir / 'checkpoints'} holds no checkpoint to export")
+    raise ValueError(f"{directory} holds no checkpoint to export")
   save(setting, restored.state.params, workdir / "model", config)
   print(f"step {restored.step} written to {workdir / 'model'}")
 

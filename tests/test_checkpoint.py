@@ -82,6 +82,28 @@ def forget_scores(directory):
 SCORES = [0.1, 0.9, 0.3, 0.2, 0.1]
 
 
+def test_a_reader_changes_nothing_of_a_run(tmp_path, options):
+  """A run may be saving, and what cannot be read now may be readable when it is stopped."""
+  directory = tmp_path / "c"
+  save(directory, options, [1, 2])
+  shutil.rmtree(directory / "2" / "state")
+  (directory / "3.orbax-checkpoint-tmp").mkdir()
+  before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+  with checkpoint.Checkpoints(directory, options, read_only=True) as checkpoints:
+    assert checkpoints.restore(make_state(0), 7).step == 1
+  assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+  with checkpoint.Checkpoints(directory, options) as checkpoints:
+    assert checkpoints.restore(make_state(0), 7).step == 1
+  assert kept(directory) == [1]
+  assert (tmp_path / "damaged" / "2").is_dir()
+  assert not (directory / "3.orbax-checkpoint-tmp").exists()
+
+
+def test_a_directory_that_is_not_there_holds_nothing_to_read(tmp_path, options):
+  with checkpoint.Checkpoints(tmp_path / "c", options, read_only=True) as checkpoints:
+    assert checkpoints.restore(make_state(0), 7) is None
+
+
 def test_the_latest_and_the_best_are_kept(tmp_path, options):
   save(tmp_path / "c", options, [1, 2, 3, 4, 5], SCORES)
   assert kept(tmp_path / "c") == [2, 4, 5]
