@@ -54,6 +54,11 @@ def until(condition, process):
     time.sleep(0.01)
 
 
+def holds_lock(workdir, process):
+  lock = workdir / "lock.json"  # of an earlier process that was killed, perhaps
+  return lock.exists() and f'"pid": {process.pid},' in lock.read_text()
+
+
 def test_stopped_by_ctrl_c_and_by_a_terminal_that_closes(reference, workdir):
   log = workdir.parent / "run.log"
 
@@ -62,7 +67,7 @@ def test_stopped_by_ctrl_c_and_by_a_terminal_that_closes(reference, workdir):
 
   # While programs are compiled, there is nothing to finish.
   process = kill.start(workdir)
-  until((workdir / "lock.json").exists, process)
+  until(lambda: holds_lock(workdir, process), process)
   process.send_signal(signal.SIGINT)
   assert process.wait() == 130
   assert said("sejax: stopped by Ctrl-C; the same command goes on\n")
@@ -77,7 +82,7 @@ def test_stopped_by_ctrl_c_and_by_a_terminal_that_closes(reference, workdir):
 
   # While one runs, even if it is asleep, no other may use the workdir.
   process = kill.start(workdir)
-  until((workdir / "lock.json").exists, process)
+  until(lambda: holds_lock(workdir, process), process)
   process.send_signal(signal.SIGSTOP)
   assert kill.start(workdir).wait() == 2
   assert said(f"{workdir} is in use by process {process.pid} on ")
