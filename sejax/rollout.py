@@ -134,11 +134,23 @@ class Roles(NamedTuple):
     come to, its sampler checks.
 
     Raises:
+      ValueError: as `check_lengths`.
+    """
+    tail = max(len(self.processor.continuation(tail, "")) for tail in batch.judge_tails)
+    self.check_lengths(batch.judge.ids.shape[1], tail)
+
+  def check_lengths(self, prompt: int, tail: int) -> None:
+    """Refuses a length of the Judge's prompts, as `check_context` does.
+
+    Args:
+      prompt: tokens of the Judge's prompt.
+      tail: tokens that close a candidate.
+
+    Raises:
       ValueError: naming what would not fit into the model's context, and what would.
     """
     candidate, verdict = self.actor.options.new_tokens, self.judge.options.new_tokens
-    tail = max(len(self.processor.continuation(tail, "")) for tail in batch.judge_tails)
-    prompt, context = batch.judge.ids.shape[1], self.judge.config.text.max_position_embeddings
+    context = self.judge.config.text.max_position_embeddings
     if prompt + padded(candidate + tail) + verdict > context:
       raise ValueError(
         f"the Judge's prompt of {prompt} tokens, config.actor.max_tokens={candidate} and"

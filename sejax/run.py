@@ -14,7 +14,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from sejax import config as config_lib
-from sejax import experience, lora, optimizer, rollout, update
+from sejax import experience, lora, model_checks, optimizer, rollout, update
 from sejax.clock import Clock
 from sejax.data import batches, sources
 from sejax.data import pipeline as pipeline_lib
@@ -88,17 +88,24 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
     raise ValueError("config.model.path is empty; give a model directory, or its name on the hub")
   mesh = meshes.create(config.mesh)
   check_rows(config, mesh)
+  model_checks.check_processes(mesh)
   model = judge = qwen.load_config(config.model.path)
+  model_checks.check_buckets(config, model)
   if _has_own_judge(config):
     judge = qwen.load_config(config.judge.path)
   check_memory(config, model, mesh)
   # What is wrong with the data is said before weights are read and programs are compiled.
   source = sources.open_source(config.data)
   preparer = Preparer.of(config, source)
+  processor = preparer.processor
+  model_checks.check_directory(config.model.path, model, processor)
+  model_checks.check_pictures(config, processor)
+  if _has_own_judge(config):
+    model_checks.check_judge(config, model, judge, processor)
+  roles = rollout.Roles.create(config, model, processor, mesh, judge)
+  model_checks.check_prompts(config, preparer, roles)
   pipeline_lib.check(preparer, config.data.max_bad_share)
   _explain_repetitions(config.batch_size, source)
-  processor = preparer.processor
-  roles = rollout.Roles.create(config, model, processor, mesh, judge)
   heldout = HeldOut.of(config, roles, source)
   collate = batches.Collator(
     model,

@@ -21,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from sejax import rollout, scoring
+from sejax import model_checks, rollout, scoring
 from sejax.data import batches, prepare
 from sejax.data.records import Record
 from sejax.method.consistency import count_votes
@@ -93,11 +93,12 @@ def ask(
   if isinstance(example, prepare.Dropped):
     raise ValueError(example.message)
 
+  processor = preparer.processor
+  model_checks.check_directory(str(directory), qwen.load_config(directory), processor)
   # One prompt is one row, so all devices but the first serve to split the weights.
   mesh = Mesh(np.array(jax.local_devices())[None], ("data", "tensor"))
   print("weights are read and programs compiled: no tokens for a while", file=sys.stderr)
   model, params = qwen.load(directory, mesh, rollout.frozen_dtype(config), layouts.DECODE)
-  processor = preparer.processor
   batch = _batch_of_one(model, processor, asked.name, example)
   roles = rollout.Roles.create(config, model, processor, mesh)
   if judge:

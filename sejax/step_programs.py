@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import DTypeLike
 
-from sejax import lora, rollout, update
+from sejax import lora, model_checks, rollout, update
 from sejax import run as run_lib
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import layouts
@@ -63,6 +63,7 @@ def of_step(config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh) -
     ValueError: naming what cannot work.
   """
   run_lib.check_rows(config, mesh)
+  model_checks.check_buckets(config, model)
   model = rollout.on_devices(config, model, mesh)
   model = dataclasses.replace(model, rows=layouts.rows(mesh))
   updater = _updater(config, model, mesh)
@@ -209,7 +210,9 @@ def _rows(
   role: str,
 ) -> packing.Rows:
   size, members = config.batch_size, options.members
-  width = _width(config) if role == "actor" else config.data.prompt_buckets[-1]
+  width = (
+    model_checks.prompt_width(config.data) if role == "actor" else config.data.prompt_buckets[-1]
+  )
   split = functools.partial(_split, mesh)
   features = None
   if config.data.patch_buckets:
@@ -229,11 +232,6 @@ def _rows(
   )
 
 
-def _width(config: ml_collections.ConfigDict) -> int:
-  """Returns the Actor's largest bucket."""
-  return next(n for n in config.data.prompt_buckets if n >= config.data.prompt_limit)
-
-
 def _entry_places(entry: packing.Entry, places: decode.State) -> packing.Entry:
   """Entries lie as the state does."""
   given = None if entry.given is None else places.cache
@@ -243,7 +241,7 @@ def _entry_places(entry: packing.Entry, places: decode.State) -> packing.Entry:
 def _minibatch(
   config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh
 ) -> update.Minibatch:
-  rows, width = config.train.micro_batch_size, _width(config)
+  rows, width = config.train.micro_batch_size, model_checks.prompt_width(config.data)
   micro = config.mini_batch_size // rows
   tokens = (micro, rows, config.group_size, config.actor.max_tokens)
 

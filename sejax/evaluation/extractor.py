@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Int32
 
-from sejax import rollout
+from sejax import model_checks, rollout
 from sejax.data import batches
 from sejax.models import hub
 from sejax.models import qwen2_5_vl as qwen
@@ -41,9 +41,11 @@ class Extractor:
     self._seed, self._size = config.seed, config.eval.batch_size
     self._mesh, self._dtype = meshes.create(config.mesh), rollout.frozen_dtype(config)
     layouts.check_rows(self._mesh, "eval.batch_size", self._size)
+    self._processor = Processor.load(directory)
+    model_checks.check_processes(self._mesh)
+    model_checks.check_directory(directory, qwen.load_config(directory), self._processor)
     model, self._params = qwen.load(directory, self._mesh, self._dtype, layouts.DECODE)
     self._model = rollout.on_devices(config, model, self._mesh)
-    self._processor = Processor.load(directory)
     self._options = Options(
       trajectories=1,
       new_tokens=_NEW_TOKENS,

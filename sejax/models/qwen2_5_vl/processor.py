@@ -187,7 +187,7 @@ class Processor:
       # One line of merged tokens after the other, so that what is looked up stays in the cache.
       for line, target in zip(pixels, np.split(own, len(pixels)), strict=True):
         line = line.transpose(2, 0, 3, 5, 1, 4).reshape(-1, _CHANNELS, size * size)
-        for channel, table in enumerate(self._pixel_values):
+        for channel, table in enumerate(self.pixel_values):
           target[:, channel] = np.take(table, line[:, channel])[:, None]
     return ImagePatches(patches.reshape(len(patches), -1), grids)
 
@@ -262,7 +262,7 @@ class Processor:
     return image.resize((width, height), processor.resample)
 
   @functools.cached_property
-  def _pixel_values(self) -> Float32[np.ndarray, "3 256"]:
+  def pixel_values(self) -> Float32[np.ndarray, "3 256"]:
     """What each byte becomes in each channel, by HF's own arithmetic."""
     processor = self.image_processor
     values = np.broadcast_to(np.arange(256, dtype=np.uint8), (_CHANNELS, 1, 256))
