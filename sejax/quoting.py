@@ -1,0 +1,21 @@
+"""Values in messages: whatever a file, a flag or a record holds is quoted at a readable length.
+
+It imports nothing of sejax, so that every package may use it.
+"""
+
+# Characters of a value; a message of one line has room for one or two of them.
+LONGEST = 120
+
+
+def shortened(text: object) -> str:
+  """Returns a text as it is or, where it is too long to print, its beginning and its end."""
+  text = str(text)
+  if len(text) <= LONGEST:
+    return text
+  tail = (LONGEST - 3) // 2
+  return f"{text[: LONGEST - 3 - tail]}...{text[-tail:]}"
+
+
+def quoted(value: object) -> str:
+  """Returns what Python writes for a value, a text with its quotes, at most `LONGEST` long."""
+  return shortened(repr(value))
