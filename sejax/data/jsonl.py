@@ -13,9 +13,8 @@ from sejax.data.records import BadRecord, Record
 class JsonlSource:
   """Records of a JSON lines file; keeps only where its lines begin.
 
-  A line holds `question` or `problem`, and perhaps `image` or `images`: paths in the image folder;
-  `answer`; and `id`, without which a record's id is `<file's stem>/<line number>`. Blank lines are
-  no records.
+  A line holds the fields of `columns.read_record` and `read_gold`, and perhaps `id`, without which
+  a record's id is `<file's stem>/<line number>`. Blank lines are no records.
   """
 
   def __init__(self, path: pathlib.Path, *, name: str = "", folder: pathlib.Path | None = None):
@@ -45,13 +44,16 @@ class JsonlSource:
 
   def __getitem__(self, index: int) -> Record:
     row = self._row(index)
-    given = row.get("id")
-    record_id = self._line_id(index) if given is None else str(given)
-    return columns.read_record(record_id, row, self._folder)
+    return columns.read_record(self._id(index, row), row, self._folder)
 
   def gold(self, index: int) -> str | None:
-    """Returns the answer of a record, without `<answer>` tags; None where there is none."""
-    return columns.read_gold(self._row(index))
+    """Returns the answer of a record, see `columns.read_gold`; None where there is none."""
+    row = self._row(index)
+    return columns.read_gold(self._id(index, row), row)
+
+  def _id(self, index: int, row: dict[str, Any]) -> str:
+    given = row.get("id")
+    return self._line_id(index) if given is None else str(given)
 
   def _line_id(self, index: int) -> str:
     return f"{self._path.stem}/{self._lines[index]}"

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from sejax.data import columns
 from sejax.data.records import BadRecord, Record
+from sejax.quoting import shortened
 
 # Row groups that stay in memory, in bytes as Arrow holds them. The published training sets fit in
 # whole; shuffled access to a larger one reads a row group per record.
@@ -93,8 +94,8 @@ class ParquetSource:
     return columns.read_record(record_id, row, self._folder)
 
   def gold(self, index: int) -> str | None:
-    """Returns the answer of a record, without `<answer>` tags; None where there is none."""
-    return columns.read_gold(self._row(index)[1])
+    """Returns the answer of a record, see `columns.read_gold`; None where there is none."""
+    return columns.read_gold(*self._row(index))
 
   def __getstate__(self) -> dict[str, Any]:
     return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_cache")}
@@ -128,7 +129,7 @@ class ParquetSource:
       path, number = self._groups[place]
       with pq.ParquetFile(path) as file:
         self._cache[place] = file.read_row_group(
-          number, _wanted(file.schema_arrow.names), use_threads=False
+          number, columns.wanted(file.schema_arrow.names), use_threads=False
         )
     self._cache.move_to_end(place)
     while len(self._cache) > 1 and self._cached_bytes() > CACHE_BYTES:
@@ -182,13 +183,7 @@ def _check_columns(path: pathlib.Path) -> pq.FileMetaData:
     names = metadata.schema.to_arrow_schema().names
   except (pa.ArrowException, OSError) as error:
     raise ValueError(f"{path} cannot be read as parquet: {error}") from None
-  for wanted in (columns.QUESTION, columns.IMAGES):
-    if columns.pick(names, wanted) is None:
-      raise ValueError(f"{path} has the columns {', '.join(names)}; it needs {' or '.join(wanted)}")
+  if missing := columns.missing(names):
+    listed = shortened(", ".join(names))
+    raise ValueError(f"{path} has the columns {listed}; it needs {' or '.join(missing)}")
   return metadata
-
-
-def _wanted(names: Sequence[str]) -> list[str]:
-  """Returns the columns that a record is made of."""
-  picked = (columns.pick(names, w) for w in (columns.QUESTION, columns.IMAGES, columns.ANSWER))
-  return [name for name in picked if name is not None]
