@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 from PIL import ExifTags
 
+from sejax.data import truncation
 from sejax.data.records import BadRecord
 
 # The largest picture that is decoded. It stays below the size at which Pillow itself warns.
@@ -48,7 +49,7 @@ def decode(data: bytes) -> PIL.Image.Image:
       judged by the header), `elongated image` (ratio of sides over `MAX_RATIO`) or `unsupported
       image` (32-bit values, whose white is not known).
   """
-  if _is_cut(data):
+  if truncation.is_truncated(data):
     raise BadRecord("truncated image", f"the image file ends early, after {len(data)} bytes")
   try:
     with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -96,17 +97,6 @@ def check_size(size: tuple[int, int], min_pixels: int, max_pixels: int, factor: 
       f"the image is {width}x{height}; at sides of at least {factor} that keep this ratio it takes "
       f"{new_width}x{new_height} pixels, more than max_pixels={max_pixels}",
     )
-
-
-def _is_cut(data: bytes) -> bool:
-  """Whether the file lacks its end; Pillow accepts some such files, grey or stale at the bottom."""
-  if data.startswith(b"\xff\xd8"):  # JPEG: an end-of-image marker follows the last start of scan
-    return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") or b"\xff\xd9" not in data
-  if data.startswith(b"\x89PNG"):
-    return b"IEND\xaeB\x60\x82" not in data
-  if data.startswith(b"RIFF"):
-    return len(data) < 8 + int.from_bytes(data[4:8], "little")
-  return False
 
 
 def _check_header(size: tuple[int, int]) -> None:

@@ -4,6 +4,7 @@ import io
 import itertools
 import pathlib
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -11,7 +12,7 @@ import PIL.Image
 import pytest
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from sejax.data import images
+from sejax.data import images, truncation
 from sejax.data.records import BadRecord
 from tests import real_data
 
@@ -213,6 +214,96 @@ def test_a_jpeg_is_truncated_wherever_it_is_cut(options):
   images.decode(data + b"trailing bytes")
   for size in range(len(data) - 1, data.rfind(b"\xff\xda"), -7):
     refused(data[:size], "truncated image")
+
+
+JPEG_FORMS = [{}, {"progressive": True}, {"restart_marker_blocks": 1}, {"optimize": True}]
+
+
+def jpeg(**options) -> bytes:
+  """A JPEG with a thumbnail inside, which has an end marker of its own."""
+  smooth = PIL.Image.linear_gradient("L").resize((64, 64))
+  return encode(smooth, "JPEG", exif=b"Exif\0\0" + encode(smooth.resize((8, 8)), "JPEG"), **options)
+
+
+def trailers() -> list[bytes]:
+  """What may stand behind a picture: films, pictures, and what looks like parts of pictures."""
+  film = b"\0\0\0\x18ftypmp42" + noise(100_000).tobytes()
+  assert b"\xff\xda" in film
+  return [
+    film,
+    jpeg(),
+    jpeg()[:-20],
+    b"\xff\xda",
+    b"\xff\xda" * 1000 + b"\xff",
+    b"\x89PNG\r\n\x1a\n",
+    chunk(b"IDAT", b"\xff" * 9),
+    b"IEND",
+    b"\0" * 1000,
+    b"\r\n",
+  ]
+
+
+@pytest.mark.parametrize(
+  "form", [("JPEG", options) for options in JPEG_FORMS] + ["PNG", "WEBP", "GIF"]
+)
+def test_data_behind_a_picture_do_not_matter(form):
+  data = jpeg(**form[1]) if isinstance(form, tuple) else encode(noise(48, 64, 3), form)
+  for more in trailers():
+    np.testing.assert_array_equal(pixels(data + more), pixels(data))
+
+
+@pytest.mark.parametrize("options", JPEG_FORMS)
+def test_a_jpeg_that_is_cut_before_its_data_behind_is_refused(options):
+  data, film = jpeg(**options), trailers()[0].replace(b"\xff", b"\xfe")
+  for cut in (1, 2, 15):
+    refused(data[:-cut] + film, "truncated image")
+
+
+@pytest.mark.parametrize("options", JPEG_FORMS)
+def test_a_jpeg_is_refused_wherever_it_is_cut(options):
+  """In its header, in a thumbnail, between the scans of a progressive file, within a marker."""
+  data = jpeg(**options)
+  for size in range(2, len(data)):
+    assert truncation.is_truncated(data[:size]), size
+  assert not truncation.is_truncated(data)
+
+
+def test_a_jpeg_with_repeated_marker_bytes_and_comments():
+  data = jpeg()
+  comment = b"\xff\xd9\xff\xda\xff"  # which a comment may hold
+  part = b"\xff\xff\xff\xfe" + struct.pack(">H", 2 + len(comment)) + comment
+  spread = data[:2] + part + data[2:-2] + b"\xff\xff" + data[-2:]
+  np.testing.assert_array_equal(pixels(spread), pixels(data))
+  for size in range(2, len(spread)):
+    assert truncation.is_truncated(spread[:size]), size
+
+
+def test_a_png_is_refused_wherever_it_is_cut():
+  rows = b"\0" + bytes(8) + b"\0" + bytes(8)
+  data = png(8, 2, 8, 0, rows, chunk(b"tEXt", b"IEND\xaeB`\x82"))
+  images.decode(data)
+  for size in range(8, len(data)):
+    refused(data[:size], "truncated image")
+    # The end of another file does not end this one.
+    assert truncation.is_truncated(data[:size].replace(b"\0\0\0\0IEND", b"\0\0\0\0I"))
+
+
+@pytest.mark.parametrize(
+  "part",
+  [
+    b"\xff\xda\0\2",
+    b"\xff\0",
+    b"\xff",
+    b"\xff\xd0",
+    b"\xff\xd8",
+    b"\xff\xda\0\0",
+    b"\xff\xe1\0\3\0",
+  ],
+)
+def test_hostile_files_take_linear_time(part):
+  began = time.process_time()
+  assert truncation.is_truncated(b"\xff\xd8" + part * (4_000_000 // len(part)))
+  assert time.process_time() - began < 5
 
 
 def test_a_png_with_a_changed_pixel_is_refused():
