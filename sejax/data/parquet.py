@@ -6,7 +6,7 @@ import itertools
 import pathlib
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Self
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from sejax.data import columns
 from sejax.data.records import BadRecord, Record
-from sejax.quoting import shortened
+from sejax.quoting import quoted, shortened
 
 # Row groups that stay in memory, in bytes as Arrow holds them. The published training sets fit in
 # whole; shuffled access to a larger one reads a row group per record.
@@ -22,6 +22,10 @@ CACHE_BYTES = 256 * 2**20
 
 # train.parquet, train-00000-of-00002.parquet, train-00000-of-00002-0123abcd.parquet
 _SHARD = re.compile(r"(?P<split>.*?)(-(?P<shard>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?)?\.parquet")
+
+# 0000.parquet, in a folder that names the split
+_NUMBER = re.compile(r"(\d{4,})\.parquet")
+_NO_SUBSET = ("data", "default")
 
 
 class ParquetSource:
@@ -63,9 +67,9 @@ class ParquetSource:
     """Opens a file, or a split of a directory in hub form.
 
     Args:
-      path: a file, or a directory whose files, itself or in `data/`, are named as on the hub,
-        `train-00000-of-00001.parquet` or `train.parquet`.
-      split: which files of a directory; a single file is taken as it is.
+      path: a file, or a directory in hub form, see `split_files`.
+      split: which files of a directory, with its subset before it where there are several; a single
+        file is taken as it is.
       name: the set's name; by default that of the file's stem or the directory.
       folder: what image paths are relative to; by default the directory, or that of the file.
 
@@ -78,8 +82,8 @@ class ParquetSource:
       prefix = shard["split"] if whole else path.stem
       return cls([path], name=name or path.stem, prefix=prefix, folder=folder or path.parent)
     files = split_files(path)
-    if split not in files:
-      raise ValueError(f"{path} has no split {split!r}; it has {', '.join(sorted(files))}")
+    split = _choose(path, split, files)
+    _check_shards(path, split, files[split])
     name = name or path.resolve().name
     return cls(files[split], name=name, prefix=split, folder=folder or path)
 
@@ -143,32 +147,67 @@ class ParquetSource:
 def split_files(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   """Returns the parquet files of a directory in hub form by split, in the order of their names.
 
+  A split in a subset's folder is named `subset/split`. These are one split, `en/train`:
+
+      en/train-00000-of-00001.parquet   data/en/train.parquet   en/train/0000.parquet
+
+  the last as the hub's own conversions are. The folders `data` and `default` stand for no subset.
+
   Raises:
-    ValueError: there are none, or a split lacks a shard.
+    ValueError: there are none.
   """
-  found = sorted(itertools.chain(path.glob("*.parquet"), path.glob("data/*.parquet")))
+  found = itertools.chain.from_iterable(path.glob(f"{'*/' * depth}*.parquet") for depth in range(4))
   splits = collections.defaultdict(list)
-  for file in found:
-    splits[_SHARD.fullmatch(file.name)["split"]].append(file)
+  for file in sorted(found):
+    *folders, name = file.relative_to(path).parts
+    if any(folder.startswith(".") for folder in folders):
+      continue
+    folders = [folder for folder in folders if folder not in _NO_SUBSET]
+    if not (folders and _NUMBER.fullmatch(name)):  # else the last folder names the split
+      folders.append(_SHARD.fullmatch(name)["split"])
+    splits["/".join(folders)].append(file)
   if not splits:
     raise ValueError(
       f"{path} is neither a parquet file nor a directory with files such as"
       " data/train-00000-of-00001.parquet"
     )
-  for split, files in splits.items():
-    _check_shards(path, split, files)
   return dict(splits)
+
+
+def _choose(path: pathlib.Path, split: str, splits: Collection[str]) -> str:
+  """Returns the split of a name, which may be that of its only subset.
+
+  Raises:
+    ValueError: there is none, or there are several.
+  """
+  if split in splits:
+    return split
+  of_subsets = sorted(name for name in splits if name.rpartition("/")[2] == split)
+  if len(of_subsets) == 1:
+    return of_subsets[0]
+  if of_subsets:
+    raise ValueError(
+      f"{shortened(path)} has {quoted(split)} in {len(of_subsets)} subsets:"
+      f" {shortened(', '.join(of_subsets))}; choose one: config.data.split={of_subsets[0]}"
+    )
+  raise ValueError(
+    f"{shortened(path)} has no split {quoted(split)}; it has {shortened(', '.join(sorted(splits)))}"
+  )
 
 
 def _check_shards(path: pathlib.Path, split: str, files: Sequence[pathlib.Path]) -> None:
   """Refuses a split with missing shards, or files of two downloads."""
-  shards = [_SHARD.fullmatch(file.name) for file in files]
-  counts = {int(shard["count"] or 1) for shard in shards}
-  there = [int(shard["shard"] or 0) for shard in shards]
+  numbers = [_NUMBER.fullmatch(file.name) for file in files]
+  if all(numbers):
+    there, counts = [int(number[1]) for number in numbers], {len(files)}
+  else:
+    shards = [_SHARD.fullmatch(file.name) for file in files]
+    counts = {int(shard["count"] or 1) for shard in shards}
+    there = [int(shard["shard"] or 0) for shard in shards]
   if len(counts) > 1 or there != list(range(max(counts))):
     raise ValueError(
-      f"split {split!r} of {path} should be complete in files numbered from 0; it has"
-      f" {', '.join(file.name for file in files)}"
+      f"split {quoted(split)} of {shortened(path)} should be complete in files numbered from 0; it"
+      f" has {shortened(', '.join(file.name for file in files))}"
     )
 
 

@@ -211,6 +211,79 @@ def test_incomplete_splits_are_refused(tmp_path):
     parquet.ParquetSource.open(tmp_path / "b", split="train")
 
 
+SUBSETS = [
+  "{}/train-00000-of-00001.parquet",
+  "{}/train-00000-of-00001-0123abcd.parquet",
+  "{}/train.parquet",
+  "data/{}/train-00000-of-00001.parquet",
+  "{}/data/train-00000-of-00001.parquet",
+  "{}/train/0000.parquet",
+  "data/{}/train/0000.parquet",
+]
+
+
+@pytest.mark.parametrize("form", SUBSETS)
+def test_splits_of_subsets(tmp_path, form):
+  write(tmp_path / form.format("en"), numbered(3))
+  alone = parquet.ParquetSource.open(tmp_path, split="train")
+  assert (len(alone), alone[2].id, alone.gold(2)) == (3, "en/train/2", "2")
+  write(tmp_path / form.format("de"), numbered(5))
+  write(tmp_path / form.format("de").replace("train", "test"), numbered(2))
+  for split, length in (("en/train", 3), ("de/train", 5), ("de/test", 2), ("test", 2)):
+    assert len(parquet.ParquetSource.open(tmp_path, split=split)) == length
+  match = r"'train' in 2 subsets: de/train, en/train; .*config\.data\.split=de/train"
+  with pytest.raises(ValueError, match=match):
+    parquet.ParquetSource.open(tmp_path, split="train")
+  with pytest.raises(ValueError, match="no split 'en'; it has de/test, de/train, en/train"):
+    parquet.ParquetSource.open(tmp_path, split="en")
+
+
+def test_a_subset_is_chosen_by_its_folder_too(tmp_path):
+  for subset, count in (("en", 3), ("de", 5)):
+    write(tmp_path / subset / "train-00000-of-00001.parquet", numbered(count))
+    write(tmp_path / f"converted-{subset}" / "train" / "0000.parquet", numbered(count))
+  for folder, count in (("en", 3), ("de", 5), ("converted-en", 3), ("converted-de", 5)):
+    source = parquet.ParquetSource.open(tmp_path / folder, split="train")
+    assert (len(source), source.name, source[0].id) == (count, folder, "train/0")
+
+
+@pytest.mark.parametrize("place", ["default", "default/train", "data/train", "train"])
+def test_folders_that_stand_for_no_subset(tmp_path, place):
+  name = "0000.parquet" if place.endswith("train") else "train-00000-of-00001.parquet"
+  write(tmp_path / place / name, numbered(3))
+  source = parquet.ParquetSource.open(tmp_path, split="train")
+  assert (len(source), source[0].id) == (3, "train/0")
+
+
+def test_the_set_itself_goes_before_its_subsets_and_hidden_folders_do_not_count(tmp_path):
+  write(tmp_path / "data" / "train-00000-of-00001.parquet", numbered(3))
+  write(tmp_path / "old" / "train-00000-of-00002.parquet", numbered(5))  # not even complete
+  write(tmp_path / ".cache" / "test.parquet", numbered(5))
+  assert parquet.split_files(tmp_path).keys() == {"train", "old/train"}
+  assert len(parquet.ParquetSource.open(tmp_path, split="train")) == 3
+  with pytest.raises(ValueError, match=r"split 'old/train' .*should be complete"):
+    parquet.ParquetSource.open(tmp_path, split="old/train")
+
+
+def test_numbered_files_are_read_in_order_and_must_be_complete(tmp_path):
+  for shard in range(3):
+    path = tmp_path / "en" / "train" / f"{shard:04}.parquet"
+    write(path, numbered(2, start=2 * shard))
+  source = parquet.ParquetSource.open(tmp_path, split="train")
+  assert [source.gold(i) for i in range(6)] == list("012345")
+  (tmp_path / "en" / "train" / "0001.parquet").unlink()
+  with pytest.raises(ValueError, match=r"complete .* it has 0000\.parquet, 0002\.parquet"):
+    parquet.ParquetSource.open(tmp_path, split="train")
+
+
+def test_many_subsets_are_listed_in_short(tmp_path):
+  for number in range(100):
+    write(tmp_path / f"subset-{number}" / "train.parquet", numbered(1))
+  with pytest.raises(ValueError, match="in 100 subsets: subset-0/train, ") as caught:
+    parquet.ParquetSource.open(tmp_path, split="train")
+  assert len(str(caught.value)) <= 320  # path and subsets of 120 characters each
+
+
 def test_what_is_no_set_is_refused(tmp_path):
   with pytest.raises(ValueError, match="neither a parquet file nor a directory"):
     parquet.ParquetSource.open(tmp_path, split="train")
