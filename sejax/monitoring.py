@@ -48,7 +48,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sejax import flops, method, minibatches
-from sejax.data.records import Source
+from sejax.data.records import Source, gold_if_readable
 from sejax.experience import Experience, Sampled
 from sejax.parallel import chips, hosts
 from sejax.run import Run
@@ -70,7 +70,7 @@ def of_experience(experience: Experience, source: Source) -> dict[str, float]:
 
 def _of_sampled(part: Sampled, source: Source) -> Sums:
   real, evidence = part.real, part.evidence
-  golds = [source.gold(int(index)) for index in evidence.index[real]]
+  golds = [gold_if_readable(source, int(index)) for index in evidence.index[real]]
   correct = None
   if golds and None not in golds:
     read = [row for row, kept in zip(evidence.answers, real, strict=True) if kept]
@@ -164,7 +164,7 @@ def records(experience: Experience, source: Source, step: int, limit: int) -> li
       "valid": evidence.judge_valid[b].tolist(),
       "rewards": np.asarray(group.reward)[b].tolist(),
       "advantages": np.asarray(group.advantage)[b].tolist(),
-      "gold": source.gold(int(experience.batch.index[b])),
+      "gold": gold_if_readable(source, int(experience.batch.index[b])),
     }
     for b in rows
   ]

@@ -70,7 +70,7 @@ def read_record(record_id: str, row: Mapping[str, Any], folder: pathlib.Path) ->
     files = tuple(_image_bytes(value, folder) for _, value in images)
     _check_number(question, len(files))
   except BadRecord as error:
-    raise _of_record(record_id, error) from None
+    raise BadRecord(error.kind, f"record {shortened(record_id)}: {error}") from None
   return Record(record_id, question, files)
 
 
@@ -95,7 +95,8 @@ def read_gold(record_id: str, row: Mapping[str, Any]) -> str | None:
   try:
     text = _text_of(_only_entry(row[name]))
   except ValueError as error:
-    raise _of_record(record_id, BadRecord("bad answer", f"its {name} {error}")) from None
+    said = f"record {shortened(record_id)}: its {name} {error}"
+    raise BadRecord("bad answer", said) from None
   tagged = _TAGGED.findall(text)
   return (tagged[-1] if tagged else text).strip() or None
 
@@ -269,7 +270,3 @@ def _entries(value: Any) -> list[Any] | None:
   if isinstance(value, np.ndarray):
     return value.ravel().tolist()
   return list(value) if isinstance(value, (list, tuple)) else None
-
-
-def _of_record(record_id: str, error: BadRecord) -> BadRecord:
-  return BadRecord(error.kind, f"record {shortened(record_id)}: {error}")

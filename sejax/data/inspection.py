@@ -30,6 +30,7 @@ class Counted(NamedTuple):
     golds: places in the source of examples that have an answer.
     dropped: records that gave no example.
     shown: the first examples.
+    unreadable: the answers of examples, where they cannot be read.
   """
 
   actor: list[int]
@@ -38,6 +39,7 @@ class Counted(NamedTuple):
   golds: set[int]
   dropped: list[Dropped]
   shown: list[Example]
+  unreadable: list[Dropped]
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -65,12 +67,13 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
   why = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
   left = f" ({why})" if why else ""
-  print(f"{len(counted.actor)} of {total} records can be used{left}; written to {path}")
+  unread = f"; {len(counted.unreadable)} answers cannot be read" if counted.unreadable else ""
+  print(f"{len(counted.actor)} of {total} records can be used{left}{unread}; written to {path}")
 
 
 def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted:
   """Prepares the first `total` records, in threads, and keeps the first `shown` examples."""
-  counted = Counted([], [], [], set(), [], [])
+  counted = Counted([], [], [], set(), [], [], [])
   stream = itertools.islice(pipeline.read(preparer, _IN_ORDER), total)
   for prepared in tqdm.tqdm(stream, total=total, desc="records"):
     if isinstance(prepared, Dropped):
@@ -79,8 +82,11 @@ def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted
     counted.actor.append(len(prepared.actor))
     counted.judge.append(len(prepared.judge))
     counted.patches.append(len(prepared.patches))
-    if _has_gold(source, prepared.index):
-      counted.golds.add(prepared.index)
+    try:
+      if source.gold(prepared.index) is not None:
+        counted.golds.add(prepared.index)
+    except BadRecord as error:
+      counted.unreadable.append(Dropped(prepared.index, prepared.id, error.kind, str(error)))
     if len(counted.shown) < shown:
       counted.shown.append(prepared)
   return counted
@@ -110,6 +116,7 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
     "records read": seen,
     "usable": len(counted.actor),
     "with an answer (for metrics)": len(counted.golds),
+    "with an answer that cannot be read": len(counted.unreadable),
     "dropped": ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()) or 0,
     "shapes at most": shapes(counted, buckets, config.batch_size),
   }
@@ -121,21 +128,15 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
     _histogram("Patches", counted.patches, buckets.patch[-1], buckets.patch),
     "</div>",
   ]
-  if counted.dropped:
-    rows = ((dropped.id, dropped.kind, dropped.message) for dropped in counted.dropped)
-    table = pages.table("dropped records", ("record", "kind", "why"), rows)
-    summary = f"<summary>{len(counted.dropped)} of {seen} records, and why</summary>"
-    sections.append(f"<h2>Dropped</h2><details>{summary}{table}</details>")
+  for title, refused in (("Dropped", counted.dropped), ("Unreadable answers", counted.unreadable)):
+    if refused:
+      rows = ((record.id, record.kind, record.message) for record in refused)
+      table = pages.table(title.lower(), ("record", "kind", "why"), rows)
+      summary = f"<summary>{len(refused)} of {seen} records, and why</summary>"
+      sections.append(f"<h2>{title}</h2><details>{summary}{table}</details>")
   sections.append(f"<h2>The first {len(counted.shown)} records</h2><div class=records>")
   sections += [_record(example, example.index in counted.golds) for example in counted.shown]
   return pages.page(f"{source.name}: data set", [*sections, "</div>"])
-
-
-def _has_gold(source: Source, index: int) -> bool:
-  try:
-    return source.gold(index) is not None
-  except BadRecord:
-    return False
 
 
 def _record(example: Example, has_gold: bool) -> str:

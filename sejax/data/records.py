@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Protocol
 
+from absl import logging
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -55,6 +57,19 @@ class Source(Protocol):
     """Returns the answer for metrics, which training never asks for; None where there is none.
 
     Raises:
-      BadRecord: the record cannot be read.
+      BadRecord: the record, or its answer, cannot be read.
     """
     ...
+
+
+def gold_if_readable(source: Source, index: int) -> str | None:
+  """Returns the answer of a record for figures that can go without it.
+
+  An answer that cannot be read counts as none, so that it does not end a run which never needed it;
+  the first ten are logged.
+  """
+  try:
+    return source.gold(index)
+  except BadRecord as error:
+    logging.log_first_n(logging.WARNING, "No answer for metrics: %s", 10, error)
+    return None

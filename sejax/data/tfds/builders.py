@@ -74,6 +74,7 @@ class _HubBuilder(tfds.core.GeneratorBasedBuilder):
     splits = {
       split: parquet.ParquetSource.open(folder, split=split, name=self.name)
       for split in sorted(parquet.split_files(folder))
+      if "/" not in split  # the sets have no subsets
     }
     counts = {split: len(source) for split, source in splits.items()}
     if self.COUNTS and counts != self.COUNTS and not self._any_counts:
@@ -87,22 +88,31 @@ class _HubBuilder(tfds.core.GeneratorBasedBuilder):
     self, source: parquet.ParquetSource
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     skipped = collections.Counter()
+
+    def skip(what: str, error: BadRecord) -> None:
+      if self._on_bad_record == "stop":
+        raise error
+      logging.warning("%s: skipped %s: %s", self.name, what, error)
+      skipped[error.kind] += 1
+
     for index in range(len(source)):
       try:
         record = source[index]
       except BadRecord as error:
-        if self._on_bad_record == "stop":
-          raise
-        logging.warning("%s: skipped: %s", self.name, error)
-        skipped[error.kind] += 1
+        skip("a record", error)
         continue
+      try:
+        answer = source.gold(index)
+      except BadRecord as error:  # training does without
+        skip("an answer", error)
+        answer = None
       yield (
         index,
         {
           "id": record.id,
           "question": record.question,
           "images": list(record.images),
-          "answer": source.gold(index) or "",
+          "answer": answer or "",
         },
       )
     if skipped:
