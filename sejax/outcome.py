@@ -1,13 +1,16 @@
 """What a finished run leaves: the model, `summary.json`, the report, and a few lines to read."""
 
+import collections
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import ml_collections
 
 from sejax import export, logs, report
+from sejax.data.pipeline import State
 from sejax.evaluation.heldout import Outcome
 from sejax.models import qwen2_5_vl as qwen
 from sejax.run import Run
@@ -47,6 +50,7 @@ def _summary(
   workdir: pathlib.Path, steps: int, memory: dict[str, Any], training_problems: int
 ) -> dict[str, Any]:
   summary = {"steps": steps, "seconds": memory["seconds"], "stages": _stages(workdir)}
+  summary["records"] = _records(memory["data"])
   summary |= {"before": {}, "after": {}, "change": {}}
   if "after" in memory:
     before, after = Outcome.of(memory["before"]), Outcome.of(memory["after"])
@@ -58,6 +62,12 @@ def _summary(
       "training_problems": training_problems,
     }
   return summary
+
+
+def _records(states: Sequence[State]) -> dict[str, Any]:
+  """How many records all processes have read, and how many of these they dropped, by kind."""
+  dropped = sum((collections.Counter(state["dropped"]) for state in states), collections.Counter())
+  return {"read": sum(state["seen"] for state in states), "dropped": dict(dropped)}
 
 
 def _stages(workdir: pathlib.Path) -> dict[str, float]:

@@ -122,9 +122,11 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       if asked and not last:
         checkpoints.wait()
         bar.close()
+        data.log_dropped()
         print(f"stopped after step {done} of {setting.steps}; the same command goes on from there")
         return
     checkpoints.wait()
+    data.log_dropped()
   if setting.heldout and memory.get("evaluated") != setting.steps:  # stopped in a longer run
     memory["after"] = setting.heldout(run_lib.decoding(setting, state.params), "after").plain()
   outcome.finish(config, workdir, setting, state.params, memory)

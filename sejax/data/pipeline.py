@@ -9,7 +9,7 @@ prepared one for one, dropped ones included, so that workers change neither orde
 import collections
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import grain
@@ -18,7 +18,9 @@ from absl import flags, logging
 
 from sejax import signals
 from sejax.data.prepare import TOO_LONG, Dropped, Example, Preparer
+from sejax.data.records import BadRecord, Source
 from sejax.parallel import hosts
+from sejax.quoting import quoted, shortened
 
 # Images are decoded and resized outside Python's lock, so threads help without workers too. What is
 # ahead is memory: an example of 4,096 patches is 19 MB.
@@ -26,6 +28,9 @@ _THREADS, _AHEAD = 2, 4
 # The share of bad records means nothing before so many have been seen.
 _ENOUGH = 100
 _TRIED = 16  # records, before anything is made ready for them
+_LOGGED = 10  # drops of each kind; further ones are counted
+# Records from the first on of which one must be usable. They are a random part of the set.
+PATIENCE = 1000
 
 State = dict[str, Any]
 
@@ -51,15 +56,16 @@ class Options:
   once: bool = False
 
 
-def check(preparer: Preparer, max_bad_share: float) -> None:
+def check(preparer: Preparer, max_bad_share: float, *, needs_gold: bool = False) -> None:
   """Refuses a set that holds nothing, or of which all records that are tried are bad.
 
   They are from all over it, so that a wrong folder or field is said at once, and some bad records
-  are no reason.
+  are no reason. Answers that cannot be read are said, and refused only where they are needed.
 
   Args:
     preparer: of the set.
     max_bad_share: of the run; 1 accepts all.
+    needs_gold: whether the run asks for answers.
 
   Raises:
     ValueError: naming the set, a record, and what is wrong with it.
@@ -70,6 +76,7 @@ def check(preparer: Preparer, max_bad_share: float) -> None:
     raise ValueError(f"{source.name} holds no records; give a set that does as config.data.path")
   # Not evenly spaced: bad records may be, too.
   places = np.random.default_rng(0).choice(size, min(size, _TRIED), replace=False)
+  _check_golds(source, places, needs_gold=needs_gold)
   good, bad, long = [], [], []
   for place in map(int, places):
     prepared = preparer(place)
@@ -94,6 +101,30 @@ def check(preparer: Preparer, max_bad_share: float) -> None:
     )
   elif long:
     logging.warning("None of %d records that were tried fits; %s", len(places), long[0].message)
+
+
+def _check_golds(source: Source, places: np.ndarray, *, needs_gold: bool) -> None:
+  said = []
+  for place in map(int, places):
+    try:
+      if source.gold(place) is None and needs_gold:
+        raise ValueError(
+          f"record {place} of {source.name} has no gold answer; config.train.reward_function needs"
+          " one of every record"
+        )
+    except BadRecord as error:
+      if error.kind == "bad answer":  # Whatever else is wrong is no fault of the answer.
+        said.append(str(error))
+  if said and needs_gold:
+    raise ValueError(f"{said[0]}; config.train.reward_function needs one of every record")
+  if said:
+    logging.warning(
+      "%d answers of %d records of %s that were tried cannot be read; they count as none: %s",
+      len(said),
+      len(places),
+      source.name,
+      said[0],
+    )
 
 
 class Pipeline:
@@ -139,7 +170,9 @@ class Pipeline:
     self._process, self._processes = process, processes
     self._rows = options.batch_size // processes
     self._turn, self.seen, self.dropped = 0, 0, collections.Counter()
+    self._logged = collections.Counter()  # drops by kind
     self._fruitless = 0  # records since the last example
+    self._fruitful = bool(states)  # whether there ever was one
     if states:
       self._restore(states)
     self._prepared = read(preparer, options, self._turn + process, processes)
@@ -157,6 +190,7 @@ class Pipeline:
     rows = list(itertools.islice(self._examples(), self._rows))
     if self._options.once and not hosts.any_process(np.array([bool(rows)])).any():
       self._check_share(enough=0)
+      self.log_dropped()
       raise StopIteration
     return rows
 
@@ -189,22 +223,42 @@ class Pipeline:
       if isinstance(prepared, Dropped):
         self._drop(prepared)
       else:
-        self._fruitless = 0
+        self._fruitless, self._fruitful = 0, True
         yield prepared._replace(turn=turn)
 
   def _drop(self, dropped: Dropped) -> None:
     self.dropped[dropped.kind] += 1
     self._fruitless += 1
-    said = f"record {dropped.id} ({dropped.kind}): {dropped.message}"
+    said = f"record {shortened(dropped.id)} ({dropped.kind}): {dropped.message}"
     if self._options.on_bad_record == "stop" and dropped.kind != TOO_LONG:
       raise ValueError(f"{said}; on_bad_record='skip' would go on without it")
-    logging.warning("Dropped %s", said)
+    self._logged[dropped.kind] += 1
+    if self._logged[dropped.kind] <= _LOGGED:
+      is_last = self._logged[dropped.kind] == _LOGGED
+      more = "; further ones of this kind are counted, not logged" if is_last else ""
+      logging.warning("Dropped %s%s", said, more)
     share = -(-len(self._preparer.source) // self._processes)
     self._check_share(min(_ENOUGH, share))
+    if not self._options.once:
+      self._check_fruitful(dropped)
+
+  def _check_fruitful(self, last: Dropped) -> None:
     # Fewer may lie between the same good record's places in two epochs.
-    if self._fruitless >= 2 * len(self._preparer.source) and not self._options.once:
-      raise ValueError(
-        f"none of {self._fruitless} records in a row gave an example: {self._tally()}; last {said}"
+    enough = 2 * len(self._preparer.source)
+    if not self._fruitful:
+      enough = min(enough, PATIENCE)
+    if self._fruitless >= enough:
+      raise ValueError(nothing_usable(self._preparer.source, self._fruitless, self.dropped, last))
+
+  def log_dropped(self) -> None:
+    """Logs how many records were dropped in all, by kind, where not each of them was logged."""
+    if any(count > _LOGGED for count in self._logged.values()):
+      logging.warning(
+        "Dropped %d of %d records of %s: %s",
+        self.dropped.total(),
+        self.seen,
+        self._preparer.source.name,
+        tally(self.dropped),
       )
 
   def _check_share(self, enough: int) -> None:
@@ -213,17 +267,16 @@ class Pipeline:
     if self.seen >= enough and bad > limit * self.seen:
       raise ValueError(
         f"{bad} of {self.seen} records of {self._preparer.source.name} are bad, more than"
-        f" config.data.max_bad_share={limit}: {self._tally()}; mend them, or raise it"
+        f" config.data.max_bad_share={limit}: {tally(self.dropped)}; mend them, or raise it"
       )
-
-  def _tally(self) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in self.dropped.most_common())
 
   def _restore(self, states: Sequence[State]) -> None:
     for state in states:
       for name, value in self._stream().items():
         if state[name] != value:
-          raise ValueError(f"the data's state has {name}={state[name]!r}; this run has {value!r}")
+          raise ValueError(
+            f"the data's state has {name}={quoted(state[name])}; this run has {quoted(value)}"
+          )
     saved = states[0]["processes"]
     if sorted(state["process"] for state in states) != list(range(saved)):
       raise ValueError(f"the data's state is of {saved} processes, and {len(states)} are given")
@@ -261,15 +314,42 @@ def read(
     records = records.shuffle(options.seed).repeat()
   if first >= len(records):
     return iter(())
-  prepared = records[first::step].map(preparer)
-  prepared = prepared.to_iter_dataset(
-    grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)
+  return in_parallel(records[first::step].map(preparer), options.workers)
+
+
+def in_parallel(
+  dataset: grain.MapDataset, workers: int, threads: int = _THREADS, ahead: int = _AHEAD
+) -> Iterator[Any]:
+  """Returns the elements of a data set in its order, made by threads.
+
+  Args:
+    dataset: whose elements are made when they are asked for.
+    workers: processes that make them; 0: this one does.
+    threads: of each process.
+    ahead: elements that may wait to be asked for.
+  """
+  elements = dataset.to_iter_dataset(
+    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
   )
-  if options.workers:
+  if workers:
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()  # grain's workers read flags; outside of main nobody parses.
-    prepared = prepared.mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=options.workers, per_worker_buffer_size=2),
+    elements = elements.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
       worker_init_fn=signals.ignore_in_worker,
     )
-  return iter(prepared)
+  return iter(elements)
+
+
+def tally(dropped: Mapping[str, int]) -> str:
+  """Returns the counts of dropped records by kind, the largest first."""
+  return ", ".join(f"{count} {kind}" for kind, count in collections.Counter(dropped).most_common())
+
+
+def nothing_usable(source: Source, seen: int, dropped: Mapping[str, int], last: Dropped) -> str:
+  """Says that no record of a set can be used."""
+  return (
+    f"none of {seen} records in a row gave an example: {tally(dropped)} of"
+    f" {shortened(source.name)}; last record {shortened(last.id)}: {shortened(last.message)}; see"
+    " --mode=inspect"
+  )

@@ -8,6 +8,7 @@ import pytest
 
 from sejax.data import batches
 from sejax.data.pipeline import Options, Pipeline, check
+from sejax.data.records import BadRecord, gold_if_readable
 from tests.data.problems import Problems, picture, preparer
 
 BAD = frozenset({3, 11})
@@ -288,3 +289,88 @@ def test_a_set_of_which_all_is_bad_is_refused(model_directory):
   ):
     check(bad, 0.05)
   check(bad, 0.9)  # Of as many that the run would accept, some look so.
+
+
+def warnings(caplog):
+  return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_ten_drops_of_a_kind_are_logged_and_the_others_counted(make, caplog):
+  bad = frozenset(range(0, 60, 2))
+  pipeline = make(60, bad, max_bad_share=1.0, once=True, limits={"patch_limit": 8})
+  kept = [name for rows in pipeline for name in ids(rows)]
+  long = 30 - len(kept)
+  assert pipeline.dropped == {"broken": 30, "too long": long}
+  assert long > 10
+  said = warnings(caplog)
+  for kind in ("broken", "too long"):
+    lines = [line for line in said if f"({kind}):" in line]
+    assert len(lines) == 10
+    assert ["counted, not logged" in line for line in lines] == [False] * 9 + [True]
+  assert said[-1] == f"Dropped {30 + long} of 60 records of problems: 30 broken, {long} too long"
+
+
+def test_few_drops_are_not_summed_up(make, caplog):
+  list(make(once=True))
+  assert len(warnings(caplog)) == 2
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_set_of_which_nothing_fits_ends_after_a_thousand(make, caplog, processes):
+  pipeline = make(5000, frozenset(), process=0, processes=processes, limits={"prompt_limit": 3})
+  with pytest.raises(ValueError, match=r"none of 1000 records in a row") as caught:
+    next(pipeline)
+  assert len(warnings(caplog)) == 10
+  assert pipeline.dropped == {"too long": 1000}
+  assert "1000 too long of problems; last record p/" in str(caught.value)
+  assert "tokens; the limit is 3; see --mode=inspect" in str(caught.value)
+  assert len(str(caught.value)) <= 300
+
+
+def test_a_thousand_bad_records_after_good_ones_end_nothing(make):
+  pipeline = make(1500, frozenset(range(1, 1500)), max_bad_share=1.0, batch_size=1)
+  state = pipeline.state()
+  first = make(1500, frozenset(), batch_size=1)
+  place = next(n for n in range(1500) if ids(next(first)) == ["p/0"])
+  resumed = make(
+    1500,
+    frozenset(range(1, 1500)),
+    max_bad_share=1.0,
+    batch_size=1,
+    states=[{**state, "turn": place}],
+  )
+  assert [ids(next(resumed)) for _ in range(2)] == [["p/0"]] * 2
+
+
+class Listed(Problems):
+  """Problems whose answers cannot be read."""
+
+  def gold(self, index):
+    raise BadRecord("bad answer", f"record p/{index}: its answer is ['1', '2'], with 2 entries")
+
+
+def test_unreadable_answers_are_said_at_start_and_refused_where_needed(model_directory, caplog):
+  check(preparer(Listed(40), model_directory), 0.05)
+  (said,) = warnings(caplog)
+  assert said.startswith(
+    "16 answers of 16 records of problems that were tried cannot be read; they"
+  )
+  assert "its answer is ['1', '2']" in said
+  with pytest.raises(ValueError, match=r"its answer is .* config\.train.reward_function needs"):
+    check(preparer(Listed(40), model_directory), 0.05, needs_gold=True)
+
+
+def test_missing_answers_are_refused_where_they_are_needed(model_directory):
+  class Unanswered(Problems):
+    def gold(self, index):
+      return None
+
+  check(preparer(Unanswered(40), model_directory), 0.05)
+  with pytest.raises(ValueError, match=r"of problems has no gold answer; config\.train"):
+    check(preparer(Unanswered(40), model_directory), 0.05, needs_gold=True)
+
+
+def test_an_unreadable_answer_counts_as_none_where_it_is_not_needed(caplog):
+  assert gold_if_readable(Problems(3), 1) == "2"
+  assert gold_if_readable(Listed(3), 1) is None
+  assert "record p/1: its answer is" in caplog.text
