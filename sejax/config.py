@@ -129,7 +129,9 @@ def _data() -> ml_collections.ConfigDict:
   data = ml_collections.ConfigDict()
   data.source = "figures"  # built in; or parquet, jsonl, tfds
   data.path = ""  # a file, a directory in hub form, or where tfds sets were built
-  data.split = "train"  # a name in the set; figures have "train" and "heldout"
+  # A name in the set, behind its subset where there are several, "en/train"; figures have "train"
+  # and "heldout".
+  data.split = "train"
   # Names the set in the keys of samples, by default after its file or directory; for tfds, the set.
   data.name = ""
   data.image_folder = ""  # what image paths are relative to; by default the data's folder
@@ -180,8 +182,10 @@ def _optimizer() -> ml_collections.ConfigDict:
 def _train() -> ml_collections.ConfigDict:
   """The train loop, see `sejax.train`."""
   train = ml_collections.ConfigDict()
-  train.epochs = 15  # passes over the problems
-  train.steps = config_dict.placeholder(int)  # batches; by default those of the epochs
+  # Passes over the problems that can be used, which are counted before the run begins. They make as
+  # many steps as use each so often: the last batch is filled up from the next pass.
+  train.epochs = 15
+  train.steps = config_dict.placeholder(int)  # batches; if given, epochs do not matter
   train.micro_batch_size = 8  # prompts whose activations exist at once, over all devices
   train.freeze_vision = False  # True: the vision tower is not trained
   # A group without any difference teaches nothing: it is kept (and counts in the loss's means),

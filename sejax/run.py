@@ -14,9 +14,9 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from sejax import config as config_lib
-from sejax import experience, lora, model_checks, optimizer, rollout, update
+from sejax import experience, lora, model_checks, optimizer, rewards, rollout, update
 from sejax.clock import Clock
-from sejax.data import batches, sources
+from sejax.data import batches, counting, sources
 from sejax.data import pipeline as pipeline_lib
 from sejax.data.pipeline import Options, Pipeline, State
 from sejax.data.prepare import Preparer
@@ -97,6 +97,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
   # What is wrong with the data is said before weights are read and programs are compiled.
   source = sources.open_source(config.data)
   preparer = Preparer.of(config, source)
+  function = rewards.find(config.train.reward_function)
   processor = preparer.processor
   model_checks.check_directory(config.model.path, model, processor)
   model_checks.check_pictures(config, processor)
@@ -104,7 +105,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
     model_checks.check_judge(config, model, judge, processor)
   roles = rollout.Roles.create(config, model, processor, mesh, judge)
   model_checks.check_prompts(config, preparer, roles)
-  pipeline_lib.check(preparer, config.data.max_bad_share)
+  pipeline_lib.check(preparer, config.data.max_bad_share, needs_gold=function is rewards.supervised)
   _explain_repetitions(config.batch_size, source)
   heldout = HeldOut.of(config, roles, source)
   collate = batches.Collator(
@@ -114,7 +115,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
     batches.Buckets.of(config.data),
     processor.pad_id,
   )
-  steps = num_steps(config, len(source))
+  steps = counting.num_steps(config, preparer, workdir)
   return Run(
     mesh,
     _load(config, mesh),
@@ -142,11 +143,6 @@ def _explain_repetitions(batch_size: int, source: Source) -> None:
       source.name,
       times,
     )
-
-
-def num_steps(config: ml_collections.ConfigDict, records: int) -> int:
-  """Returns the number of batches of a run."""
-  return config.train.steps or max(1, config.train.epochs * records // config.batch_size)
 
 
 def pipeline(

@@ -17,6 +17,7 @@ from sejax.text import prompts
 
 # The kind of what is dropped for its size: expected in a good set, so not counted as bad.
 TOO_LONG = "too long"
+_UNUSABLE = "unusable prompt"
 
 
 class Example(NamedTuple):
@@ -64,6 +65,28 @@ class Dropped(NamedTuple):
   id: str
   kind: str
   message: str
+
+
+class Prompts(NamedTuple):
+  """The tokens of a record's prompts, as in `Example`."""
+
+  actor: Int32[np.ndarray, " P"]
+  judge: Int32[np.ndarray, " P"]
+  judge_tail: tuple[str | int, ...]
+
+
+class Read(NamedTuple):
+  """A record that gives an example, before its pictures are cut into patches.
+
+  Attributes:
+    record: as it is in the source.
+    pictures: its decoded images.
+    prompts: of both roles.
+  """
+
+  record: Record
+  pictures: list[PIL.Image.Image]
+  prompts: Prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,34 +144,51 @@ class Preparer:
 
   def __call__(self, index: int) -> Example | Dropped:
     """Returns the example of a record, or why there is none."""
+    read = self.read(index)
+    if isinstance(read, Dropped):
+      return read
+    record = read.record
+    try:
+      patches, grids = self.processor.images(read.pictures)
+    except ValueError as error:
+      return Dropped(int(index), record.id, _UNUSABLE, str(error))
+    return Example(
+      int(index), record.id, record.question, record.images, *read.prompts, patches, grids
+    )
+
+  def read(self, index: int) -> Read | Dropped:
+    """Returns all of a record's example but its patches, which take longest; or why there is none.
+
+    Whether it can be used is known by then.
+    """
     index = int(index)
     name = f"index {index}"
     try:
       record = self.source[index]
       record.id.encode()  # It is hashed, and may come from JSON with half a surrogate pair.
       name = record.id
-      example = self._example(index, record)
+      pictures = [self._picture(data) for data in record.images]
+      grids = self.processor.grids([picture.size for picture in pictures])
+      tokens = self._prompts(record, grids)
     except BadRecord as error:
       return Dropped(index, name, error.kind, str(error))
     except ValueError as error:
-      return Dropped(index, name, "unusable prompt", str(error))
+      return Dropped(index, name, _UNUSABLE, str(error))
     for what, size, limit in (
-      ("Actor's prompt has {} tokens", len(example.actor), self.prompt_limit),
-      ("Judge's prompt has {} tokens", len(example.judge), self.judge_limit),
-      ("images have {} patches", len(example.patches), self.patch_limit),
+      ("Actor's prompt has {} tokens", len(tokens.actor), self.prompt_limit),
+      ("Judge's prompt has {} tokens", len(tokens.judge), self.judge_limit),
+      ("images have {} patches", int(grids.prod(axis=1).sum()), self.patch_limit),
     ):
       if size > limit:
         return Dropped(index, name, TOO_LONG, f"the {what.format(size)}; the limit is {limit}")
-    return example
+    return Read(record, pictures, tokens)
 
-  def _example(self, index: int, record: Record) -> Example:
+  def _prompts(self, record: Record, grids: Int32[np.ndarray, "n 3"]) -> Prompts:
     processor = self.processor
-    patches, grids = processor.images([self._picture(data) for data in record.images])
     asked = messages.actor_messages(record.question, len(grids), self.instruction)
     actor = processor.prompt(asked, grids).ids
-    common = (index, record.id, record.question, record.images, actor)
     if not self.judged:
-      return Example(*common, actor, (), patches, grids)
+      return Prompts(actor, actor, ())
     judged = messages.judge_messages(
       record.question,
       len(grids),
@@ -157,7 +197,7 @@ class Preparer:
       instruction=self.instruction,
     )
     judge = processor.prompt(judged, grids)
-    return Example(*common, judge.ids, judge.tail, patches, grids)
+    return Prompts(actor, judge.ids, judge.tail)
 
   def _picture(self, data: bytes) -> PIL.Image.Image:
     picture = images.decode(data)

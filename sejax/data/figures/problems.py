@@ -69,7 +69,7 @@ def problem(
   if index < 0:
     raise ValueError(f"index {index} of a figure must be at least 0")
   check(split, size)
-  bits = Bits("figures", int(seed), split, int(index))
+  bits = bits_of(index, split, seed)
   family, level, content = pick(bits, split, mixture or Mixture())
   board = Board(bits.below(len(TINTS)))
   family.draw(board, content, bits)
@@ -85,6 +85,11 @@ def problem(
     wrong=_wrong(family, content, facts, bits),
     content=repr((family.name, content)),
   )
+
+
+def bits_of(index: int, split: str, seed: int) -> Bits:
+  """Returns the random bits of the problem with an index, of which `pick` takes the first."""
+  return Bits("figures", int(seed), split, int(index))
 
 
 def check(split: str, size: int) -> None:

@@ -1,7 +1,7 @@
 """The built-in figures as a source of records: nothing is downloaded, nothing is stored."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sejax.data import records
 from sejax.data.figures import problems
@@ -42,11 +42,13 @@ class Figures:
       raise ValueError(f"the length {length} of a set of figures must be at least 1")
     self._length = length
     self.split = split
+    self._mixture = mixture or problems.Mixture()
+    self._seed = seed
     self._make = functools.partial(
       problems.problem,
       split=split,
       size=size,
-      mixture=mixture or problems.Mixture(),
+      mixture=self._mixture,
       seed=seed,
     )
 
@@ -62,6 +64,19 @@ class Figures:
   def gold(self, index: int) -> str:
     """Returns the answer for metrics."""
     return self.problem(index).answer
+
+  def alike(self) -> Sequence[records.Record]:
+    """Returns records to which all are alike: each has the text of one, and a picture of its size.
+
+    They are few, as the pictures differ and the questions repeat; nothing is drawn to find them.
+    """
+    asked = set()
+    for index in range(self._length):
+      bits = problems.bits_of(index, self.split, self._seed)
+      family, _, content = problems.pick(bits, self.split, self._mixture)
+      asked.update(family.questions(content))
+    picture = self[0].images
+    return [records.Record(question, question, picture) for question in sorted(asked)]
 
   def problem(self, index: int) -> Problem:
     """Returns all there is to know about a problem, the picture as an array.

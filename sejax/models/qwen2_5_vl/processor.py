@@ -173,10 +173,10 @@ class Processor:
       if max(image.size) > 200 * min(image.size):
         width, height = image.size
         raise ValueError(f"image {place} is {width}x{height}; no side may be 200 times the other")
+    grids = self.grids([image.size for image in images])
     if processor.do_resize:
       images = [self._resized(image) for image in images]
     size, merge = processor.patch_size, processor.merge_size
-    grids = np.array([(1, image.height // size, image.width // size) for image in images], np.int32)
     ends = grids.prod(axis=1).cumsum()
     shape = (ends[-1], _CHANNELS, processor.temporal_patch_size, size * size)
     patches = np.empty(shape, np.float32)
@@ -190,6 +190,18 @@ class Processor:
         for channel, table in enumerate(self.pixel_values):
           target[:, channel] = np.take(table, line[:, channel])[:, None]
     return ImagePatches(patches.reshape(len(patches), -1), grids)
+
+  def grids(self, sizes: Sequence[tuple[int, int]]) -> Int32[np.ndarray, "n 3"]:
+    """Returns the grids that `images` makes of images with these widths and heights.
+
+    Args:
+      sizes: in pixels, no side more than 200 times the other; there may be none.
+    """
+    if self.image_processor.do_resize:
+      sizes = [self._resized_size(size) for size in sizes]
+    side = self.image_processor.patch_size
+    grids = [(1, height // side, width // side) for width, height in sizes]
+    return np.array(grids, np.int32).reshape(-1, 3)
 
   def prompt(
     self,
@@ -255,11 +267,15 @@ class Processor:
 
   def _resized(self, image: PIL.Image.Image) -> PIL.Image.Image:
     """Brings an image into the pixel range, its sides to whole merged tokens, as HF does."""
+    return image.resize(self._resized_size(image.size), self.image_processor.resample)
+
+  def _resized_size(self, size: tuple[int, int]) -> tuple[int, int]:
+    """Returns the width and height that an image of this width and height is resized to."""
     processor = self.image_processor
     factor = processor.patch_size * processor.merge_size
     limits = processor.size["shortest_edge"], processor.size["longest_edge"]
-    height, width = smart_resize(image.height, image.width, factor, *limits)
-    return image.resize((width, height), processor.resample)
+    height, width = smart_resize(size[1], size[0], factor, *limits)
+    return width, height
 
   @functools.cached_property
   def pixel_values(self) -> Float32[np.ndarray, "3 256"]:
