@@ -17,6 +17,7 @@ from sejax import step_programs
 from sejax.models import hub
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import chips, hlo, meshes, topologies
+from sejax.quoting import quoted
 
 _GIB = 2**30
 
@@ -70,8 +71,8 @@ def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str
     config.model.dtype = "bfloat16"
   if config.judge.use and config.judge.path:
     raise ValueError(
-      f"config.judge.path={config.judge.path!r} must be empty for --mode=compile, which knows no"
-      " Judge but the frozen policy"
+      f"config.judge.path={quoted(config.judge.path)} must be empty for --mode=compile, which knows"
+      " no Judge but the frozen policy"
     )
   # Devices that are here are not looked for; jax loads a compiler without them only if told so.
   jax.config.update("jax_platforms", "cpu")

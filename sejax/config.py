@@ -23,6 +23,7 @@ from ml_collections import config_dict
 from sejax import lora, method
 from sejax import workdir as workdir_lib
 from sejax.data import figures
+from sejax.quoting import quoted
 from sejax.text import prompts
 
 # What to do where a device cannot hold weights and moments, and where memory runs out later.
@@ -365,8 +366,8 @@ def require_same(
     name = differing[0]
     more = f", and {len(differing) - 1} more fields" if len(differing) > 1 else ""
     raise ConfigError(
-      f"{workdir} holds a run with config.{name}={before.get(name)!r}, not {now.get(name)!r}{more};"
-      " give the same configuration or another --workdir"
+      f"{workdir} holds a run with config.{name}={quoted(before.get(name))}, not"
+      f" {quoted(now.get(name))}{more}; give the same configuration or another --workdir"
     )
 
 

@@ -27,6 +27,7 @@ import ml_collections
 from absl import logging
 
 from sejax import events
+from sejax.quoting import quoted
 
 METRICS, TIMING, GROUPS = "metrics.jsonl", "timing.jsonl", "groups.jsonl"
 EVENTS = "tensorboard"  # the directory to give to TensorBoard
@@ -211,6 +212,6 @@ def _import_wandb(project: str) -> Any:
     return importlib.import_module("wandb")
   except ImportError:
     raise ValueError(
-      f"config.log.wandb_project={project!r} needs the package wandb, which is not installed;"
+      f"config.log.wandb_project={quoted(project)} needs the package wandb, which is not installed;"
       " run `pip install wandb`, or leave the project empty"
     ) from None

@@ -16,6 +16,7 @@ from flax import traverse_util
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from sejax.models import qwen2_5_vl as qwen
+from sejax.quoting import quoted
 
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 _LAYERS = ("decoder", "layers")
@@ -40,11 +41,13 @@ class Options:
 
   def __post_init__(self):
     if self.rank < 1:
-      raise ValueError(f"rank={self.rank!r} must be at least 1, or 0 for training all weights")
+      raise ValueError(
+        f"rank={quoted(self.rank)} must be at least 1, or 0 for training all weights"
+      )
     if self.alpha <= 0:
-      raise ValueError(f"alpha={self.alpha!r} must be above 0")
+      raise ValueError(f"alpha={quoted(self.alpha)} must be above 0")
     if unknown := [name for name in self.targets if name not in TARGETS]:
-      raise ValueError(f"targets has {unknown[0]!r}; choose from {', '.join(TARGETS)}")
+      raise ValueError(f"targets has {quoted(unknown[0])}; choose from {', '.join(TARGETS)}")
     if not self.targets:
       raise ValueError(f"targets is empty; choose from {', '.join(TARGETS)}")
 

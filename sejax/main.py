@@ -26,6 +26,7 @@ from sejax import config as config_lib
 from sejax import overrides, terminal, validation
 from sejax import workdir as workdir_lib
 from sejax.parallel import environment, processes
+from sejax.quoting import quoted
 
 # What the configuration's overrides are looked for in; `_parse` fills it. By default that would be
 # read when this module is imported, where a missing --flagfile is a traceback.
@@ -178,7 +179,7 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   except Exception as error:  # a configuration file is a program and may raise anything
     raise ValueError(_cause(error)) from None
   if len(rest) > 1:
-    raise ValueError(f"unexpected argument {rest[1]!r}; flags are written --name=value")
+    raise ValueError(f"unexpected argument {quoted(rest[1])}; flags are written --name=value")
   needed = {"config": config}
   if _MODE.value == "compile":
     needed["topology"] = _TOPOLOGY.value

@@ -12,6 +12,7 @@ from jaxtyping import Array, Int
 
 from sejax.method import inputs
 from sejax.parallel import layouts
+from sejax.quoting import quoted
 
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("float32", "bfloat16")
@@ -82,7 +83,7 @@ def schedule(options: Mapping[str, Any] | ml_collections.ConfigDict, steps: int)
   inputs.between("learning_rate", peak, 0.0, inputs.LARGEST)
   if not 0 <= warmup < steps:
     raise ValueError(
-      f"warmup={warmup!r} must be at least 0 and below the run's {steps} optimizer steps"
+      f"warmup={quoted(warmup)} must be at least 0 and below the run's {steps} optimizer steps"
     )
   match options["schedule"]:
     case "constant":
@@ -119,7 +120,7 @@ def _labels(tree: Any, frozen: Sequence[str]) -> Any:
   for pattern in frozen:
     if not any(re.search(pattern, name) for name in names):
       raise ValueError(
-        f"frozen={pattern!r} is found in no array's path; it must be, as in {names[0]}"
+        f"frozen={quoted(pattern)} is found in no array's path; it must be, as in {names[0]}"
       )
   is_frozen = [any(re.search(pattern, name) for pattern in frozen) for name in names]
   return jax.tree.unflatten(treedef, ["frozen" if f else "trained" for f in is_frozen])

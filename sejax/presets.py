@@ -3,6 +3,7 @@
 import ml_collections
 
 from sejax import config as config_lib
+from sejax.quoting import quoted
 
 # Devices over which heads and hidden units are split; all others split rows and parameters.
 _TENSOR = {"3b": 1, "7b": 1, "32b": 4}
@@ -69,8 +70,8 @@ def apply(config: ml_collections.ConfigDict, variant: str | None) -> None:
       config.method.invalid_verdict = "zero"
     case _:
       raise ValueError(
-        f"there is no variant {variant!r}; choose majority, frequency, judge_only, supervised,"
-        " control, log_q or released, or none"
+        f"there is no variant {quoted(variant)}; choose majority, frequency, judge_only,"
+        " supervised, control, log_q or released, or none"
       )
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import ml_collections
 
 from sejax import logs, pages
+from sejax.quoting import quoted
 
 _SHOWN = 24  # groups at most
 _LONGEST = 32  # characters of an answer in a table; its trajectory holds it whole
@@ -102,7 +103,7 @@ def _summary(path: pathlib.Path) -> Iterator[str]:
     last = sorted(stages.items(), key=lambda stage: stage[0] == "total")
     times = [(_words(k), _duration(v), f"{v / total:.0%}") for k, v in last]
   except (ValueError, TypeError, KeyError, AttributeError) as error:
-    raise ValueError(f"{path} is no summary of a run: {error!r}") from None
+    raise ValueError(f"{path} is no summary of a run: {quoted(error)}") from None
   if rows:
     head = ("held-out, %", "before", "after", "change")
     yield pages.table("held-out problems before and after", head, rows)
@@ -141,7 +142,7 @@ def _curves(path: pathlib.Path) -> dict[str, tuple[list[int], list[float | None]
     step = record.pop("step")
     for name, value in record.items():
       if not isinstance(value, int | float | None):
-        raise ValueError(f"{path}: {name} of step {step} is {value!r}, no number")
+        raise ValueError(f"{path}: {name} of step {step} is {quoted(value)}, no number")
       steps, values = curves.setdefault(name, ([], []))
       steps.append(step)
       values.append(value)
@@ -172,7 +173,7 @@ def _groups(path: pathlib.Path) -> Iterator[str]:
       try:
         yield _group(record)
       except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}:{place + 1} is no group: {error!r}") from None
+        raise ValueError(f"{path}:{place + 1} is no group: {quoted(error)}") from None
   yield "</div>"
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from sejax import method
 from sejax.data.records import Source
+from sejax.quoting import quoted
 from sejax.text import answers
 
 
@@ -100,7 +101,7 @@ def find(name: str) -> RewardFunction | None:
   """
   if not name:
     return None
-  no_function = f"config.train.reward_function={name!r} is no function"
+  no_function = f"config.train.reward_function={quoted(name)} is no function"
   module, _, function = name.rpartition(".")
   if not module or not all(part.isidentifier() for part in name.split(".")):
     raise ValueError(f"{no_function}; name one as package.module.function")

@@ -24,6 +24,7 @@ from sejax.data.records import Source
 from sejax.evaluation.heldout import HeldOut
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import chips, layouts, meshes
+from sejax.quoting import quoted
 from sejax.sampling import Filters
 
 _VISION = ("^vision/",)
@@ -276,8 +277,8 @@ def check_memory(config: ml_collections.ConfigDict, model: qwen.Config, mesh: Me
   there = chips.memory(mesh.local_devices[0])
   if there and kept > there:
     raise ValueError(
-      f"config.model.path={config.model.path!r} takes {kept / 2**30:.1f} GiB of each device for"
-      f" weights and moments, and there are {there / 2**30:.1f} GiB; give a smaller model,"
+      f"config.model.path={quoted(config.model.path)} takes {kept / 2**30:.1f} GiB of each device"
+      f" for weights and moments, and there are {there / 2**30:.1f} GiB; give a smaller model,"
       f" {config_lib.FEWER_WEIGHTS}"
     )
 

@@ -8,6 +8,7 @@ with `--judge` its verdict, score, reward and advantage too.
 """
 
 import dataclasses
+import os
 import pathlib
 import shutil
 import sys
@@ -22,13 +23,14 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from sejax import model_checks, rollout, scoring
-from sejax.data import batches, prepare
+from sejax.data import batches, image_files, prepare
 from sejax.data.records import Record
 from sejax.method.consistency import count_votes
 from sejax.models import hub
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import Processor
 from sejax.parallel import layouts
+from sejax.quoting import quoted, shortened
 
 _PLAIN_SECONDS = 10  # Between two lines of progress where there is no terminal.
 _TAIL_TOKENS = 64  # Of a trajectory, shown while it grows.
@@ -77,7 +79,7 @@ def ask(
 
   Args:
     config: the run's configuration; `model.path` is needed.
-    images: picture files, in the question's order; there may be none.
+    images: picture files, data URIs or base64, in the question's order; there may be none.
     question: the problem, `<image>` standing once for each image or not at all.
     judge: whether the Judge reads the trajectories.
 
@@ -204,13 +206,18 @@ def _directory(path: str) -> pathlib.Path:
   if not path:
     raise ValueError("config.model.path is empty; give a directory of weights: --config.model.path")
   if not pathlib.Path(path).is_dir():
-    raise ValueError(f"config.model.path={path!r} is no directory; give one that holds weights")
+    raise ValueError(
+      f"config.model.path={quoted(path)} is no directory; give one that holds weights"
+    )
   return pathlib.Path(path)
 
 
 def _read(path: str) -> bytes:
-  if not pathlib.Path(path).is_file():
-    raise ValueError(f"--image={path} is no file")
+  inline = image_files.of_text(path)
+  if inline is not None:
+    return inline
+  if not os.path.isfile(path):  # pathlib's raises where a text is too long for a path
+    raise ValueError(f"--image={shortened(path)} is no file")
   return pathlib.Path(path).read_bytes()
 
 

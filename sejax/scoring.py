@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 from sejax import method
+from sejax.quoting import quoted, shortened
 from sejax.text import answers, verdicts
 
 
@@ -145,7 +146,7 @@ def read_groups(path: str, group_size: int, num_judge_repeats: int) -> list[dict
       the groups have a gold answer.
   """
   if not path or not pathlib.Path(path).is_file():
-    raise ValueError(f"config.groups={path!r} is no file; give a file of JSON lines")
+    raise ValueError(f"config.groups={quoted(path)} is no file; give a file of JSON lines")
   records = []
   # Lines end at line feeds alone: a text may hold the other separators that splitlines() knows.
   for number, line in enumerate(pathlib.Path(path).read_text(encoding="utf-8").split("\n"), 1):
@@ -169,7 +170,7 @@ def _group(record: object, group_size: int, num_judge_repeats: int) -> dict:
   if not isinstance(record, dict) or not record.keys() >= {*fields}:
     raise ValueError(f"it needs an object with {' and '.join(fields)}")
   if not isinstance(record.get("gold", ""), str):
-    raise ValueError(f"gold={record['gold']!r} is no string")
+    raise ValueError(f"gold={quoted(record['gold'])} is no string")
   for field in fields:
     if not isinstance(record[field], list) or len(record[field]) != group_size:
       raise ValueError(f"{field} is no list of config.group_size={group_size} entries")
@@ -178,7 +179,7 @@ def _group(record: object, group_size: int, num_judge_repeats: int) -> dict:
     verdict_texts = [[v] if isinstance(v, str) else v for v in record["verdicts"]]
   for texts in [record["responses"], *verdict_texts]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-      raise ValueError(f"{json.dumps(texts)[:60]} is no text")
+      raise ValueError(f"{shortened(json.dumps(texts))} is no text")
   for texts in verdict_texts:
     if len(texts) != num_judge_repeats:
       raise ValueError(

@@ -13,6 +13,7 @@ from sejax import config as config_lib
 from sejax import lora, method, optimizer
 from sejax.data import sources
 from sejax.evaluation import benchmarks
+from sejax.quoting import quoted
 from sejax.sampling import Filters
 from sejax.text import answers, prompts
 
@@ -182,7 +183,7 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
 
 def _require(condition: bool, name: str, value: object, what: str) -> None:
   if not condition:
-    raise config_lib.ConfigError(f"config.{name}={value!r} must be {what}")
+    raise config_lib.ConfigError(f"config.{name}={quoted(value)} must be {what}")
 
 
 @contextlib.contextmanager

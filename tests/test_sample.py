@@ -1,5 +1,6 @@
 """The method on one picture, from a directory of weights to printed rewards."""
 
+import base64
 import io
 import re
 
@@ -104,6 +105,17 @@ def test_what_cannot_work_is_named(directory, config, image, changes, message):
   config.judge.max_tokens = changes.get("judge_tokens", 6)
   with pytest.raises(ValueError, match=re.escape(message)):
     sample.run(config, [str(directory / image)], changes.get("question", QUESTION), judge=True)
+
+
+def test_a_picture_may_be_given_as_text(directory):
+  data = (directory / "picture.png").read_bytes()
+  text = base64.b64encode(data).decode()
+  for image in (text, f"data:image/png;base64,{text}"):
+    assert sample._Asked(QUESTION, [image])[0].images == (data,)
+  for image in ("x" * 700_000, f"data:image/png;base64,{'!' * 700_000}"):
+    with pytest.raises(ValueError, match=r"is no file|is broken") as caught:
+      sample._Asked(QUESTION, [image])[0]
+    assert len(str(caught.value)) <= 300
 
 
 def test_a_terminal_shows_each_trajectory_and_is_not_steered(directory):

@@ -13,6 +13,7 @@ from PIL import ExifTags
 
 from sejax.data import truncation
 from sejax.data.records import BadRecord
+from sejax.quoting import shortened
 
 # The largest picture that is decoded. It stays below the size at which Pillow itself warns.
 MAX_PIXELS = 2**26
@@ -67,7 +68,7 @@ def decode(data: bytes) -> PIL.Image.Image:
     ) from None
   except _DECODING as error:
     kind = "truncated image" if "truncated" in str(error).lower() else "unreadable image"
-    raise BadRecord(kind, f"the image cannot be decoded: {error}") from None
+    raise BadRecord(kind, f"the image cannot be decoded: {shortened(error)}") from None
 
 
 def check_size(size: tuple[int, int], min_pixels: int, max_pixels: int, factor: int = 28) -> None:

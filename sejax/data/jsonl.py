@@ -8,6 +8,7 @@ import numpy as np
 
 from sejax.data import columns
 from sejax.data.records import BadRecord, Record
+from sejax.quoting import shortened
 
 
 class JsonlSource:
@@ -30,7 +31,8 @@ class JsonlSource:
     """
     if not path.is_file():
       raise ValueError(
-        f"{path} is no file; config.data.path must name one of JSON lines for source='jsonl'"
+        f"{shortened(path)} is no file; config.data.path must name one of JSON lines for"
+        " source='jsonl'"
       )
     self.name = name or path.stem
     self._path, self._folder = path, folder or path.parent
@@ -68,10 +70,13 @@ class JsonlSource:
       row = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
       raise BadRecord(
-        "unreadable line", f"record {self._line_id(index)}: the line is no JSON: {error}"
+        "unreadable line",
+        f"record {shortened(self._line_id(index))}: the line is no JSON: {shortened(error)}",
       ) from None
     if not isinstance(row, dict):
-      raise BadRecord("unreadable line", f"record {self._line_id(index)}: the line is no object")
+      raise BadRecord(
+        "unreadable line", f"record {shortened(self._line_id(index))}: the line is no object"
+      )
     return row
 
 

@@ -125,7 +125,8 @@ class ParquetSource:
         table = self._table(place)
         return record_id, {name: table[name][row].as_py() for name in table.column_names}
     except (pa.ArrowException, OSError) as error:
-      raise BadRecord("unreadable row group", f"record {record_id}: {error}") from None
+      said = f"record {shortened(record_id)}: {shortened(error)}"
+      raise BadRecord("unreadable row group", said) from None
 
   def _table(self, place: int) -> pa.Table:
     """Returns a row group from the cache, or reads it and lets the longest unused ones go."""
@@ -168,7 +169,7 @@ def split_files(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     splits["/".join(folders)].append(file)
   if not splits:
     raise ValueError(
-      f"{path} is neither a parquet file nor a directory with files such as"
+      f"{shortened(path)} is neither a parquet file nor a directory with files such as"
       " data/train-00000-of-00001.parquet"
     )
   return dict(splits)
@@ -221,8 +222,8 @@ def _check_columns(path: pathlib.Path) -> pq.FileMetaData:
     metadata = pq.read_metadata(path)
     names = metadata.schema.to_arrow_schema().names
   except (pa.ArrowException, OSError) as error:
-    raise ValueError(f"{path} cannot be read as parquet: {error}") from None
+    raise ValueError(f"{shortened(path)} cannot be read as parquet: {shortened(error)}") from None
   if missing := columns.missing(names):
     listed = shortened(", ".join(names))
-    raise ValueError(f"{path} has the columns {listed}; it needs {' or '.join(missing)}")
+    raise ValueError(f"{shortened(path)} has the columns {listed}; it needs {' or '.join(missing)}")
   return metadata

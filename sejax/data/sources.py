@@ -6,6 +6,7 @@ from collections.abc import Callable
 import ml_collections
 
 from sejax.data.records import Source
+from sejax.quoting import quoted
 
 
 def open_source(data: ml_collections.ConfigDict) -> Source:
@@ -29,9 +30,11 @@ def check(data: ml_collections.ConfigDict) -> None:
     ValueError: naming the field, its value and what would work.
   """
   if data.source not in SOURCES:
-    raise ValueError(f"source={data.source!r} must be one of {', '.join(sorted(SOURCES))}")
+    raise ValueError(f"source={quoted(data.source)} must be one of {', '.join(sorted(SOURCES))}")
   if data.source != "figures" and not data.path:
-    raise ValueError(f"path={data.path!r} must be a file or directory for source={data.source!r}")
+    raise ValueError(
+      f"path={quoted(data.path)} must be a file or directory for source={quoted(data.source)}"
+    )
 
 
 # Each kind is imported when it is asked for: a run pays for its own alone.

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from sejax.evaluation.benchmarks.protocol import Benchmark, Problem, Protocol, Stored
+from sejax.quoting import quoted, shortened
 
 _LONGEST = 2**31 - 1  # characters of a field: tables hold pictures in base64
 
@@ -49,8 +50,8 @@ def find(data: str, benchmark: Benchmark) -> list[pathlib.Path]:
     if found := sorted(path.glob(pattern)):
       return found
   raise ValueError(
-    f"config.eval.data={data!r} holds no {benchmark.name}; it must be its file, or a folder with"
-    f" {' or '.join(benchmark.files)}"
+    f"config.eval.data={quoted(data)} holds no {benchmark.name}; it must be its file, or a folder"
+    f" with {' or '.join(benchmark.files)}"
   )
 
 
@@ -68,7 +69,7 @@ def problems(
     for row in read(path):
       problem = _of_row(path, row, benchmark)
       if problem.id in found:
-        raise ValueError(f"{path}: two problems have the id {problem.id}")
+        raise ValueError(f"{path}: two problems have the id {shortened(problem.id)}")
       found[problem.id] = problem
   kept = [problem for problem in found.values() if protocol.belongs(problem)]
   return benchmark.complete(kept, files[0].parent)
@@ -90,7 +91,7 @@ def predictions(place: str, name: str) -> pathlib.Path:
   file = next((choice for choice in choices if choice.is_file()), None)
   if file is None:
     raise ValueError(
-      f"config.eval.predictions={place!r} holds no answers to {name}; it must be a file, or a"
+      f"config.eval.predictions={quoted(place)} holds no answers to {name}; it must be a file, or a"
       f" folder with {name}.jsonl or {name}/problems.jsonl"
     )
   return file
@@ -117,7 +118,7 @@ def answers(
       raise ValueError(f"{path}, {row['row']} is no stored answer: {error}") from None
   answered = [(problem, found[problem.id]) for problem in problems if problem.id in found]
   if not answered:
-    example = next(iter(found), "none")
+    example = shortened(next(iter(found), "none"))
     raise ValueError(
       f"{path} has answers to {len(found)} problems, such as {example}, of which none is in"
       f" {benchmark.name} as config.eval.data has it"
@@ -134,7 +135,7 @@ def _of_row(path: pathlib.Path, row: dict[str, Any], benchmark: Benchmark) -> Pr
 
 def _joined(first: Stored, more: Stored) -> Stored:
   if [part is None for part in first] != [part is None for part in more]:
-    raise ValueError(f"the answers to {first.id} are stored in different forms")
+    raise ValueError(f"the answers to {shortened(first.id)} are stored in different forms")
   pairs = zip(first[1:], more[1:], strict=True)
   return Stored(first.id, *(None if a is None else a + b for a, b in pairs))
 

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from sejax.quoting import quoted
+
 HostOrDevice = jax.Array | np.ndarray
 
 # Beyond these, float32 arithmetic on an option overflows or vanishes and gives NaN.
@@ -21,13 +23,13 @@ LEAST, LARGEST = 1e-6, 1e6
 def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
   """Raises ValueError unless option `name` has one of the `allowed` values."""
   if value not in allowed:
-    raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+    raise ValueError(f"{name}={quoted(value)} is unknown; choose one of {', '.join(allowed)}")
 
 
 def between(name: str, value: object, low: float, high: float) -> None:
   """Raises ValueError unless option `name` is a real number in `[low, high]`; NaN is not."""
   if not (isinstance(value, numbers.Real) and low <= value <= high):
-    raise ValueError(f"{name}={value!r} must be a number in [{low:g}, {high:g}]")
+    raise ValueError(f"{name}={quoted(value)} must be a number in [{low:g}, {high:g}]")
 
 
 def positive(name: str, value: object) -> None:
@@ -44,7 +46,7 @@ def plain(**options: object) -> None:
   """Raises ValueError unless every option is a Python value, as a static argument must be."""
   for name, value in options.items():
     if not isinstance(value, str | numbers.Real | None):
-      raise ValueError(f"{name}={value!r} must be a Python number or string")
+      raise ValueError(f"{name}={quoted(value)} must be a Python number or string")
 
 
 def integers(name: str, values: ArrayLike) -> HostOrDevice:

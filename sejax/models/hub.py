@@ -1,11 +1,13 @@
 """Model directories that are named by the hub's names."""
 
-import pathlib
+import os
 import re
 
 import huggingface_hub
 import ml_collections
 from huggingface_hub import errors
+
+from sejax.quoting import quoted
 
 _NAME = re.compile(r"[\w-]+/[\w.-]+")
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
@@ -20,11 +22,12 @@ def local(path: str) -> str:
   Raises:
     ValueError: it is neither.
   """
-  if not path or pathlib.Path(path).is_dir():
+  # pathlib's raises where a text is too long for a path.
+  if not path or os.path.isdir(path):
     return path
   if not _NAME.fullmatch(path):
     raise ValueError(
-      f"{path!r} is no directory; give one that holds weights, or a name on the hub such as"
+      f"{quoted(path)} is no directory; give one that holds weights, or a name on the hub such as"
       " Qwen/Qwen2.5-VL-3B-Instruct"
     )
   try:
@@ -32,7 +35,7 @@ def local(path: str) -> str:
   except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
     said = " ".join(str(error).split())[:90]
     raise ValueError(
-      f"{path!r} is no directory, and the hub does not give it ({said}...); where there is a"
+      f"{quoted(path)} is no directory, and the hub does not give it ({said}...); where there is a"
       f" network, `hf download {path} --local-dir DIR` fetches it; then give DIR"
     ) from None
 

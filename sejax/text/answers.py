@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
+from sejax.quoting import quoted
 from sejax.text import boxes, exact, notation
 from sejax.text.canonical import canonical
 from sejax.text.parser import parse
@@ -81,9 +82,9 @@ def vote_ids(
     ValueError: an unknown option, or groups of different sizes.
   """
   if equivalence not in EQUIVALENCES:
-    raise ValueError(f"equivalence={equivalence!r} is not one of {', '.join(EQUIVALENCES)}")
+    raise ValueError(f"equivalence={quoted(equivalence)} is not one of {', '.join(EQUIVALENCES)}")
   if unparsable not in UNPARSABLE:
-    raise ValueError(f"unparsable={unparsable!r} is not one of {', '.join(UNPARSABLE)}")
+    raise ValueError(f"unparsable={quoted(unparsable)} is not one of {', '.join(UNPARSABLE)}")
   sizes = {len(group) for group in groups}
   if len(sizes) > 1:
     raise ValueError(

@@ -8,6 +8,7 @@ from sejax.data.figures import charts, clocks, counting, numbers, rectangles, tr
 from sejax.data.figures.bits import Bits, fingerprint
 from sejax.data.figures.board import SIZES, TINTS, Board
 from sejax.data.figures.family import LEVELS, Claims, Family, Problem, Wrong, solution
+from sejax.quoting import quoted
 
 _ROOMS = (counting, charts, clocks, numbers, rectangles, triangles)
 FAMILIES: Mapping[str, Family] = {
@@ -41,9 +42,13 @@ class Mixture:
     object.__setattr__(self, "levels", tuple(self.levels))
     for name, weight in weights.items():
       if name not in FAMILIES:
-        raise ValueError(f"no family of figures is named {name!r}; there are {', '.join(FAMILIES)}")
+        raise ValueError(
+          f"no family of figures is named {quoted(name)}; there are {', '.join(FAMILIES)}"
+        )
       if not 0 <= weight < float("inf"):
-        raise ValueError(f"the weight {weight} of the family {name!r} must be finite, at least 0")
+        raise ValueError(
+          f"the weight {weight} of the family {quoted(name)} must be finite, at least 0"
+        )
     if not sum(weights.values()) > 0:
       raise ValueError(f"the weights of families {weights} must have one above 0")
     if not self.levels or not set(self.levels) <= set(LEVELS):
@@ -99,9 +104,9 @@ def check(split: str, size: int) -> None:
     ValueError: naming it and those that do.
   """
   if split not in SPLITS:
-    raise ValueError(f"figures have no split {split!r}, only {', '.join(SPLITS)}")
+    raise ValueError(f"figures have no split {quoted(split)}, only {', '.join(SPLITS)}")
   if size not in SIZES:
-    raise ValueError(f"figures have no size {size!r}, only {', '.join(map(str, SIZES))}")
+    raise ValueError(f"figures have no size {quoted(size)}, only {', '.join(map(str, SIZES))}")
 
 
 def pick(bits: Bits, split: str, mixture: Mixture) -> tuple[Family, int, tuple]:

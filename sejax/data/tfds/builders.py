@@ -10,6 +10,7 @@ from absl import logging
 
 from sejax.data import parquet
 from sejax.data.records import BadRecord
+from sejax.quoting import quoted
 
 ON_BAD_RECORD = ("stop", "skip")
 
@@ -40,7 +41,9 @@ class _HubBuilder(tfds.core.GeneratorBasedBuilder):
       **kwargs: those of `tfds.core.DatasetBuilder`, such as `data_dir`.
     """
     if on_bad_record not in ON_BAD_RECORD:
-      raise ValueError(f"on_bad_record={on_bad_record!r} must be one of {', '.join(ON_BAD_RECORD)}")
+      raise ValueError(
+        f"on_bad_record={quoted(on_bad_record)} must be one of {', '.join(ON_BAD_RECORD)}"
+      )
     self._any_counts, self._on_bad_record = any_counts, on_bad_record
     super().__init__(file_format="array_record", **kwargs)
 

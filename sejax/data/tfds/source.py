@@ -4,6 +4,7 @@ import pathlib
 
 from sejax.data.records import Record
 from sejax.data.tfds.builders import BUILDERS
+from sejax.quoting import quoted
 
 
 class TfdsSource:
@@ -21,7 +22,7 @@ class TfdsSource:
       ValueError: there is no set, or no split, of the name.
     """
     if name not in BUILDERS:
-      raise ValueError(f"name={name!r} must be one of {', '.join(sorted(BUILDERS))}")
+      raise ValueError(f"name={quoted(name)} must be one of {', '.join(sorted(BUILDERS))}")
     self.name = name
     builder = BUILDERS[name](data_dir=data_dir)
     if not builder.info.splits:

@@ -11,6 +11,7 @@ from sejax.evaluation.benchmarks import (
   wemath,
 )
 from sejax.evaluation.benchmarks.protocol import Benchmark
+from sejax.quoting import quoted
 
 _MODULES = (mathvision, mathverse, wemath, logicvista, dynamath, geometry3k)
 BENCHMARKS: dict[str, Benchmark] = {m.BENCHMARK.name: m.BENCHMARK for m in _MODULES}
@@ -25,5 +26,7 @@ def names(sets: Iterable[str]) -> list[str]:
   split = [name.strip() for part in sets for name in str(part).split(",") if name.strip()]
   for name in split:
     if name not in BENCHMARKS:
-      raise ValueError(f"config.eval.sets names {name!r}, which is none of {', '.join(BENCHMARKS)}")
+      raise ValueError(
+        f"config.eval.sets names {quoted(name)}, which is none of {', '.join(BENCHMARKS)}"
+      )
   return split

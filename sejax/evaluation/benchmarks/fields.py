@@ -8,6 +8,8 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sejax.quoting import quoted, shortened
+
 Row = Mapping[str, Any]
 
 LETTERS = string.ascii_uppercase
@@ -24,7 +26,7 @@ def first(row: Row, *names: str) -> Any:
     value = row.get(name)
     if value is not None and value == value:  # NaN, which tables have for empty cells, is not
       return value
-  has = ", ".join(str(name) for name in row if name not in PLACE)
+  has = shortened(", ".join(str(name) for name in row if name not in PLACE))
   raise ValueError(f"it has the fields {has}; it needs {' or '.join(names)}")
 
 
@@ -86,7 +88,7 @@ def parsed(value: str) -> Any:
   try:
     return ast.literal_eval(value)
   except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
-    raise ValueError(f"{value[:60]!r} is neither JSON nor a Python literal: {error}") from None
+    raise ValueError(f"{quoted(value)} is neither JSON nor a Python literal: {error}") from None
 
 
 def options(texts: Sequence[str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from sejax.evaluation import metrics
 from sejax.evaluation.benchmarks import fields
 from sejax.evaluation.benchmarks.fields import Row
 from sejax.evaluation.equivalence import Prover
+from sejax.quoting import quoted, shortened
 from sejax.text import boxes
 
 SEPARATOR = " / "  # between the values of a break-down by several tags
@@ -175,7 +176,9 @@ def stored(row: Row, problem_id: str) -> Stored:
   names = ("response", "prediction", "raw", "model_answer")
   texts = several if several is not None else [str(fields.first(row, *names))]
   if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-    raise ValueError(f"the responses to {problem_id} are {texts!r:.60}; they must be texts")
+    raise ValueError(
+      f"the responses to {shortened(problem_id)} are {quoted(texts)}; they must be texts"
+    )
   return Stored(problem_id, tuple(texts))
 
 
@@ -213,7 +216,7 @@ class Benchmark:
       return next(iter(self.protocols.items()))
     if name not in self.protocols:
       raise ValueError(
-        f"config.eval.protocol={name!r} is none of {self.name}'s: {', '.join(self.protocols)}"
+        f"config.eval.protocol={quoted(name)} is none of {self.name}'s: {', '.join(self.protocols)}"
       )
     return name, self.protocols[name]
 

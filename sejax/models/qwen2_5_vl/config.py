@@ -10,6 +10,8 @@ from typing import Any, Literal, Self
 
 from jax.sharding import Sharding
 
+from sejax.quoting import quoted
+
 Remat = Literal["nothing", "dots", "everything"]
 
 
@@ -195,7 +197,7 @@ class Config:
       )
     if not isinstance(self.tie_word_embeddings, bool):
       raise ValueError(
-        f"tie_word_embeddings is {self.tie_word_embeddings!r}; it must be true or false"
+        f"tie_word_embeddings is {quoted(self.tie_word_embeddings)}; it must be true or false"
       )
     if not 0 <= self.image_token_id < self.text.vocab_size:
       raise ValueError(
@@ -203,7 +205,7 @@ class Config:
         f" {self.text.vocab_size}"
       )
     if self.remat not in ("nothing", "dots", "everything"):
-      raise ValueError(f"remat is {self.remat!r}; choose 'nothing', 'dots' or 'everything'")
+      raise ValueError(f"remat is {quoted(self.remat)}; choose 'nothing', 'dots' or 'everything'")
     for name in ("query_chunk", "logits_chunk"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -218,7 +220,9 @@ class Config:
       ValueError: there is no such size.
     """
     if size not in _RELEASED:
-      raise ValueError(f"no released Qwen2.5-VL of size {size!r}; choose from {list(_RELEASED)}")
+      raise ValueError(
+        f"no released Qwen2.5-VL of size {quoted(size)}; choose from {list(_RELEASED)}"
+      )
     vision_mlp, vocab, width, mlp, layers, heads, kv_heads = _RELEASED[size]
     return cls(
       vision=VisionConfig(
@@ -247,8 +251,8 @@ class Config:
     """
     if raw.get("model_type") != "qwen2_5_vl":
       raise ValueError(
-        f"config.json: model_type is {raw.get('model_type')!r}; only 'qwen2_5_vl' is supported,"
-        " such as Qwen/Qwen2.5-VL-3B-Instruct"
+        f"config.json: model_type is {quoted(raw.get('model_type'))}; only 'qwen2_5_vl' is"
+        " supported, such as Qwen/Qwen2.5-VL-3B-Instruct"
       )
     text = raw.get("text_config") or raw
     vision = raw.get("vision_config") or {}
@@ -256,7 +260,9 @@ class Config:
       raise ValueError("text_config.use_sliding_window is true; only full attention is supported")
     for name, part in (("text_config", text), ("vision_config", vision)):
       if part.get("hidden_act", "silu") != "silu":
-        raise ValueError(f"{name}.hidden_act is {part['hidden_act']!r}; only 'silu' is supported")
+        raise ValueError(
+          f"{name}.hidden_act is {quoted(part['hidden_act'])}; only 'silu' is supported"
+        )
     return cls(
       vision=_from_fields(VisionConfig, "vision_config", {**_VISION_DEFAULTS, **vision}),
       text=_from_fields(TextConfig, "text_config", {**_TEXT_DEFAULTS, **text, **_rope(text)}),
@@ -308,7 +314,7 @@ def _rope(text: Mapping[str, Any]) -> dict[str, Any]:
   rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
   kind = rope.get("rope_type", rope.get("type", "default"))
   if kind not in ("default", "mrope"):
-    raise ValueError(f"rope type is {kind!r}; only 'default' and 'mrope' are supported")
+    raise ValueError(f"rope type is {quoted(kind)}; only 'default' and 'mrope' are supported")
   found = {"rope_theta": rope.get("rope_theta", text.get("rope_theta"))}
   found["mrope_section"] = rope.get("mrope_section")
   return {name: value for name, value in found.items() if value is not None}
@@ -341,9 +347,9 @@ def _check_fields(config: Any, name: str, skip: tuple[str, ...] = ()) -> None:
     if field.type in (int, float):
       kinds = int if field.type is int else (int, float)
       if not isinstance(value, kinds) or isinstance(value, bool) or value <= 0:
-        raise ValueError(f"{name}.{field.name} is {value!r}; it must be a positive number")
+        raise ValueError(f"{name}.{field.name} is {quoted(value)}; it must be a positive number")
     elif not isinstance(value, tuple | list) or not all(isinstance(i, int) for i in value):
-      raise ValueError(f"{name}.{field.name} is {value!r}; it must be a list of integers")
+      raise ValueError(f"{name}.{field.name} is {quoted(value)}; it must be a list of integers")
 
 
 def _require_divisible(name: str, config: Any, total: str, parts: str) -> None:

@@ -25,6 +25,7 @@ from jaxtyping import Float32, Int32
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from sejax.models.qwen2_5_vl.tensor_files import parse_json
+from sejax.quoting import quoted
 
 Message = Mapping[str, Any]
 
@@ -380,7 +381,7 @@ def _take_out_texts(
         return {"type": "text", "text": slot(None)}
       case {"type": "image"}:
         return {"type": "image"}
-    raise ValueError(f"a message part is {part!r}; its type must be text, image or candidate")
+    raise ValueError(f"a message part is {quoted(part)}; its type must be text, image or candidate")
 
   for message in messages:
     content = message["content"]

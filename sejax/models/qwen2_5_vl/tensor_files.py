@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
+from sejax.quoting import quoted
+
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 _TYPES = {"F32": np.float32, "BF16": jnp.bfloat16, "F16": np.float16}
@@ -129,7 +131,9 @@ def _places(directory: pathlib.Path) -> dict[str, pathlib.Path]:
     raise ValueError(f"{index} must hold a weight_map from tensors to files")
   for name in set(weight_map.values()):
     if pathlib.PurePath(name).name != name:
-      raise ValueError(f"{index} names {name!r}; weights must be files of the directory itself")
+      raise ValueError(
+        f"{index} names {quoted(name)}; weights must be files of the directory itself"
+      )
     if not (directory / name).exists():
       raise ValueError(
         f"{index} names {name}, which {directory} does not have; download that file again"
@@ -145,7 +149,9 @@ def _tensor(
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(f"{file} has no type, shape or offsets for tensor {name}") from error
   if not isinstance(dtype, str) or not all(type(n) is int for n in (*shape, start, stop)):
-    raise ValueError(f"{file} has type {dtype!r}, shape {shape} or offsets amiss for tensor {name}")
+    raise ValueError(
+      f"{file} has type {quoted(dtype)}, shape {shape} or offsets amiss for tensor {name}"
+    )
   if dtype not in _TYPES:
     raise ValueError(f"tensor {name} in {file} has type {dtype}; it must be one of {[*_TYPES]}")
   if start < 0 or stop - start != np.dtype(_TYPES[dtype]).itemsize * int(np.prod(shape)):
