@@ -183,10 +183,10 @@ def _optimizer() -> ml_collections.ConfigDict:
 def _train() -> ml_collections.ConfigDict:
   """The train loop, see `sejax.train`."""
   train = ml_collections.ConfigDict()
-  # Passes over the problems that can be used, which are counted before the run begins. They make as
-  # many steps as use each so often: the last batch is filled up from the next pass.
+  # Passes over the problems that can be used, which are counted before the run begins: epochs *
+  # usable / batch_size steps, rounded up. The last batch is filled up from the next pass.
   train.epochs = 15
-  train.steps = config_dict.placeholder(int)  # batches; if given, epochs do not matter
+  train.steps = config_dict.placeholder(int)  # batches, in place of epochs; nothing is counted
   train.micro_batch_size = 8  # prompts whose activations exist at once, over all devices
   train.freeze_vision = False  # True: the vision tower is not trained
   # A group without any difference teaches nothing: it is kept (and counts in the loss's means),

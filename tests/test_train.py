@@ -104,6 +104,7 @@ def test_what_a_run_leaves(run):
   summary = json.loads((workdir / "summary.json").read_text())
   assert summary["steps"] == 2
   assert summary["problems"] == 4
+  assert summary["records"] == {"read": 8, "dropped": {}}
   for part in ("before", "after", "change"):
     assert summary[part].keys() == {"pass_at_1", "pass_at_1_error", "maj_at_4", "maj_at_4_error"}
   assert summary["change"]["pass_at_1"] == pytest.approx(

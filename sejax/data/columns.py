@@ -258,7 +258,7 @@ def _is_blank(value: Any) -> bool:
 def _is_empty(value: Any) -> bool:
   if isinstance(value, str):
     return not value.strip()
-  if isinstance(value, float):
+  if isinstance(value, (float, np.floating)):
     return math.isnan(value)  # what tables have for null
   return value is None or value == b""
 

@@ -134,6 +134,7 @@ def _identity(config: ml_collections.ConfigDict, preparer: Preparer) -> str:
   names = ("source", "path", "split", "name", "image_folder", "figures")
   data = config.data.to_dict()
   facts: dict[str, Any] = {name: data[name] for name in names}
+  facts["path"] = os.path.abspath(data["path"]) if data["path"] else ""  # however it is spelt
   facts |= {"set": preparer.source.name, "records": len(preparer.source)}
   for field in dataclasses.fields(preparer):
     if field.name != "source":

@@ -39,7 +39,7 @@ class Counted(NamedTuple):
   golds: set[int]
   dropped: list[Dropped]
   shown: list[Example]
-  unreadable: list[Dropped]
+  unreadable: Sequence[Dropped] = ()
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -73,7 +73,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted:
   """Prepares the first `total` records, in threads, and keeps the first `shown` examples."""
-  counted = Counted([], [], [], set(), [], [], [])
+  unreadable: list[Dropped] = []
+  counted = Counted([], [], [], set(), [], [], unreadable)
   stream = itertools.islice(pipeline.read(preparer, _IN_ORDER), total)
   for prepared in tqdm.tqdm(stream, total=total, desc="records"):
     if isinstance(prepared, Dropped):
@@ -86,7 +87,7 @@ def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted
       if source.gold(prepared.index) is not None:
         counted.golds.add(prepared.index)
     except BadRecord as error:
-      counted.unreadable.append(Dropped(prepared.index, prepared.id, error.kind, str(error)))
+      unreadable.append(Dropped(prepared.index, prepared.id, error.kind, str(error)))
     if len(counted.shown) < shown:
       counted.shown.append(prepared)
   return counted

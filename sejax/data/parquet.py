@@ -159,7 +159,7 @@ def split_files(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   """
   found = itertools.chain.from_iterable(path.glob(f"{'*/' * depth}*.parquet") for depth in range(4))
   splits = collections.defaultdict(list)
-  for file in sorted(found):
+  for file in sorted(filter(pathlib.Path.is_file, found)):
     *folders, name = file.relative_to(path).parts
     if any(folder.startswith(".") for folder in folders):
       continue
@@ -199,7 +199,7 @@ def _choose(path: pathlib.Path, split: str, splits: Collection[str]) -> str:
 def _check_shards(path: pathlib.Path, split: str, files: Sequence[pathlib.Path]) -> None:
   """Refuses a split with missing shards, or files of two downloads."""
   numbers = [_NUMBER.fullmatch(file.name) for file in files]
-  if all(numbers):
+  if all(numbers) and split.rpartition("/")[2] != files[0].stem:
     there, counts = [int(number[1]) for number in numbers], {len(files)}
   else:
     shards = [_SHARD.fullmatch(file.name) for file in files]

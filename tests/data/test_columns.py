@@ -91,6 +91,7 @@ def test_a_list_of_nulls_alone_is_a_missing_image():
     (0, "0"),
     (False, "False"),
     (float("nan"), None),
+    (np.float32("nan"), None),
     ("['7']", "['7']"),
   ],
 )

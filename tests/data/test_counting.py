@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import pathlib
 import pickle
 
 import jax
@@ -99,6 +100,9 @@ def test_workers_can_be_sent_what_counts(model_directory):
 def test_the_number_is_remembered_for_the_same_set(config, model_directory, tmp_path):
   assert counting.usable(config, preparer(Problems(13, BAD), model_directory), tmp_path) == 11
   unread = preparer(Unread(13), model_directory)
+  config.data.path = "."
+  counting.usable(config, preparer(Problems(13, BAD), model_directory), tmp_path)
+  config.data.path = str(pathlib.Path.cwd())
   assert counting.usable(config, unread, tmp_path) == 11
   changes = [
     (unread, {"path": "elsewhere"}),

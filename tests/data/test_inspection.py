@@ -60,6 +60,20 @@ def test_the_page_shows_records_and_why_some_were_dropped(config, tmp_path, caps
   assert (page.pictures, page.loaded) == (1, [])
 
 
+def test_answers_that_cannot_be_read_are_listed(config, tmp_path, capsys):
+  answers = [["4"], ["4", "5"], None, {"value": {"of": [1, 2]}}]
+  lines = [{"id": f"r{n}", "question": "?", "answer": a} for n, a in enumerate(answers)]
+  config.data.path = str(tmp_path / "answers.jsonl")
+  (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, lines)))
+  inspection.run(config, tmp_path)
+  assert "4 of 4 records can be used; 2 answers cannot be read;" in capsys.readouterr().out
+  page = _Page((tmp_path / "inspect.html").read_text(encoding="utf-8"))
+  assert "with an answer (for metrics)1" in page.text
+  assert "with an answer that cannot be read2" in page.text
+  assert "record r1: its answer is ['4', '5'], with 2 entries; it must have one" in page.text
+  assert "record r3: its answer is" in page.text
+
+
 def test_bars_are_as_high_as_there_are_records_of_their_sizes():
   drawn = pages.histogram("Patches", [0, 2, 10], 5, "longest 14")
   bars = re.findall(r'height="([^"]+)"><title>([^<]+)', drawn)
@@ -71,7 +85,7 @@ def test_bars_are_as_high_as_there_are_records_of_their_sizes():
 @pytest.mark.parametrize(("batch_size", "number"), [(1, 3), (2, 6), (3, 7), (8, 7)])
 def test_a_batch_may_take_each_size_from_another_row(batch_size, number):
   buckets = batches.Buckets((1, 2), (1, 2))
-  counted = inspection.Counted([2, 1, 1], [1, 2, 1], [1, 1, 2], 0, [], [], [])
+  counted = inspection.Counted([2, 1, 1], [1, 2, 1], [1, 1, 2], 0, [], [])
   assert inspection.shapes(counted, buckets, batch_size) == number
 
 

@@ -276,6 +276,13 @@ def test_numbered_files_are_read_in_order_and_must_be_complete(tmp_path):
     parquet.ParquetSource.open(tmp_path, split="train")
 
 
+def test_a_number_may_name_a_split(tmp_path):
+  for name in ("2023", "2024"):
+    write(tmp_path / f"{name}.parquet", numbered(3))
+  source = parquet.ParquetSource.open(tmp_path, split="2024")
+  assert (len(source), source[0].id) == (3, "2024/0")
+
+
 def test_many_subsets_are_listed_in_short(tmp_path):
   for number in range(100):
     write(tmp_path / f"subset-{number}" / "train.parquet", numbered(1))

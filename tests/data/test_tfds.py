@@ -91,6 +91,19 @@ def test_a_bad_record_stops_or_is_skipped(tmp_path, caplog):
     tfds.Geoqa(data_dir=tmp_path, on_bad_record="ignore")
 
 
+def test_a_bad_answer_stops_or_is_skipped_without_its_record(tmp_path, caplog):
+  several = [{**row, "solution": ["7", "8"]} for row in rows(1)]
+  lists = [{**row, "solution": ["7"]} for row in rows(1)]
+  hub = hub_form(tmp_path / "hub", train=lists + several)
+  with pytest.raises(BadRecord, match=r"record train/1: its solution is \['7', '8'\]"):
+    tfds.build("geoqa", hub, tmp_path / "built")
+  with caplog.at_level("WARNING"):
+    tfds.build("geoqa", hub, tmp_path / "built", on_bad_record="skip")
+  assert "skipped in all bad answer 1" in caplog.text
+  built = tfds.TfdsSource(tmp_path / "built", "geoqa", "train")
+  assert [(built[i].id, built.gold(i)) for i in range(2)] == [("train/0", "7"), ("train/1", None)]
+
+
 def test_what_cannot_be_opened_or_built_is_said(tmp_path):
   with pytest.raises(ValueError, match=r"geoqa is not built in .*sejax\.data\.tfds --name=geoqa"):
     tfds.TfdsSource(tmp_path / "built", "geoqa", "train")
