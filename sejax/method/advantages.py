@@ -1,12 +1,14 @@
 """The distribution of a group over its trajectories, and the advantages read off it."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from sejax.method import inputs
 
-ADVANTAGES = ("log_q", "centered", "standardized")
+ADVANTAGES = ("log_q", "centered", "standardized", "log_mean_exp")
 
 _STD_EPSILON = 1e-6  # The released code's, and that of GRPO.
 
@@ -18,13 +20,18 @@ def log_q_and_advantage(
 
   log q_k = beta R_k - logsumexp_j(beta R_j), clipped to [-clip_adv, clip_adv] if given, and
 
-  - `log_q`: A = log q, as the paper's text has it.
-  - `centered`: A = log q - mean(log q). The released run. Without clipping the log-sum-exp cancels,
-    and it is computed as beta (R - mean R).
+  - `centered`: A = log q - mean(log q). The paper's run: its code takes the log-softmax of the
+    rewards as reward and then the group's mean off, as GRPO does. Without clipping the log-sum-exp
+    cancels, and it is computed as beta (R - mean R).
+  - `log_q`: A = log q, the formula in the paper's text, which its run does not use. It is -log G
+    for a constant group and never positive.
+  - `log_mean_exp`: A = log q + log G, which is beta R less the log of the mean of exp(beta R), not
+    of the sum: above 0 where q is above 1/G.
   - `standardized`: the centred advantage over (std + 1e-6), std with G - 1 in the denominator.
 
-  A group whose log q are all equal has A exactly 0 under `centered` and `standardized`; so has a
-  group of one.
+  A group whose log q are all equal has A exactly 0 under `centered` and `standardized`, and so has
+  a group of one. Under `log_mean_exp` A is exactly 0 where all R are equal, unless `clip_adv` is
+  below log G: then log q is no longer -log G.
 
   Args:
     rewards: R; any finite values, one group per row.
@@ -44,10 +51,14 @@ def log_q_and_advantage(
     inputs.positive("clip_adv", clip_adv)
   scaled = beta * jnp.asarray(rewards, jnp.float32)
   log_q = jax.nn.log_softmax(scaled, axis=1)
+  log_size = math.log(log_q.shape[1])
+  uniform = _constant(log_q) & (clip_adv is None or clip_adv >= log_size)
   if clip_adv is not None:
     log_q = jnp.clip(log_q, -clip_adv, clip_adv)
   if advantage == "log_q":
     return log_q, log_q
+  if advantage == "log_mean_exp":
+    return log_q, jnp.where(uniform, 0.0, log_q + log_size)
   logits = scaled if clip_adv is None else log_q
   constant = _constant(log_q)
   centered = jnp.where(constant, 0.0, logits - jnp.mean(logits, axis=1, keepdims=True))

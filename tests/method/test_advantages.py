@@ -1,6 +1,7 @@
 """The group distribution and its advantages: identities, and groups that carry no signal."""
 
 import functools
+import math
 
 import jax
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 from sejax.method import advantages
 
-SIGNAL_FREE = ("centered", "standardized")  # The advantages that a constant group leaves at 0.
+# The advantages that a constant group leaves at 0; clipped, `log_mean_exp` does not.
+SIGNAL_FREE = ("centered", "standardized")
 
 rewards_of_a_group = hnp.arrays(np.float32, (1, 8), elements=st.floats(0, 1, width=32))
 
@@ -54,6 +56,37 @@ def test_a_constant_group_has_minus_log_g_under_log_q():
   np.testing.assert_allclose(A, -np.log(8), rtol=1e-6)
 
 
+@pytest.mark.parametrize("clip_adv", [None, 2.1])  # log 8 is 2.08
+@pytest.mark.parametrize("reward", [0.0, 0.1, 0.7, 1.0])
+def test_a_constant_group_has_exactly_nothing_under_log_mean_exp(reward, clip_adv):
+  rewards = np.full((2, 8), reward, np.float32)
+  rewards[1, ::2] = np.nextafter(rewards[1, ::2], np.float32(2))  # rounding is no signal
+  _, A = compiled(rewards, clip_adv=clip_adv, advantage="log_mean_exp")
+  np.testing.assert_array_equal(A, 0.0)
+  _, A = compiled(rewards[:, :1], clip_adv=clip_adv, advantage="log_mean_exp")
+  np.testing.assert_array_equal(A, 0.0)
+
+
+@pytest.mark.parametrize(
+  ("rewards", "beta", "clip_adv", "expected"),
+  [
+    # exp(R) = 1 and e: less the log of their mean.
+    ([0, 1], 1.0, None, [-math.log((1 + math.e) / 2), 1 - math.log((1 + math.e) / 2)]),
+    ([1, 0, 0, 0], 2.0, None, [1.045541, -0.954459, -0.954459, -0.954459]),
+    ([1] * 7 + [0], 1.0, None, [0.0823116] * 7 + [-0.9176884]),
+    # log q = -1.31326, -0.31326: the first is clipped before log 2 is added.
+    ([0, 1], 1.0, 1.0, [math.log(2) - 1, math.log(2) - 0.3132617]),
+    # log q is -log 8 for all, which clipping makes -1.
+    ([0.7] * 8, 1.0, 1.0, [math.log(8) - 1] * 8),
+  ],
+)
+def test_log_mean_exp_by_hand(rewards, beta, clip_adv, expected):
+  rewards = np.array([rewards], np.float32)
+  log_q, A = compiled(rewards, beta=beta, clip_adv=clip_adv, advantage="log_mean_exp")
+  np.testing.assert_allclose(A, [expected], rtol=1e-5)
+  np.testing.assert_allclose(A, log_q + math.log(rewards.size), rtol=1e-5)
+
+
 def test_a_small_spread_is_a_signal():
   rewards = np.array([[0.5, 0.5, 0.5, 0.5001]], np.float32)
   _, centered = compiled(rewards)
@@ -88,7 +121,7 @@ def test_a_shift_of_all_rewards_leaves_the_centred_advantage(rewards, shift):
 @settings(deadline=None, max_examples=100)
 @given(rewards=rewards_of_a_group, order=st.permutations(range(8)))
 def test_permuting_a_group_permutes_its_advantages(rewards, order):
-  for advantage in ("log_q", "centered"):
+  for advantage in ("log_q", "centered", "log_mean_exp"):
     for x, permuted in zip(
       compiled(rewards, advantage=advantage),
       compiled(rewards[:, order], advantage=advantage),
