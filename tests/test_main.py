@@ -122,6 +122,8 @@ def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch)
     ("model.logits_chunk", 0, "config.model.logits_chunk=0 must be at least 1"),
     ("method.threshold", 0.4, "config.method.threshold=0.4"),
     ("method.self_consistency", "vote", "config.method.self_consistency='vote' is unknown"),
+    ("method.tie", "last", "config.method.tie='last' is unknown; choose one of none, first"),
+    ("method.advantage", "mean", "choose one of log_q, centered, standardized, log_mean_exp"),
     ("method.g_max", 0.5, "config.method.g_max=0.5"),
   ],
 )

@@ -42,6 +42,7 @@ def group(
   judge_valid: Bool[ArrayLike, "B G"] | None,
   *,
   self_consistency: str = "threshold",
+  tie: str = "none",
   threshold: float = 0.85,
   alpha: float = 1.0,
   dirichlet_beta: float = 22.0,
@@ -72,8 +73,9 @@ def group(
     judge_scores: the Judge's scores in [0, 1]; NaN, infinite and off-scale ones are invalid. None
       where there is no Judge: every factor is 1.
     judge_valid: whether a score could be read; None where there is no Judge.
-    self_consistency: `frequency`, `threshold`, `majority` or `dirichlet`; this and the next four
+    self_consistency: `frequency`, `threshold`, `majority` or `dirichlet`; this and the next five
       are explained in `sejax.method.consistency.self_consistency`.
+    tie: what `majority` rewards on a tie: `none`, or the `first` answer.
     threshold: share above which the majority takes all, in [0.5, 1].
     alpha: pseudo-count of `dirichlet`.
     dirichlet_beta: sharpness of `dirichlet`.
@@ -92,7 +94,7 @@ def group(
     beta: inverse temperature of the group's distribution; this and the next two are explained in
       `sejax.method.advantages.log_q_and_advantage`.
     clip_adv: bound on |log q|, or None.
-    advantage: `log_q`, `centered` or `standardized`.
+    advantage: `centered`, `log_q`, `log_mean_exp` or `standardized`.
 
   Returns:
     A `Group` of float32 `[B, G]` arrays.
@@ -110,6 +112,7 @@ def group(
     **arrays,
     vote=_static(
       rule=self_consistency,
+      tie=tie,
       threshold=threshold,
       alpha=alpha,
       dirichlet_beta=dirichlet_beta,
@@ -148,7 +151,7 @@ def group_of_rewards(
     format_penalty: this and the next three as in `group`.
     beta: inverse temperature of the group's distribution.
     clip_adv: bound on |log q|, or None.
-    advantage: `log_q`, `centered` or `standardized`.
+    advantage: `centered`, `log_q`, `log_mean_exp` or `standardized`.
 
   Returns:
     A `Group` of float32 `[B, G]` arrays.

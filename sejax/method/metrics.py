@@ -3,6 +3,7 @@
 Gold answers enter here only, as `correct`, and nothing here reaches a reward.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -32,6 +33,8 @@ def group_metrics(
   judge_scores: Float[ArrayLike, "B G"] | None,
   judge_valid: Bool[ArrayLike, "B G"] | None,
   correct: Bool[ArrayLike, "B G"] | None = None,
+  *,
+  tie: str = "none",
 ) -> dict[str, Measure]:
   """Figures of each group, with where they are defined.
 
@@ -40,8 +43,8 @@ def group_metrics(
   - `majority_share`: votes for a most frequent answer over G.
   - `answer_entropy`: entropy of the answers over those who vote, in nats; where someone votes.
   - `distinct_answers`, `abstentions`: counts.
-  - `label_share`: 1 where the group has a label, a single most frequent answer with two votes or
-    more, else 0.
+  - `label_share`: 1 where the group has a label, the answer that `majority` would reward (see
+    `sejax.method.consistency.Votes.labelled`), else 0.
 
   With a Judge:
 
@@ -65,12 +68,13 @@ def group_metrics(
     judge_valid: where a score could be read; NaN, infinite and off-scale ones are invalid too. None
       where there is no Judge.
     correct: whether the trajectory's answer is the gold one, or None.
+    tie: `none` (no label on a tie) or `first`.
 
   Returns:
     A `Measure` of `[B]` arrays by name.
 
   Raises:
-    ValueError: an array has the wrong shape or type.
+    ValueError: an array has the wrong shape or type, or `tie` is unknown.
   """
   arrays = {
     "answer_ids": inputs.integers("answer_ids", answer_ids),
@@ -79,7 +83,7 @@ def group_metrics(
   if correct is not None:
     arrays["correct"] = inputs.flags("correct", correct)
   inputs.same_group_shape(**arrays)
-  return _group_metrics(**arrays)
+  return _group_metrics(**arrays, tie=tie)
 
 
 @jax.jit
@@ -101,15 +105,17 @@ def summarize(measures: dict[str, Measure]) -> dict[str, Float[Array, ""]]:
   return summary
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="tie")
 def _group_metrics(
   *,
   answer_ids: Int[Array, "B G"],
   judge_scores: Float[Array, "B G"] | None = None,
   judge_valid: Bool[Array, "B G"] | None = None,
   correct: Bool[Array, "B G"] | None = None,
+  tie: str,
 ) -> dict[str, Measure]:
   votes = count_votes(answer_ids)
+  labelled = votes.labelled(tie)
   G = answer_ids.shape[1]
   voters = jnp.sum(votes.voted, axis=1)
   measures = {
@@ -117,7 +123,7 @@ def _group_metrics(
     "answer_entropy": Measure(_answer_entropy(votes), voters > 0),
     "distinct_answers": _everywhere(votes.distinct[:, 0]),
     "abstentions": _everywhere(G - voters),
-    "label_share": _everywhere(votes.has_majority[:, 0]),
+    "label_share": _everywhere(jnp.any(labelled, axis=1)),
   }
   if judge_scores is not None:
     scores, usable = readable(judge_scores, judge_valid)
@@ -134,7 +140,7 @@ def _group_metrics(
       "pass@1": _everywhere(jnp.mean(correct, axis=1)),
       "pass@G": _everywhere(jnp.any(correct, axis=1)),
       "maj@G": _everywhere(majority.value),
-      "label_accuracy": _mean(correct, votes.favoured & votes.has_majority),
+      "label_accuracy": _mean(correct, labelled),
     }
   return measures
 

@@ -18,9 +18,9 @@ OPTIONS = {"threshold": 0.85, "alpha": 1.0, "dirichlet_beta": 22.0, "margin": 0.
 UNBEATEN = 1 / (1 + math.exp(-22.0 * 0.06))
 
 
-@functools.partial(jax.jit, static_argnames="rule")
-def compiled(answer_ids, rule):
-  return consistency.self_consistency(answer_ids, rule=rule, **OPTIONS)
+@functools.partial(jax.jit, static_argnames=("rule", "tie"))
+def compiled(answer_ids, rule, tie="none"):
+  return consistency.self_consistency(answer_ids, rule=rule, tie=tie, **OPTIONS)
 
 
 def by_rule(answer_ids, rule):
@@ -81,6 +81,59 @@ def test_the_threshold_is_strict_at_every_size(size):
   np.testing.assert_array_equal(r, [1.0] * above + [0.0] * (size - above))
 
 
+def first_takes_ties(answer_ids, rule="majority"):
+  return compiled(np.array([answer_ids], np.int32), rule, tie="first")[0].tolist()
+
+
+@pytest.mark.parametrize(
+  ("answer_ids", "expected"),
+  [
+    ([5, 5, 7, -1], [1, 1, 0, 0]),  # no tie
+    ([5, 5, 7, 7], [1, 1, 0, 0]),
+    ([7, 5, 5, 7], [1, 0, 0, 1]),
+    ([9, 7, 5, 5, 7], [0, 1, 0, 0, 1]),  # the first seen of the most frequent, not of all
+    ([7, 5, 5, 7, 5], [0, 1, 1, 0, 1]),
+    ([1, 2, 3, 4], [1, 0, 0, 0]),
+    ([4, 3, 2, 1], [1, 0, 0, 0]),
+    ([-1, -1, -1, 5], [0, 0, 0, 1]),  # who abstains does not vote
+    ([-1, 6, -1, 5], [0, 1, 0, 0]),
+    ([-1] * 4, [0] * 4),
+    ([2], [1]),
+  ],
+)
+def test_a_tie_goes_to_the_answer_seen_first(answer_ids, expected):
+  assert first_takes_ties(answer_ids) == expected
+
+
+@pytest.mark.parametrize("rule", ["frequency", "threshold", "dirichlet"])
+@pytest.mark.parametrize("answer_ids", [[5, 5, 7, 7], [1, 2, 3, 4], [3] * 4, [-1, -1, 5, 7]])
+def test_ties_are_a_matter_of_the_majority_alone(rule, answer_ids):
+  assert first_takes_ties(answer_ids, rule) == by_rule(answer_ids, rule).tolist()
+
+
+def test_a_tie_at_the_threshold_is_no_majority():
+  options = OPTIONS | {"threshold": 0.5}
+  r = consistency.self_consistency(np.array([[5, 5, 7, 7]]), rule="threshold", **options)
+  assert r.tolist() == [[0.5] * 4]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+  ids=hnp.arrays(np.int32, 8, elements=st.integers(-1, 4)),
+  order=st.permutations(range(8)),
+)
+def test_only_ties_depend_on_the_order_of_a_group(ids, order):
+  with_ties = np.array(first_takes_ties(ids))
+  alone = np.asarray(by_rule(ids, "majority"))
+  permuted = np.array(first_takes_ties(ids[order]))
+  if alone.any():
+    assert with_ties.tolist() == alone.tolist()
+    assert permuted.tolist() == with_ties[order].tolist()
+  # Whichever way it falls, one answer with the most votes gets 1.
+  assert len({*ids[with_ties == 1].tolist()}) == (1 if (ids >= 0).any() else 0)
+  assert permuted.sum() == with_ties.sum()
+
+
 @settings(deadline=None, max_examples=100)
 @given(
   ids=hnp.arrays(np.int32, (1, 8), elements=st.integers(-1, 4)),
@@ -107,6 +160,7 @@ def test_renaming_labels_changes_nothing(ids, labels):
   ("option", "value", "message"),
   [
     ("rule", "plurality", "frequency, threshold, majority, dirichlet"),
+    ("tie", "last", "tie='last' is unknown; choose one of none, first"),
     ("threshold", 0.49, r"threshold=0.49 must be a number in \[0.5, 1\]"),
     ("threshold", float("nan"), "threshold=nan"),
     ("threshold", "0.9", "threshold='0.9'"),

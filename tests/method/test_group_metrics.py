@@ -10,12 +10,12 @@ from sejax import method
 NAN = math.nan
 
 
-def measure(answer_ids, scores=None, valid=None, correct=None):
+def measure(answer_ids, scores=None, valid=None, correct=None, **options):
   """Figures of one group, None where undefined."""
   scores = np.full(len(answer_ids), 0.5) if scores is None else scores
   valid = [True] * len(answer_ids) if valid is None else valid
   correct = None if correct is None else [correct]
-  measures = method.group_metrics([answer_ids], [scores], [valid], correct)
+  measures = method.group_metrics([answer_ids], [scores], [valid], correct, **options)
   return {
     name: float(value[0]) if defined[0] else None for name, (value, defined) in measures.items()
   }
@@ -42,6 +42,28 @@ def test_a_group_that_agrees_on_a_wrong_answer_shows():
       "maj@G": 0,
     },
   )
+
+
+@pytest.mark.parametrize(
+  ("answer_ids", "tie", "label_share", "label_accuracy"),
+  [
+    ([5, 5, 7, 7], "none", 0, None),
+    ([5, 5, 7, 7], "first", 1, 0),
+    ([7, 7, 5, 5], "first", 1, 1),
+    ([7, 5, 3, -1], "none", 0, None),
+    ([7, 5, 3, -1], "first", 1, 1),
+    ([-1, 5, -1, 7], "first", 1, 0),
+    ([-1] * 4, "first", 0, None),
+  ],
+)
+def test_the_label_of_a_tie(answer_ids, tie, label_share, label_accuracy):
+  figures = measure(answer_ids, correct=[answer == 7 for answer in answer_ids], tie=tie)
+  assert_figures(figures, {"label_share": label_share, "label_accuracy": label_accuracy})
+
+
+def test_an_unknown_tie_is_refused():
+  with pytest.raises(ValueError, match="tie='lot' is unknown; choose one of none, first"):
+    measure([1, 1], tie="lot")
 
 
 def test_abstentions_leave_the_entropy_and_stay_in_the_share():

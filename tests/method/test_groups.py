@@ -36,6 +36,16 @@ def test_a_group_without_a_label_teaches_nothing(answer_ids, advantage):
   np.testing.assert_array_equal(out.advantage, 0.0)
 
 
+def test_a_tie_teaches_where_the_first_seen_is_the_label():
+  ids = [[0, 1] * 4, [-1, 2, 3, 3, 2, -1, 4, 4]]
+  unjudged = np.zeros((2, 8), bool)
+  out = call(ids, judge_valid=unjudged, self_consistency="majority", tie="first")
+  np.testing.assert_array_equal(out.self_consistency, [[1, 0] * 4, [0, 1, 0, 0, 1, 0, 0, 0]])
+  np.testing.assert_allclose(out.advantage[0], [0.5, -0.5] * 4, atol=1e-5)
+  with pytest.raises(ValueError, match="tie='second' is unknown; choose one of none, first"):
+    call(AGREED, tie="second")
+
+
 def test_a_tie_shares_its_reward_under_the_released_rule():
   out = call([[0, 1] * 4])
   np.testing.assert_array_equal(out.self_consistency, 0.5)
