@@ -40,10 +40,12 @@ def apply(config: ml_collections.ConfigDict, variant: str | None) -> None:
 
   Args:
     config: of the full method.
-    variant: `majority` (votes alone, as MM-UPT, arXiv:2505.22453), `frequency` (self-consistency
-      alone), `judge_only`, `supervised` (gold answers, the upper line), `control` (all alike: what
-      the form alone gives), `log_q` (the advantage of the paper's text), `released` (the full
-      method with the released code's reading of answers and verdicts), or None.
+    variant: `majority` (votes alone, as MM-UPT, arXiv:2505.22453; a tie teaches nothing, where
+      MM-UPT's code gives it to the answer seen first: `method.tie="first"`), `frequency`
+      (self-consistency alone), `judge_only`, `supervised` (gold answers, the upper line), `control`
+      (all alike: what the form alone gives), `log_q` (the advantage as the paper's text writes it;
+      its run takes the group's mean off, which is `centered`), `released` (the full method with the
+      released code's reading of answers and verdicts), or None.
 
   Raises:
     ValueError: there is no such variant.
