@@ -24,11 +24,11 @@ import tqdm
 from sejax import config as config_lib
 from sejax.evaluation import benchmarks, grading, results, rows
 from sejax.evaluation.benchmarks.protocol import Graded, Problem, Protocol, Stored
-from sejax.evaluation.equivalence import Prover
 from sejax.evaluation.extractor import Extractor
 from sejax.evaluation.responding import Asked, Responder
 from sejax.lock import Lock
 from sejax.models import hub
+from sejax.text.equivalence import Prover
 
 _TOGETHER = 256  # problems whose stored answers are graded together
 

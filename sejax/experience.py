@@ -21,6 +21,7 @@ from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts
 from sejax.sampling import Result
 from sejax.text import answers
+from sejax.text.equivalence import Prover
 
 
 class Sampled(NamedTuple):
@@ -88,6 +89,7 @@ class Collector:
     collate: Collator,
     source: Source,
     clock: Clock,
+    prover: Prover,
   ):
     """Looks the reward function up.
 
@@ -97,12 +99,13 @@ class Collector:
       collate: makes batches.
       source: of the records, for reward functions.
       clock: that the stages are timed by.
+      prover: for reward functions that grade.
 
     Raises:
       ValueError: the reward function cannot be imported.
     """
     self._config, self._collate, self._source, self._clock = config, collate, source, clock
-    self._function = rewards.find(config.train.reward_function)
+    self._function = rewards.find(config.train.reward_function, prover)
     self.roles = roles
 
   def collect(self, weights: Weights, data: Iterator[Sequence[Example]], step: int) -> Experience:

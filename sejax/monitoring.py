@@ -8,7 +8,9 @@ that the step sampled, of all processes, also those that the update then leaves 
 - `reward`, and `reward_std`: R, and its standard deviation within a group (over G);
 - `response_length`: tokens drawn for a trajectory;
 - `truncated`, `format`: shares of trajectories that were cut at the limit, and that keep the form;
-- `constant_groups`: share of groups whose rewards are all alike.
+- `constant_groups`: share of groups whose rewards are all alike;
+- `undecided_grades`: where there are gold answers, a group's answers that could not be graded in
+  time, which count as wrong.
 
 What the update was made of:
 
@@ -52,15 +54,25 @@ from sejax.data.records import Source, gold_if_readable
 from sejax.experience import Experience, Sampled
 from sejax.parallel import chips, hosts
 from sejax.run import Run
-from sejax.text import answers
+from sejax.text.equivalence import Prover
 
 # The sum of a figure over groups, and over how many, by its name.
 Sums = dict[str, tuple[float, float]]
 
 
-def of_experience(experience: Experience, source: Source) -> dict[str, float]:
-  """Returns the figures of a step's groups, see above; all processes call it together."""
-  parts = [_of_sampled(part, source) for part in experience.sampled] + [_of_trained(experience)]
+def of_experience(
+  experience: Experience, source: Source, prover: Prover, tie: str
+) -> dict[str, float]:
+  """Returns the figures of a step's groups, see above; all processes call it together.
+
+  Args:
+    experience: of the step.
+    source: of its problems.
+    prover: grades their answers.
+    tie: `config.method.tie`, which decides what a group's label is.
+  """
+  parts = [_of_sampled(part, source, prover, tie) for part in experience.sampled]
+  parts.append(_of_trained(experience))
   counts = (sum(int(part.real.sum()) for part in experience.sampled), int(experience.counts.sum()))
   everyone = hosts.gather_json([parts, counts])
   sampled, trained = np.sum([counts for _, counts in everyone], axis=0).tolist()
@@ -68,20 +80,20 @@ def of_experience(experience: Experience, source: Source) -> dict[str, float]:
   return figures | {"sampled_groups": sampled, "trained_groups": trained}
 
 
-def _of_sampled(part: Sampled, source: Source) -> Sums:
+def _of_sampled(part: Sampled, source: Source, prover: Prover, tie: str) -> Sums:
   real, evidence = part.real, part.evidence
   golds = [gold_if_readable(source, int(index)) for index in evidence.index[real]]
-  correct = None
+  correct, sums = None, {}
   if golds and None not in golds:
     read = [row for row, kept in zip(evidence.answers, real, strict=True) if kept]
-    correct = np.array(
-      [[answers.grade(a, gold) for a in row] for row, gold in zip(read, golds, strict=True)]
-    )
+    before = prover.undecided
+    correct = prover.grade(read, golds)
+    sums["undecided_grades"] = (float(prover.undecided - before), float(len(golds)))
   verdicts = (evidence.judge_scores[real], evidence.judge_valid[real])
   measures = method.group_metrics(
-    evidence.answer_ids[real], *(verdicts if part.judged else (None, None)), correct
+    evidence.answer_ids[real], *(verdicts if part.judged else (None, None)), correct, tie=tie
   )
-  sums = {
+  sums |= {
     name: (_sum(value, defined), _sum(defined)) for name, (value, defined) in measures.items()
   }
   return sums | _sums(

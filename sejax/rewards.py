@@ -2,13 +2,15 @@
 
 A function of one's own is named by `train.reward_function="package.module.function"`. It takes the
 `Evidence` of a batch and the source of its records, and returns one number in [0, 1] for each
-trajectory, from which the penalty for a broken form is subtracted. What goes wrong in it is raised
-as a `RewardFunctionError` with its traceback; `CannotReward` alone ends a run in one line. The
+trajectory, from which the penalty for a broken form is subtracted. One with a parameter `prover` is
+given the run's `Prover`, which grades as the metrics do. What goes wrong in a function is raised as
+a `RewardFunctionError` with its traceback; `CannotReward` alone ends a run in one line. The
 functions here are those baselines of the paper's comparison that are no setting of the method.
 """
 
 import functools
 import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 from sejax import method
 from sejax.data.records import Source
 from sejax.quoting import quoted
-from sejax.text import answers
+from sejax.text.equivalence import Prover
 
 
 class Evidence(NamedTuple):
@@ -67,22 +69,19 @@ def judge_only(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
   return np.where(evidence.judge_valid, evidence.judge_scores, 0.0)
 
 
-def supervised(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
+def supervised(evidence: Evidence, source: Source, prover: Prover) -> Float[np.ndarray, "B G"]:
   """1 for the gold answer: GRPO with labels, the comparison's upper line.
 
   Raises:
     CannotReward: a record has no gold answer.
   """
+  rows = np.flatnonzero(evidence.index >= 0)
+  golds = [source.gold(int(index)) for index in evidence.index[rows]]
+  if None in golds:
+    index = evidence.index[rows[golds.index(None)]]
+    raise CannotReward(f"record {index} of {source.name} has no gold answer; supervision needs one")
   rewards = np.zeros(evidence.answer_ids.shape)
-  for b, index in enumerate(evidence.index):
-    if index < 0:
-      continue
-    gold = source.gold(int(index))
-    if gold is None:
-      raise CannotReward(
-        f"record {index} of {source.name} has no gold answer; supervision needs one"
-      )
-    rewards[b] = [answers.grade(answer, gold) for answer in evidence.answers[b]]
+  rewards[rows] = prover.grade([evidence.answers[b] for b in rows], golds)
   return rewards
 
 
@@ -92,8 +91,12 @@ def control(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
   return np.ones(evidence.answer_ids.shape)
 
 
-def find(name: str) -> RewardFunction | None:
+def find(name: str, prover: Prover) -> RewardFunction | None:
   """Returns the function with a dotted name; None for the empty name, which means the method.
+
+  Args:
+    name: as `package.module.function`.
+    prover: is bound to the function's parameter of this name, if it has one.
 
   Raises:
     ValueError: there is none.
@@ -117,7 +120,14 @@ def find(name: str) -> RewardFunction | None:
     raise ValueError(f"{no_function} that can be imported: {module} has no {function}")
   if not callable(found):
     raise ValueError(no_function)
+  if "prover" in inspect.signature(found).parameters:
+    return functools.partial(found, prover=prover)
   return found
+
+
+def needs_gold(function: RewardFunction | None) -> bool:
+  """Whether a function that `find` gave cannot reward without gold answers."""
+  return getattr(function, "func", function) is supervised
 
 
 def reward_groups(

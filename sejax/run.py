@@ -26,6 +26,7 @@ from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import chips, layouts, meshes
 from sejax.quoting import quoted
 from sejax.sampling import Filters
+from sejax.text.equivalence import Prover
 
 _VISION = ("^vision/",)
 
@@ -61,6 +62,7 @@ class Run(NamedTuple):
     collector: of experience.
     updater: of what is trained.
     heldout: problems for evaluation, if there are any.
+    prover: grades; the train loop ends its processes.
     steps: of the whole run.
   """
 
@@ -73,6 +75,7 @@ class Run(NamedTuple):
   collector: experience.Collector
   updater: update.Updater
   heldout: HeldOut | None
+  prover: Prover
   steps: int
 
 
@@ -98,7 +101,8 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
   # What is wrong with the data is said before weights are read and programs are compiled.
   source = sources.open_source(config.data)
   preparer = Preparer.of(config, source)
-  function = rewards.find(config.train.reward_function)
+  prover = Prover()
+  function = rewards.find(config.train.reward_function, prover)
   processor = preparer.processor
   model_checks.check_directory(config.model.path, model, processor)
   model_checks.check_pictures(config, processor)
@@ -106,9 +110,9 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
     model_checks.check_judge(config, model, judge, processor)
   roles = rollout.Roles.create(config, model, processor, mesh, judge)
   model_checks.check_prompts(config, preparer, roles)
-  pipeline_lib.check(preparer, config.data.max_bad_share, needs_gold=function is rewards.supervised)
+  pipeline_lib.check(preparer, config.data.max_bad_share, needs_gold=rewards.needs_gold(function))
   _explain_repetitions(config.batch_size, source)
-  heldout = HeldOut.of(config, roles, source)
+  heldout = HeldOut.of(config, roles, source, prover)
   collate = batches.Collator(
     model,
     source.name,
@@ -124,9 +128,10 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
     source,
     preparer,
     roles,
-    experience.Collector(config, roles, collate, source, clock),
+    experience.Collector(config, roles, collate, source, clock, prover),
     updater(config, model, roles.actor.options.filters, steps, mesh),
     heldout,
+    prover,
     steps,
   )
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Int32
 from sejax import method
 from sejax.quoting import quoted, shortened
 from sejax.text import answers, verdicts
+from sejax.text.equivalence import Prover
 
 
 class Scored(NamedTuple):
@@ -116,14 +117,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   scored = score_groups(responses, [record.get("verdicts") for record in records], config)
   correct = None
   if "gold" in records[0]:
-    correct = np.array(
-      [
-        [answers.grade(answer, record["gold"]) for answer in group]
-        for group, record in zip(scored.answers, records, strict=True)
-      ]
-    )
+    with Prover() as prover:
+      correct = prover.grade(scored.answers, [record["gold"] for record in records])
   measures = method.group_metrics(
-    scored.answer_ids, scored.judge_scores, scored.judge_valid, correct
+    scored.answer_ids, scored.judge_scores, scored.judge_valid, correct, tie=config.method.tie
   )
   metrics = {name: float(value) for name, value in method.summarize(measures).items()}
   _write(scored, records, metrics, workdir)

@@ -56,6 +56,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
   first = 0
 
   with (
+    setting.prover,
     checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints,
     signals.stop_requests() as stop,
     tqdm.tqdm(total=setting.steps, delay=1, disable=jax.process_index() > 0) as bar,
@@ -92,7 +93,8 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         with clock("update"):
           state, reports = learning.learn(config, setting, state, lived)
           figures = monitoring.of_updates(reports)  # Waits for them, so that their time is counted.
-      figures = monitoring.of_experience(lived, setting.source) | figures
+      graded = monitoring.of_experience(lived, setting.source, setting.prover, config.method.tie)
+      figures = graded | figures
 
       done, last = step + 1, step + 1 == setting.steps
       # One scale for all checkpoints: held-out pass@1, or the reward where nothing is evaluated.
@@ -127,6 +129,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         return
     checkpoints.wait()
     data.log_dropped()
-  if setting.heldout and memory.get("evaluated") != setting.steps:  # stopped in a longer run
-    memory["after"] = setting.heldout(run_lib.decoding(setting, state.params), "after").plain()
+    bar.close()
+    if setting.heldout and memory.get("evaluated") != setting.steps:  # stopped in a longer run
+      memory["after"] = setting.heldout(run_lib.decoding(setting, state.params), "after").plain()
   outcome.finish(config, workdir, setting, state.params, memory)

@@ -65,7 +65,7 @@ def collect():
     collate = batches.Collator(
       model, source.name, B, batches.Buckets.of(config.data), preparer.processor.pad_id
     )
-    collector = experience.Collector(config, roles, collate, source, clock.Clock())
+    collector = experience.Collector(config, roles, collate, source, clock.Clock(), None)
     data = iter([[preparer(index) for index in rows] for rows in indices])
     return collector.collect(experience.Weights(None, None), data, 0), roles
 

@@ -48,27 +48,36 @@ NO_FUNCTION = 3
 
 def test_without_a_function_the_method_rewards():
   evidence, options = make_evidence(), config_lib.default().method
-  group = rewards.reward_groups(evidence, SOURCE, options, rewards.find(""))
+  group = rewards.reward_groups(evidence, SOURCE, options, rewards.find("", None))
   expected = method.group(*evidence[4:], **options)
   for name, value in expected._asdict().items():
     assert np.array_equal(getattr(group, name), value), name
 
 
-def test_the_baselines():
+def test_the_baselines(prover):
   evidence = make_evidence()
-  assert rewards.supervised(evidence, SOURCE).tolist() == [[1, 0], [1, 0], [0, 0]]
+  assert rewards.supervised(evidence, SOURCE, prover).tolist() == [[1, 0], [1, 0], [0, 0]]
   assert rewards.control(evidence, SOURCE).tolist() == [[1, 1], [1, 1], [1, 1]]
   scores = rewards.judge_only(evidence, SOURCE)
   assert scores.tolist() == [[pytest.approx(0.9), 0.25], [0, 0.75], [0, 0]]
 
 
 def test_a_function_is_penalized_and_centred_like_the_method():
-  function = rewards.find("tests.test_rewards.of_one_third")
+  function = rewards.find("tests.test_rewards.of_one_third", None)
   options = config_lib.default().method
   group = rewards.reward_groups(make_evidence(), SOURCE, options, function)
   assert np.asarray(group.reward).tolist() == [[0.25, 0.25], [0.25, 0.0], [0.0, 0.0]]
   assert np.asarray(group.advantage).tolist() == [[0, 0], [0.125, -0.125], [0, 0]]
   assert np.asarray(group.factor).tolist() == [[1, 1]] * 3
+
+
+def test_supervision_grades_as_metrics_do_by_the_runs_prover(prover):
+  evidence = make_evidence(answers=[[r"\cos(0)", "2"], ["3", r"\log_2 8"], [None, None]])
+  supervised = rewards.find("sejax.rewards.supervised", prover)
+  assert supervised(evidence, SOURCE).tolist() == [[1, 0], [1, 1], [0, 0]]
+  options = config_lib.default().method
+  group = rewards.reward_groups(evidence, SOURCE, options, supervised)
+  assert np.asarray(group.reward).tolist() == [[1, 0], [1, 0.5], [0, 0]]
 
 
 def test_supervision_needs_gold_answers():
@@ -77,7 +86,7 @@ def test_supervision_needs_gold_answers():
       return None
 
   with pytest.raises(ValueError, match="record 0 of problems has no gold answer"):
-    rewards.supervised(make_evidence(), Unlabelled(3))
+    rewards.supervised(make_evidence(), Unlabelled(3), None)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +104,9 @@ def test_supervision_needs_gold_answers():
 )
 def test_a_name_without_a_function_is_refused(name):
   with pytest.raises(ValueError, match="is no function"):
-    rewards.find(name)
+    rewards.find(name, None)
   with pytest.raises(ValueError, match="is no function"):
-    rewards.find("tests.test_rewards.NO_FUNCTION")
+    rewards.find("tests.test_rewards.NO_FUNCTION", None)
 
 
 def reward(function):

@@ -64,6 +64,21 @@ def test_without_a_judge_every_factor_is_one_and_verdicts_do_not_count(tmp_path)
   assert not [name for name in metrics if re.search("verdict|judge|agreement", name)]
 
 
+def test_recorded_groups_are_graded_as_benchmarks_are(tmp_path):
+  config = config_lib.default()
+  config.group_size = 4
+  config.groups = str(tmp_path / "groups.jsonl")
+  found = [r"\cos(0)", "1", "120,115", "2"], ["120,115", "120115", "1.2", r"\frac{240230}{2}"]
+  with open(config.groups, "w") as file:
+    for answers, gold in zip(found, ("1", "120115"), strict=True):
+      responses = [f"<think></think>\\boxed{{{answer}}}" for answer in answers]
+      record = {"responses": responses, "verdicts": [r"\boxed{0.5}"] * 4, "gold": gold}
+      file.write(json.dumps(record) + "\n")
+  scoring.run(config, tmp_path)
+  metrics = json.loads((tmp_path / "metrics.json").read_text())
+  assert metrics["pass@1"] == pytest.approx((2 / 4 + 3 / 4) / 2)
+
+
 def test_verdicts_are_averaged_over_the_valid_repeats():
   texts = [
     [["\\boxed{0.2}", "\\boxed{0.6}"], ["\\boxed{nan}", "\\boxed{0.5}"], ["?", "\\boxed{7}"]]

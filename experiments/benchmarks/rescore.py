@@ -15,7 +15,7 @@ from absl import app, flags
 from sejax.evaluation import grading, rows
 from sejax.evaluation.benchmarks import BENCHMARKS
 from sejax.evaluation.benchmarks.protocol import Graded
-from sejax.evaluation.equivalence import Prover
+from sejax.text.equivalence import Prover
 
 _DATA = flags.DEFINE_string("data", None, "Folder of the sets.", required=True)
 

@@ -1,6 +1,6 @@
 """What a tiny model can do on held-out figures, as Actor and as Judge."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -15,6 +15,7 @@ from sejax.evaluation.metrics import Estimate
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import Processor
 from sejax.parallel import layouts
+from sejax.text.equivalence import Prover
 
 _ROWS = 32  # problems sampled together
 
@@ -47,12 +48,14 @@ def sample(config: ml_collections.ConfigDict, problems: int, *, judge: bool) -> 
   model, params = qwen.load(directory, mesh, dtype, layouts.DECODE)
   processor = Processor.load(directory, config.data.min_pixels, config.data.max_pixels)
 
-  def answered(config: ml_collections.ConfigDict, judge: qwen.Params | None, name: str) -> Answers:
+  def answered(config: ml_collections.ConfigDict, prover: Prover, **options: Any) -> Answers:
     roles = rollout.Roles.create(config, model, processor, mesh)
-    return answer_all(config, roles, params, source, batch_size=_ROWS, judge=judge, progress=name)
+    options |= {"batch_size": _ROWS, "prover": prover}
+    return answer_all(config, roles, params, source, **options)
 
-  group = answered(config, params if judge else None, "sampled")
-  greedy = answered(answering.greedy(config), None, "greedy")
+  with Prover() as prover:
+    group = answered(config, prover, judge=params if judge else None, progress="sampled")
+    greedy = answered(answering.greedy(config), prover, progress="greedy")
   families = np.array([source.problem(int(index)).family for index in group.index])
   return Sampled(group, greedy, families)
 

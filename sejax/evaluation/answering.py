@@ -20,6 +20,7 @@ from sejax.data.prepare import Preparer
 from sejax.data.records import Source
 from sejax.models import qwen2_5_vl as qwen
 from sejax.text import answers
+from sejax.text.equivalence import Prover
 
 
 class Answers(NamedTuple):
@@ -55,6 +56,7 @@ def answer_all(
   source: Source,
   *,
   batch_size: int,
+  prover: Prover,
   judge: qwen.Params | None = None,
   progress: str = "",
 ) -> Answers:
@@ -67,6 +69,7 @@ def answer_all(
     params: of the Actor.
     source: the problems; records that cannot be used are left out, and logged.
     batch_size: problems sampled together, over all processes.
+    prover: grades.
     judge: parameters of a Judge that reads every trajectory; None: none is asked.
     progress: name of a progress bar; empty: no bar.
 
@@ -89,7 +92,7 @@ def answer_all(
         features = roles.encode_for_judge(judge, batch)
       judged = roles.judge_all(judge, batch, features, acted.texts, seed=config.seed, step=0)
       verdicts = rollout.by_candidate(judged.texts, config.judge.num_judge_repeats)
-    parts.append(_grade(config, source, batch, acted, verdicts))
+    parts.append(_grade(config, source, batch, acted, verdicts, prover))
   if not parts:
     raise ValueError(f"no record of {source.name} can be used; see --mode=inspect")
   texts = [row for part in parts for row in part.texts]
@@ -138,6 +141,7 @@ def _grade(
   batch: batches.Batch,
   acted: rollout.Rollout,
   verdicts: list[list[list[str]]] | None,
+  prover: Prover,
 ) -> Answers:
   real = batch.real
   texts = [row for row, kept in zip(acted.texts, real, strict=True) if kept]
@@ -152,9 +156,7 @@ def _grade(
     index=batch.index[real],
     texts=texts,
     answer_ids=answer_ids,
-    correct=np.array(
-      [[answers.grade(a, gold) for a in row] for row, gold in zip(extracted, golds, strict=True)]
-    ),
+    correct=prover.grade(extracted, golds),
     format_ok=np.array([[answers.format_ok(text) for text in row] for row in texts], bool),
     lengths=acted.result.lengths[real],
     truncated=acted.result.truncated[real],

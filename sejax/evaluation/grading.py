@@ -11,7 +11,7 @@ from sejax.evaluation.benchmarks.protocol import (
   Protocol,
   Stored,
 )
-from sejax.evaluation.equivalence import Prover
+from sejax.text.equivalence import Prover
 
 RULES, STORED, VERDICT = "rules", "stored extraction", "stored verdict"
 _HOTTER = 0.5  # by which each further try of a model is hotter

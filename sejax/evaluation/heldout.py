@@ -16,6 +16,7 @@ from sejax.evaluation import answering, metrics, overlap
 from sejax.evaluation.metrics import Estimate
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts
+from sejax.text.equivalence import Prover
 
 
 class Outcome(NamedTuple):
@@ -69,16 +70,22 @@ class HeldOut:
     roles: that sample.
     source: the problems.
     training_problems: how many of them are trained on, too.
+    prover: grades; it is its maker's to close.
   """
 
   config: ml_collections.ConfigDict
   roles: rollout.Roles
   source: Source
   training_problems: int
+  prover: Prover
 
   @classmethod
   def of(
-    cls, config: ml_collections.ConfigDict, roles: rollout.Roles, training: Source
+    cls,
+    config: ml_collections.ConfigDict,
+    roles: rollout.Roles,
+    training: Source,
+    prover: Prover,
   ) -> "HeldOut | None":
     """Returns the problems that `config.eval` names; None where it names none.
 
@@ -86,6 +93,7 @@ class HeldOut:
       config: the run's.
       roles: that sample.
       training: the problems that are trained on.
+      prover: grades; it is its maker's to close.
 
     Raises:
       ValueError: their source cannot be opened, has no answers, or holds training problems alone
@@ -110,7 +118,7 @@ class HeldOut:
     problems = min(config.eval.problems, len(source))
     shared = overlap.count(training, source, problems)
     _check_overlap(shared, problems, allowed=config.eval.allow_training_problems)
-    return cls(config, roles, _First(source, problems), shared)
+    return cls(config, roles, _First(source, problems), shared, prover)
 
   def __call__(self, params: qwen.Params, progress: str = "") -> Outcome:
     """Samples the Actor's answers and grades them.
@@ -128,6 +136,7 @@ class HeldOut:
       params,
       self.source,
       batch_size=self.config.eval.batch_size,
+      prover=self.prover,
       progress=progress,
     )
     local = {

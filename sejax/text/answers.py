@@ -103,17 +103,17 @@ def vote_ids(
 
 
 def grade(answer: str | None, gold: str) -> bool:
-  """Whether an answer has the value of the gold answer; for metrics, never for votes.
+  """Whether an answer has the value of the gold answer by our own reading, a first step of grading.
 
-  Equal canonical forms are right. Where exactly one side is written as a decimal, it is also right
-  when the exact side agrees with it at the decimal's own precision (8.94 for 4 sqrt(5)); that
-  relation is not transitive, which is why votes do not use it.
+  `sejax.text.equivalence.Prover` grades, and asks this first. Not for votes: equal canonical forms
+  are right, and where exactly one side is written as a decimal, so is an answer where the exact
+  side agrees with it at the decimal's own precision (8.94 for 4 sqrt(5)), which is not transitive.
   """
   if answer is None:
     return False
   if canonical(answer) == canonical(gold):
     return True
-  sides = [_Written.read(answer), _Written.read(gold)]
+  sides = [Written.read(answer), Written.read(gold)]
   if (
     None in sides
     or sides[0].decimals == sides[1].decimals
@@ -129,14 +129,20 @@ def grade(answer: str | None, gold: str) -> bool:
   return abs(decimal.value - exact_side.value) <= half_unit * (1 + 1e-9)
 
 
-class _Written(NamedTuple):
-  """A number as it is written: its value, and its decimals where it is one decimal literal."""
+class Written(NamedTuple):
+  """A number as it is written.
+
+  Attributes:
+    value: what it comes to.
+    decimals: how many it is given to, where it is one decimal literal.
+  """
 
   value: float
   decimals: int | None
 
   @classmethod
-  def read(cls, text: str) -> "_Written | None":
+  def read(cls, text: str) -> "Written | None":
+    """Reads an answer; None where it is no number."""
     tokens = notation.tokenize(notation.clean(notation.spell_out(text)))
     value = parse(tokens)
     approximate = exact.approximate(value) if isinstance(value, dict) else None

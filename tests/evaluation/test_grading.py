@@ -7,7 +7,6 @@ import pytest
 from sejax.evaluation import grading
 from sejax.evaluation.benchmarks import dynamath, logicvista, mathverse, mathvision, wemath
 from sejax.evaluation.benchmarks.protocol import Problem, Stored
-from sejax.evaluation.equivalence import Prover
 
 
 @dataclasses.dataclass
@@ -21,12 +20,6 @@ class Scripted:
   def __call__(self, prompts, temperature):
     self.asked.append((prompts, temperature))
     return self.replies[len(self.asked) - 1]
-
-
-@pytest.fixture(scope="module")
-def prover():
-  with Prover(workers=2) as started:
-    yield started
 
 
 CHOICE = Problem("1", "Which fits?", "B", options={"A": "red", "B": "blue"})

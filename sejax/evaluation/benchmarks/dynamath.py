@@ -44,7 +44,7 @@ from sejax.evaluation.benchmarks.protocol import (
   stored,
   totals,
 )
-from sejax.evaluation.equivalence import Prover
+from sejax.text.equivalence import Prover
 
 FLOAT, CHOICE, TEXT = "float", "multiple choice", "text"
 _CLOSE = 0.001

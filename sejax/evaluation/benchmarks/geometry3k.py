@@ -19,8 +19,8 @@ from sejax.evaluation.benchmarks.protocol import (
   accuracy,
   boxed,
 )
-from sejax.evaluation.equivalence import Prover
 from sejax.text import prompts
+from sejax.text.equivalence import Prover
 
 
 def read_problem(row: Row) -> Problem:

@@ -31,7 +31,7 @@ from sejax.evaluation.benchmarks.protocol import (
   nothing,
   stored,
 )
-from sejax.evaluation.equivalence import Prover
+from sejax.text.equivalence import Prover
 
 _ANSWER_CLAUSE = re.compile(r"answers?\s+(?:is|are)\b(.*)", re.IGNORECASE)
 _CHOICE = re.compile(r"(?<![A-Za-z])[A-I](?![A-Za-z])")

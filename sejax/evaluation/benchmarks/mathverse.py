@@ -34,7 +34,7 @@ from sejax.evaluation.benchmarks.protocol import (
   nothing,
   reply,
 )
-from sejax.evaluation.equivalence import Prover
+from sejax.text.equivalence import Prover
 
 TEXT_ONLY = "Text Only"
 

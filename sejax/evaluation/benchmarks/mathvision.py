@@ -25,7 +25,7 @@ from sejax.evaluation.benchmarks.protocol import (
   accuracy,
   boxed,
 )
-from sejax.evaluation.equivalence import Prover
+from sejax.text.equivalence import Prover
 
 _LETTERS = "ABCDE"
 _CLOSE = 1e-6

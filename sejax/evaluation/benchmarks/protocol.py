@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float
 from sejax.evaluation import metrics
 from sejax.evaluation.benchmarks import fields
 from sejax.evaluation.benchmarks.fields import Row
-from sejax.evaluation.equivalence import Prover
 from sejax.quoting import quoted, shortened
 from sejax.text import boxes
+from sejax.text.equivalence import Prover
 
 SEPARATOR = " / "  # between the values of a break-down by several tags
 

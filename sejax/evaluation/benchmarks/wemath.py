@@ -43,7 +43,7 @@ from sejax.evaluation.benchmarks.protocol import (
   shares,
   totals,
 )
-from sejax.evaluation.equivalence import Prover
+from sejax.text.equivalence import Prover
 
 DOMAINS = "knowledge_structure_nodes.json"
 _SPLIT = re.compile(r";\s*(?=[A-H]\s*\.)")

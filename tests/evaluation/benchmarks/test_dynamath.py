@@ -9,15 +9,8 @@ from sejax.evaluation import grading, rows
 from sejax.evaluation.benchmarks import dynamath
 from sejax.evaluation.benchmarks.dynamath import CHOICE, FLOAT, TEXT
 from sejax.evaluation.benchmarks.protocol import Problem
-from sejax.evaluation.equivalence import Prover
 from tests import real_data
 from tests.evaluation.benchmarks.graded import graded
-
-
-@pytest.fixture(scope="module")
-def prover():
-  with Prover(workers=1) as started:
-    yield started
 
 
 def of_kind(kind, gold=""):

@@ -8,7 +8,7 @@ import pytest
 from sejax.evaluation import grading, rows
 from sejax.evaluation.benchmarks import geometry3k
 from sejax.evaluation.benchmarks.protocol import Stored
-from sejax.evaluation.equivalence import Prover
+from sejax.text.equivalence import Prover
 from tests import real_data
 
 BENCHMARK = geometry3k.BENCHMARK

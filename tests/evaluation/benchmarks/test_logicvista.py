@@ -7,7 +7,7 @@ import pytest
 from sejax.evaluation import grading, rows
 from sejax.evaluation.benchmarks import logicvista
 from sejax.evaluation.benchmarks.protocol import Problem
-from sejax.evaluation.equivalence import Prover
+from sejax.text.equivalence import Prover
 from tests import real_data
 
 

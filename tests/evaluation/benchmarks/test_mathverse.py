@@ -7,7 +7,6 @@ import pytest
 from sejax.evaluation import rows
 from sejax.evaluation.benchmarks import mathverse
 from sejax.evaluation.benchmarks.protocol import Problem
-from sejax.evaluation.equivalence import Prover
 from tests import real_data
 from tests.evaluation.benchmarks.graded import graded
 
@@ -18,12 +17,6 @@ CHOICE = Problem(
 
 def free(gold):
   return Problem("2", "", gold, kind="free-form")
-
-
-@pytest.fixture(scope="module")
-def prover():
-  with Prover(workers=1) as started:
-    yield started
 
 
 @pytest.mark.parametrize(

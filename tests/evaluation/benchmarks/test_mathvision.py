@@ -8,19 +8,12 @@ import pytest
 from sejax.evaluation import grading, rows
 from sejax.evaluation.benchmarks import mathvision
 from sejax.evaluation.benchmarks.protocol import Problem
-from sejax.evaluation.equivalence import Prover
 from tests import real_data
 
 FREE = Problem("1", "How many?", "60")
 CHOICE = Problem(
   "2", "Which?", "D", options={"A": "$98$", "B": r"$\frac{5}{4}$", "C": "4", "D": "108", "E": "x"}
 )
-
-
-@pytest.fixture(scope="module")
-def prover():
-  with Prover(workers=2) as started:
-    yield started
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,250 @@
+"""Equal values are found however they are written, and nothing takes longer than its time."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from sejax.text import equivalence
+from sejax.text.equivalence import Prover
+
+SECONDS = 1.0
+
+
+@pytest.fixture(scope="module")
+def prover():
+  with Prover(workers=1, seconds=SECONDS) as started:
+    warm_up(started)
+    yield started
+
+
+def warm_up(prover):
+  """Lets sympy load its parts, which it does when they are first used; that takes time, too."""
+  deadline = time.monotonic() + 30
+  while prover.equal(r"\sqrt{8}+x", r"x+2\sqrt{2}") is not True:
+    assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+  ("answer", "gold"),
+  [
+    ("840", "840"),
+    (r"\frac{2}{3}", "2/3"),
+    ("2 1/2", "2.5"),
+    ("8.94", r"4 \sqrt { 5 }"),
+    (r"x+x", "2x"),
+    ("(x+1)^2", "x^2+2x+1"),
+    (r"\cos(0)", "1"),
+    ("y=-2x+5", "y = 5-2x"),
+    ("(2,-2)", "(2, -2)"),
+    ("Sep", "sep"),
+    # Votes keep these apart; for grades the word of math_verify holds.
+    ("120,115", "120115"),
+    ("0.5", r"50\%"),
+    (r"\cos(0)", "1.0"),
+    ("0.33333331", "0.33333332"),
+    (r"\text{E}", "E"),
+    ("e", "2.718282"),
+  ],
+)
+def test_equal_values(answer, gold, prover):
+  assert prover.equal(answer, gold) is True
+
+
+@pytest.mark.parametrize(
+  ("answer", "gold"),
+  [
+    ("2 2/3", "2"),
+    ("A", "B"),
+    ("(2,-2)", "(2,2)"),
+    (r"\frac{1}{300}", r"\frac{1}{900}"),
+    # Not products of letters, and no fraction.
+    ("cat", "act"),
+    ("3:2", "3/2"),
+    ("", "3"),
+    # An option is neither Euler's number nor the imaginary unit.
+    ("2.718282", "E"),
+    (r"\text{(E)}", "2.718282"),
+    (r"\sqrt{-1}", "(I)"),
+    ("1.00002", "1"),
+    ("-5", "5"),
+    ("1234567", "1234568"),
+  ],
+)
+def test_other_values(answer, gold, prover):
+  assert prover.equal(answer, gold) is False
+
+
+@pytest.mark.parametrize(
+  "hostile", ["9^{9^{9^{9}}}", "1000000000!", "{" * 500, "1+" * 490 + "1", "x" * 100_000]
+)
+def test_a_hostile_answer_is_undecided_or_wrong_in_time_and_the_next_is_decided(hostile, prover):
+  begin = time.monotonic()
+  assert not prover.equal(hostile, "3")
+  # Its time, and room for a busy machine; without a limit the first would never end.
+  assert time.monotonic() - begin < SECONDS + 5
+  warm_up(prover)
+
+
+@pytest.mark.parametrize(
+  ("text", "value"),
+  [
+    ("3*(1/4)", 0.75),
+    ("-2**2", -4.0),
+    ("1/0", None),
+    ("True", None),
+    ("2^3", None),
+    ("'a'*5", None),
+    ("__import__('os').getpid()", None),
+    ("1e400", None),
+    ("10**10**10", None),
+  ],
+)
+def test_plain_arithmetic_is_evaluated_and_nothing_else(text, value, prover):
+  assert prover.expression_value(text) == value
+
+
+@pytest.mark.parametrize(
+  ("text", "value"),
+  [
+    (r"\frac{5 \pi}{4}", 3.926990816987),
+    ("$98$", 98.0),
+    (r"\sqrt{-1}", None),
+    ("2x", None),
+    ("1,2", None),
+    (r"\frac{", None),
+  ],
+)
+def test_numbers_in_latex(text, value, prover):
+  found = prover.latex_value(text)
+  assert found is None if value is None else found == pytest.approx(value, rel=1e-12)
+
+
+def test_threads_share_the_processes():
+  with Prover(workers=2) as prover:
+    values = [None] * 8
+
+    def ask(n):
+      values[n] = prover.latex_value(f"{n}^2")
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+    for thread in threads:
+      thread.start()
+    for thread in threads:
+      thread.join()
+  assert values == [n**2 for n in range(8)]
+
+
+def test_groups_are_graded_together(prover):
+  groups = [[r"\cos(0)", None, "2"], ["8.94", "120,115", ""]]
+  right = prover.grade(groups, ["1", r"4\sqrt{5}"])
+  assert right.dtype == bool
+  assert right.tolist() == [[True, False, False], [True, False, False]]
+  assert prover.grade([], []).shape[0] == 0
+
+
+def test_equal_pairs_are_asked_once(monkeypatch):
+  with Prover(workers=1) as prover:
+    asked = []
+    monkeypatch.setattr(prover, "_ask", lambda name, *sides: asked.append(sides) or True)
+    right = prover.grade([["x_1", "x_2", "x_1"]] * 3, ["y", "y", "z"])
+    assert right.all()
+    assert prover.grade([["x_2", "x_1"]], ["y"]).all()
+  assert sorted(asked) == [("y", "x_1"), ("y", "x_2"), ("z", "x_1"), ("z", "x_2")]
+
+
+def test_what_is_not_decided_in_time_is_wrong_counted_and_logged(caplog):
+  with Prover(workers=1, seconds=0.5) as prover:
+    hostile = "9^{9^{9^{9}}}"
+    right = prover.grade([[hostile, "3", "4"], ["5", hostile, hostile]], ["3", "5"])
+    assert right.tolist() == [[False, True, False], [True, False, False]]
+    assert prover.undecided == 3
+    assert prover.grade([[hostile]], ["3"]).tolist() == [[False]]  # remembered
+    assert prover.undecided == 4
+  assert f"3 answers could not be graded in 0.5 s each and count as wrong, such as {hostile!r}" in (
+    caplog.text
+  )
+
+
+def test_numbers_are_graded_without_a_process(monkeypatch):
+  def fail(*arguments):
+    raise AssertionError(arguments)
+
+  with Prover() as prover:
+    monkeypatch.setattr(prover, "_ask", fail)
+    numbers = [str(n) for n in range(-20, 20)] + ["3.5", "0.25", "1000.125"]
+    right = prover.grade([numbers] * len(numbers), numbers)
+  assert np.array_equal(right, np.eye(len(numbers), dtype=bool))
+
+
+def workers_of(pid):
+  """Returns the numbers of the worker processes that a process has."""
+  found = []
+  for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+      parent = (folder / "stat").read_text().rpartition(") ")[2].split()[1]
+      if int(parent) == pid and "symbolic.py" in (folder / "cmdline").read_text():
+        found.append(int(folder.name))
+  return found
+
+
+def wait_for_the_end_of(pid):
+  deadline = time.monotonic() + 10
+  with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+    while pathlib.Path(f"/proc/{pid}/cmdline").read_text():  # empty where it only waits for us
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+
+
+def test_what_is_ended_from_outside_is_started_again():
+  others = workers_of(os.getpid())
+  with Prover(workers=1) as prover:
+    assert prover.latex_value("2^2") == 4
+    (worker,) = {*workers_of(os.getpid())} - {*others}
+    os.kill(worker, signal.SIGINT)  # as a terminal does to all of its programs
+    wait_for_the_end_of(worker)
+    assert prover.latex_value("2^3") == 8
+  assert prover.latex_value("2^4") == 16  # and so is what was closed
+  prover.__exit__()
+  assert workers_of(os.getpid()) == others
+
+
+OWNER = """
+import os, signal, sys
+from sejax.text.equivalence import Prover
+prover = Prover(workers=1)
+prover.latex_value("2^2")
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_process_outlives_its_owner(end):
+  owner = subprocess.Popen(
+    [sys.executable, "-c", OWNER],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+  )
+  with owner:
+    assert owner.stdout.readline() == "ready\n"
+    (worker,) = workers_of(owner.pid)
+    owner.send_signal(end)
+  wait_for_the_end_of(worker)
+
+
+def test_a_worker_that_cannot_start_is_an_error(monkeypatch, tmp_path):
+  program = tmp_path / "broken.py"
+  program.write_text("import no_such_module")
+  monkeypatch.setattr(equivalence, "_PROGRAM", program)
+  with Prover(workers=1) as prover, pytest.raises(OSError, match="is math-verify installed"):
+    prover.latex_value("1")
