@@ -90,6 +90,9 @@ def default() -> ml_collections.ConfigDict:
   config.judge.update(_filters(top_p=0.9))
   config.judge.num_judge_repeats = 1  # verdicts per trajectory; valid scores are averaged
   config.judge.released_reading = False  # released: True, see `sejax.text.verdicts.score`
+  # Verdicts whose box is not the score of their own JSON object: the box holds and they are
+  # counted; or "invalid".
+  config.judge.contradictory = "count"
 
   config.mesh = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
   config.mesh.data = -1  # rows of batches

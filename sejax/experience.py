@@ -30,7 +30,7 @@ class Sampled(NamedTuple):
   Attributes:
     real: rows that hold a record.
     evidence: what the rewards were made of.
-    judged: whether there is a Judge.
+    verdicts: what the Judge said; None without a Judge.
     group: rewards and advantages.
     lengths: tokens drawn for each.
     truncated: which were cut at the limit.
@@ -39,7 +39,7 @@ class Sampled(NamedTuple):
 
   real: Bool[np.ndarray, " B"]
   evidence: rewards.Evidence
-  judged: bool
+  verdicts: scoring.Verdicts | None
   group: method.Group
   lengths: Int32[np.ndarray, "B G"]
   truncated: Bool[np.ndarray, "B G"]
@@ -153,16 +153,17 @@ class Collector:
       features = roles.encode(weights.actor, batch)
       acted = roles.act(weights.actor, batch, features, seed=seed, step=step)
     with clock("judge"):
-      verdicts = self._judge(weights, batch, acted.texts, step)
+      verdicts, truncated = self._judge(weights, batch, acted.texts, step)
     with clock("reward"):
-      evidence = self._evidence(batch, acted.texts, verdicts)
+      read = scoring.read_verdicts(verdicts, self._config.judge, truncated)
+      evidence = self._evidence(batch, acted.texts, read)
       group = rewards.reward_groups(
         evidence, self._source, self._config.method, self._function, judged=self._config.judge.use
       )
     sampled = Sampled(
       real=batch.real,
       evidence=evidence,
-      judged=self._config.judge.use,
+      verdicts=read if self._config.judge.use else None,
       group=group,
       lengths=acted.result.lengths,
       truncated=acted.result.truncated,
@@ -181,21 +182,22 @@ class Collector:
 
   def _judge(
     self, weights: Weights, batch: Batch, texts: list[list[str]], step: int
-  ) -> list[list[list[str]]]:
+  ) -> tuple[list[list[list[str]]], list[list[list[bool]]]]:
+    """Returns verdicts, and whether each was cut at the limit."""
     config = self._config
     if not config.judge.use:
-      return [[[] for _ in group] for group in texts]
+      nothing = [[[] for _ in group] for group in texts]
+      return nothing, nothing
     features = self.roles.encode_for_judge(weights.judge, batch)
     judged = self.roles.judge_all(
       weights.judge, batch, features, texts, seed=config.seed, step=step
     )
-    return rollout.by_candidate(judged.texts, config.judge.num_judge_repeats)
+    return rollout.by_candidate(judged, config.judge.num_judge_repeats)
 
   def _evidence(
-    self, batch: Batch, texts: list[list[str]], verdicts: list[list[list[str]]]
+    self, batch: Batch, texts: list[list[str]], read: scoring.Verdicts
   ) -> rewards.Evidence:
     extracted, answer_ids = scoring.read_answers(texts, self._config)
-    scores, valid = scoring.read_verdicts(verdicts, released=self._config.judge.released_reading)
     return rewards.Evidence(
       index=batch.index,
       questions=batch.questions,
@@ -203,8 +205,8 @@ class Collector:
       answers=extracted,
       answer_ids=answer_ids,
       format_ok=np.array([[answers.format_ok(text) for text in group] for group in texts], bool),
-      judge_scores=scores,
-      judge_valid=valid,
+      judge_scores=read.scores,
+      judge_valid=read.valid,
     )
 
   def _merge(self, parts: Sequence[tuple[Experience, Sequence[Example]]]) -> Experience:

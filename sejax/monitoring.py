@@ -9,6 +9,8 @@ that the step sampled, of all processes, also those that the update then leaves 
 - `response_length`: tokens drawn for a trajectory;
 - `truncated`, `format`: shares of trajectories that were cut at the limit, and that keep the form;
 - `constant_groups`: share of groups whose rewards are all alike;
+- `truncated_verdicts`, `contradictory_verdicts`: a group's verdicts that were cut at the limit, and
+  those whose box is not the score of their own JSON object;
 - `undecided_grades`: where there are gold answers, a group's answers that could not be graded in
   time, which count as wrong.
 
@@ -89,16 +91,18 @@ def _of_sampled(part: Sampled, source: Source, prover: Prover, tie: str) -> Sums
     before = prover.undecided
     correct = prover.grade(read, golds)
     sums["undecided_grades"] = (float(prover.undecided - before), float(len(golds)))
-  verdicts = (evidence.judge_scores[real], evidence.judge_valid[real])
-  measures = method.group_metrics(
-    evidence.answer_ids[real], *(verdicts if part.judged else (None, None)), correct, tie=tie
-  )
+  judged, counts = (None, None), {}
+  if part.verdicts is not None:
+    judged = (part.verdicts.scores[real], part.verdicts.valid[real])
+    counts = {name: count[real] for name, count in part.verdicts.counts().items()}
+  measures = method.group_metrics(evidence.answer_ids[real], *judged, correct, tie=tie)
   sums |= {
     name: (_sum(value, defined), _sum(defined)) for name, (value, defined) in measures.items()
   }
   return sums | _sums(
     {
       **_of_trajectories(part.group, part.lengths, part.truncated, real),
+      **counts,
       "format": evidence.format_ok[real].mean(axis=1),
       "constant_groups": ~minibatches.varied(part.group)[real],
     }

@@ -295,16 +295,20 @@ def _features(params: qwen.Params, sampler: Sampler, batch: Batch) -> Float[Arra
   return encode_rows(params, sampler.config, images, shards, jnp.dtype(sampler.dtype))
 
 
-def by_candidate(texts: Sequence[Sequence[str]], repeats: int) -> list[list[list[str]]]:
-  """Returns the verdicts' texts `[B][G*M]` as `[B][G][M]`.
+def by_candidate(
+  judged: Rollout, repeats: int
+) -> tuple[list[list[list[str]]], list[list[list[bool]]]]:
+  """Returns the verdicts' texts, and whether each was cut at the limit, as `[B][G][M]`.
 
   Args:
-    texts: of `Roles.judge_all`.
+    judged: from `Roles.judge_all`, with rows of G*M.
     repeats: M.
   """
-  return [
-    [list(row[start : start + repeats]) for start in range(0, len(row), repeats)] for row in texts
-  ]
+  texts, cut = (
+    [[list(row[n : n + repeats]) for n in range(0, len(row), repeats)] for row in rows]
+    for rows in (judged.texts, judged.result.truncated.tolist())
+  )
+  return texts, cut
 
 
 def padded(longest: int) -> int:

@@ -117,18 +117,17 @@ def ask(
   judged = roles.judge_all(
     params, batch, features, sampled.texts, seed=config.seed, step=0, watch=watch
   )
-  verdicts = rollout.by_candidate(judged.texts, config.judge.num_judge_repeats)
+  verdicts, truncated = rollout.by_candidate(judged, config.judge.num_judge_repeats)
   config = config.copy_and_resolve_references()
-  config.judge.use = (
-    True  # It was asked for, even if the run that the configuration is of has none.
-  )
-  return _answered(texts, verdicts[0], scoring.score_groups(sampled.texts, verdicts, config))
+  config.judge.use = True  # It was asked for, even if the configuration is of a run without one.
+  scored = scoring.score_groups(sampled.texts, verdicts, config, truncated)
+  return _answered(texts, verdicts[0], scored)
 
 
 def _answered(
   texts: tuple[str, ...], verdicts: Sequence[Sequence[str]], scored: scoring.Scored
 ) -> Answered:
-  readable = zip(scored.judge_scores[0].tolist(), scored.judge_valid[0], strict=True)
+  readable = zip(scored.verdicts.scores[0].tolist(), scored.verdicts.valid[0], strict=True)
   return Answered(
     texts,
     tuple(scored.answers[0]),

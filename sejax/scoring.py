@@ -19,6 +19,29 @@ from sejax.text import answers, verdicts
 from sejax.text.equivalence import Prover
 
 
+class Verdicts(NamedTuple):
+  """What was read from the verdicts on B groups of G trajectories.
+
+  Attributes:
+    scores: the mean of a trajectory's valid verdicts, in [0, 1]; 0 where there is none.
+    valid: whether there is one.
+    truncated: how many were cut at the limit of tokens.
+    contradictory: how many have a box that is not the score of their own JSON object.
+  """
+
+  scores: Float32[np.ndarray, "B G"]
+  valid: Bool[np.ndarray, "B G"]
+  truncated: Int32[np.ndarray, "B G"]
+  contradictory: Int32[np.ndarray, "B G"]
+
+  def counts(self) -> dict[str, Int32[np.ndarray, " B"]]:
+    """Returns how many verdicts on each group are truncated, and contradictory."""
+    return {
+      "truncated_verdicts": self.truncated.sum(axis=1),
+      "contradictory_verdicts": self.contradictory.sum(axis=1),
+    }
+
+
 class Scored(NamedTuple):
   """What was read from the texts of B groups of G trajectories, and what the method made of it.
 
@@ -26,17 +49,14 @@ class Scored(NamedTuple):
     answers: as read; None where nothing could be.
     answer_ids: equal numbers for equal answers of a group, `ABSTAIN` for none.
     format_ok: whether the output format was kept.
-    judge_scores: the mean of valid verdicts, in [0, 1]; 0 where there is none. None without a
-      Judge.
-    judge_valid: whether there is one; None without a Judge.
+    verdicts: what the Judge said; None without a Judge.
     group: rewards and advantages.
   """
 
   answers: list[list[str | None]]
   answer_ids: Int32[np.ndarray, "B G"]
   format_ok: Bool[np.ndarray, "B G"]
-  judge_scores: Float32[np.ndarray, "B G"] | None
-  judge_valid: Bool[np.ndarray, "B G"] | None
+  verdicts: Verdicts | None
   group: method.Group
 
 
@@ -44,6 +64,7 @@ def score_groups(
   responses: Sequence[Sequence[str]],
   verdict_texts: Sequence[Sequence[Sequence[str]]],
   config: ml_collections.ConfigDict,
+  truncated: Sequence[Sequence[Sequence[bool]]] | None = None,
 ) -> Scored:
   """Reads answers and verdicts and computes rewards and advantages (arXiv:2603.21289).
 
@@ -52,6 +73,7 @@ def score_groups(
     verdict_texts: for each trajectory what the Judge wrote, once per repeat; not looked at where
       `config.judge.use` is false.
     config: the run's configuration; `answers`, `judge` and `method` are used.
+    truncated: whether each verdict was cut at the limit; None: none was.
 
   Returns:
     What was read, and the rewards and advantages.
@@ -61,11 +83,12 @@ def score_groups(
   """
   extracted, answer_ids = read_answers(responses, config)
   format_ok = np.array([[answers.format_ok(text) for text in group] for group in responses], bool)
-  scores = valid = None
+  read, judged = None, (None, None)
   if config.judge.use:
-    scores, valid = read_verdicts(verdict_texts, released=config.judge.released_reading)
-  group = method.group(answer_ids, format_ok, scores, valid, **config.method)
-  return Scored(extracted, answer_ids, format_ok, scores, valid, group)
+    read = read_verdicts(verdict_texts, config.judge, truncated)
+    judged = (read.scores, read.valid)
+  group = method.group(answer_ids, format_ok, *judged, **config.method)
+  return Scored(extracted, answer_ids, format_ok, read, group)
 
 
 def read_answers(
@@ -86,27 +109,54 @@ def read_answers(
 
 
 def read_verdicts(
-  texts: Sequence[Sequence[Sequence[str]]], released: bool = False
-) -> tuple[Float32[np.ndarray, "B G"], Bool[np.ndarray, "B G"]]:
-  """Returns the mean of the valid scores of every trajectory, and whether there is one."""
-  scores = np.zeros((len(texts), len(texts[0]) if texts else 0), np.float32)
-  valid = np.zeros(scores.shape, bool)
-  for b, group in enumerate(texts):
-    for g, repeats in enumerate(group):
-      read = [verdicts.score(text, released=released) for text in repeats]
-      usable = [score for score in read if score is not None]
-      valid[b, g] = bool(usable)
-      scores[b, g] = sum(usable) / len(usable) if usable else 0.0
-  return scores, valid
+  texts: Sequence[Sequence[Sequence[str]]],
+  options: ml_collections.ConfigDict,
+  truncated: Sequence[Sequence[Sequence[bool]]] | None = None,
+) -> Verdicts:
+  """Reads the verdicts on B groups of G trajectories, several on each.
+
+  One that was cut at the limit of tokens is not the Judge's last word, and so not valid, whatever
+  can be read from it; nor, with `contradictory="invalid"`, is one whose box is not the score of its
+  own JSON object. As the released code reads (`released_reading`), both are taken as they are.
+
+  Args:
+    texts: for each trajectory what the Judge wrote, once per repeat.
+    options: `config.judge`.
+    truncated: whether each was cut; None: none was.
+  """
+  shape = (len(texts), len(texts[0]) if texts else 0)
+  read = Verdicts(
+    np.zeros(shape, np.float32),
+    np.zeros(shape, bool),
+    np.zeros(shape, np.int32),
+    np.zeros(shape, np.int32),
+  )
+  for b, g in np.ndindex(shape):
+    repeats = texts[b][g]
+    cut = [False] * len(repeats) if truncated is None else truncated[b][g]
+    contradictory = [verdicts.contradicts(text) for text in repeats]
+    scores = [verdicts.score(text, released=options.released_reading) for text in repeats]
+    if not options.released_reading:
+      refused = contradictory if options.contradictory == "invalid" else [False] * len(repeats)
+      scores = [
+        None if was_cut or is_refused else score
+        for score, was_cut, is_refused in zip(scores, cut, refused, strict=True)
+      ]
+    usable = [score for score in scores if score is not None]
+    read.valid[b, g] = bool(usable)
+    read.scores[b, g] = sum(usable) / len(usable) if usable else 0.0
+    read.truncated[b, g], read.contradictory[b, g] = sum(cut), sum(contradictory)
+  return read
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Scores the recorded groups of `config.groups`, writes them to the workdir and prints metrics.
 
   The file holds one group per line: `{"id", "responses": [G texts], "verdicts": [G texts, or G
-  lists of texts], "gold": optional}`; without a Judge (`config.judge.use`) there need be no
-  verdicts, and those that there are do not count. Writes `rewards.jsonl` (a group per line) and
-  `metrics.json`.
+  lists of texts], "truncated_verdicts": optional, "gold": optional}`. `truncated_verdicts` says of
+  each verdict, in the form of `verdicts`, whether it was cut at the limit (true or false). Without
+  a Judge (`config.judge.use`) there need be no verdicts, and those that there are do not count.
+  Writes `rewards.jsonl` (a group per line) and `metrics.json`.
 
   Raises:
     ValueError: naming the line that is not of this form.
@@ -114,14 +164,18 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   repeats = config.judge.num_judge_repeats if config.judge.use else 0
   records = read_groups(config.groups, config.group_size, repeats)
   responses = [record["responses"] for record in records]
-  scored = score_groups(responses, [record.get("verdicts") for record in records], config)
+  given = [record.get("verdicts") for record in records]
+  truncated = [record["truncated_verdicts"] for record in records]
+  scored = score_groups(responses, given, config, truncated)
   correct = None
   if "gold" in records[0]:
     with Prover() as prover:
       correct = prover.grade(scored.answers, [record["gold"] for record in records])
-  measures = method.group_metrics(
-    scored.answer_ids, scored.judge_scores, scored.judge_valid, correct, tie=config.method.tie
-  )
+  read = scored.verdicts
+  judged = (None, None) if read is None else (read.scores, read.valid)
+  measures = method.group_metrics(scored.answer_ids, *judged, correct, tie=config.method.tie)
+  for name, counts in ({} if read is None else read.counts()).items():
+    measures[name] = method.Measure(counts.astype(np.float32), np.ones(len(counts), bool))
   metrics = {name: float(value) for name, value in method.summarize(measures).items()}
   _write(scored, records, metrics, workdir)
   for name, value in metrics.items():
@@ -171,9 +225,11 @@ def _group(record: object, group_size: int, num_judge_repeats: int) -> dict:
   for field in fields:
     if not isinstance(record[field], list) or len(record[field]) != group_size:
       raise ValueError(f"{field} is no list of config.group_size={group_size} entries")
-  verdict_texts = []
+  verdict_texts, cut = [], []
   if num_judge_repeats:
     verdict_texts = [[v] if isinstance(v, str) else v for v in record["verdicts"]]
+    cut = record.get("truncated_verdicts", [[False] * num_judge_repeats] * group_size)
+    cut = [[c] if isinstance(c, bool) else c for c in cut] if isinstance(cut, list) else cut
   for texts in [record["responses"], *verdict_texts]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
       raise ValueError(f"{shortened(json.dumps(texts))} is no text")
@@ -183,7 +239,21 @@ def _group(record: object, group_size: int, num_judge_repeats: int) -> dict:
         f"a trajectory has {len(texts)} verdicts; config.judge.num_judge_repeats is"
         f" {num_judge_repeats}"
       )
-  return record | {"verdicts": verdict_texts}
+  if num_judge_repeats and not _are_flags(cut, group_size, num_judge_repeats):
+    raise ValueError(
+      f"truncated_verdicts={shortened(json.dumps(record['truncated_verdicts']))} is not true or"
+      " false for each of its verdicts"
+    )
+  return record | {"verdicts": verdict_texts, "truncated_verdicts": cut}
+
+
+def _are_flags(values: object, group_size: int, repeats: int) -> bool:
+  return (
+    isinstance(values, list)
+    and len(values) == group_size
+    and all(isinstance(row, list) and len(row) == repeats for row in values)
+    and all(isinstance(value, bool) for row in values for value in row)
+  )
 
 
 def _write(
@@ -191,8 +261,8 @@ def _write(
 ) -> None:
   arrays = {name: np.asarray(value) for name, value in scored.group._asdict().items()}
   arrays |= {"answer_ids": scored.answer_ids, "format_ok": scored.format_ok}
-  if scored.judge_scores is not None:
-    arrays |= {"judge_scores": scored.judge_scores, "judge_valid": scored.judge_valid}
+  if scored.verdicts is not None:
+    arrays |= {"judge_scores": scored.verdicts.scores, "judge_valid": scored.verdicts.valid}
   with (workdir / "rewards.jsonl").open("w", encoding="utf-8") as file:
     for b, record in enumerate(records):
       row = {"id": record.get("id", b), "answers": scored.answers[b]}

@@ -15,13 +15,14 @@ from sejax.data import sources
 from sejax.evaluation import benchmarks
 from sejax.quoting import quoted
 from sejax.sampling import Filters
-from sejax.text import answers, prompts
+from sejax.text import answers, prompts, verdicts
 
 # Fields that take one of a few words.
 _CHOICES = {
   "answers.equivalence": answers.EQUIVALENCES,
   "answers.unparsable": answers.UNPARSABLE,
   "data.on_bad_record": ("skip", "stop"),
+  "judge.contradictory": verdicts.CONTRADICTORY,
   "judge.rubric": prompts.RUBRICS,
   "model.remat": ("nothing", "dots", "everything"),
   "model.dtype": ("auto", "float32", "bfloat16"),

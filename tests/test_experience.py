@@ -9,6 +9,7 @@ from sejax.data import batches, sources
 from sejax.data.prepare import Preparer
 from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling.result import Finish, Result, Stats
+from sejax.text.equivalence import Prover
 
 B, G, R = 4, 2, 3
 
@@ -41,7 +42,9 @@ class Roles:
     del params, features, seed, step
     self.records["judge"] += batch.records[batch.real].tolist()
     texts = [[f"It says {text}. \\boxed{{0.9}}" for text in group] for group in candidates]
-    return rollout.Rollout(None, texts)
+    finish = np.full((B, G), Finish.EOS, np.int8)
+    finish[batch.index == 7, 0] = Finish.LENGTH
+    return rollout.Rollout(Result(None, None, None, None, finish, STATS), texts)
 
   def _second(self, index):
     return f"\\boxed{{{index}}}" if index % 2 else f"<think>{index}</think>\\boxed{{{index}}}"
@@ -132,7 +135,10 @@ def test_a_record_that_occurs_again_is_sampled_anew(collect):
 
 
 def figures(lived):
-  return monitoring.of_experience(lived, sources.open_source(tiny.get_config().data))
+  with Prover() as prover:
+    return monitoring.of_experience(
+      lived, sources.open_source(tiny.get_config().data), prover, "none"
+    )
 
 
 def test_figures_are_of_all_that_was_sampled(collect):
@@ -193,9 +199,23 @@ def test_without_a_judge_every_factor_is_one(collect, invalid_verdict):
   assert np.asarray(lived.group.factor).tolist() == [[1, 1]] * 4
   assert np.asarray(lived.group.reward).tolist() == [[1, 1], [1, 0.5]] * 2
   found = figures(lived)
-  assert found.keys().isdisjoint({"invalid_verdicts", "judge_mean", "agreement"})
+  of_verdicts = {"invalid_verdicts", "judge_mean", "agreement"}
+  of_verdicts |= {"truncated_verdicts", "contradictory_verdicts"}
+  assert found.keys().isdisjoint(of_verdicts)
   judged = figures(collect([0, 1, 2, 3], constant_groups="keep")[0])
-  assert judged.keys() - found.keys() == {"invalid_verdicts", "judge_mean", "agreement"}
+  assert judged.keys() - found.keys() == of_verdicts
+
+
+def test_a_verdict_that_was_cut_is_invalid_and_counted(collect):
+  rows = [1, 3, 5, 7]
+  lived, _ = collect([0, 1, 2, 3], [4, 5, 6, 7], constant_groups="resample")
+  assert lived.batch.index.tolist() == rows
+  assert lived.evidence.judge_valid.tolist() == [[True, True]] * 3 + [[False, True]]
+  assert lived.evidence.judge_scores[3].tolist() == [0, pytest.approx(0.9)]
+  counts = [part.verdicts.counts() for part in lived.sampled]
+  assert [c["truncated_verdicts"].tolist() for c in counts] == [[0] * 4, [0, 0, 0, 1]]
+  assert [c["contradictory_verdicts"].tolist() for c in counts] == [[0] * 4] * 2
+  assert figures(lived)["truncated_verdicts"] == 1 / 8
 
 
 def test_resampling_ends_at_its_limit_with_groups_that_do_not_count(collect):

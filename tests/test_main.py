@@ -114,6 +114,11 @@ def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch)
       0.5,
       "config.judge.weights: rubric weights .* must be at least 0 and sum to 1",
     ),
+    (
+      "judge.contradictory",
+      "ignore",
+      "config.judge.contradictory='ignore' must be one of count, invalid",
+    ),
     ("judge.rubric", "long", "config.judge.rubric='long' must be one of full, short"),
     ("sampling.groups", 0, "config.sampling.groups=0 must be at least 1"),
     ("sampling.run", 0, "config.sampling.run=0 must be at least 1"),

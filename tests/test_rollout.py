@@ -76,7 +76,8 @@ def test_nobody_draws_vision_tokens(setting):
 def test_a_verdict_is_that_of_the_whole_conversation_read_at_once(setting):
   params, roles, batch, features = setting
   rolled = roles.judge_all(params, batch, features, CANDIDATES, seed=0, step=0)
-  verdicts = rollout.by_candidate(rolled.texts, 2)
+  verdicts, truncated = rollout.by_candidate(rolled, 2)
+  assert np.array_equal(np.reshape(truncated, (3, -1)), rolled.result.truncated)
   assert [len(row) for row in verdicts] == [2, 2, 2]
   assert len({texts[0] for row in verdicts[:2] for texts in row}) == 4
   for b in range(2):

@@ -83,6 +83,72 @@ def test_verdicts_are_averaged_over_the_valid_repeats():
   texts = [
     [["\\boxed{0.2}", "\\boxed{0.6}"], ["\\boxed{nan}", "\\boxed{0.5}"], ["?", "\\boxed{7}"]]
   ]
-  scores, valid = scoring.read_verdicts(texts)
-  np.testing.assert_allclose(scores, [[0.4, 0.5, 0.0]], rtol=1e-6)
-  assert valid.tolist() == [[True, True, False]]
+  read = scoring.read_verdicts(texts, config_lib.default().judge)
+  np.testing.assert_allclose(read.scores, [[0.4, 0.5, 0.0]], rtol=1e-6)
+  assert read.valid.tolist() == [[True, True, False]]
+
+
+CUT = r"the answer is \boxed{1}. But the right one is 2, so"
+DOUBTFUL = r'[BEGIN SCORES]{"overall_score": 0.25}[END SCORES] \boxed{0.75}'
+
+
+@pytest.mark.parametrize(
+  ("changes", "scores", "valid"),
+  [
+    ({}, [[0, 0.5, 0.75]], [[False, True, True]]),
+    ({"contradictory": "invalid"}, [[0, 0.5, 0]], [[False, True, False]]),
+    ({"released_reading": True}, [[1, 0.75, 0.75]], [[True, True, True]]),
+    (
+      {"released_reading": True, "contradictory": "invalid"},
+      [[1, 0.75, 0.75]],
+      [[True, True, True]],
+    ),
+  ],
+)
+def test_cut_and_contradictory_verdicts(changes, scores, valid):
+  texts = [[[CUT, CUT], [r"\boxed{0.5}", CUT], [DOUBTFUL, DOUBTFUL]]]
+  truncated = [[[True, True], [False, True], [False, False]]]
+  options = config_lib.default().judge
+  options.update(changes)
+  read = scoring.read_verdicts(texts, options, truncated)
+  np.testing.assert_allclose(read.scores, scores, rtol=1e-6)
+  assert read.valid.tolist() == valid
+  assert read.truncated.tolist() == [[2, 1, 0]]
+  assert read.contradictory.tolist() == [[0, 0, 2]]
+  counts = {name: count.tolist() for name, count in read.counts().items()}
+  assert counts == {"truncated_verdicts": [3], "contradictory_verdicts": [2]}
+
+
+def write_groups(path, **fields):
+  record = {"responses": ["<think></think>\\boxed{1}"] * 2, "verdicts": [CUT, DOUBTFUL]}
+  path.write_text(json.dumps(record | fields) + "\n")
+  return str(path)
+
+
+@pytest.mark.parametrize(
+  ("fields", "scores", "valid", "truncated"),
+  [
+    ({}, [1.0, 0.75], [True, True], 0),
+    ({"truncated_verdicts": [True, False]}, [0.0, 0.75], [False, True], 1),
+    ({"truncated_verdicts": [[True], [True]]}, [0.0, 0.0], [False, False], 2),
+  ],
+)
+def test_recorded_groups_say_which_verdicts_were_cut(fields, scores, valid, truncated, tmp_path):
+  config = config_lib.default()
+  config.group_size, config.groups = 2, write_groups(tmp_path / "groups.jsonl", **fields)
+  scoring.run(config, tmp_path)
+  row = json.loads((tmp_path / "rewards.jsonl").read_text())
+  assert row["judge_scores"] == scores
+  assert row["judge_valid"] == valid
+  metrics = json.loads((tmp_path / "metrics.json").read_text())
+  assert metrics["truncated_verdicts"] == truncated
+  assert metrics["contradictory_verdicts"] == 1
+
+
+@pytest.mark.parametrize(
+  "flags", [True, None, [True], [True, 1], [[True], [True, False]], [[True], "no"], {"0": True}]
+)
+def test_flags_of_another_form_are_refused(flags, tmp_path):
+  path = write_groups(tmp_path / "groups.jsonl", truncated_verdicts=flags)
+  with pytest.raises(ValueError, match=r"1 is no group: truncated_verdicts=.* is not true or"):
+    scoring.read_groups(path, 2, 1)

@@ -91,7 +91,7 @@ def answer_all(
       if judge is not params:
         features = roles.encode_for_judge(judge, batch)
       judged = roles.judge_all(judge, batch, features, acted.texts, seed=config.seed, step=0)
-      verdicts = rollout.by_candidate(judged.texts, config.judge.num_judge_repeats)
+      verdicts = rollout.by_candidate(judged, config.judge.num_judge_repeats)
     parts.append(_grade(config, source, batch, acted, verdicts, prover))
   if not parts:
     raise ValueError(f"no record of {source.name} can be used; see --mode=inspect")
@@ -140,7 +140,7 @@ def _grade(
   source: Source,
   batch: batches.Batch,
   acted: rollout.Rollout,
-  verdicts: list[list[list[str]]] | None,
+  verdicts: tuple[list[list[list[str]]], list[list[list[bool]]]] | None,
   prover: Prover,
 ) -> Answers:
   real = batch.real
@@ -150,8 +150,8 @@ def _grade(
   scores = np.zeros(answer_ids.shape, np.float32)
   valid = np.zeros(answer_ids.shape, bool)
   if verdicts is not None:
-    kept = [row for row, kept in zip(verdicts, real, strict=True) if kept]
-    scores, valid = scoring.read_verdicts(kept, released=config.judge.released_reading)
+    said, cut = ([row for row, kept in zip(rows, real, strict=True) if kept] for rows in verdicts)
+    scores, valid, *_ = scoring.read_verdicts(said, config.judge, cut)
   return Answers(
     index=batch.index[real],
     texts=texts,

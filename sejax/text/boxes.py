@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Int32
 
 OPENER = "\\boxed{"
+LOOSE_OPENER = re.compile(r"\\boxed\s*\{")  # as LaTeX reads it
 _COMMAND = "\\boxed"
 _LAST_BOXES = 3  # looked at one by one; more would make the time quadratic
 
-_LOOSE_OPENER = re.compile(r"\\boxed\s*\{")
 # The inside of a box up to its closing brace, three levels of braces deep, escapes skipped; the
 # possessive quantifiers keep it linear.
 _ATOM = r"[^{}\\]++|(?:\\.)++"
@@ -36,14 +36,14 @@ def last_balanced(text: str) -> str | None:
     start = text.rfind(_COMMAND, 0, end)
     if start < 0:
       return None
-    opener = _LOOSE_OPENER.match(text, start)
+    opener = LOOSE_OPENER.match(text, start)
     content = _content(text, opener.end()) if opener else None
     if content is not None:
       return content
     end = start
   # Many boxes in a row are cut off: weigh the rest of them all at once.
   last_brace = text.rfind("}")
-  openers = [m.end() for m in _LOOSE_OPENER.finditer(text, 0, min(end, max(last_brace, 0)))]
+  openers = [m.end() for m in LOOSE_OPENER.finditer(text, 0, min(end, max(last_brace, 0)))]
   if not openers:
     return None
   depth = _depth(text, escapes=True)

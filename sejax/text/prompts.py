@@ -28,10 +28,10 @@ Write your reply in exactly this form and nothing after it:
 your evaluation, criterion by criterion
 [END THOUGHT]
 [BEGIN SCORES]
-{{{json}, "overall_score": 0.0}}
+{{{json}, "overall_score": <number>}}
 [END SCORES]
 \boxed{{overall_score}}
-The numbers above stand for yours. The last line repeats the overall score, one number in [0, 1]."""
+Each <number> stands for one of yours. The last line holds the overall score again, in [0, 1]."""
 
 # For models that are too small for the full rubric; they learn the form of the reply in training.
 JUDGE_SYSTEM_SHORT = r"Grade the solution from 0 to 1 and end with \boxed{score}."
@@ -82,7 +82,7 @@ def judge_system(rubric: Rubric | None = None, form: str = "full") -> str:
       f"- {name} (weight {weight:g}): {CRITERIA[name]}" for name, weight in weights.items()
     ),
     formula=" + ".join(f"{weight:g} * {name}" for name, weight in weights.items()),
-    json=", ".join(f'"{name}": 0.0' for name in weights),
+    json=", ".join(f'"{name}": <number>' for name in weights),
   )
 
 

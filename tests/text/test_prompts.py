@@ -23,9 +23,22 @@ def test_the_actor_is_asked_for_the_form_that_is_checked():
 
 def test_the_judge_is_asked_for_the_form_that_is_read():
   system = prompts.judge_system()
-  form = system[system.index("[BEGIN THOUGHT]") : system.index("The numbers above")]
-  assert verdicts.score(form.replace("0.0}", "0.4}").replace("\\boxed{overall_score}", "")) == 0.4
-  assert verdicts.score(form.replace("\\boxed{overall_score}", "\\boxed{0.6}")) == 0.6
+  form = system[system.index("[BEGIN THOUGHT]") : system.index("Each <number>")]
+  filled = form.replace("<number>", "0.4")
+  assert verdicts.score(filled.replace("\\boxed{overall_score}", "")) == 0.4
+  assert verdicts.score(filled.replace("\\boxed{overall_score}", "\\boxed{0.6}")) == 0.6
+
+
+@pytest.mark.parametrize("rubric", prompts.RUBRICS)
+def test_an_echo_of_the_judges_prompt_is_no_verdict(rubric):
+  system = prompts.judge_system(form=rubric)
+  lines = system.splitlines()
+  for start in range(len(lines)):
+    for end in range(start, len(lines)):
+      echo = "\n".join(lines[start : end + 1])
+      assert verdicts.score(echo) is None, echo
+      for released in (f"{echo}\n[END SCORES]", f"[SCORES]{echo}"):
+        assert verdicts.score(released) is None, released
 
 
 def test_the_rubric_stands_in_the_system_prompt():
@@ -36,7 +49,7 @@ def test_the_rubric_stands_in_the_system_prompt():
     ("visual_grounding", 0.2),
   ):
     assert f"- {name} (weight {weight})" in released
-    assert f'"{name}": 0.0' in released
+    assert f'"{name}": <number>' in released
   own = prompts.judge_system(prompts.Rubric(0.25, 0.25, 0.5))
   assert "0.25 * answer_correctness + 0.25 * reasoning_quality + 0.5 * visual_grounding" in own
   with pytest.raises(ValueError, match="must be at least 0 and sum to 1"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sejax.text import verdicts
+from sejax.text import answers, verdicts
 from tests import golden
 
 ROWS = golden.load("reference_edge_cases.json")["judge_outputs"]
@@ -82,6 +82,53 @@ def test_tags_of_the_thought_are_read_in_any_case():
   assert verdicts.score(r"[Begin Thought] \boxed{1.0} [End Thought] \boxed{0.4}") == 0.4
 
 
+@pytest.mark.parametrize("blanks", [" ", "  ", "\n", "\t", ""])
+def test_blanks_may_stand_before_the_brace_of_a_box(blanks):
+  assert verdicts.score(rf"\boxed{blanks}{{0.8}}") == 0.8
+  assert verdicts.score(rf"\boxed{{0.3}} or \boxed{blanks}{{0.8}}") == 0.8
+  assert verdicts.score(rf"\boxed{blanks}{{0.8") is None
+  assert verdicts.score(rf"\boxed{blanks}{{0.8}} is what \boxed means") == 0.8
+  assert answers.extract(rf"\boxed{blanks}{{0.8}}") == "0.8"
+
+
+@pytest.mark.parametrize("change", [str.lower, str.title, str.swapcase, str.upper])
+@pytest.mark.parametrize("begin", ["[BEGIN SCORES]", "[SCORES]"])
+def test_tags_of_the_scores_are_read_in_any_case(change, begin):
+  begin, end = change(begin), change("[END SCORES]")
+  assert verdicts.score(f'{begin}{{"overall_score": 0.3}}{end}') == 0.3
+  assert verdicts.score(f'{begin}{end}{{"overall_score": 0.3}}') is None
+  blocks = f'[BEGIN SCORES]{{"overall_score": 0.2}}[END SCORES]{begin}{{"overall_score": 0.3}}{end}'
+  assert verdicts.score(blocks) == 0.3
+
+
+@pytest.mark.parametrize(
+  ("box", "tagged", "contradicts"),
+  [
+    ("0.9", "0.9", False),
+    ("1", "1.0", False),
+    ("0.83", "0.825", False),
+    ("0.82", "0.825", False),
+    ("$0.5$", '"0.5"', False),
+    ("1.0", "0.2", True),
+    ("0.2", "1.0", True),
+    ("0.8", "0.75", True),
+    ("1", "0.6", True),
+    ("0.7", "7", True),
+    ("7", "0.7", True),
+    ("high", "0.2", False),
+    ("0.2", "null", False),
+    ("nan", "0.2", False),
+  ],
+)
+def test_a_box_may_contradict_the_verdicts_own_json(box, tagged, contradicts):
+  block = f'[BEGIN SCORES]{{"overall_score": {tagged}}}[END SCORES]'
+  for text in (rf"{block}\boxed{{{box}}}", rf"\boxed{{{box}}} {block.lower()}"):
+    assert verdicts.contradicts(text) is contradicts
+    assert verdicts.contradicts(THOUGHT.format("hm") + text) is contradicts
+  assert not verdicts.contradicts(THOUGHT.format(block) + rf"\boxed{{{box}}}")
+  assert not verdicts.contradicts(rf"\boxed{{{box}}}")
+
+
 def test_an_object_behind_its_closing_tag_is_no_verdict():
   assert verdicts.score('[BEGIN SCORES][END SCORES]{"overall_score": 0.9}') is None
 
@@ -100,15 +147,19 @@ def test_the_last_verdict_wins():
     '[SCORES]{"a":' * 50_000,
     "[BEGIN SCORES]" + '{"a":' * 50_000,
     "[END THOUGHT][BEGIN THOUGHT]" * 50_000,
+    "[end scores][begin scores]" * 50_000,
+    r"\boxed" * 100_000,
+    (r"\boxed" + " " * 1000) * 500,
     r"\boxed{" + "1" * 100_000 + "}",
     '[BEGIN SCORES]{"overall_score": ' + "1" * 100_000 + "}",
     "\ud800" * 10_000,
   ],
-  ids=range(8),
+  ids=range(11),
 )
 def test_hostile_verdicts_end_quickly(text):
   start = time.perf_counter()
   assert verdicts.score(text) is None
+  assert not verdicts.contradicts(text)
   assert verdicts.score(text, released=True) in (0.0, 1.0)
   # Far above what any of them takes; it only tells linear time from a hang.
   assert time.perf_counter() - start < 2.0
