@@ -217,7 +217,7 @@ def _eval() -> ml_collections.ConfigDict:
 
   # For --mode=evaluate: published sets by name, see `sejax.evaluation.benchmarks`.
   evaluation.sets = ()
-  evaluation.protocol = "toolkit"  # or "authors"; how answers are read and compared
+  evaluation.protocol = "toolkit"  # or "authors", "strict": how answers are read and compared
   evaluation.instruction = ""  # follows each prompt, which the protocol words
   evaluation.data = ""  # the folder of sets, or the file of the only one
   # Stored responses to grade: a file of JSON lines with `id` and `response` or `responses`; or a

@@ -175,7 +175,7 @@ def test_stored_responses_that_cannot_be_graded_are_named(config, tmp_path, line
   ("changes", "message"),
   [
     ({"sets": ("mathvision", "geoqa")}, "config.eval.sets names 'geoqa', which is none of"),
-    ({"protocol": "strict"}, "config.eval.protocol='strict' is none of mathvision's: authors"),
+    ({"protocol": "lenient"}, "config.eval.protocol='lenient' is none of mathvision's: authors"),
   ],
 )
 def test_unknown_names_are_refused_at_the_start(config, changes, message):

@@ -88,6 +88,9 @@ def _read_all(protocol: Protocol, pairs: Sequence[_Pair], model: Model | None) -
     for place, reply in zip(waiting, replies, strict=True):
       read[place] = (asking.read(pairs[place][0], reply), model.name)
     waiting = [place for place in waiting if read[place][0] is None]
+  for place in waiting:
+    if (answer := asking.unread(*pairs[place])) is not None:
+      read[place] = (answer, RULES)
   return read
 
 

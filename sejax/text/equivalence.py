@@ -26,7 +26,8 @@ from sejax.text import answers
 
 _PROGRAM = pathlib.Path(__file__).with_name("symbolic.py")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-_NAME = re.compile(r"[A-Za-df-z]")  # any letter but e: what has a variable in it is no number
+# What has a letter in it is no number: e is as likely option E, in lower case, as Euler's number.
+_NAME = re.compile(r"[A-Za-z]")
 _FUNCTIONS = "sqrt|frac|sin|cos|tan|cot|sec|csc|log|exp|arc"
 _WORD = re.compile(rf"(?<![\\A-Za-z])(?!{_FUNCTIONS})[A-Za-z]{{3,}}")
 _UNIT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}")
@@ -36,8 +37,7 @@ _ARITHMETIC = re.compile(r"(?:[0-9.+\-*/(){}^\s]|\\(?:[dt]?frac|sqrt|pi|cdot|tim
 _MIXED = re.compile(r"[0-9]\s+[0-9]|[0-9]\s*\\[dt]?frac")
 # Numbers that differ by more do not agree after math_verify's rounding to 1e-6.
 _FAR, _FAR_OFF = 1e-5, 1e-9  # absolute, and relative, as floats round
-# Option letters that math_verify takes for Euler's number and the imaginary unit.
-_CONSTANT = re.compile(r"\W*([EI])\W*")
+_OPTION_I = re.compile(r"\W*I\W*")  # which math_verify takes for the imaginary unit
 # What ends a process that has done nothing wrong: Ctrl-C in a terminal ends all of its programs.
 _FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM)
 _REMEMBERED = 2**16  # pairs; those of a few hundred steps
@@ -87,7 +87,7 @@ class Prover:
     It has where `sejax.text.answers.grade` finds so, exactly or to the decimals of the side that is
     a decimal, and else where `math_verify` does, which also joins what votes keep apart: 120,115 is
     120115 to it, and 0.5 is 50%. It takes words for products of their letters, ratios for fractions
-    and the letters E and I for constants, so it is asked of none of these; nor of two numbers in
+    and the letter I for the imaginary unit, so it is asked of none of these; nor of two numbers in
     plain arithmetic that differ, which are most wrong answers and would only cost time.
 
     Args:
@@ -147,7 +147,7 @@ class Prover:
     if (
       _WORD.search(_UNIT.sub("", f"{answer} {gold}"))
       or (":" in answer) != (":" in gold)
-      or _is_constant_of_one(answer, gold)
+      or _is_option_i(answer, gold)
       or _are_numbers_apart(answer, gold)
     ):
       return False
@@ -163,13 +163,10 @@ class Prover:
       self._free.put(worker)
 
 
-def _is_constant_of_one(*sides: str) -> bool:
-  """Whether one side is a letter that would be taken for a constant, and the other lacks it."""
+def _is_option_i(*sides: str) -> bool:
+  """Whether one side is the letter I alone, and there is none in the other."""
   bare = [_COMMAND.sub("", side) for side in sides]
-  return any(
-    (letter := _CONSTANT.fullmatch(side)) and letter[1] not in other
-    for side, other in (bare, bare[::-1])
-  )
+  return any(_OPTION_I.fullmatch(side) and "I" not in other for side, other in (bare, bare[::-1]))
 
 
 def _are_numbers_apart(*sides: str) -> bool:

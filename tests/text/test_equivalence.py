@@ -69,7 +69,7 @@ def test_equal_values(answer, gold, prover):
     ("cat", "act"),
     ("3:2", "3/2"),
     ("", "3"),
-    # An option is neither Euler's number nor the imaginary unit.
+    # Option E is not Euler's number, nor option I the imaginary unit.
     ("2.718282", "E"),
     (r"\text{(E)}", "2.718282"),
     (r"\sqrt{-1}", "(I)"),

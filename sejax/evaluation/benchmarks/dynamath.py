@@ -13,7 +13,8 @@ The answer is asked for in a JSON object. Numbers are right to 0.001.
 
 - `authors`: rules alone. A text is right where the gold text is in it.
 - `toolkit`: a model reads what rules cannot. A text is right where it is in the gold text, so an
-  empty one is.
+  empty one is. A choice that the model cannot read either is right where the gold letter is among
+  the first three characters of the response.
 - `strict`: as `toolkit`, but a text is right where it is the gold text or has its value.
 """
 
@@ -143,20 +144,26 @@ def authors_right(problem: Problem, answer: str, prover: Prover) -> bool:
 
 
 def find(problem: Problem, response: str) -> str | None:
-  """Returns the short answer, parsed by its kind; else the whole response so parsed."""
-  answer = _short_answer(response.replace("\\", ""))
+  """Returns the short answer, parsed by its kind; else all that counts of a response so parsed."""
+  text = _without_marks(response)
+  answer = _short_answer(text)
   parsed = parse(answer, problem.kind) if isinstance(answer, str) else None
-  return parse(response.strip(), problem.kind) if parsed is None else parsed
+  return parse(text.strip(), problem.kind) if parsed is None else parsed
+
+
+def unread(problem: Problem, response: str) -> str | None:
+  """Returns what counts of the response to a multiple choice; `right` looks at its beginning."""
+  if problem.kind != CHOICE:
+    return None
+  return _without_marks(response).strip() or None
 
 
 def rules(problem: Problem, response: str) -> str | None:
-  """Returns what is found without a model, else the last box, else a choice's whole response."""
+  """Returns what is found without a model, else the last box, else a choice's response."""
   found = find(problem, response)
   if found is None and (content := boxed(problem, response)):
     found = parse(content, problem.kind)
-  if found is None and problem.kind == CHOICE:
-    return response.strip() or None
-  return found
+  return unread(problem, response) if found is None else found
 
 
 def query(problem: Problem, response: str) -> str:
@@ -170,8 +177,7 @@ def query(problem: Problem, response: str) -> str:
 
 def read(problem: Problem, reply: str) -> str | None:
   """Returns a model's short answer, parsed by its kind."""
-  parsed = parse(reply.strip(), problem.kind)
-  return reply.strip() or None if parsed is None and problem.kind == CHOICE else parsed
+  return parse(reply.strip(), problem.kind)
 
 
 def parse(answer: str, kind: str) -> str | None:
@@ -192,13 +198,13 @@ def right(problem: Problem, answer: str, prover: Prover) -> bool:
   del prover
   if problem.kind == TEXT:
     return answer.lower() in problem.gold.lower()
-  return _right(problem, answer)
+  return _right(problem, answer.upper())
 
 
 def strict_right(problem: Problem, answer: str, prover: Prover) -> bool | None:
   """Whether an answer is right: a text, where it is the gold text or has its value."""
   if problem.kind != TEXT:
-    return _right(problem, answer)
+    return _right(problem, answer.upper())
   sides = ["".join(text.casefold().split()) for text in (answer, problem.gold)]
   return sides[0] == sides[1] or (bool(sides[0]) and prover.equal(answer, problem.gold))
 
@@ -209,6 +215,14 @@ def _right(problem: Problem, answer: str) -> bool:
   if len(answer) == 1:
     return answer == problem.gold
   return problem.gold in answer[:3]
+
+
+def _without_marks(response: str) -> str:
+  """Returns what the toolkit looks at: what stands in braces, if any, without backslashes."""
+  start, end = response.find("{"), response.rfind("}")
+  if 0 <= start < end:
+    response = response[start : end + 1]
+  return response.replace("\\", "")
 
 
 def _short_answer(response: str) -> object:
@@ -300,7 +314,7 @@ _TOOLKIT = Protocol(
   right=right,
   scores=scores,
   headline="worst case",
-  asking=Asking(find=find, query=query, read=read, tries=1),
+  asking=Asking(find=find, query=query, read=read, unread=unread, tries=1),
 )
 
 BENCHMARK = Benchmark(

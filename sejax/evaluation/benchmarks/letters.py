@@ -14,19 +14,25 @@ _REFUSALS = (
 )
 _BLANKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _LAST = 4  # tokens among which a lone letter is taken for the answer
-_ANSWER_IS = re.compile(r"answer is\s*\**([A-D])\b", re.IGNORECASE)
+# The toolkit takes any letter behind "answer is", even one that begins a word.
+_ANSWER_IS = re.compile(r"answer\s+is\s+\**([A-D])", re.IGNORECASE)
+_ANSWER_IS_WORD = re.compile(r"answer\s+is\s+\**([A-D])\b", re.IGNORECASE)
 
 
-def read_letter(response: str, options: Mapping[str, str]) -> str | None:
+def read_letter(
+  response: str, options: Mapping[str, str], *, whole_words: bool = False
+) -> str | None:
   r"""Returns the option that a response chooses, by the evaluation toolkit's rule.
 
   It looks at whole tokens: braces are blanks, so `\boxed{C}` at the end is C; a letter that comes
   early in a long response is no choice; of two different letters none is, even where the last is
-  the answer; and the article "A" counts as option A.
+  the answer; the article "A" counts as option A; and in "the answer is about 3" so does the a of
+  "about", unless `whole_words` are asked for.
 
   Args:
     response: the text.
     options: letters and the texts of their options.
+    whole_words: whether a letter behind "answer is" must be a word, which the toolkit does not ask.
 
   Returns:
     A letter, `NONE` for a refusal or where the response itself says Z, or None: undecided.
@@ -41,7 +47,7 @@ def read_letter(response: str, options: Mapping[str, str]) -> str | None:
     return found[0]
   if not found and NONE in tokens:
     return NONE
-  named = _ANSWER_IS.search(response)
+  named = (_ANSWER_IS_WORD if whole_words else _ANSWER_IS).search(response)
   if named and named[1].upper() in options:
     return named[1].upper()
   return _read_text(response, options)

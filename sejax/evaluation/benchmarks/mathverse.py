@@ -82,7 +82,9 @@ def toolkit_prompt(problem: Problem) -> str:
 
 def rules(problem: Problem, response: str) -> str | None:
   """Returns an option's letter, or the last box, or the last "answer is", or the last line."""
-  if problem.options and (letter := letters.read_letter(response, problem.options)):
+  if problem.options and (
+    letter := letters.read_letter(response, problem.options, whole_words=True)
+  ):
     return letter
   if found := boxed(problem, response):
     return found

@@ -10,9 +10,13 @@ toolkit's table with `index`, `choices`, `category` and pictures in base64.
 
 - `authors`: rules alone extract and compare. Values agree when they are equal to two decimals, so
   1/300 counts as 1/900, and 2018 as sqrt(2018^2 + 2).
-- `toolkit`: the letter rule, else a model extracts; values agree to 1e-6.
+- `toolkit`: the letter rule, else a model extracts; values agree to 1e-6. Without a model, the last
+  box or else the whole response stands in.
+- `strict`: as `toolkit`, but a letter that begins a word is none ("the answer is about 3").
 """
 
+import dataclasses
+import functools
 import re
 
 from sejax.evaluation.benchmarks import fields, letters
@@ -32,12 +36,17 @@ _CLOSE = 1e-6
 
 # The end of a response announces its answer in one of these ways.
 _ANNOUNCED = (
-  "he final answer is",
-  "he answer is",
-  "he correct answer is",
-  "he answer should be",
+  "the final answer is",
+  "the answer is",
+  "the correct answer is",
+  "the answer should be",
 )
-_UNITS = re.compile(r"m\^\{3\}|m\^3|units|unit|km")
+# What the authors take out of an answer without blanks, in this order.
+_DROPPED = (
+  *(r"\text", r"\mbox", r"\left", r"\right", r"^{\circ}", r"^\circ"),
+  *("{m}^3", "m^3", "{units}", "units", "{km}", "km"),
+  *(r"\!", r"\$", "$", r"\%"),
+)
 
 
 def read_problem(row: Row) -> Problem:
@@ -115,8 +124,9 @@ def _cut(answer: str) -> str:
   if found:
     return found + inside if "oxed{" in before else answer
   for phrase in _ANNOUNCED:
-    if phrase in answer:
-      answer = answer.rpartition(phrase)[2].strip().partition("\n")[0].partition(". ")[0]
+    for written in (phrase, f"T{phrase[1:]}"):
+      if written in answer:
+        answer = answer.rpartition(written)[2].strip().partition("\n")[0].partition(". ")[0]
   return answer
 
 
@@ -135,19 +145,31 @@ def _last_value(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-  """Returns a value without blanks, units and marks, its fractions and roots in full LaTeX."""
-  text = re.sub(r"[ \n]|\\,", "", text).replace("\\\\", "\\")
-  text = re.sub(r"\\(?:text|mbox|left|right|%)|\\?\$|\^\\circ|\^\{\\circ\}", "", text)
-  text = _UNITS.sub("", text)
+  r"""Returns a value without blanks, some units and marks, its fractions and roots in full LaTeX.
+
+  As the authors do it: a root without braces is of one character, \sqrt13 being 3 times \sqrt{1};
+  `units` is dropped and `unit` is not.
+  """
+  text = re.sub(r"[ \n]|\\,", "", text).replace("∞", r"\infty").replace(r"+\infty", r"\infty")
+  text = text.replace("\\\\", "\\").replace("bmatrix", "pmatrix")
+  for dropped in _DROPPED:
+    text = text.replace(dropped, "")
   text = text.replace("tfrac", "frac").replace("dfrac", "frac")
   text = re.sub(r"^\.|(?<=\{)\.", "0.", text)
+  if "sqrt" in text:
+    text = re.sub(r"\\sqrt(?!\\sqrt)([^{])", r"\\sqrt{\1}", text)
+    text = re.sub(r"\\frac([^{])(?:\{|(.))", _full_fraction, text)
   if text == "0.5":
     text = r"\frac{1}{2}"
   text = re.sub(r"^(-?\d+)/(-?\d+)$", r"\\frac{\1}{\2}", text)
-  text = re.sub(r"\\sqrt(\w+)", r"\\sqrt{\1}", text)
-  text = re.sub(r"\(([a-e])\)", r"\1", text.replace("{}", ""))
+  text = re.sub(r"\(([a-e])\)", r"\1", text)
   text = re.sub(r"\{([a-e])\}", r"\1", text)
-  return text.rstrip(".").lstrip(":")
+  return text.rstrip(".").lstrip(":").strip()
+
+
+def _full_fraction(found: re.Match[str]) -> str:
+  """Puts braces around a numerator of one character, and around such a denominator."""
+  return rf"\frac{{{found[1]}}}" + ("{" if found[2] is None else f"{{{found[2]}}}")
 
 
 def _same_to_two_decimals(answer: str, gold: str, prover: Prover) -> bool:
@@ -205,10 +227,16 @@ def toolkit_prompt(problem: Problem) -> str:
   return problem.question
 
 
-def toolkit_find(problem: Problem, response: str) -> str | None:
-  """Returns the letter of a multiple choice, or a response that is the gold answer as a whole."""
+def toolkit_find(problem: Problem, response: str, *, whole_words: bool = False) -> str | None:
+  """Returns the letter of a multiple choice, or a response that is the gold answer as a whole.
+
+  Args:
+    problem: the problem.
+    response: the response to it.
+    whole_words: whether letters must be words, see `letters.read_letter`.
+  """
   if problem.options:
-    return letters.read_letter(response, problem.options)
+    return letters.read_letter(response, problem.options, whole_words=whole_words)
   return response if response == problem.gold else None
 
 
@@ -221,10 +249,16 @@ def toolkit_query(problem: Problem, response: str) -> str:
   )
 
 
-def toolkit_read(problem: Problem, reply: str) -> str | None:
-  """Returns the answer in an extraction."""
+def toolkit_read(problem: Problem, reply: str, *, whole_words: bool = False) -> str | None:
+  """Returns the answer in an extraction.
+
+  Args:
+    problem: the problem.
+    reply: of the model that extracts.
+    whole_words: as in `toolkit_find`.
+  """
   if problem.options:
-    return letters.read_letter(reply, problem.options)
+    return letters.read_letter(reply, problem.options, whole_words=whole_words)
   return reply.strip() or None
 
 
@@ -242,15 +276,41 @@ def toolkit_right(problem: Problem, answer: str, prover: Prover) -> bool:
   return False
 
 
-def toolkit_rules(problem: Problem, response: str) -> str | None:
-  """Returns what is found without a model, else what the last box holds."""
-  found = toolkit_find(problem, response)
+def toolkit_rules(problem: Problem, response: str, *, whole_words: bool = False) -> str | None:
+  """Returns what is found without a model, else the last box; a response may be a bare answer.
+
+  The toolkit compares a whole response with the gold answer by value before it asks a model.
+
+  Args:
+    problem: the problem.
+    response: the response to it.
+    whole_words: as in `toolkit_find`.
+  """
+  found = toolkit_find(problem, response, whole_words=whole_words)
   if found is None and (content := boxed(problem, response)):
-    found = toolkit_read(problem, content)
+    found = toolkit_read(problem, content, whole_words=whole_words)
+  if found is None and not problem.options:
+    found = response.strip() or None
   return found
 
 
 _SCORES = accuracy(("subject",), ("level",), ("level", "subject"))
+_TOOLKIT = Protocol(
+  prompt=toolkit_prompt,
+  rules=toolkit_rules,
+  right=toolkit_right,
+  scores=_SCORES,
+  asking=Asking(find=toolkit_find, query=toolkit_query, read=toolkit_read),
+)
+_STRICT = dataclasses.replace(
+  _TOOLKIT,
+  rules=functools.partial(toolkit_rules, whole_words=True),
+  asking=Asking(
+    find=functools.partial(toolkit_find, whole_words=True),
+    query=toolkit_query,
+    read=functools.partial(toolkit_read, whole_words=True),
+  ),
+)
 
 BENCHMARK = Benchmark(
   name="mathvision",
@@ -264,12 +324,7 @@ BENCHMARK = Benchmark(
   problem=read_problem,
   protocols={
     "authors": Protocol(prompt=prompt, rules=rules, right=right, scores=_SCORES),
-    "toolkit": Protocol(
-      prompt=toolkit_prompt,
-      rules=toolkit_rules,
-      right=toolkit_right,
-      scores=_SCORES,
-      asking=Asking(find=toolkit_find, query=toolkit_query, read=toolkit_read),
-    ),
+    "toolkit": _TOOLKIT,
+    "strict": _STRICT,
   },
 )

@@ -1,7 +1,8 @@
 """What a benchmark is: how its rows are read, asked, graded and summed up, as plain functions.
 
 A benchmark has one protocol or several, by name: `authors` is that of its authors, `toolkit` that
-of the evaluation toolkit VLMEvalKit (arXiv:2407.11691). Where a protocol has a language model
+of the evaluation toolkit VLMEvalKit (arXiv:2407.11691), both with their quirks, and `strict`, where
+there is one, the toolkit's read with more care. Where a protocol has a language model
 extract the answer, a `Model` can be given; without one the protocol's own rules stand in, and
 results say so.
 """
@@ -122,6 +123,11 @@ class Model(Interface):
     ...
 
 
+def nothing(problem: Problem, response: str) -> None:
+  """Finds no answer: as `Asking.find`, a model is always asked."""
+  del problem, response
+
+
 @dataclasses.dataclass(frozen=True)
 class Asking:
   """How a protocol has a language model read answers.
@@ -130,6 +136,7 @@ class Asking:
     find: reads an answer before a model is asked; what it finds is final.
     query: the text that a model is asked.
     read: an answer out of the reply; None: the reply is of no use.
+    unread: an answer out of the response, where no reply was of use.
     tries: of the model, the temperature rising by 0.5 from 0. After the last the answer is wrong;
       the toolkit would draw an option of a multiple choice by lot.
     dispute: what a model is asked of an answer that is not the gold one word for word, to reply 1
@@ -139,6 +146,7 @@ class Asking:
   find: Callable[[Problem, str], str | None]
   query: Callable[[Problem, str], str]
   read: Callable[[Problem, str], str | None]
+  unread: Callable[[Problem, str], str | None] = nothing
   tries: int = 5
   dispute: Callable[[Problem, str], str] | None = None
 
@@ -219,11 +227,6 @@ class Benchmark:
         f"config.eval.protocol={quoted(name)} is none of {self.name}'s: {', '.join(self.protocols)}"
       )
     return name, self.protocols[name]
-
-
-def nothing(problem: Problem, response: str) -> None:
-  """Finds no answer: a model is always asked."""
-  del problem, response
 
 
 def reply(problem: Problem, text: str) -> str | None:

@@ -13,6 +13,7 @@ concepts are in `knowledge_structure_nodes.json` beside the rows.
 - `authors`: the set's own request for an answer's form, where rows have it, ends the prompt; a rule
   takes the letter behind the last "Answer". The toolkit without a model uses the same rule.
 - `toolkit`: the letter rule, then a model; without one the authors' rule stands in.
+- `strict`: as `toolkit`, but a letter that begins a word is none ("the answer is about 3").
 """
 
 import dataclasses
@@ -150,9 +151,19 @@ def toolkit_find(problem: Problem, response: str) -> str | None:
   return letters.read_letter(response, problem.options)
 
 
+def strict_find(problem: Problem, response: str) -> str | None:
+  """Returns the same, where the letter is a word."""
+  return letters.read_letter(response, problem.options, whole_words=True)
+
+
 def toolkit_rules(problem: Problem, response: str) -> str | None:
   """Returns the letter of the letter rule, else that of the authors' rule."""
   return toolkit_find(problem, response) or rules(problem, response)
+
+
+def strict_rules(problem: Problem, response: str) -> str | None:
+  """Returns the same, where the letter is a word."""
+  return strict_find(problem, response) or rules(problem, response)
 
 
 def query(problem: Problem, response: str) -> str:
@@ -251,6 +262,15 @@ def _domains(graded: Sequence[Graded]) -> dict[str, Share]:
   )
 
 
+_TOOLKIT = Protocol(
+  prompt=toolkit_prompt,
+  rules=toolkit_rules,
+  right=right,
+  scores=scores,
+  headline="score strict",
+  asking=Asking(find=toolkit_find, query=query, read=toolkit_find, tries=3),
+)
+
 BENCHMARK = Benchmark(
   name="wemath",
   files=("WeMath.tsv", "wemath/**/testmini[-.]*parquet", "wemath/testmini.json*"),
@@ -259,13 +279,11 @@ BENCHMARK = Benchmark(
     "authors": Protocol(
       prompt=prompt, rules=rules, right=right, scores=scores, headline="score strict"
     ),
-    "toolkit": Protocol(
-      prompt=toolkit_prompt,
-      rules=toolkit_rules,
-      right=right,
-      scores=scores,
-      headline="score strict",
-      asking=Asking(find=toolkit_find, query=query, read=toolkit_find, tries=3),
+    "toolkit": _TOOLKIT,
+    "strict": dataclasses.replace(
+      _TOOLKIT,
+      rules=strict_rules,
+      asking=dataclasses.replace(_TOOLKIT.asking, find=strict_find, read=strict_find),
     ),
   },
   key=key,

@@ -8,7 +8,7 @@ import pytest
 from sejax.evaluation import grading, rows
 from sejax.evaluation.benchmarks import dynamath
 from sejax.evaluation.benchmarks.dynamath import CHOICE, FLOAT, TEXT
-from sejax.evaluation.benchmarks.protocol import Problem
+from sejax.evaluation.benchmarks.protocol import Problem, Stored
 from tests import real_data
 from tests.evaluation.benchmarks.graded import graded
 
@@ -75,6 +75,50 @@ def test_the_comparisons(kind, gold, answer, authors, toolkit, strict, prover):
   assert dynamath.authors_right(problem, answer, prover) is authors
   assert dynamath.right(problem, answer, prover) is toolkit
   assert dynamath.strict_right(problem, answer, prover) is strict
+
+
+@pytest.mark.parametrize("name", ["toolkit", "strict"])
+@pytest.mark.parametrize(
+  ("response", "reply", "right"),
+  [
+    # The gold letter B is looked for at the start of the response, never in a useless reply.
+    ("B or C, I cannot say", "A or D", True),
+    ("b or c", "no idea", True),
+    ("(B) or (A)", "C or D", True),
+    ("A or B", "B, or perhaps C", False),
+    ("either", "Bad question, C", False),
+    ("", "B or C", False),
+    ("I think {B or C}", "A or D", True),  # what stands in braces counts
+    ("either A or B", "B", True),  # a reply that can be read
+    ("B or C", "C", False),
+  ],
+)
+def test_a_choice_that_no_model_can_read_is_judged_by_the_responses_start(
+  name, response, reply, right, prover
+):
+  class Model:
+    name = "scripted"
+
+    def __call__(self, prompts, temperature):
+      return [reply] * len(prompts)
+
+  protocol, problem = dynamath.BENCHMARK.protocols[name], of_kind(CHOICE, "B")
+  stored = [(problem, Stored("1", (response,)))]
+  (one,) = grading.grade(protocol, stored, prover, Model())
+  assert one.right == (right,)
+
+
+@pytest.mark.parametrize(
+  ("response", "kind", "expected"),
+  [
+    ("It is {B}, as said", CHOICE, "B"),
+    (r"\{C\}", CHOICE, "C"),
+    ("so {2.5}", FLOAT, None),
+    ("the {Sep}", TEXT, "{Sep}"),
+  ],
+)
+def test_what_stands_in_braces_is_the_response(response, kind, expected):
+  assert dynamath.find(of_kind(kind), response) == expected
 
 
 @pytest.mark.parametrize(

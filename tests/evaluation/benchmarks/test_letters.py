@@ -2,7 +2,9 @@
 
 import pytest
 
+from sejax.evaluation.benchmarks import mathvision, wemath
 from sejax.evaluation.benchmarks.letters import read_letter
+from sejax.evaluation.benchmarks.protocol import Problem
 
 OPTIONS = {"A": "red square", "B": "blue circle", "C": "green star", "D": "black dot"}
 
@@ -44,6 +46,29 @@ OPTIONS = {"A": "red square", "B": "blue circle", "C": "green star", "D": "black
 )
 def test_the_rule(response, expected):
   assert read_letter(response, OPTIONS) == expected
+
+
+@pytest.mark.parametrize(
+  ("response", "toolkit", "strict"),
+  [
+    ("The answer is about 3 of them, A, B, or more", "A", None),
+    ("the answer is Definitely not here: A or B and so on", "D", None),
+    ("The answer is **Blue, not A and not B at all", "B", None),
+    ("The correct answer is c, not A and not B", "C", "C"),
+    ("The answer  is\n**B**, not A", "B", "B"),
+    ("The answer isB, not A nor D", None, None),
+  ],
+)
+def test_behind_answer_is_the_toolkit_asks_for_no_word(response, toolkit, strict):
+  assert read_letter(response, OPTIONS) == toolkit
+  assert read_letter(response, OPTIONS, whole_words=True) == strict
+  choice = Problem("1", "", "A", options=OPTIONS)
+  for benchmark in (mathvision.BENCHMARK, wemath.BENCHMARK):
+    for name, expected in (("toolkit", toolkit), ("strict", strict)):
+      asking = benchmark.protocols[name].asking
+      assert asking.find(choice, response) == expected
+      assert asking.read(choice, response) == expected
+      assert benchmark.protocols[name].rules(choice, response) == expected
 
 
 def test_what_answer_is_names_must_be_an_option():

@@ -7,7 +7,7 @@ import pytest
 
 from sejax.evaluation import grading, rows
 from sejax.evaluation.benchmarks import mathvision
-from sejax.evaluation.benchmarks.protocol import Problem
+from sejax.evaluation.benchmarks.protocol import Problem, Stored
 from tests import real_data
 
 FREE = Problem("1", "How many?", "60")
@@ -41,6 +41,27 @@ CHOICE = Problem(
     (r"\boxed{60^\circ}", "60"),
     (r"\boxed{60^{\circ}}", "60"),
     ("60°", "60°"),
+    (r"\boxed{5\text{ m}^3}", "5"),
+    (r"\boxed{5 m^3}", "5"),
+    (r"\boxed{5\ \text{units}}", "5"),
+    (r"\boxed{5\text{units}}", "5"),
+    (r"\boxed{5 unit}", "5unit"),
+    (r"\boxed{5 \mbox{ km}}", "5"),
+    (r"\boxed{5 m^{3}}", "5m^{3}"),
+    (r"\boxed{+\infty}", r"\infty"),
+    (r"\boxed{∞}", r"\infty"),
+    (r"\boxed{+∞}", r"\infty"),
+    (r"\boxed{-∞}", r"-\infty"),
+    (r"\boxed{\sqrt13}", r"\sqrt{1}3"),
+    (r"\boxed{2\sqrt x}", r"2\sqrt{x}"),
+    (r"\boxed{\frac12\sqrt3}", r"\frac{1}{2}\sqrt{3}"),
+    (r"\boxed{\frac1{12}\sqrt{3}}", r"\frac{1}{12}\sqrt{3}"),
+    (r"\boxed{\frac12}", r"\frac12"),
+    (r"\boxed{1\!000}", "1000"),
+    (r"\begin{bmatrix}1\end{bmatrix}", r"\begin{pmatrix}1\end{pmatrix}"),
+    ("The answer is 5. The answer is 6", "6"),
+    ("so the answer is 3x. The answer is 5x", "3x"),
+    ("and she answer is x", "andsheanswerisx"),
     (r"\boxed{\dfrac{1}{2}}", r"\frac{1}{2}"),
     (r"\boxed{0.5}", r"\frac{1}{2}"),
     (r"\boxed{.25}", "0.25"),
@@ -83,6 +104,69 @@ def test_the_authors_extraction(response, expected):
 def test_the_authors_comparison(answer, gold, expected, prover):
   problem = Problem("1", "", gold)
   assert mathvision.right(problem, answer, prover) is expected
+
+
+@pytest.mark.parametrize(
+  "response", [r"\boxed{2.72}", r"\boxed{2.718}", r"\boxed{\sqrt{7.39}}", r"\boxed{2.7182818}"]
+)
+def test_gold_letter_e_is_no_number(response, prover):
+  problem = Problem("1", "", "E", options=CHOICE.options | {"E": "none of these"})
+  for protocol in ("authors", "toolkit", "strict"):
+    protocol = mathvision.BENCHMARK.protocols[protocol]
+    answer = protocol.rules(problem, response)
+    assert answer is None or not protocol.right(problem, answer, prover)
+  assert mathvision.right(problem, "e", prover)
+  assert not mathvision.right(problem, "1e1", prover)
+
+
+@pytest.mark.parametrize("letter", "ABCDEIi")
+def test_letters_have_no_value_and_pi_has_one(letter, prover):
+  assert prover.latex_value(letter) is None
+  assert prover.latex_value(letter.lower()) is None
+  assert prover.latex_value(rf"2{letter.lower()}") is None
+  assert not mathvision.right(Problem("1", "", letter), "0", prover)
+  assert mathvision.right(Problem("1", "", r"\pi"), "3.14", prover)
+
+
+@pytest.mark.parametrize(
+  ("response", "gold", "expected"),
+  [
+    (r"\boxed{5\text{ m}^3}", "5", True),
+    (r"\boxed{5 unit}", "5", False),
+    (r"\boxed{+\infty}", r"\infty", True),
+    (r"\boxed{∞}", r"\infty", True),
+    (r"\boxed{-∞}", r"\infty", False),
+    (r"\boxed{\sqrt13}", r"\sqrt{13}", False),
+    (r"\boxed{\sqrt13}", "3", True),
+  ],
+)
+def test_the_authors_whole_rule(response, gold, expected, prover):
+  problem = Problem("1", "", gold)
+  assert mathvision.right(problem, mathvision.rules(problem, response), prover) is expected
+
+
+@pytest.mark.parametrize(
+  ("response", "gold", "expected"),
+  [
+    ("$80", "80", True),
+    ("$80$", "80", True),
+    ("1/2", r"\frac{1}{2}", True),
+    (r"\frac{1}{2}", "1/2", True),
+    ("0.5 ", r"\frac{1}{2}", True),
+    ("3*4", "12", True),
+    (" X", "x", True),
+    ("81", "80", False),
+    ("It is 80", "80", False),
+    (r"first 80, then \boxed{81}", "80", False),
+    ("", "80", False),
+  ],
+)
+def test_the_toolkit_grades_a_direct_answer_by_its_value(response, gold, expected, prover):
+  problem = Problem("1", "", gold)
+  for name in ("toolkit", "strict"):
+    stored = [(problem, Stored("1", (response,)))]
+    (one,) = grading.grade(mathvision.BENCHMARK.protocols[name], stored, prover)
+    assert one.right == (expected,)
 
 
 def test_the_text_of_the_gold_option_is_right_and_another_is_not(prover):
