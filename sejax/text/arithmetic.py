@@ -1,24 +1,31 @@
-"""Reads arithmetic: sums, products, mixed numbers, units, powers, roots, functions and symbols."""
+"""Reads arithmetic: sums, products, mixed numbers, powers, roots, functions and symbols."""
 
 from fractions import Fraction
 from math import comb, factorial
 
 from sejax.text import exact, vocabulary
-from sejax.text.cursor import Cursor
 from sejax.text.exact import Expr, UnsupportedError
 from sejax.text.notation import Token
+from sejax.text.units import Units
 
 MAX_DIGITS = 40
+# Begins the symbols for plus-minus signs; no name of an answer holds it.
+PLUS_MINUS = "±"
 
 # An exact expression, or the key of a structure such as a tuple, which takes no part in arithmetic.
 Value = Expr | str
 
 
-class Arithmetic(Cursor):
+class Arithmetic(Units):
   """Recursive descent over arithmetic; `structure` reads what stands in brackets.
 
   Its readers raise `UnsupportedError` where nothing can be read.
   """
+
+  def __init__(self, tokens: list[Token]):
+    super().__init__(tokens)
+    # Degree marks and plus-minus signs read so far.
+    self._degrees = self._signs = 0
 
   def structure(self, opener: str) -> Value:
     """Reads what an opening bracket begins, up to its closing one."""
@@ -31,7 +38,7 @@ class Arithmetic(Cursor):
       operator = self.take().text
       right = expr(self._signed_product())
       if operator == r"\pm":
-        right = exact.multiply(exact.symbol("pm"), right)
+        right = exact.multiply(self._either_sign(), right)
       value = exact.add(expr(value), right, -1 if operator == "-" else 1)
     return value
 
@@ -43,8 +50,13 @@ class Arithmetic(Cursor):
       plus_minus |= sign == r"\pm"
     value = self._product()
     if plus_minus:
-      value = exact.multiply(exact.symbol("pm"), expr(value))
+      value = exact.multiply(self._either_sign(), expr(value))
     return exact.multiply(exact.rational(-1), expr(value)) if negative else value
+
+  def _either_sign(self) -> Expr:
+    """Returns a symbol of its own for each plus-minus: two of them may not have the same sign."""
+    self._signs += 1
+    return exact.symbol(f"{PLUS_MINUS}{self._signs}")
 
   def _product(self) -> Value:
     start = self.index
@@ -54,8 +66,8 @@ class Arithmetic(Cursor):
       if self.next in vocabulary.TIMES:
         self.take()
         value = exact.multiply(expr(value), expr(self._factor()))
-      elif is_number(value) and self._unit():
-        pass  # a trailing unit is dropped
+      elif not isinstance(value, str) and self.unit(start, is_number(value)):
+        continue  # a trailing unit is dropped
       elif self.next in vocabulary.OVER:
         self.take()
         value = exact.divide(expr(value), expr(self._factor()))
@@ -64,6 +76,8 @@ class Arithmetic(Cursor):
       else:
         value = self._juxtaposed(value)
       literal = False
+    if self.next == "-" and is_number(value):
+      self.unit(start, is_number=True)  # 90-cm
     return value
 
   def _factor(self) -> Value:
@@ -92,54 +106,43 @@ class Arithmetic(Cursor):
     if token.text in vocabulary.SCALES:
       self.take()
       return exact.multiply(expr(value), exact.rational(vocabulary.SCALES[token.text]))
-    if token.kind == "number" and self.token(-1).kind != "command":
+    is_power = self.token(1).text == "^"  # 2^6 3^5
+    if token.kind == "number" and self.token(-1).kind != "command" and not is_power:
       raise UnsupportedError("a number behind a value")
+    if not is_number(value) and self._applies():
+      raise UnsupportedError("a function's argument behind a value")
     return exact.multiply(expr(value), expr(self._power()))
-
-  def _unit(self) -> bool:
-    """Steps over a unit that ends the answer: `cm^2`, `square feet`, `km/h`, `(cm)`."""
-    start = self.index
-    bracketed = self.accept("(")
-    per = not bracketed and self.next in vocabulary.OVER  # 5/hour
-    if per:
-      self.take()
-    found = self._one_unit()
-    while found and (self.next in vocabulary.OVER or self.next in vocabulary.TIMES):
-      self.take()
-      found = self._one_unit(within_unit=True)
-    if found and bracketed:
-      found = self.accept(")")
-    if found and (self.next is None or self.next in vocabulary.ENDS):
-      return True
-    self.move(start)
-    return False
-
-  def _one_unit(self, within_unit: bool = False) -> bool:
-    while self.next in vocabulary.UNIT_MODIFIERS:
-      self.take()
-      self.accept(".")
-    token = self.token()
-    if token.kind != "name" or not _is_unit(token, within_unit):
-      # "5 square" alone is not 5, but "5 square units" and "5 sq" are.
-      return self.token(-1).text == "sq"
-    self.take()
-    if self.next in vocabulary.UNIT_POWERS or self.next in ("2", "3"):
-      self.take()
-    elif self.accept("^"):
-      self.nested(self._script)
-    return True
 
   def _power(self) -> Value:
     value = self._primary()
     while self.next in vocabulary.POSTFIXES:
       operator = self.take().text
-      if operator == "^":
+      if operator in ("^", "**"):
         return exact.power(expr(value), expr(self.nested(self._script)))
       if operator == "!":
         value = exact.rational(_factorial(exact.constant(expr(value))))
       elif operator == "_":
         value = exact.symbol(f"{value_key(value)}_({value_key(self.nested(self._script))})")
+      else:
+        self._degrees += 1
+        value = self._arc(expr(value))
     return value
+
+  def _arc(self, degrees: Expr) -> Expr:
+    """Adds the minutes and seconds of an angle to its degrees: 22° 30'."""
+    for parts, marks in ((60, ("'",)), (3600, ("'", "'"))):
+      if self.token().kind != "number":
+        break
+      closing = tuple(self.token(1 + i).text for i in range(len(marks)))
+      # The mark of the seconds may have been lost with the quotes around an answer.
+      if closing != marks and not (parts == 3600 and self.token(1).kind == "end"):
+        break
+      part = number(self.take().text)
+      if part >= 60:
+        raise UnsupportedError(f"{part} of 60 parts")
+      degrees = exact.add(degrees, exact.rational(Fraction(part) / parts))
+      self.move(self.index + (len(marks) if closing == marks else 0))
+    return degrees
 
   def _script(self) -> Value:
     negative = self.accept("-")
@@ -150,6 +153,8 @@ class Arithmetic(Cursor):
     token = self.take()
     if token.kind == "number":
       return exact.rational(number(token.text))
+    if token.kind == "grouped":
+      return exact.symbol(token.text)  # 120,115: one number or two
     if token.kind == "name":
       return self._name(token.text)
     if token.text in ("(", "[", "{", r"\{", r"\begin"):
@@ -176,16 +181,35 @@ class Arithmetic(Cursor):
       return exact.symbol("oo")
     if name in vocabulary.FUNCTIONS:
       return self._function(name)
-    if name in vocabulary.APPLIED and self.next == "(" and not self.token().spaced:
+    if self.next == "(" and (name in vocabulary.APPLIED or (len(name) == 1 and self._applies())):
       return exact.symbol(f"{name}{self._application()}")
     if len(name) == 1 or name[0].isupper():
       return exact.symbol(name)  # AB names a segment, which is not BA
-    if len(name) > 3:
+    if len(name) > 3 or not name.isascii():
       raise UnsupportedError(f"{name} is a word")
     value = exact.rational(1)
     for letter in name:
       value = exact.multiply(value, exact.symbol(letter))
     return value
+
+  def _applies(self) -> bool:
+    """Whether a bracket comes that holds what a function is applied to, rather than a factor.
+
+    y(0), N(2, 5) and y(x) are values of functions; x(x + 1) is a product.
+    """
+    if self.next not in ("(", "["):
+      return False
+    offset, depth, has_comma, has_name = 1, 1, False, False
+    while depth and self.token(offset).kind != "end":
+      token = self.token(offset)
+      depth += (token.text in ("(", "[")) - (token.text in (")", "]"))
+      has_comma |= depth == 1 and token.text == ","
+      has_name |= token.kind == "name" and token.text != "pi"
+      has_name |= token.kind == "command" and token.text[1:] in vocabulary.SYMBOLS - {"pi"}
+      offset += 1
+    # (x)(y) and (a + b)(x) are products of brackets.
+    is_argument = offset == 3 and self.token(-1).text not in (")", "]")
+    return has_comma or not has_name or is_argument
 
   def _application(self) -> str:
     """Reads the bracket behind the name of a function; it may hold a relation: P(X = 3)."""
@@ -239,8 +263,14 @@ class Arithmetic(Cursor):
         exponent = expr(self.nested(self._script))
     if exponent is not None and exact.constant(exponent) == -1:
       name, exponent = vocabulary.INVERSES.get(name, f"{name}^-1"), None
+    degrees = self._degrees
     inside = self.nested(self._primary if self.next in ("{", "(") else self._argument_of_function)
-    value = exact.symbol(f"{name}({value_key(inside)})")
+    # The sine of 30 degrees is not that of 30.
+    mark = "°" if self._degrees > degrees else ""
+    base = vocabulary.RECIPROCALS.get(name, name)
+    value = exact.symbol(f"{base}({value_key(inside)}{mark})")
+    if base != name:
+      value = exact.power(value, exact.rational(-1))
     return value if exponent is None else exact.power(value, exponent)
 
   def _argument_of_function(self) -> Value:
@@ -252,13 +282,6 @@ class Arithmetic(Cursor):
   def _continues_argument(self) -> bool:
     operators = vocabulary.ENDS | vocabulary.TIMES | vocabulary.OVER
     return self.next not in operators and self.next.lstrip("\\") not in vocabulary.FUNCTIONS
-
-
-def _is_unit(name: Token, within_unit: bool) -> bool:
-  if len(name.text) > 1:
-    return name.text.lower() in vocabulary.UNITS
-  is_set_apart = name.upright or within_unit or (name.text == "m" and name.spaced)
-  return is_set_apart and name.text in vocabulary.LETTER_UNITS
 
 
 def value_key(value: Value) -> str:

@@ -3,19 +3,25 @@ r"""Canonical form of an answer: two answers are one vote exactly when their for
 Because the form is a function of one answer alone, equality of forms is an equivalence relation
 whatever the order of a list. Numbers, fractions, surds and polynomials are held exactly
 (`sejax.text.exact`); sets, tuples, intervals, ratios, relations and lists are built over them;
-everything else is compared as folded text. Votes see the answer only, never the question, hence the
-rules: `50\%` is 50, a trailing unit is dropped, `3:2` is not 3/2, a decimal equals only what it
-equals exactly.
+everything else is compared as text. Votes see the answer only, never the question, hence the rules:
+
+- `50\%` is 50, and a unit at the end is dropped; inside arithmetic there are no units;
+- `x = 5` is 5, but what holds for all values (`0=0`, `2(x+3)=2x+6`) is only what is written;
+- `3:2` is not 3/2, and a decimal equals only what it equals exactly;
+- `2 < x < 5` is the interval `(2,5)`; `x = 3, -1` has no order, `3, -1` has;
+- `y(0)` and `C(5,2)` are what they are, neither products nor points; `A(1,2)` is a point;
+- `120,115` may be one number or two, so it is a vote of its own.
 """
 
 import re
 from fractions import Fraction
 from functools import lru_cache
 
+from sejax.text import wording
 from sejax.text.arithmetic import MAX_DIGITS, value_key
 from sejax.text.exact import UnsupportedError
-from sejax.text.notation import Token, clean, plain, spell_out, tokenize
-from sejax.text.parser import MAX_TOKENS, number_key, parse
+from sejax.text.notation import UPRIGHT, Token, clean, plain, spell_out, strip, tokenize
+from sejax.text.parser import parse
 from sejax.text.vocabulary import NUMBER_WORDS, SEPARATORS
 
 # Longer answers are prose or noise: they are compared as text, the longest as they are.
@@ -28,17 +34,8 @@ _RATIONAL = re.compile(
   r"(-?)(?:\\[dt]?frac\{([0-9]{1,15})\}\{([0-9]{1,15})\}|([0-9]{1,15})/([0-9]{1,15})"
   r"|([0-9]{1,15}\.[0-9]{1,15}))"
 )
-_OPTION = re.compile(r"[(\[{]?\s*([A-Za-z])\s*[)\]}]?\s*[.:)]?")
-_OPTION_WITH_TEXT = re.compile(r"(?:\(([A-H])\)|([A-H])(?:[.):](?=\s)|:(?=\w\w)))\s*(?=\S)")
-# A second label: the answer has parts, and its first letter is no option.
-_LABEL = re.compile(r"\(?\b[A-Za-z]\s*[):]|\b[A-Z]\.(?!\w)")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _ARTICLE = re.compile(r"\A(?:the|an|a)\s+(?=\w\w)")
-_LEAD_IN = re.compile(
-  r"\A(?:(?:the )?(?:correct |final |right )?(?:option|choice|answer)(?: is\b)?(?:\s*:\s*|\s+)"
-  r"|(?:about|around|approximately|roughly|exactly)\s+)(?=\S)",
-  re.IGNORECASE,
-)
 # 5-4-3-2-1 is an order, 10-15 a range, 3-2 a score: none of them is a difference.
 _HYPHENATED = re.compile(r"\d+(?:-\d+)+")
 # No value has such a key, so what stays text can never meet one.
@@ -59,7 +56,8 @@ def canonical(answer: str) -> str:
   if len(answer) > MAX_FOLDED:
     return answer
   if len(answer) > MAX_CHARACTERS:
-    return _option(answer) or _fold(answer)
+    text = clean(spell_out(answer))
+    return wording.option(plain(text)) or _as_text(tokenize(text))
   return _short_canonical(answer)
 
 
@@ -70,17 +68,35 @@ def _short_canonical(answer: str) -> str:
     return _rational_key(*rational.groups())
   text = spell_out(answer)
   if len(text) > MAX_CHARACTERS:
-    return _fold(text)
+    return _as_text(tokenize(clean(text)))
   text = clean(text)
   words = plain(text)
-  while (lead_in := _LEAD_IN.match(words)) and lead_in.end() > 0:
-    text = words = words[lead_in.end() :]
+  while skipped := wording.lead_in(words):
+    text = strip(_behind(text, words[:skipped]))
+    words = plain(text)
+  text = wording.without_remark(text)
   if not any(character.isalnum() for character in words) and "\\{" not in words:
     return ""
   if _WORDS.fullmatch(words) and len(words) > 1 and not _has_value(words):
-    folded = _ARTICLE.sub("", _fold(words), count=1)
-    return NUMBER_WORDS.get(folded, folded)
-  return _option(words) or _value_or_text(text)
+    return _words_key(words)
+  return wording.option(words) or _value_or_text(text)
+
+
+def _behind(text: str, read: str) -> str:
+  """Returns what follows the words that `plain` showed as `read`, with its marks."""
+  count = len("".join(read.split()))
+  for place, character in enumerate(text):
+    if count == 0:
+      return text[place:]
+    count -= not (character.isspace() or character == UPRIGHT)
+  return ""
+
+
+def _words_key(words: str) -> str:
+  if len(words) == 2 and words.lower() != "no":
+    return words  # AB is a segment, ab a product
+  folded = _ARTICLE.sub("", " ".join(words.casefold().split()), count=1)
+  return NUMBER_WORDS.get(folded.replace("-", " "), folded)
 
 
 def _rational_key(sign: str, *parts: str | None) -> str:
@@ -93,28 +109,11 @@ def _rational_key(sign: str, *parts: str | None) -> str:
 
 def _value_or_text(text: str) -> str:
   tokens = tokenize(text)
-  if len(tokens) > MAX_TOKENS:
-    return _TEXT + _fold(plain(text))
   value = None if _HYPHENATED.fullmatch(text) else parse(tokens)
   try:
     return _as_text(tokens) if value is None else value_key(value)
   except UnsupportedError:
     return _as_text(tokens)
-
-
-def _fold(text: str) -> str:
-  return " ".join(text.casefold().split())
-
-
-def _option(text: str) -> str | None:
-  """The letter of an option: alone in any of its forms, or in front of the option's text."""
-  match = _OPTION.fullmatch(text)
-  if match:
-    return match[1].upper()
-  match = _OPTION_WITH_TEXT.match(text)
-  if match and not _LABEL.search(text, match.end()):
-    return match[1] or match[2]
-  return None
 
 
 def _has_value(words: str) -> bool:
@@ -127,5 +126,7 @@ def _as_text(tokens: list[Token]) -> str:
   for previous, token in zip([None, *tokens], tokens, strict=False):
     if previous and previous.kind == token.kind and token.kind in ("name", "number"):
       parts.append(" ")
-    parts.append(number_key(token.text) if token.kind == "number" else token.text)
-  return "".join(parts).casefold()
+    # The case of words says nothing; x and X, \delta and \Delta are two.
+    is_word = token.kind == "name" and len(token.text) > 1
+    parts.append(token.text.casefold() if is_word else token.text)
+  return "".join(parts)

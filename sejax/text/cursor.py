@@ -15,29 +15,31 @@ class Cursor:
   """Reads tokens one after the other; what cannot be read raises `UnsupportedError`.
 
   Attributes:
+    tokens: of the whole answer.
     index: of the next token.
     next: its text, or None at the end.
+    depth: how many readings by `nested` are under way.
   """
 
   def __init__(self, tokens: list[Token]):
-    self._tokens = list(tokens)
-    self._depth = 0
+    self.tokens = list(tokens)
+    self.depth = 0
     self.move(0)
 
   def move(self, index: int) -> None:
     """Goes to a token, or to the end."""
     self.index = index
-    self.next = self._tokens[index].text if index < len(self._tokens) else None
+    self.next = self.tokens[index].text if index < len(self.tokens) else None
 
   def token(self, offset: int = 0) -> Token:
     """Returns the token so many places from the next one; a nameless one beyond the ends."""
     index = self.index + offset
-    return self._tokens[index] if 0 <= index < len(self._tokens) else Token("end", "")
+    return self.tokens[index] if 0 <= index < len(self.tokens) else Token("end", "")
 
   def split_token(self) -> Token:
     r"""Takes the first character of the next token and leaves the rest, as TeX does: `\frac12`."""
     token = self.token()
-    self._tokens[self.index] = token._replace(text=token.text[1:], spaced=False)
+    self.tokens[self.index] = token._replace(text=token.text[1:], spaced=False)
     self.move(self.index)
     return token._replace(text=token.text[:1])
 
@@ -46,7 +48,7 @@ class Cursor:
     if self.next is None:
       raise UnsupportedError("the answer ends too early")
     self.move(self.index + 1)
-    return self._tokens[self.index - 1]
+    return self.tokens[self.index - 1]
 
   def expect(self, text: str) -> None:
     """Steps over a token that must be there."""
@@ -63,9 +65,9 @@ class Cursor:
 
   def nested(self, read: Callable[[], T]) -> T:
     """Reads something inside something else, to a bounded depth."""
-    self._depth += 1
-    if self._depth > MAX_DEPTH:
+    self.depth += 1
+    if self.depth > MAX_DEPTH:
       raise UnsupportedError(f"nested deeper than {MAX_DEPTH}")
     value = read()
-    self._depth -= 1
+    self.depth -= 1
     return value

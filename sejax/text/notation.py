@@ -1,25 +1,30 @@
 r"""How answers are written: LaTeX, Unicode and plain text brought to one stream of tokens.
 
 `spell_out` turns Unicode signs into LaTeX; `clean` removes what carries no value (dollar signs,
-spacing commands, `\left`, text wrappers, degree marks) and joins digit groups; `tokenize` cuts the
-rest into numbers, commands, names and symbols.
+spacing commands, `\left`, text wrappers); `tokenize` cuts the rest into numbers, commands, names
+and symbols. What is removed leaves a blank, so nothing joins that did not stand together as
+written.
 """
 
 import re
 import unicodedata
 from typing import NamedTuple
 
+from sejax.text import numerals
+
 # One character -> LaTeX. NFKC does the rest (full-width digits, ligatures), but alone it would read
 # 2½ as 21/2 and x² as x2.
 # fmt: off
 _CHARACTERS = str.maketrans({
   "½": " 1/2 ", "⅓": " 1/3 ", "⅔": " 2/3 ", "¼": " 1/4 ", "¾": " 3/4 ", "⅕": " 1/5 ", "⅛": " 1/8 ",
-  "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∞": r"\infty ", "°": r"^\circ ", "º": r"^\circ ",
-  "˚": r"^\circ ",
+  "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∞": r"\infty ", "º": "°", "˚": "°", "∘": r"\circ ",
   "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "±": r"\pm ",
   "÷": "/", "⁄": "/", "∕": "/", "−": "-", "–": "-", "—": "-", "∶": ":", "、": ",", "。": ".",
   "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∈": r"\in ",
-  "∅": r"\emptyset ", "∠": r"\angle ", "△": r"\triangle ", "€": "", "£": "",
+  "∅": r"\emptyset ", "∠": r"\angle ", "△": r"\triangle ", "€": " ", "£": " ", "¥": " ",
+  "⊥": r"\perp ", "∥": r"\parallel ", "∣": "|", "【": "[", "】": "]",
+  "ℝ": r"\mathbb{R} ", "ℂ": r"\mathbb{C} ", "ℕ": r"\mathbb{N} ", "ℤ": r"\mathbb{Z} ",
+  "ℚ": r"\mathbb{Q} ",
   "“": '"', "”": '"', "‘": "'", "’": "'", "′": "'",
   "π": r"\pi ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ",
   "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
@@ -27,34 +32,47 @@ _CHARACTERS = str.maketrans({
 # fmt: on
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SUPERSCRIPT_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
+# Behind the letter of an option, these are not a comma and not a decimal point: A、60°, A．60°.
+# With a second such letter they are: A、B.
+_OPTION_MARK = re.compile(
+  r"\A\s*([A-HＡ-Ｈ])[、．](?!.*(?<![A-Za-z])[A-HＡ-Ｈ](?:[、．]|\s*。?\s*\Z))\s*", re.DOTALL
+)
 
-# Words set upright are text or units; letters in other faces are symbols as before.
-_UPRIGHT = "\x1e"
+# Words set upright are text or units; letters in other faces are symbols as before. The mark is a
+# character that no regular expression takes for white space.
+UPRIGHT = "\x02"
 _UPRIGHT_COMMAND = re.compile(
   r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|mathrm|mbox|hbox|operatorname)\s*\{([^{}]*)\}"
 )
 _FACE_COMMAND = re.compile(
-  r"\\(?:math(?:bf|it|sf|tt|cal|bb|normal)|boldsymbol|bm|boxed|fbox|underline)(?![A-Za-z])"
+  r"\\(?:math(?:bf|it|sf|tt|cal|normal)|boldsymbol|bm|boxed|fbox|underline)(?![A-Za-z])"
+  r"|\\(?:text)?color\s*\{[^{}]*\}"
 )
 _LETTERS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]+")
 _FRACTION_COMMAND = re.compile(r"\\(?:[dtc]|nice|s)frac(?![A-Za-z])")
-_VALUELESS = re.compile(
-  r"\\(?:left|right)(?![A-Za-z])\.?|\\[bB]igg?[lrm]?(?![A-Za-z])|\\[()\[\]]|\\\$|\$|\\!|[*`]{2,}"
-  r"|\\(?:displaystyle|textstyle|limits|overline|overrightarrow|vec|hat|bar)(?![A-Za-z])"
-  r"|\^\s*(?:\{\s*\x1e?o\s*\}|o(?![A-Za-z])|\{\s*\\circ\s*\}|\\(?:circ|degree)(?![A-Za-z]))"
-  r"|\\(?:degree|deg)(?![A-Za-z])"
+_DEGREE = re.compile(
+  r"\^\s*(?:\{\s*\x02?o\s*\}|o(?![A-Za-z])|\{\s*(?:\\circ|°)\s*\}|\\(?:circ|degree)(?![A-Za-z])|°)"
+  r"|\\(?:degree|deg|textdegree)(?![A-Za-z])|(?<=\d)\s*\\circ(?![A-Za-z])"
 )
-_SPACING = re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|~|\s+")
-_REPEATING = re.compile(r"(?<!\d)(\d{0,12})\.(\d{0,12})\\(?:overline|bar|dot)\s*\{(\d{1,12})\}")
-_COMMA_GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
-# Inside brackets 1,234 is two coordinates, but no coordinate begins with a needless zero.
-_ZERO_GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})*,0\d{2}(?:,\d{3})*(?![\d,])")
-_SPACE_GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3})+(?![\d/])(?! ?/)")
+_PRIME = re.compile(r"\^\s*(?:\{\s*(?:\\prime\s*)+\}|\\prime(?![A-Za-z]))")
+_VALUELESS = re.compile(
+  r"\\(?:left|right)(?![A-Za-z])\.?|\\[bB]igg?[lrm]?(?![A-Za-z])|\\[()\[\]]|\\\$|\$|\\!"
+  r"|\\(?:displaystyle|textstyle|limits)(?![A-Za-z])|(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|~|\s+"
+)
+# A line over the name of a segment says no more than the name; over a variable it makes another.
+_OVERLINED_NAME = re.compile(r"\\overline\s*\{\s*(?=[A-Z]{2,}\s*\})")
+_BAR = re.compile(r"\\(?:[lr]?vert|mid)(?![A-Za-z])")
+_NAMED_FIGURE = re.compile(r"(?<![A-Za-z\\])(?:([Tt]riangle)|[Aa]ngle)\s+\x02?(?=[A-Z]+(?![a-z]))")
+_DOUBLED = re.compile(r"(?:[^\\]|\\\\)*")
 _EDGES = ' \t\n,;:"`'
+_EMPHASIS = re.compile(r"\A[\s*]*\*\*|\*\*[\s*]*\Z")
 
+_AND_OR = "或者|并且|[和与及或且]"
 _TOKEN = re.compile(
-  r"(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<command>\\[A-Za-z]+|\\.)"
-  r"|(?P<name>\x1e?[A-Za-z]+)|(?P<symbol>[^\s\x1e])"
+  rf"(?P<grouped>{numerals.GROUPED})|(?P<dotted>\d+(?:\.\d+){{2,}})"
+  r"|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<command>\\[A-Za-z]+|\\.)"
+  rf"|(?P<name>\x02?[A-Za-z]+|{_AND_OR}|[\u4e00-\u9fff]+?(?={_AND_OR}|[^\u4e00-\u9fff]|\Z))"
+  r"|(?P<symbol>\*\*|[^\s\x02])"
 )
 
 
@@ -62,7 +80,8 @@ class Token(NamedTuple):
   r"""One token of an answer.
 
   Attributes:
-    kind: number, command, name or symbol.
+    kind: number, command, name or symbol; grouped for `120,115`, which may be one number or two;
+      dotted for `12.10.2024`, which is none.
     text: as written.
     spaced: whether blanks come before.
     upright: whether a name stood in `\\text{}` or the like.
@@ -78,32 +97,37 @@ def spell_out(text: str) -> str:
   """Returns `text` with Unicode signs in LaTeX and look-alikes folded; linear in its length."""
   if text.isascii():
     return text
+  text = _OPTION_MARK.sub(r"\1. ", text)
   text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
   return unicodedata.normalize("NFKC", text.translate(_CHARACTERS)).translate(_CHARACTERS)
 
 
 def clean(text: str) -> str:
   """Returns spelled-out `text` without what carries no value; linear in its length."""
-  text = text.replace(_UPRIGHT, " ")
+  text = text.replace(UPRIGHT, " ")
+  if "\\\\" in text and _DOUBLED.fullmatch(text):  # escaped once too often, in all its commands
+    text = text.replace("\\\\", "\\")
+  text = numerals.rewrite(text)
   if "\\" in text:
-    text = _REPEATING.sub(_repeating_decimal, text)
+    text = text.rstrip(" \t\n\\")
     for _ in range(3):
       text, changed = _UPRIGHT_COMMAND.subn(_mark_upright, text)
       if not changed:
         break
     text = _FRACTION_COMMAND.sub(r"\\frac", _FACE_COMMAND.sub(" ", text)).replace(r"\%", "%")
-  text = _SPACING.sub(" ", _VALUELESS.sub("", text)).replace("{,}", ",")
+    text = _OVERLINED_NAME.sub("{", _BAR.sub("|", text)).replace(r"\|", r"\parallel ")
+    text = _PRIME.sub(lambda m: "'" * m[0].count("prime"), text)
+  text = _VALUELESS.sub(" ", _DEGREE.sub("°", text)).replace("{,}", ",")
+  if "ngle" in text:
+    text = _NAMED_FIGURE.sub(lambda m: r"\triangle " if m[1] else r"\angle ", text)
   if "=" in text:
     text = text.replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ")
-  groups = _ZERO_GROUPS if "(" in text or "[" in text or "\\{" in text else _COMMA_GROUPS
-  text = groups.sub(lambda m: m[0].replace(",", ""), text)
-  text = _SPACE_GROUPS.sub(lambda m: m[0].replace(" ", ""), text)
-  return _strip(text)
+  return strip(text)
 
 
 def plain(text: str) -> str:
   """Returns cleaned text without the marks of upright words."""
-  return " ".join(text.replace(_UPRIGHT, "").split()).replace("( ", "(").replace(" )", ")")
+  return " ".join(text.replace(UPRIGHT, "").split()).replace("( ", "(").replace(" )", ")")
 
 
 def tokenize(text: str) -> list[Token]:
@@ -111,20 +135,19 @@ def tokenize(text: str) -> list[Token]:
   tokens = []
   end = 0
   for match in _TOKEN.finditer(text):
-    word = match[0].lstrip(_UPRIGHT)
+    word = match[0].lstrip(UPRIGHT)
     tokens.append(Token(match.lastgroup, word, match.start() > end, len(word) < len(match[0])))
     end = match.end()
-  return tokens
+  return _ungroup(tokens) if "," in text else tokens
 
 
-def _mark_upright(match: re.Match) -> str:
-  words = match[1].replace(_UPRIGHT, "")
-  return " " + _LETTERS.sub(lambda m: _UPRIGHT + m[0], words) + " "
-
-
-def _strip(text: str) -> str:
-  """Strips quotes, a final dot and braces around the whole; dots that stand for more stay."""
+def strip(text: str) -> str:
+  """Strips quotes, stars, a final dot and braces around the whole; dots for more stay."""
   text = text.strip(_EDGES)
+  if "*" in text:
+    text = _EMPHASIS.sub("", text).strip(_EDGES)
+    if len(text) > 2 and text[0] == text[-1] == "*":
+      text = text[1:-1].strip(_EDGES)
   if text.endswith(".") and not text.endswith(".."):
     text = text[:-1].rstrip(_EDGES)
   if len(text) > 1 and text[0] == text[-1] == "'":
@@ -134,8 +157,36 @@ def _strip(text: str) -> str:
   return text
 
 
-def _repeating_decimal(match: re.Match) -> str:
-  whole, fixed, period = match.groups()
-  denominator = 10 ** len(fixed) * (10 ** len(period) - 1)
-  numerator = int(whole + fixed + period) - int((whole + fixed) or 0)
-  return rf"\frac{{{numerator}}}{{{denominator}}}"
+def _mark_upright(match: re.Match) -> str:
+  words = match[1].replace(UPRIGHT, "")
+  return " " + _LETTERS.sub(lambda m: UPRIGHT + m[0], words) + " "
+
+
+def _ungroup(tokens: list[Token]) -> list[Token]:
+  """Turns numbers with commas into the numbers that they stand for, where that is certain."""
+  places = [i for i, token in enumerate(tokens) if token.kind == "grouped"]
+  if not places:
+    return tokens
+  scripts = ("^", "_")
+  # Exponents and indices are no further numbers of the answer: 1,200 cm^{2}.
+  before = ["", "", *(token.text for token in tokens)]
+  numbers = [
+    i
+    for i, token in enumerate(tokens)
+    if token.kind in ("number", "grouped")
+    and not (before[i + 1] in scripts or (before[i + 1] == "{" and before[i] in scripts))
+  ]
+  in_brackets = any(token.text in ("(", "[", r"\{") for token in tokens)
+  result = []
+  for token in tokens:
+    parts = None
+    if token.kind == "grouped":
+      parts = numerals.ungroup(token.text, len(numbers) == 1, in_brackets)
+    if parts is None:
+      result.append(token)
+      continue
+    for part in parts:
+      if result and part is not parts[0]:
+        result.append(Token("symbol", ","))
+      result.append(token._replace(kind="number", text=part))
+  return result

@@ -3,16 +3,40 @@ r"""Reads the value that the tokens of one answer spell.
 Over arithmetic stand, loosest first: lists (`1, 2`, `a or b`), relations and labels (`x = 5`,
 `area = 5`), ratios (`3:2`) and unions of intervals; brackets hold tuples, intervals, sets and
 matrices. All of these are the string of their parts' keys.
+
+The order of a list counts, but not that of alternatives: `3 or -1`, `x = 3, -1`, `x = 3, x = -1`,
+`1 \pm 2`, and two numbers that one sign tells apart (`3, -3`; `1+\sqrt2, 1-\sqrt2`).
 """
 
-from sejax.text import exact, vocabulary
-from sejax.text.arithmetic import Arithmetic, Value, is_number, number, value_key
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sejax.text import exact, relations, vocabulary
+from sejax.text.arithmetic import PLUS_MINUS, Arithmetic, Value, is_number, value_key
 from sejax.text.exact import UnsupportedError
 from sejax.text.notation import Token
 
 MAX_TOKENS = 48
 
-Item = tuple[Value, str | None]  # A value and, where it has one, the name that it is given to.
+
+class Item(NamedTuple):
+  """One item of a list.
+
+  Attributes:
+    value: what it is.
+    name: what the value is given to, where it has a name: `x`, `area`.
+    is_symbol: whether the name is one of mathematics, which may have several values.
+    interval: what an inequality describes; the value is then its key.
+  """
+
+  value: Value
+  name: str | None = None
+  is_symbol: bool = False
+  interval: relations.Interval | None = None
+
+  def key(self) -> str:
+    """Returns the string under which a value is compared together with its name."""
+    return value_key(self.value) if self.name is None else f"{self.name}={value_key(self.value)}"
 
 
 def parse(tokens: list[Token]) -> Value | None:
@@ -25,39 +49,54 @@ def parse(tokens: list[Token]) -> Value | None:
     return None
 
 
-def number_key(literal: str) -> str:
-  """Returns the key of a number as written, or the literal itself where it is too long."""
-  try:
-    return exact.key(exact.rational(number(literal)))
-  except UnsupportedError:
-    return literal
-
-
 class _Answer(Arithmetic):
   """Recursive descent over a whole answer."""
 
+  def __init__(self, tokens: list[Token]):
+    super().__init__(tokens)
+    # The parts of the tuples and ratios that were read, under their keys.
+    self._parts: dict[str, list[Value]] = {}
+
   def read(self) -> Value:
-    values, names = self._items()
+    items, separators = self._items()
     if self.next is not None:
       raise UnsupportedError(f"{self.next!r} has no place here")
+    if len(self.units) > 1:
+      raise UnsupportedError("items with different units")
+    intervals = [item.interval for item in items if item.interval]
+    if len(intervals) == len(items) and len({interval.name for interval in intervals}) == 1:
+      if separators <= vocabulary.ALTERNATIVES:
+        return _union([interval.key() for interval in intervals])
+      if separators <= vocabulary.CONJUNCTIONS and len(items) == 2:
+        common = intervals[0].intersection(intervals[1])
+        if common:
+          return common.key()
+    values = [both for item in items for both in relations.plus_minus(item.value)]
     if len(values) == 1:
       return values[0]
     keys = list(map(value_key, values))
-    if not all(names):
-      return ",".join(keys)
-    if len(set(names)) == 1:
-      return "|".join(sorted(keys))  # x = 5 or x = -5
-    return ";".join(sorted(map("{}={}".format, names, keys)))  # x = 1, y = 2
+    names = {item.name for item in items}
+    if len(names - {None}) > 1:  # x = 1, y = 2; with "or" between them, x = 1 or y = 2
+      named = [item.key() for item in items]
+      joint = "|" if separators & vocabulary.ALTERNATIVES else ";"
+      return joint.join(named if None in names else sorted(named))
+    if len(values) > len(items) or separators & vocabulary.ALTERNATIVES or _alternatives(items):
+      return "|".join(sorted(set(keys)))
+    return ",".join(keys)
 
-  def _items(self) -> tuple[list[Value], list[str | None]]:
-    """Reads a list: its values and the names that they are given to."""
-    items = [self._relation()]
+  def _items(self) -> tuple[list[Item], set[str]]:
+    """Reads a list: its items and what separates them."""
+    items, separators = [self._relation()], set()
     while self.next in vocabulary.SEPARATORS:
+      between = set()
       while self.next in vocabulary.SEPARATORS:  # "1, 2, and 3"
-        self.take()
+        between.add(self.take().text)
+      separators |= between - {","} or between
       items.append(self._relation())
-    values, names = zip(*items, strict=True)
-    return list(values), list(names)
+    return items, separators
+
+  def _values(self) -> list[Value]:
+    return [item.value for item in self._items()[0]]
 
   def _relation(self) -> Item:
     """Reads a value or relation; `name = value` gives the value and the name."""
@@ -65,36 +104,82 @@ class _Answer(Arithmetic):
     if point:
       return point
     label = self._label()
-    sides, relations = [self._ratio()], []
+    sides, signs = [self._ratio()], []
     while self.next in vocabulary.RELATIONS:
-      relations.append(vocabulary.RELATIONS[self.take().text])
+      signs.append(vocabulary.RELATIONS[self.take().text])
       sides.append(self._ratio())
-    if not relations:
-      return sides[0], label
+    if not signs:
+      return Item(sides[0], label)
     # What follows an approximation sign rounds what comes before it: the exact side is the answer.
-    while "~" in relations and any(map(_is_value, sides[: relations.index("~") + 1])):
-      relations = relations[: relations.index("~")]
-      sides = sides[: len(relations) + 1]
-    if all(relation in ("=", "~") for relation in relations):
-      values = [side for side in sides if _is_value(side)]
-      names = [side for side in sides if not _is_value(side)]
-      if len(values) == 1 or (values and all(map(is_number, values))):
-        return values[-1], label or (value_key(names[0]) if names else None)
-    elif relations == ["in"] and _is_value(sides[1]):
-      return sides[1], value_key(sides[0])
-    return ";".join(sorted(map(_relation_key, relations, sides, sides[1:]))), label
+    while "~" in signs and any(map(_is_value, sides[: signs.index("~") + 1])):
+      signs = signs[: signs.index("~")]
+      sides = sides[: len(signs) + 1]
+    if not signs:
+      return Item(sides[0], label)
+    if all(sign in ("=", "~") for sign in signs):
+      return self._equation(sides, signs, label)
+    if signs == ["in"] and _is_value(sides[1]):
+      return Item(sides[1], value_key(sides[0]), is_symbol=True)
+    interval = None if label else relations.interval(signs, sides)
+    if interval:
+      return Item(interval.key(), interval.name, is_symbol=True, interval=interval)
+    return Item(relations.key(signs, sides), label)
+
+  def _equation(self, sides: list[Value], signs: list[str], label: str | None) -> Item:
+    """Returns the value of an equation where it gives one to a name, or works one out."""
+    values = [side for side in sides if _is_value(side)]
+    names = [side for side in sides if not _is_value(side)]
+    if len(sides) == 2 and self._gives_parts(*sides):
+      names, values = sides[:1], sides[1:]
+    are_numbers = bool(values) and all(map(is_number, values))
+    if len(values) == 1 or (are_numbers and (names or label)):
+      return Item(values[-1], label or value_key(names[0]), is_symbol=not label)
+    # 1/8 + 1/8 = 1/4 is worked out; 0 = 1 is false, and 0 = 0 says nothing about 0.
+    is_true = are_numbers and len(set(map(value_key, values))) == 1
+    if is_true and self._is_worked_out():
+      return Item(values[-1])
+    return Item(relations.key(signs, sides), label)
+
+  def _is_worked_out(self) -> bool:
+    """Whether the sides of an equation, which have one value, are not written alike."""
+    sides = [[]]
+    for token in self.tokens[: self.index]:
+      if token.text in vocabulary.RELATIONS:
+        sides.append([])
+      else:
+        sides[-1].append(token.text)
+    return any(side != sides[0] for side in sides)
+
+  def _gives_parts(self, left: Value, right: Value) -> bool:
+    """Whether a tuple or ratio of names is given its parts: (p, q) = (3, 2), V_1:V_2 = 11:21.
+
+    The names must stand in their own order, since (q, p) = (3, 2) is not (3, 2).
+    """
+    parts = self._parts.get(left) if isinstance(left, str) else None
+    if not parts or any(map(_is_value, parts)):
+      return False
+    names = list(map(value_key, parts))
+    if names != sorted(set(names)):
+      return False
+    is_ratio = left[0] not in "(["
+    if isinstance(right, str):
+      return right in self._parts and is_ratio == (right[0] not in "([")
+    return is_ratio and is_number(right)  # A:B = 1
 
   def _point(self) -> Item | None:
     """Reads a named point, P(3, 4), and gives its coordinates and its name."""
     start, name = self.index, self.token()
-    if name.kind != "name" or not name.text.isupper() or self.token(1).text != "(":
+    is_capital = name.kind == "name" and len(name.text) == 1 and name.text.isupper()
+    if not is_capital or self.token(1).text != "(" or self.depth:
       return None
     self.take()
     self.take()
-    values, _ = self.nested(self._items)
+    values = self.nested(self._values)
     is_tuple = len(values) > 1 and self.accept(")")
     if is_tuple and (self.next is None or self.next in vocabulary.SEPARATORS):
-      return _bracketed("(", values, ")"), name.text
+      is_listed = start > 0 or self.next is not None
+      if is_listed or not _is_other_than_a_point(name.text, values):
+        return Item(_bracketed("(", values, ")"), name.text)
     self.move(start)
     return None
 
@@ -104,7 +189,8 @@ class _Answer(Arithmetic):
     while self.token(offset).kind == "name":
       offset += 1
     words = " ".join(self.token(i).text for i in range(offset))
-    if self.token(offset).text not in ("=", r"\approx") or 0 < len(words) <= 3:
+    is_word = len(words) > 3 or not words.isascii()
+    if self.token(offset).text not in ("=", r"\approx") or (words and not is_word):
       return None
     self.move(self.index + offset + 1)
     return words.casefold() or None
@@ -114,55 +200,109 @@ class _Answer(Arithmetic):
     while self.next in vocabulary.COLONS:
       self.take()
       parts.append(self._union())
-    return parts[0] if len(parts) == 1 else ":".join(map(value_key, parts))
+    return parts[0] if len(parts) == 1 else self._keep(parts, ":".join(map(value_key, parts)))
 
   def _union(self) -> Value:
     parts = [self.sum()]
     while self.accept(r"\cup"):
       parts.append(self.sum())
-    return parts[0] if len(parts) == 1 else "U".join(sorted(set(map(value_key, parts))))
+    return parts[0] if len(parts) == 1 else _union(parts)
 
   def structure(self, opener: str) -> Value:
     r"""Reads a tuple, interval, set or matrix; brackets around one value only group it."""
     if opener == r"\begin":
-      return self._matrix()
+      return self._environment()
     if opener in ("{", r"\{"):
       return self._set(opener.replace("{", "}"))
-    values, _ = self._items()
+    values = self._values()
     closer = self.take().text
     if closer not in (")", "]"):
       raise UnsupportedError(f"{opener} closed by {closer}")
-    return values[0] if len(values) == 1 else _bracketed(opener, values, closer)
+    return values[0] if len(values) == 1 else self._keep(values, _bracketed(opener, values, closer))
+
+  def _keep(self, parts: list[Value], key: str) -> str:
+    self._parts[key] = parts
+    return key
 
   def _set(self, closer: str) -> Value:
     if self.accept(closer):
       return "{}"
-    values, _ = self._items()
+    items, _ = self._items()
+    first = items[0].value
+    if self.next is None and len(items) == 1 and isinstance(first, str) and first[:7] == "matrix ":
+      return "cases " + first[7:]  # A brace in front of rows, \left\{ \begin{array} ... \right.
     self.expect(closer)
+    values = [both for item in items for both in relations.plus_minus(item.value)]
     if len(values) == 1 and closer == "}":
       return values[0]
     return "{" + ",".join(sorted(set(map(value_key, values)))) + "}"
 
-  def _matrix(self) -> Value:
-    self.expect("{")
-    if self.take().text not in vocabulary.MATRICES:
-      raise UnsupportedError("only matrices are read")
-    self.expect("}")
-    rows = [[self.sum()]]
+  def _environment(self) -> Value:
+    kind = self._braced_name()
+    if kind == "array":
+      self.expect("{")
+      while self.next not in ("}", None):
+        self.take()
+      self.expect("}")
+    elif kind not in vocabulary.MATRICES | vocabulary.CASES:
+      raise UnsupportedError(f"{kind} is not read")
+    rows = [[self._cell()]]
     while self.next in ("&", r"\\"):
       if self.take().text == "&":
-        rows[-1].append(self.sum())
+        rows[-1].append(self._cell())
       elif self.next != r"\end":
-        rows.append([self.sum()])
+        rows.append([self._cell()])
     self.expect(r"\end")
+    if self._braced_name() != kind:
+      raise UnsupportedError(f"{kind} is not closed")
+    title = "cases " if kind in vocabulary.CASES else "matrix "
+    return title + ";".join(",".join(row) for row in rows)
+
+  def _braced_name(self) -> str:
     self.expect("{")
-    self.take()
+    name = self.take().text
     self.expect("}")
-    return "matrix " + ";".join(",".join(map(value_key, row)) for row in rows)
+    return name
+
+  def _cell(self) -> str:
+    return self._relation().key()
 
 
 def _bracketed(opener: str, values: list[Value], closer: str) -> str:
   return opener + ",".join(map(value_key, values)) + closer
+
+
+def _union(parts: Sequence[Value]) -> str:
+  return "U".join(sorted(set(map(value_key, parts))))
+
+
+def _alternatives(items: list[Item]) -> bool:
+  """Whether the items of a list are solutions, whose order says nothing."""
+  names = [item.name for item in items]
+  values = [item.value for item in items]
+  if names[0] and len(set(names)) == 1:
+    return True  # x = 5, x = -5
+  if items[0].is_symbol and not any(names[1:]) and all(map(is_number, values)):
+    return True  # x = 5, -5
+  return len(items) == 2 and not any(names) and relations.are_conjugate(*values)
+
+
+def _is_other_than_a_point(name: str, values: list[Value]) -> bool:
+  """Whether a capital and a tuple may be something else: C(5, 2), P(5, 2), N(0, 1), F(x, y).
+
+  Selections, distributions and functions have no place among points; elsewhere the letter names
+  the point and its coordinates are the answer.
+  """
+  if name in vocabulary.APPLIED - {"P"}:
+    return True
+  first, *_, last = (exact.constant(v) if not isinstance(v, str) else None for v in values)
+  if len(values) != 2 or first is None or last is None:
+    return name in vocabulary.SELECTIONS or name in vocabulary.DISTRIBUTIONS
+  if name in vocabulary.SELECTIONS:
+    return isinstance(first, int) and isinstance(last, int) and first >= last >= 0
+  if name == "B":
+    return isinstance(first, int) and first > 0 and 0 <= last <= 1
+  return (name == "N" and last > 0) or (name == "U" and first < last)
 
 
 def _is_value(side: Value) -> bool:
@@ -172,22 +312,4 @@ def _is_value(side: Value) -> bool:
   ((monomial, coefficient),) = side.items()
   names = [atom for atom, exponent in monomial if isinstance(atom, str) and exponent == 1]
   is_name = coefficient == 1 and 0 < len(names) == len(monomial)
-  return not is_name or bool({"pi", "oo", "pm"} & set(names))
-
-
-def _relation_key(relation: str, left: Value, right: Value) -> str:
-  """One string for a relation however it is turned and scaled: x > 5, 5 < x and 2x > 10 agree."""
-  if relation in vocabulary.FLIPPED:
-    relation, left, right = vocabulary.FLIPPED[relation], right, left
-  symmetric = relation in ("=", "!=", "~")
-  if isinstance(left, str) or isinstance(right, str) or relation == "in":
-    sides = [value_key(left), value_key(right)]
-    return relation.join(sorted(sides) if symmetric else sides)
-  difference = exact.add(left, right, -1)
-  if not difference:
-    return f"0{relation}0"
-  _, difference = exact.primitive(difference)
-  key = exact.key(difference)
-  if symmetric:
-    key = min(key, exact.key({m: -c for m, c in difference.items()}))
-  return f"{key}{relation}0"
+  return not is_name or any(name in ("pi", "oo") or name[0] == PLUS_MINUS for name in names)

@@ -1,0 +1,54 @@
+"""What is said around an answer: lead-ins and remarks in English and Chinese, letters of options.
+
+All functions take what `sejax.text.notation` has cleaned.
+"""
+
+import re
+
+_LEAD_IN = re.compile(
+  r"\A(?:(?:the )?(?:correct |final |right )?(?:option|choice|answer)(?: is\b)?(?:\s*:\s*|\s+)"
+  r"|(?:about|around|approximately|roughly|exactly)\s+|大?约\s*"
+  r"|\[?(?:故|所以|因此)?(?:(?:本题|最终|正确)的?)*(?:答案|选项)(?:应?为|是|选)?\]?\s*:?\s*"
+  # In front of other than an option, the last of these is "choose".
+  r"|(?:故|所以|因此)?应?选择?\s*:?\s*(?=[A-H](?![A-Za-z])))(?=\S)",
+  re.IGNORECASE,
+)
+_REMARK = re.compile(
+  r"(?<=[\w}%°)])\s*(?:\(\s*\x02?(?:approx(?:\.|imately)?|rounded|exact)\s*\)"
+  r"|(?<=[\s\x02])approx(?:\.|imately)?)\s*\Z",
+  re.IGNORECASE,
+)
+# The letter alone; [x] and {x} are parts of numbers, so there only the letters of options count.
+_LETTER = re.compile(
+  r"\(?\s*([A-Za-z])\s*\)?\s*[.:)]?|[\[{]\s*([A-Ja-j])\s*[\]}]|([A-H])\s*选?项", re.ASCII
+)
+# What stands behind (A) may not go on an expression, as in (A)^2; behind A: it may not be the
+# coordinates of a point A.
+_LETTER_WITH_TEXT = re.compile(
+  r"(?:\(([A-H])\)(?!\s*[\^*/+=_!'|])|([A-H])(?:[.)](?=\s)|:\s+(?![(\[]|\\\{)|:(?=[A-Za-z][a-z])))"
+  r"\s*(?=\S)"
+)
+# A second label: the answer has parts, and its first letter is no option.
+_LABEL = re.compile(r"\(?\b[A-Za-z]\s*[):]|\b[A-Z]\.(?!\w)", re.ASCII)
+
+
+def lead_in(words: str) -> int:
+  """Returns the number of characters that lead to the answer: `the answer is`, `答案：`."""
+  match = _LEAD_IN.match(words)
+  return match.end() if match else 0
+
+
+def without_remark(text: str) -> str:
+  """Returns an answer without a remark on its precision at its end: `12.57 (approx)`."""
+  return _REMARK.sub("", text) if text[-1:] in (")", ".", "x", "X", "y", "Y") else text
+
+
+def option(words: str) -> str | None:
+  """Returns the letter of an option: alone in any of its forms, or in front of its text."""
+  match = _LETTER.fullmatch(words)
+  if match:
+    return (match[1] or match[2] or match[3]).upper()
+  match = _LETTER_WITH_TEXT.match(words)
+  if match and not _LABEL.search(words, match.end()):
+    return match[1] or match[2]
+  return None
