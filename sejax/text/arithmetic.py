@@ -26,9 +26,15 @@ class Arithmetic(Units):
     super().__init__(tokens)
     # Degree marks and plus-minus signs read so far.
     self._degrees = self._signs = 0
+    self._power_end = -1  # Where the last power ended.
 
-  def structure(self, opener: str) -> Value:
-    """Reads what an opening bracket begins, up to its closing one."""
+  def structure(self, opener: str, is_argument: bool = False) -> Value:
+    """Reads what an opening bracket begins, up to its closing one.
+
+    Args:
+      opener: the bracket, which has been read.
+      is_argument: whether a function is applied to what it holds; its key keeps all names then.
+    """
     raise NotImplementedError
 
   def sum(self) -> Value:
@@ -106,8 +112,11 @@ class Arithmetic(Units):
     if token.text in vocabulary.SCALES:
       self.take()
       return exact.multiply(expr(value), exact.rational(vocabulary.SCALES[token.text]))
-    is_power = self.token(1).text == "^"  # 2^6 3^5
-    if token.kind == "number" and self.token(-1).kind != "command" and not is_power:
+    is_number_like = token.kind == "number" or token.text == r"\frac"
+    if is_number_like and self.token(-1).text == "°":
+      raise UnsupportedError("a number behind degrees")
+    are_powers = self._power_end == self.index and self.token(1).text == "^"  # 2^6 3^5
+    if token.kind == "number" and self.token(-1).kind != "command" and not are_powers:
       raise UnsupportedError("a number behind a value")
     if not is_number(value) and self._applies():
       raise UnsupportedError("a function's argument behind a value")
@@ -118,11 +127,14 @@ class Arithmetic(Units):
     while self.next in vocabulary.POSTFIXES:
       operator = self.take().text
       if operator in ("^", "**"):
-        return exact.power(expr(value), expr(self.nested(self._script)))
+        value = exact.power(expr(value), expr(self.nested(self._script)))
+        self._power_end = self.index
+        return value
       if operator == "!":
         value = exact.rational(_factorial(exact.constant(expr(value))))
       elif operator == "_":
-        value = exact.symbol(f"{value_key(value)}_({value_key(self.nested(self._script))})")
+        index = self.nested(self.braced if self.next == "{" else self._primary)
+        value = exact.symbol(f"{value_key(value)}_({value_key(index)})")
       else:
         self._degrees += 1
         value = self._arc(expr(value))
@@ -199,23 +211,22 @@ class Arithmetic(Units):
     """
     if self.next not in ("(", "["):
       return False
-    offset, depth, has_comma, has_name = 1, 1, False, False
+    offset, depth, has_sign, has_name = 1, 1, False, False
     while depth and self.token(offset).kind != "end":
       token = self.token(offset)
       depth += (token.text in ("(", "[")) - (token.text in (")", "]"))
-      has_comma |= depth == 1 and token.text == ","
+      has_sign |= depth == 1 and (token.text == "," or token.text in vocabulary.RELATIONS)
       has_name |= token.kind == "name" and token.text != "pi"
       has_name |= token.kind == "command" and token.text[1:] in vocabulary.SYMBOLS - {"pi"}
       offset += 1
     # (x)(y) and (a + b)(x) are products of brackets.
     is_argument = offset == 3 and self.token(-1).text not in (")", "]")
-    return has_comma or not has_name or is_argument
+    return has_sign or not has_name or is_argument
 
   def _application(self) -> str:
     """Reads the bracket behind the name of a function; it may hold a relation: P(X = 3)."""
     self.expect("(")
-    inside = self.nested(lambda: self.structure("("))
-    return f"({value_key(inside)})"
+    return value_key(self.nested(lambda: self.structure("(", is_argument=True)))
 
   def _command(self, command: str) -> Value:
     if command in (r"\frac", r"\binom"):

@@ -22,7 +22,7 @@ from sejax.text.arithmetic import MAX_DIGITS, value_key
 from sejax.text.exact import UnsupportedError
 from sejax.text.notation import UPRIGHT, Token, clean, plain, spell_out, strip, tokenize
 from sejax.text.parser import parse
-from sejax.text.vocabulary import NUMBER_WORDS, SEPARATORS
+from sejax.text.vocabulary import NUMBER_WORDS, ORDERS, SEPARATORS
 
 # Longer answers are prose or noise: they are compared as text, the longest as they are.
 MAX_CHARACTERS = 120
@@ -36,8 +36,9 @@ _RATIONAL = re.compile(
 )
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _ARTICLE = re.compile(r"\A(?:the|an|a)\s+(?=\w\w)")
-# 5-4-3-2-1 is an order, 10-15 a range, 3-2 a score: none of them is a difference.
-_HYPHENATED = re.compile(r"\d+(?:-\d+)+")
+# 5-4-3-2-1 is an order, 10-15 a range, 3-2 a score: none of them is a difference. 12/10/2024 is a
+# day, not what 6/5/2024 is.
+_NO_ARITHMETIC = re.compile(r"\d+(?:-\d+)+|\d+(?:/\d+){2,}")
 # No value has such a key, so what stays text can never meet one.
 _TEXT = "~"
 
@@ -96,7 +97,14 @@ def _words_key(words: str) -> str:
   if len(words) == 2 and words.lower() != "no":
     return words  # AB is a segment, ab a product
   folded = _ARTICLE.sub("", " ".join(words.casefold().split()), count=1)
-  return NUMBER_WORDS.get(folded.replace("-", " "), folded)
+  spoken = folded.replace("-", " ").split()
+  for length in (2, 1):
+    number = NUMBER_WORDS.get(" ".join(spoken[:length]))
+    if number:
+      # Seventy degrees are 70 degrees; of what is no number so, such as two fifths, the words stay.
+      form = _value_or_text(" ".join([number, *spoken[length:]]))
+      return folded if form.startswith(_TEXT) else form
+  return folded
 
 
 def _rational_key(sign: str, *parts: str | None) -> str:
@@ -109,7 +117,7 @@ def _rational_key(sign: str, *parts: str | None) -> str:
 
 def _value_or_text(text: str) -> str:
   tokens = tokenize(text)
-  value = None if _HYPHENATED.fullmatch(text) else parse(tokens)
+  value = None if _NO_ARITHMETIC.fullmatch(text) else parse(tokens)
   try:
     return _as_text(tokens) if value is None else value_key(value)
   except UnsupportedError:
@@ -128,5 +136,6 @@ def _as_text(tokens: list[Token]) -> str:
       parts.append(" ")
     # The case of words says nothing; x and X, \delta and \Delta are two.
     is_word = token.kind == "name" and len(token.text) > 1
-    parts.append(token.text.casefold() if is_word else token.text)
+    word = token.text.casefold() if is_word else token.text
+    parts.append(ORDERS.get(word, word))
   return "".join(parts)

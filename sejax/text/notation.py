@@ -13,10 +13,11 @@ from typing import NamedTuple
 from sejax.text import numerals
 
 # One character -> LaTeX. NFKC does the rest (full-width digits, ligatures), but alone it would read
-# 2½ as 21/2 and x² as x2.
+# 2½ as 21/2, x² as x2, 101₂ as 1012 and ①② as 12.
+_FRACTIONS = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
+_ENCLOSED = range(0x2460, 0x249C)  # ① to ⒛
 # fmt: off
 _CHARACTERS = str.maketrans({
-  "½": " 1/2 ", "⅓": " 1/3 ", "⅔": " 2/3 ", "¼": " 1/4 ", "¾": " 3/4 ", "⅕": " 1/5 ", "⅛": " 1/8 ",
   "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∞": r"\infty ", "º": "°", "˚": "°", "∘": r"\circ ",
   "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "±": r"\pm ",
   "÷": "/", "⁄": "/", "∕": "/", "−": "-", "–": "-", "—": "-", "∶": ":", "、": ",", "。": ".",
@@ -28,10 +29,17 @@ _CHARACTERS = str.maketrans({
   "“": '"', "”": '"', "‘": "'", "’": "'", "′": "'",
   "π": r"\pi ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ",
   "λ": r"\lambda ", "φ": r"\phi ", "ω": r"\omega ",
+} | {
+  fraction: f" {unicodedata.normalize('NFKC', fraction)} ".replace("⁄", "/")
+  for fraction in _FRACTIONS
+} | {
+  chr(code): rf"\enclosed{{{unicodedata.normalize('NFKC', chr(code)).strip('().')}}} "
+  for code in _ENCLOSED
 })
 # fmt: on
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_SCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺₀₁₂₃₄₅₆₇₈₉", "0123456789-+0123456789")
 _SUPERSCRIPT_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
+_SUBSCRIPT_RUN = re.compile(r"[₀₁₂₃₄₅₆₇₈₉]+")
 # Behind the letter of an option, these are not a comma and not a decimal point: A、60°, A．60°.
 # With a second such letter they are: A、B.
 _OPTION_MARK = re.compile(
@@ -42,7 +50,8 @@ _OPTION_MARK = re.compile(
 # character that no regular expression takes for white space.
 UPRIGHT = "\x02"
 _UPRIGHT_COMMAND = re.compile(
-  r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|mathrm|mbox|hbox|operatorname)\s*\{([^{}]*)\}"
+  r"(?:\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|mathrm|mbox|hbox|operatorname)\s*\{"
+  r"|\{\s*\\rm(?![A-Za-z]))([^{}]*)\}"
 )
 _FACE_COMMAND = re.compile(
   r"\\(?:math(?:bf|it|sf|tt|cal|normal)|boldsymbol|bm|boxed|fbox|underline)(?![A-Za-z])"
@@ -61,6 +70,7 @@ _VALUELESS = re.compile(
 )
 # A line over the name of a segment says no more than the name; over a variable it makes another.
 _OVERLINED_NAME = re.compile(r"\\overline\s*\{\s*(?=[A-Z]{2,}\s*\})")
+_PARALLEL = re.compile(r"(?<=[A-Z])\s*(?://|\|\|)\s*(?=[A-Z])")  # AB // CD
 _BAR = re.compile(r"\\(?:[lr]?vert|mid)(?![A-Za-z])")
 _NAMED_FIGURE = re.compile(r"(?<![A-Za-z\\])(?:([Tt]riangle)|[Aa]ngle)\s+\x02?(?=[A-Z]+(?![a-z]))")
 _DOUBLED = re.compile(r"(?:[^\\]|\\\\)*")
@@ -98,7 +108,8 @@ def spell_out(text: str) -> str:
   if text.isascii():
     return text
   text = _OPTION_MARK.sub(r"\1. ", text)
-  text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
+  text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m[0].translate(_SCRIPTS) + "}", text)
+  text = _SUBSCRIPT_RUN.sub(lambda m: "_{" + m[0].translate(_SCRIPTS) + "}", text)
   return unicodedata.normalize("NFKC", text.translate(_CHARACTERS)).translate(_CHARACTERS)
 
 
@@ -118,6 +129,8 @@ def clean(text: str) -> str:
     text = _OVERLINED_NAME.sub("{", _BAR.sub("|", text)).replace(r"\|", r"\parallel ")
     text = _PRIME.sub(lambda m: "'" * m[0].count("prime"), text)
   text = _VALUELESS.sub(" ", _DEGREE.sub("°", text)).replace("{,}", ",")
+  if "//" in text or "||" in text:
+    text = _PARALLEL.sub(r" \\parallel ", text)
   if "ngle" in text:
     text = _NAMED_FIGURE.sub(lambda m: r"\triangle " if m[1] else r"\angle ", text)
   if "=" in text:

@@ -8,6 +8,7 @@ The order of a list counts, but not that of alternatives: `3 or -1`, `x = 3, -1`
 `1 \pm 2`, and two numbers that one sign tells apart (`3, -3`; `1+\sqrt2, 1-\sqrt2`).
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,11 @@ from sejax.text.exact import UnsupportedError
 from sejax.text.notation import Token
 
 MAX_TOKENS = 48
+
+_WORD = re.compile(r"[A-Za-z]+")
+_APPLIED = re.compile(r"(?<!_)\(")  # In the key of a function's value, not of an index.
+# Keys of |AB| and of the length of a vector.
+_LENGTH = re.compile(r"abs\(1\*(?:[A-Z]{2,}|\\(?:vec|overrightarrow)\[.*\])\^1\)")
 
 
 class Item(NamedTuple):
@@ -91,18 +97,16 @@ class _Answer(Arithmetic):
       between = set()
       while self.next in vocabulary.SEPARATORS:  # "1, 2, and 3"
         between.add(self.take().text)
-      separators |= between - {","} or between
+      separators |= (between - {","}) or between
       items.append(self._relation())
     return items, separators
-
-  def _values(self) -> list[Value]:
-    return [item.value for item in self._items()[0]]
 
   def _relation(self) -> Item:
     """Reads a value or relation; `name = value` gives the value and the name."""
     point = self._point()
     if point:
       return point
+    start = self.index
     label = self._label()
     sides, signs = [self._ratio()], []
     while self.next in vocabulary.RELATIONS:
@@ -117,15 +121,15 @@ class _Answer(Arithmetic):
     if not signs:
       return Item(sides[0], label)
     if all(sign in ("=", "~") for sign in signs):
-      return self._equation(sides, signs, label)
-    if signs == ["in"] and _is_value(sides[1]):
+      return self._equation(sides, signs, label, start)
+    if signs == ["in"] and _is_value(sides[1]) and not _is_value(sides[0]):
       return Item(sides[1], value_key(sides[0]), is_symbol=True)
     interval = None if label else relations.interval(signs, sides)
     if interval:
       return Item(interval.key(), interval.name, is_symbol=True, interval=interval)
     return Item(relations.key(signs, sides), label)
 
-  def _equation(self, sides: list[Value], signs: list[str], label: str | None) -> Item:
+  def _equation(self, sides: list[Value], signs: list[str], label: str | None, start: int) -> Item:
     """Returns the value of an equation where it gives one to a name, or works one out."""
     values = [side for side in sides if _is_value(side)]
     names = [side for side in sides if not _is_value(side)]
@@ -136,14 +140,14 @@ class _Answer(Arithmetic):
       return Item(values[-1], label or value_key(names[0]), is_symbol=not label)
     # 1/8 + 1/8 = 1/4 is worked out; 0 = 1 is false, and 0 = 0 says nothing about 0.
     is_true = are_numbers and len(set(map(value_key, values))) == 1
-    if is_true and self._is_worked_out():
+    if is_true and self._is_worked_out(start):
       return Item(values[-1])
     return Item(relations.key(signs, sides), label)
 
-  def _is_worked_out(self) -> bool:
+  def _is_worked_out(self, start: int) -> bool:
     """Whether the sides of an equation, which have one value, are not written alike."""
     sides = [[]]
-    for token in self.tokens[: self.index]:
+    for token in self.tokens[start : self.index]:
       if token.text in vocabulary.RELATIONS:
         sides.append([])
       else:
@@ -159,7 +163,7 @@ class _Answer(Arithmetic):
     if not parts or any(map(_is_value, parts)):
       return False
     names = list(map(value_key, parts))
-    if names != sorted(set(names)):
+    if any(map(_APPLIED.search, names)) or not _are_in_order(names):
       return False
     is_ratio = left[0] not in "(["
     if isinstance(right, str):
@@ -174,8 +178,11 @@ class _Answer(Arithmetic):
       return None
     self.take()
     self.take()
-    values = self.nested(self._values)
-    is_tuple = len(values) > 1 and self.accept(")")
+    items, separators = self.nested(self._items)
+    values = [item.value for item in items]
+    has_names = any(item.name for item in items)  # P(X = 1, Y = 2)
+    is_list = len(items) > 1 and separators <= {",", ";"} and not has_names
+    is_tuple = is_list and self.accept(")")
     if is_tuple and (self.next is None or self.next in vocabulary.SEPARATORS):
       is_listed = start > 0 or self.next is not None
       if is_listed or not _is_other_than_a_point(name.text, values):
@@ -208,17 +215,25 @@ class _Answer(Arithmetic):
       parts.append(self.sum())
     return parts[0] if len(parts) == 1 else _union(parts)
 
-  def structure(self, opener: str) -> Value:
+  def structure(self, opener: str, is_argument: bool = False) -> Value:
     r"""Reads a tuple, interval, set or matrix; brackets around one value only group it."""
     if opener == r"\begin":
       return self._environment()
     if opener in ("{", r"\{"):
       return self._set(opener.replace("{", "}"))
-    values = self._values()
+    items, separators = self._items()
     closer = self.take().text
     if closer not in (")", "]"):
       raise UnsupportedError(f"{opener} closed by {closer}")
-    return values[0] if len(values) == 1 else self._keep(values, _bracketed(opener, values, closer))
+    if is_argument:
+      return f"({','.join(item.key() for item in items)})"
+    if len(items) == 1:
+      return items[0].value
+    names = [item.name for item in items]
+    if separators - {",", ";"} or (any(names) and not _are_in_order(names)):
+      raise UnsupportedError("a list in brackets")
+    values = [item.value for item in items]
+    return self._keep(values, _bracketed(opener, values, closer))
 
   def _keep(self, parts: list[Value], key: str) -> str:
     self._parts[key] = parts
@@ -232,6 +247,8 @@ class _Answer(Arithmetic):
     if self.next is None and len(items) == 1 and isinstance(first, str) and first[:7] == "matrix ":
       return "cases " + first[7:]  # A brace in front of rows, \left\{ \begin{array} ... \right.
     self.expect(closer)
+    if len({item.name for item in items}) > 1:  # x = 1, y = 2
+      return "{" + ",".join(sorted(item.key() for item in items)) + "}"
     values = [both for item in items for both in relations.plus_minus(item.value)]
     if len(values) == 1 and closer == "}":
       return values[0]
@@ -305,11 +322,28 @@ def _is_other_than_a_point(name: str, values: list[Value]) -> bool:
   return (name == "N" and last > 0) or (name == "U" and first < last)
 
 
+def _are_in_order(names: Sequence[str | None]) -> bool:
+  """Whether names stand in the order that tuples have them in: (x, y), V_1:V_2."""
+  return None not in names and list(names) == sorted(set(names))
+
+
 def _is_value(side: Value) -> bool:
   """Whether a side of an equation is more than a name: x, AB, f(x) and x_1 name things."""
   if isinstance(side, str) or len(side) != 1:
     return True
   ((monomial, coefficient),) = side.items()
   names = [atom for atom, exponent in monomial if isinstance(atom, str) and exponent == 1]
-  is_name = coefficient == 1 and 0 < len(names) == len(monomial)
-  return not is_name or any(name in ("pi", "oo") or name[0] == PLUS_MINUS for name in names)
+  return not (coefficient == 1 and 0 < len(names) == len(monomial) and all(map(_is_name, names)))
+
+
+def _is_name(atom: str) -> bool:
+  r"""Whether an atom may be given a value: `f(2)`, `\sin A`, `\log_2 32`, `|AB|`.
+
+  `|x| = 3`, `2^x = 8` and `\ln x = 0` are equations in x.
+  """
+  if atom in ("pi", "oo") or atom[0] in (PLUS_MINUS, "("):
+    return False
+  words = set(_WORD.findall(atom))
+  if atom.startswith("abs("):
+    return _LENGTH.fullmatch(atom) is not None
+  return not words & vocabulary.LOGARITHMS or words <= vocabulary.FUNCTIONS | {"pi", "e"}

@@ -45,6 +45,7 @@ NUMBER_WORDS = {word: str(number) for number, word in enumerate(_ONES + _TEENS)}
 FUNCTIONS = frozenset(
   "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp".split()
 )
+LOGARITHMS = frozenset(("log", "ln", "lg", "exp"))
 RECIPROCALS = {"sec": "cos", "csc": "sin", "cot": "tan"}
 INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
 # Letters that name functions whatever bracket follows: f(x + 1), P(X = 3).
@@ -83,6 +84,8 @@ RELATIONS = {
   r"\geq": ">=",
   r"\geqslant": ">=",
 }
+# Signs of order, which are one sign however they are written.
+ORDERS = {sign: one for sign, one in RELATIONS.items() if one[0] in "<>!"}
 FLIPPED = {">": "<", ">=": "<="}
 
 ALTERNATIVES = frozenset(("or", "或", "或者"))

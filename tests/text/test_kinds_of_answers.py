@@ -14,7 +14,14 @@ UNITS = {
     ["20 N"],  # bare, it may be a variable
   ],
   "upright letters of other units": [
-    [r"10\mathrm{g}", "10", r"10\text{ s}", r"10 \mathrm{~L}", r"10\,\mathrm{m}/\mathrm{s}^{2}"],
+    [
+      r"10{\rm m}",
+      r"10\mathrm{g}",
+      "10",
+      r"10\text{ s}",
+      r"10 \mathrm{~L}",
+      r"10\,\mathrm{m}/\mathrm{s}^{2}",
+    ],
   ],
   "bare m and h directly behind a number": [
     ["5m", "5 m", "5", r"5\text{ m}", "5 h", "5 hr", "5h", "AB = 5m", "Area = 5 m²", "5 m/s"],
@@ -81,6 +88,17 @@ UNITS = {
 }
 
 VALUES = {
+  "signs of order in a text": [[r"x \leq 5 always", "x ≤ 5 always", "x <= 5 always"]],
+  "equations in a name": [["2^x=8"], ["3^x=8"], ["8"], ["|x|=8"], [r"\ln x=8"], [r"x^2 \in [8,9]"]],
+  "names of lengths": [["|AB|=1", "1", r"|\vec{a}|=1", r"\log_2 2 = 1", r"\sin A = 1"]],
+  "names in arguments": [["P(X=1)"], ["P(Y=1)"], ["P(X=1, Y=2)"], ["P(Y=1, X=2)"], ["(1,2)"]],
+  "names in sets": [
+    [r"\{x=1, y=2\}", r"\{y=2, x=1\}"],
+    [r"\{x=2, y=1\}"],
+    [r"\{1,2\}", r"\{x=1, x=2\}"],
+  ],
+  "names in brackets": [["(x=1, y=2)", "(1,2)"], ["(y=1, x=2)"], ["(1 or 2)"], ["(2,1)"]],
+  "relations in brackets": [["N(b=0)"], ["0"]],
   "identities": [
     ["x^2-1=(x-1)(x+1)", "x^2 - 1 = (x - 1)(x + 1)"],
     ["2(x+3)=2x+6"],
@@ -157,6 +175,21 @@ NUMBERS = {
   "stars": [["2**10", "1024", "2^{10}"], ["210"], ["20", "2*10"]],
   "stars at the edges": [["**5**", "5", "*5*", "** 5 **", "**5"]],
   "dates": [["12.10.2024"], ["12.1.2024"], ["12.10"], ["12.102024"]],
+  "days": [["12/10/2024"], ["6/5/2024"], ["12/1/2024"], ["2024-12-10"], ["2024-10-12"]],
+  "raised and lowered digits": [
+    ["101₂", "101_2", "101_{2}"],
+    ["1012"],
+    ["10₁₂"],
+    ["101²", "10201"],
+  ],
+  "numbers in circles": [["①②"], ["12"], ["①②③"], ["2"]],
+  "fractions of one character": [["3⅜", "27/8", r"3\frac{3}{8}"], ["33/8"]],
+  "words and units": [
+    ["seventy-two degrees", "72", "seventy two cm", "seventy-two apples"],
+    ["seventy-two percent more"],
+  ],
+  "words and other words": [["two fifths"], ["2"], ["two in five"], ["one half"]],
+  "large words": [["ten million", "10000000", "10 million"]],
   "numbers of a text": [["Theorem 1.10"], ["Theorem 1.1"]],
   "signs that vanish": [["12"], [r"1\!2", "1$2", r"1\left.2", r"1\,2"]],
 }
@@ -200,7 +233,7 @@ NOTATION = {
   "divides": [[r"3 \mid 6", "3|6", "3 | 6", r"3\mid6"], [r"6 \mid 3"]],
   "bars": [[r"|x|", r"\lvert x \rvert", r"\left|x\right|"], ["x"]],
   "perpendicular": [["AB ⊥ CD", r"AB \perp CD", r"AB\perp CD"], ["AC ⊥ BD"], ["AB ∥ CD"]],
-  "parallel": [["AB ∥ CD", r"AB \parallel CD", r"AB\parallel CD"], ["AC ∥ BD"]],
+  "parallel": [["AB ∥ CD", r"AB \parallel CD", "AB//CD", "AB || CD"], ["AC ∥ BD"]],
   "triangles": [
     ["triangle ABC", r"\triangle ABC", "△ABC", r"\text{triangle } ABC", r"\text{Triangle ABC}"],
     ["triangle ACB"],
@@ -231,7 +264,8 @@ NOTATION = {
     [r"\begin{pmatrix}" + r"\\".join(["1&2&3&4&5&6&7"] * 7) + r"\end{pmatrix}"]
     + [r"\begin{pmatrix} " + r" \\ ".join(["1 & 2 & 3 & 4 & 5 & 6 & 7"] * 7) + r" \end{pmatrix}"],
   ],
-  "powers side by side": [["2^6 3^5", r"2^6 \cdot 3^5", "15552"], ["2^6 35"]],
+  "powers side by side": [[r"2.5 \times 1 0^2"], ["250"], ["0"]],
+  "products of powers": [["2^6 3^5", r"2^6 \cdot 3^5", "15552"], ["2^6 35"]],
 }
 
 LISTS = {
