@@ -12,6 +12,7 @@ from sejax import config as config_lib
 from sejax import main, method, sample, validation
 from sejax.models.qwen2_5_vl import weights
 from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.sampling import Result
 from tests.models import qwen_directory, torch_reference
 
 QUESTION = "How many squares?"
@@ -48,7 +49,7 @@ def config(directory):
   return config
 
 
-def test_what_is_printed_is_what_the_method_makes(directory, config, capsys, monkeypatch):
+def printed_blocks(directory, config, capsys, monkeypatch):
   """A random model writes no answers, so what it writes gets one: two agree, one is off."""
   decode = Processor.decode
   replies = iter(
@@ -57,7 +58,18 @@ def test_what_is_printed_is_what_the_method_makes(directory, config, capsys, mon
   )
   monkeypatch.setattr(Processor, "decode", lambda self, ids: decode(self, ids) + next(replies))
   sample.run(config, [str(directory / "picture.png")], QUESTION, judge=True)
-  blocks = BLOCK.findall(capsys.readouterr().out)
+  return BLOCK.findall(capsys.readouterr().out)
+
+
+def test_a_verdict_that_was_cut_has_no_score(directory, config, capsys, monkeypatch):
+  blocks = printed_blocks(directory, config, capsys, monkeypatch)
+  assert [block[6] for block in blocks] == ["unreadable"] * 3
+
+
+def test_what_is_printed_is_what_the_method_makes(directory, config, capsys, monkeypatch):
+  ended = property(lambda self: np.zeros(self.lengths.shape, bool))  # it would go on for ever
+  monkeypatch.setattr(Result, "truncated", ended)
+  blocks = printed_blocks(directory, config, capsys, monkeypatch)
   assert [block[0] for block in blocks] == ["1", "2", "3"]
   assert [block[2] for block in blocks] == ["4", r"\frac{8}{2}", "5"]
   assert [block[3] for block in blocks] == ["0.667", "0.667", "0.333"]

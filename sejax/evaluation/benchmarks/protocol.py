@@ -2,9 +2,8 @@
 
 A benchmark has one protocol or several, by name: `authors` is that of its authors, `toolkit` that
 of the evaluation toolkit VLMEvalKit (arXiv:2407.11691), both with their quirks, and `strict`, where
-there is one, the toolkit's read with more care. Where a protocol has a language model
-extract the answer, a `Model` can be given; without one the protocol's own rules stand in, and
-results say so.
+there is one, the toolkit's read with more care. Where a protocol has a language model extract the
+answer, a `Model` can be given; without one the protocol's own rules stand in, and results say so.
 """
 
 import dataclasses
