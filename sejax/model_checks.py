@@ -114,11 +114,10 @@ def check_pictures(config: ml_collections.ConfigDict, processor: Processor) -> N
   least, most = pictures.size["shortest_edge"], pictures.size["longest_edge"]
   if not pictures.do_resize:
     return
-  if least > largest * pictures.patch_size**2:
+  if least > (held := largest * pictures.patch_size**2):
     raise ValueError(
-      f"config.data.min_pixels={least} enlarges every picture to {least // pictures.patch_size**2}"
-      f" patches or more, and config.data.patch_buckets end at {largest}; lower it to"
-      f" {largest * pictures.patch_size**2}, or add a bucket"
+      f"config.data.min_pixels={least} enlarges every picture beyond the {largest} patches, or"
+      f" {held} pixels, at which config.data.patch_buckets end; lower it to {held}, or add a bucket"
     )
   side = pictures.patch_size * pictures.merge_size
   if most < side**2:

@@ -116,7 +116,7 @@ WINDOW = "vision_config/window_size"  # 28: 16 patches of 7 pixels a window
     (
       {},
       {"data.min_pixels": 3137, "data.max_pixels": 9999},
-      r"min_pixels=3137 .* end at 64; .*3136",
+      r"min_pixels=3137 .* the 64 patches, or 3136 pixels, at",
     ),
     ({}, {"data.min_pixels": 50, "data.max_pixels": 195}, r"max_pixels=195 .* 14x14 .* least 196"),
     (
