@@ -131,7 +131,7 @@ class Logs:
       yield
     except Exception as error:
       raise ValueError(
-        f"config.log.wandb_project={self._config.log.wandb_project!r} cannot be logged to"
+        f"config.log.wandb_project={quoted(self._config.log.wandb_project)} cannot be logged to"
         f" ({' '.join(str(error).split())[:120]}); run `wandb login`, set WANDB_MODE=offline, or"
         " leave the project empty"
       ) from None

@@ -26,7 +26,7 @@ from sejax import config as config_lib
 from sejax import overrides, terminal, validation
 from sejax import workdir as workdir_lib
 from sejax.parallel import environment, processes
-from sejax.quoting import quoted
+from sejax.quoting import quoted, shortened
 
 # What the configuration's overrides are looked for in; `_parse` fills it. By default that would be
 # read when this module is imported, where a missing --flagfile is a traceback.
@@ -244,7 +244,8 @@ def _cause(error: Exception) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-  return " ".join(str(error).split())
+  """Returns a message in one line; what was given is quoted at a readable length, by whomever."""
+  return " ".join(map(shortened, str(error).split()))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from sejax.data.prepare import Preparer
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import Message, Processor
 from sejax.parallel import layouts
+from sejax.quoting import quoted, shortened
 
 # What both roles write and read: scripts, digits, spaces, formulas and typed special tokens.
 _PROBE = (
@@ -45,7 +46,7 @@ def check_buckets(config: ml_collections.ConfigDict, model: qwen.Config) -> None
     if size % window:
       whole = -(-size // window) * window
       raise ValueError(
-        f"config.data.patch_buckets={tuple(data.patch_buckets)!s:.120} has {size}; the model's"
+        f"config.data.patch_buckets={quoted(tuple(data.patch_buckets))} has {size}; the model's"
         f" vision tower takes whole windows of {window} patches: {whole} would do"
       )
   width, context = prompt_width(data), model.text.max_position_embeddings
@@ -78,28 +79,28 @@ def check_directory(directory: str, model: qwen.Config, processor: Processor) ->
   ):
     if getattr(pictures, name) != getattr(vision, field):
       raise ValueError(
-        f"{directory:.120}: preprocessor_config.json has {name}={getattr(pictures, name)} and"
+        f"{shortened(directory)}: preprocessor_config.json has {name}={getattr(pictures, name)} and"
         f" config.json vision_config.{field}={getattr(vision, field)}; give a directory whose files"
         " belong together"
       )
   if processor.image_pad_id != model.image_token_id:
     raise ValueError(
-      f"{directory:.120}: tokenizer.json has <|image_pad|> as {processor.image_pad_id}, and"
+      f"{shortened(directory)}: tokenizer.json has <|image_pad|> as {processor.image_pad_id}, and"
       f" config.json image_token_id={model.image_token_id}; give a directory whose files belong"
       " together"
     )
   vocabulary = processor.tokenizer.get_vocab()
   last = max(vocabulary.items(), key=operator.itemgetter(1))
   ids = [
-    (f"tokenizer.json has {last[0]!r:.40}", last[1]),
+    (f"tokenizer.json has {quoted(last[0]):.40}", last[1]),
     ("it pads with a token", processor.pad_id),
   ]
   ids += [("a response ends with a token", token) for token in processor.eos_ids]
   for what, token in ids:
     if not 0 <= token < model.text.vocab_size:
       raise ValueError(
-        f"{directory:.120}: {what} as {token}, and config.json vocab_size={model.text.vocab_size};"
-        " ids must be below it"
+        f"{shortened(directory)}: {what} as {token}, and config.json"
+        f" vocab_size={model.text.vocab_size}; ids must be below it"
       )
 
 
@@ -155,7 +156,7 @@ def check_prompts(
     if len(tokens) > limit:
       raise ValueError(
         f"the {who}'s prompt has {len(tokens)} tokens without any question or picture, more than"
-        f" the {limit} of config.data.{field}={data[field]!s:.120}; raise it"
+        f" the {limit} of config.data.{field}={quoted(data[field])}; raise it"
       )
   if config.judge.use:
     roles.check_lengths(data.prompt_buckets[-1], len(processor.continuation(judged.tail, "")))
@@ -174,7 +175,7 @@ def check_judge(
     judge: the Judge's.
     processor: the Actor's.
   """
-  directory = f"config.judge.path={config.judge.path!r:.120}"
+  directory = f"config.judge.path={quoted(config.judge.path)}"
   for field in _PATCHES:
     ours, theirs = getattr(model.vision, field), getattr(judge.vision, field)
     if ours != theirs:
@@ -202,7 +203,7 @@ def _other_tokens(actor: Processor, judge: Processor) -> str:
     return f"{len(theirs)} tokens, not {len(ours)}"
   if others := [token for token, number in ours.items() if theirs.get(token) != number]:
     token = min(others, key=ours.get)
-    return f"{token!r:.40} is {theirs.get(token)}, not {ours[token]}"
+    return f"{quoted(token):.40} is {theirs.get(token)}, not {ours[token]}"
   # What ends the Judge's verdicts must be drawn, and end them, by the Actor's processor.
   if unknown := sorted(set(judge.eos_ids) - set(actor.eos_ids)):
     return f"{unknown[0]} ends its responses, not {sorted(actor.eos_ids)}"

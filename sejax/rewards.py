@@ -193,7 +193,7 @@ def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.nda
       f"{name} returned {type(returned).__name__}, which is no array ({str(error)[:60]}); {wanted}"
     ) from None
   if array.shape != shape:
-    what = f"an array of shape {array.shape}" if array.shape else f"{returned!r}"[:60]
+    what = f"an array of shape {array.shape}" if array.shape else quoted(returned)
     raise ValueError(f"{name} returned {what}; {wanted}")
   kinds = (jnp.bool_, jnp.integer, jnp.floating)
   if not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):

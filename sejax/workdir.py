@@ -4,6 +4,8 @@ import pathlib
 import re
 import tempfile
 
+from sejax.quoting import quoted, shortened
+
 # "gs://bucket/run", "s3://...", "file:///..."
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 # orbax takes "[" for a pattern and "\" for "/", and then does not find what it has written.
@@ -22,13 +24,15 @@ def local_path(name: str, value: str) -> str:
   """
   if _SCHEME.match(value):
     raise ValueError(
-      f"{name}={value} is a remote path; give a folder or file of this machine, such as one that"
-      " the bucket is mounted on"
+      f"{name}={shortened(value)} is a remote path; give a folder or file of this machine, such as"
+      " one that the bucket is mounted on"
     )
   try:
     return str(pathlib.Path(value).expanduser()) if value.startswith("~") else value
   except RuntimeError:
-    raise ValueError(f"{name}={value} has no home directory; give the whole path") from None
+    raise ValueError(
+      f"{name}={shortened(value)} has no home directory; give the whole path"
+    ) from None
 
 
 def locate(value: str, *, checkpoints: bool) -> pathlib.Path:
@@ -47,7 +51,7 @@ def locate(value: str, *, checkpoints: bool) -> pathlib.Path:
   absolute = str(workdir.resolve())
   if checkpoints and (any(c in absolute for c in _UNREADABLE) or not _is_unicode(absolute)):
     raise ValueError(
-      f"--workdir={absolute!r} is a path that checkpoints cannot be read back from; give one"
+      f"--workdir={quoted(absolute)} is a path that checkpoints cannot be read back from; give one"
       r" without [ and \ and of valid UTF-8"
     )
   return workdir
@@ -65,7 +69,7 @@ def make(workdir: pathlib.Path) -> None:
       pass
   except OSError as error:
     raise ValueError(
-      f"--workdir={workdir} cannot be written ({error.strerror}); give a folder that can"
+      f"--workdir={shortened(workdir)} cannot be written ({error.strerror}); give a folder that can"
     ) from None
 
 

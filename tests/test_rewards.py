@@ -210,5 +210,5 @@ def test_a_module_with_a_fault_keeps_its_traceback(line, tmp_path, monkeypatch):
   name = f"mine_{abs(hash(line))}"
   (tmp_path / f"{name}.py").write_text(f"{line}\n")
   with pytest.raises(rewards.RewardFunctionError, match=f"the module {name} raised") as raised:
-    rewards.find(f"{name}.function")
+    rewards.find(f"{name}.function", None)
   assert line in "".join(traceback.format_exception(raised.value))
