@@ -252,7 +252,9 @@ def _log() -> ml_collections.ConfigDict:
 
 
 def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Writes the resolved configuration to `config.json` in the workdir."""
+  """Writes the resolved configuration to `config.json` in the workdir; process 0 does."""
+  if jax.process_index() > 0:
+    return
   text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
   new = workdir / "config.json.new"  # Another process may be reading the old one.
   new.write_text(text + "\n", encoding="utf-8")
@@ -310,27 +312,9 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
       raise ConfigError(str(error)) from None
 
 
-def begin(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, *, evaluates: bool = False
-) -> None:
-  """Saves a run's configuration to its workdir, whose lock is held, if the run may go on there.
-
-  Args:
-    config: the run's.
-    workdir: of the run.
-    evaluates: see `require_same`.
-
-  Raises:
-    ConfigError: a run with another configuration is in the workdir.
-  """
-  require_same(config, workdir, evaluates=evaluates)
-  if jax.process_index() == 0:
-    save(config, workdir)
-
-
 def save_if_new(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Saves the configuration of what is no run, unless the workdir holds that of one."""
-  if jax.process_index() == 0 and not holds_run(workdir):
+  """Saves the configuration, unless the workdir holds that of a run which has begun."""
+  if not holds_run(workdir):
     save(config, workdir)
 
 

@@ -52,7 +52,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     if config.eval.predictions:
       config_lib.save_if_new(config, workdir)
     else:
-      config_lib.begin(config, workdir, evaluates=True)
+      config_lib.require_same(config, workdir, evaluates=True)
+      config_lib.save(config, workdir)
       config = hub.with_local_models(config)
     _run(config, workdir, names)
 

@@ -42,12 +42,14 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     ValueError: naming what cannot work, or the process that uses the workdir.
   """
   with Lock(workdir) as lock:
-    config_lib.begin(config, workdir)
+    config_lib.require_same(config, workdir)
+    config_lib.save_if_new(config, workdir)
     with Logs(workdir, config) as logs:  # Opened first: it may need a login.
-      _run(hub.with_local_models(config), workdir.resolve(), lock, logs)
+      _run(config, workdir.resolve(), lock, logs)
 
 
 def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, logs: Logs) -> None:
+  given, config = config, hub.with_local_models(config)
   began, clock, compilations = time.monotonic(), Clock(), Compilations()
   setting = run_lib.set_up(config, workdir, clock)
   state = setting.updater.init(setting.models.initial)
@@ -68,6 +70,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         f"{workdir} holds a checkpoint of step {first}, and this run has {setting.steps} steps;"
         f" give config.train.steps={first} or more, or another --workdir"
       )
+    config_lib.save(given, workdir)
     spent = memory["seconds"]
     logs.resume(first - 1)
     data = run_lib.pipeline(config, setting.preparer, memory["data"])
@@ -76,7 +79,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       memory["before"] = setting.heldout(weights, progress="before").plain()
 
     if first < setting.steps and stop.given():
-      print("stopped before the first step; the same command begins again")
+      print(f"stopped after step {first} of {setting.steps}; the same command goes on from there")
       return
 
     bar.initial = bar.n = first

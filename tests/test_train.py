@@ -151,6 +151,8 @@ def test_a_run_does_not_end_before_where_it_is(run):
     message = r"checkpoint of step 3, and this run has 2 steps; give config.train.steps=3 or more"
     with pytest.raises(ValueError, match=message):
       run(workdir=workdir, **changes | {"train.steps": 2})
+    configuration = workdir / "config.json"
+    assert configuration.read_bytes() == before[configuration]
   run(workdir=workdir, **changes)
   assert {path: path.read_bytes() for path in before} == before
 
