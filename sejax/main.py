@@ -112,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"sejax: {_of_the_system(error)}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    goes_on = "; the same command goes on" if _MODE.value in ("evaluate", "train") else ""
+    resumes = flags.FLAGS.is_parsed() and _MODE.value in ("evaluate", "train")
+    goes_on = "; the same command goes on" if resumes else ""
     print(f"\nsejax: stopped by Ctrl-C{goes_on}", file=sys.stderr)
     return 130
   except MemoryError as error:
