@@ -23,6 +23,8 @@ from absl import logging
 from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
+from sejax.quoting import said
+
 
 class Restored(NamedTuple):
   """What a run goes on from.
@@ -122,7 +124,7 @@ class Checkpoints:
         raise
       except Exception as error:  # Whatever a reader says of a damaged file.
         logging.warning("Checkpoint %d cannot be read and is left out: %s", step, error)
-        damaged[step] = f"{step} ({' '.join(str(error).split())[:120]})"
+        damaged[step] = f"{step} ({said(error)})"
         if not self._read_only:
           self._set_aside(step)
     if damaged:
@@ -150,7 +152,7 @@ class Checkpoints:
     except (OSError, ValueError) as error:
       raise ValueError(
         f"a checkpoint could not be written to {self._directory} (is the disk full?):"
-        f" {' '.join(str(error).split())[:160]}...; the same command goes on from the one before"
+        f" {said(error)}; the same command goes on from the one before"
       ) from None
 
   def _open(self) -> None:

@@ -255,7 +255,15 @@ def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Writes the resolved configuration to `config.json` in the workdir; process 0 does."""
   if jax.process_index() > 0:
     return
-  text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
+  plain = _plain(config)
+  absolute = {
+    name: str(pathlib.Path(path).absolute())  # A run may go on from another folder.
+    for name, path in flatten(plain).items()
+    if name in PATHS and path and pathlib.Path(path).exists()
+  }
+  saved = ml_collections.ConfigDict(plain)
+  saved.update_from_flattened_dict(absolute)
+  text = json.dumps(saved.to_dict(), indent=2, sort_keys=True)
   new = workdir / "config.json.new"  # Another process may be reading the old one.
   new.write_text(text + "\n", encoding="utf-8")
   new.replace(workdir / "config.json")

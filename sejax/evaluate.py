@@ -53,7 +53,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
       config_lib.save_if_new(config, workdir)
     else:
       config_lib.require_same(config, workdir, evaluates=True)
-      config_lib.save(config, workdir)
+      config_lib.save_if_new(config, workdir)
       config = hub.with_local_models(config)
     _run(config, workdir, names)
 

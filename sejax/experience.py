@@ -21,7 +21,6 @@ from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts
 from sejax.sampling import Result
 from sejax.text import answers
-from sejax.text.equivalence import Prover
 
 
 class Sampled(NamedTuple):
@@ -30,7 +29,7 @@ class Sampled(NamedTuple):
   Attributes:
     real: rows that hold a record.
     evidence: what the rewards were made of.
-    verdicts: what the Judge said; None without a Judge.
+    readings: of the verdicts; None without a Judge.
     group: rewards and advantages.
     lengths: tokens drawn for each.
     truncated: which were cut at the limit.
@@ -39,7 +38,7 @@ class Sampled(NamedTuple):
 
   real: Bool[np.ndarray, " B"]
   evidence: rewards.Evidence
-  verdicts: scoring.Verdicts | None
+  readings: scoring.Verdicts | None
   group: method.Group
   lengths: Int32[np.ndarray, "B G"]
   truncated: Bool[np.ndarray, "B G"]
@@ -89,9 +88,9 @@ class Collector:
     collate: Collator,
     source: Source,
     clock: Clock,
-    prover: Prover,
+    function: rewards.RewardFunction | None,
   ):
-    """Looks the reward function up.
+    """Keeps what all steps share.
 
     Args:
       config: the run's.
@@ -99,14 +98,10 @@ class Collector:
       collate: makes batches.
       source: of the records, for reward functions.
       clock: that the stages are timed by.
-      prover: for reward functions that grade.
-
-    Raises:
-      ValueError: the reward function cannot be imported.
+      function: that rewards, from `rewards.find`; None: the method.
     """
     self._config, self._collate, self._source, self._clock = config, collate, source, clock
-    self._function = rewards.find(config.train.reward_function, prover)
-    self.roles = roles
+    self._function, self.roles = function, roles
 
   def collect(self, weights: Weights, data: Iterator[Sequence[Example]], step: int) -> Experience:
     """Returns the experience of a step, from one batch or, with resampling, from several.
@@ -163,7 +158,7 @@ class Collector:
     sampled = Sampled(
       real=batch.real,
       evidence=evidence,
-      verdicts=read if self._config.judge.use else None,
+      readings=read if self._config.judge.use else None,
       group=group,
       lengths=acted.result.lengths,
       truncated=acted.result.truncated,

@@ -13,6 +13,7 @@ from sejax import run as run_lib
 from sejax.clock import Clock
 from sejax.models import hub
 from sejax.models import qwen2_5_vl as qwen
+from sejax.quoting import said, shortened
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -21,6 +22,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   Raises:
     ValueError: there is no checkpoint.
   """
+  if not (workdir / "checkpoints").is_dir():
+    raise ValueError(f"--workdir={shortened(workdir)} holds no checkpoints; give a run's")
   config_lib.require_same(config, workdir)
   config, workdir = hub.with_local_models(config), workdir.resolve()
   setting = run_lib.set_up(config, workdir, Clock())
@@ -60,6 +63,6 @@ def save(
     qwen.save(narrow, run.models.config, directory, source=config.model.path)
   except (OSError, safetensors.SafetensorError) as error:
     raise ValueError(
-      f"the model cannot be written to {directory} ({' '.join(str(error).split())[:120]}); make"
+      f"the model cannot be written to {directory} ({said(error)}); make"
       " room, then --mode=export writes it from the last checkpoint"
     ) from None

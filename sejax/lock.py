@@ -1,4 +1,4 @@
-"""One writer to a workdir: a lock file that says which process holds it, and that it still lives.
+"""One writer to a workdir: a lock file names the process that holds it, which renews it.
 
 Of the libraries, filelock either asks the file system for a lock, which folders shared by several
 machines often do not give, or leaves a file behind whose owner may be gone. Here the file holds the
@@ -119,8 +119,9 @@ class Lock:
     lost = jax.process_index() == 0 and not self.is_held()
     if hosts.any_process(np.array([lost])).any():
       raise ValueError(
-        f"{self._path} is not this process's any more, as it was not renewed for long, or was"
-        " removed; to go on, give the same command when no other process uses the workdir"
+        f"{self._path} no longer belongs to this process: it was removed, or taken over after"
+        " minutes without renewal; to go on, give the same command when no other process uses the"
+        " workdir"
       )
 
   def _take(self) -> str:

@@ -3,7 +3,8 @@
 Three files of JSON lines in the workdir, a line per step (a line per group in the last), every line
 an object with its `step`:
 
-- `metrics.jsonl`: what the run's configuration decides, the same in every repetition;
+- `metrics.jsonl`: what the run's configuration decides, the same in every repetition, unless
+  grading ran out of time (`undecided_grades`);
 - `timing.jsonl`: seconds, tokens per second and whatever else depends on the machine;
 - `groups.jsonl`: some of the step's groups with their texts, for the report.
 
@@ -27,7 +28,7 @@ import ml_collections
 from absl import logging
 
 from sejax import events
-from sejax.quoting import quoted
+from sejax.quoting import quoted, said
 
 METRICS, TIMING, GROUPS = "metrics.jsonl", "timing.jsonl", "groups.jsonl"
 EVENTS = "tensorboard"  # the directory to give to TensorBoard
@@ -132,7 +133,7 @@ class Logs:
     except Exception as error:
       raise ValueError(
         f"config.log.wandb_project={quoted(self._config.log.wandb_project)} cannot be logged to"
-        f" ({' '.join(str(error).split())[:120]}); run `wandb login`, set WANDB_MODE=offline, or"
+        f" ({said(error)}); run `wandb login`, set WANDB_MODE=offline, or"
         " leave the project empty"
       ) from None
 

@@ -4,8 +4,9 @@
 `--mode=compile` takes `--topology`. A run of several processes is started once in each, with
 `--distributed`, or with `--coordinator`, `--num_processes` and `--process_id`.
 
-Whatever cannot work is said in one line on standard error, with exit status 2, before anything is
-compiled.
+Whatever cannot work is said in one line on standard error, with exit status 2, mostly before
+anything is compiled. Memory that runs out and a lost process give 3, Ctrl-C before the first step
+130, and what a reward function raises its traceback.
 """
 
 import errno
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       _run(config, images, _QUESTION.value, _JUDGE.value)
     else:
       workdir = workdir_lib.locate(_WORKDIR.value, checkpoints=_MODE.value in ("export", "train"))
-      if _MODE.value != "report":
+      if _MODE.value not in ("export", "report"):  # which read what a run has made
         workdir_lib.make(workdir)
       if _MODE.value in ("inspect", "rewards"):
         config_lib.save_if_new(config, workdir)
@@ -155,8 +156,8 @@ def _out_of_memory(error: BaseException) -> int:
 def _of_the_system(error: OSError) -> str:
   """Says what the system refused, and of a full disk what to do."""
   if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-    return _one_line(error)
-  where = error.filename or (f"--workdir={_WORKDIR.value}" if _WORKDIR.value else "the output")
+    return _short_words(error)
+  where = error.filename or "the workdir or what the output goes to"
   goes_on = " the same command goes on" if _MODE.value in ("evaluate", "train") else " try again"
   return f"{where} cannot be written ({error.strerror}); make room, then{goes_on}"
 
@@ -165,11 +166,15 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   """Returns the configuration; whatever is wrong with the flags or its file is a ValueError."""
   path, argv = None, list(argv)
   for place, argument in enumerate(argv):
-    if argument.lstrip("-").startswith("config="):
-      path = workdir_lib.local_path("--config", argument.partition("=")[2])
-      argv[place] = f"--config={path}"
+    name, equals, value = argument.lstrip("-").partition("=")
+    if name == "config" and argument.startswith("-"):
+      if not equals and place + 1 < len(argv):  # --config FILE
+        place, value = place + 1, argv[place + 1]
+      path = workdir_lib.local_path("--config", value)
+      argv[place] = f"--config={path}" if equals else path
+  no_file = "is no file; give a configuration such as configs/*.py"
   if path is not None and not pathlib.Path(path.partition(":")[0]).is_file():
-    raise ValueError(f"--config={path} is no file; give a configuration such as configs/*.py")
+    raise ValueError(f"--config={shortened(path)} {no_file}")
   _ARGUMENTS[:] = argv
   try:
     _forget_flags()
@@ -197,9 +202,12 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   for name, value in needed.items():
     if value is None:
       raise ValueError(f"--{name} is missing; see --help")
+  if type(config).__name__ == "_ErrorConfig":  # of a flag file that names a missing one
+    raise ValueError(f"--config={shortened(flags.FLAGS['config'].config_filename)} {no_file}")
   if not isinstance(config, ml_collections.ConfigDict):
     raise ValueError(
-      f"--config={path} gives {type(config).__name__}, which is no ml_collections.ConfigDict"
+      f"--config={shortened(path)} gives {type(config).__name__}, which is no"
+      " ml_collections.ConfigDict"
     )
   return config
 
@@ -218,7 +226,7 @@ def _unknown_field(argv: Sequence[str], message: str) -> str:
     path = argument.lstrip("-").partition("=")[0]
     if named and named[1] in path.split("."):
       hint = re.search(r'Did you mean "(\w+)"', message)
-      return f"--{path} is no field of the configuration" + (
+      return f"--{shortened(path)} is no field of the configuration" + (
         f"; did you mean {hint[1]}?" if hint else ""
       )
   return message
@@ -226,6 +234,8 @@ def _unknown_field(argv: Sequence[str], message: str) -> str:
 
 def _cause(error: Exception) -> str:
   """Says what is wrong with a flag or in the configuration file, where a traceback tells of it."""
+  if isinstance(error, UnicodeDecodeError):
+    return f"a file of flags or of the configuration is no UTF-8 text ({error})"
   if not isinstance(error, flags.Error):
     return f"{type(error).__name__}: {error}"
   head, trace, told = str(error).partition("Traceback (most recent call last):")
@@ -240,13 +250,17 @@ def _cause(error: Exception) -> str:
     return f"--flagfile cannot be opened ({head.partition('flagfile: ')[2]})"
   for complaint, kind in _KINDS.items():
     if complaint in head:
-      return f"{head.partition(': ')[0].removeprefix('flag ')} must be {kind}"
-  return head
+      return f"{_short_words(head.partition(': ')[0].removeprefix('flag '))} must be {kind}"
+  return _short_words(head)
+
+
+def _short_words(message: object) -> str:
+  """Returns what absl or the system says, whose quotes may be of any length, in a short line."""
+  return " ".join(map(shortened, str(message).split()))
 
 
 def _one_line(error: BaseException) -> str:
-  """Returns a message in one line; what was given is quoted at a readable length, by whomever."""
-  return " ".join(map(shortened, str(error).split()))
+  return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a configuration and the directories of its models decide together, checked at start.
 
-Nothing here looks at a record: whatever is refused would end the run later, at the first batch of
-some shape, or leave no record to train on, or be read by a model as what it is not.
+No record is looked at. What is refused here would otherwise end the run at the first batch of some
+shape, leave no record to train on, or be misread by a model.
 
 All functions raise ValueError, in one line that names the field or file, its value, and what would
 work.
@@ -18,7 +18,7 @@ from sejax.data.prepare import Preparer
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import Message, Processor
 from sejax.parallel import layouts
-from sejax.quoting import quoted, shortened
+from sejax.quoting import quoted, said, shortened
 
 # What both roles write and read: scripts, digits, spaces, formulas and typed special tokens.
 _PROBE = (
@@ -92,7 +92,7 @@ def check_directory(directory: str, model: qwen.Config, processor: Processor) ->
   vocabulary = processor.tokenizer.get_vocab()
   last = max(vocabulary.items(), key=operator.itemgetter(1))
   ids = [
-    (f"tokenizer.json has {quoted(last[0]):.40}", last[1]),
+    (f"tokenizer.json has {quoted(last[0])}", last[1]),
     ("it pads with a token", processor.pad_id),
   ]
   ids += [("a response ends with a token", token) for token in processor.eos_ids]
@@ -203,14 +203,14 @@ def _other_tokens(actor: Processor, judge: Processor) -> str:
     return f"{len(theirs)} tokens, not {len(ours)}"
   if others := [token for token, number in ours.items() if theirs.get(token) != number]:
     token = min(others, key=ours.get)
-    return f"{quoted(token):.40} is {theirs.get(token)}, not {ours[token]}"
+    return f"{quoted(token)} is {theirs.get(token)}, not {ours[token]}"
   # What ends the Judge's verdicts must be drawn, and end them, by the Actor's processor.
   if unknown := sorted(set(judge.eos_ids) - set(actor.eos_ids)):
     return f"{unknown[0]} ends its responses, not {sorted(actor.eos_ids)}"
   try:
     chats = [_probe(processor) for processor in (actor, judge)]
   except Exception as error:  # A chat template is a program.
-    return f"its chat template fails: {str(error)[:80]}"
+    return f"its chat template fails: {said(error)}"
   if chats[0] != chats[1]:
     return "the same chat gives other tokens"
   return ""

@@ -4,7 +4,8 @@ A line of `metrics.jsonl` has these fields beside `step`, which counts from 0. M
 that the step sampled, of all processes, also those that the update then leaves out
 (`train.constant_groups`); a figure that no group defines is left out:
 
-- those of `method.group_metrics`, under their names; those of verdicts only with a Judge;
+- those of `method.group_metrics`, under their names; those of verdicts only with a Judge, and those
+  of `method.OF_GOLDS` over the groups whose record has a gold answer that can be read;
 - `reward`, and `reward_std`: R, and its standard deviation within a group (over G);
 - `response_length`: tokens drawn for a trajectory;
 - `truncated`, `format`: shares of trajectories that were cut at the limit, and that keep the form;
@@ -84,21 +85,23 @@ def of_experience(
 
 def _of_sampled(part: Sampled, source: Source, prover: Prover, tie: str) -> Sums:
   real, evidence = part.real, part.evidence
+  read = [row for row, kept in zip(evidence.answers, real, strict=True) if kept]
   golds = [gold_if_readable(source, int(index)) for index in evidence.index[real]]
+  known = np.array([gold is not None for gold in golds], bool)
   correct, sums = None, {}
-  if golds and None not in golds:
-    read = [row for row, kept in zip(evidence.answers, real, strict=True) if kept]
-    before = prover.undecided
-    correct = prover.grade(read, golds)
-    sums["undecided_grades"] = (float(prover.undecided - before), float(len(golds)))
+  if known.any():
+    before, correct = prover.undecided, np.zeros((len(golds), len(read[0])), bool)
+    graded = [(row, gold) for row, gold in zip(read, golds, strict=True) if gold is not None]
+    correct[known] = prover.grade(*zip(*graded, strict=True))
+    sums["undecided_grades"] = (float(prover.undecided - before), float(known.sum()))
   judged, counts = (None, None), {}
-  if part.verdicts is not None:
-    judged = (part.verdicts.scores[real], part.verdicts.valid[real])
-    counts = {name: count[real] for name, count in part.verdicts.counts().items()}
+  if part.readings is not None:
+    judged = (part.readings.scores[real], part.readings.valid[real])
+    counts = {name: count[real] for name, count in part.readings.counts().items()}
   measures = method.group_metrics(evidence.answer_ids[real], *judged, correct, tie=tie)
-  sums |= {
-    name: (_sum(value, defined), _sum(defined)) for name, (value, defined) in measures.items()
-  }
+  for name, (value, defined) in measures.items():
+    counted = defined & known if name in method.OF_GOLDS else defined
+    sums[name] = (_sum(value, counted), _sum(counted))
   return sums | _sums(
     {
       **_of_trajectories(part.group, part.lengths, part.truncated, real),

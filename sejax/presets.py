@@ -44,7 +44,7 @@ def apply(config: ml_collections.ConfigDict, variant: str | None) -> None:
       MM-UPT's code gives it to the answer seen first: `method.tie="first"`), `frequency`
       (self-consistency alone), `judge_only`, `supervised` (gold answers, the upper line), `control`
       (all alike: what the form alone gives), `log_q` (the advantage as the paper's text writes it;
-      its run takes the group's mean off, which is `centered`), `released` (the full method with the
+      its run subtracts the group's mean, which is `centered`), `released` (the full method with the
       released code's reading of answers and verdicts), or None.
 
   Raises:

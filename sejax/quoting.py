@@ -19,3 +19,8 @@ def shortened(text: object) -> str:
 def quoted(value: object) -> str:
   """Returns what Python writes for a value, a text with its quotes, at most `LONGEST` long."""
   return shortened(repr(value))
+
+
+def said(error: BaseException) -> str:
+  """Returns an error's message in one line, at most `LONGEST` long."""
+  return shortened(" ".join(str(error).split()))

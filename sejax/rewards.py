@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from sejax import method
-from sejax.data.records import Source
-from sejax.quoting import quoted
+from sejax.data.records import BadRecord, Source
+from sejax.quoting import quoted, said
 from sejax.text.equivalence import Prover
 
 
@@ -60,7 +60,7 @@ class RewardFunctionError(RuntimeError):
   """A reward function, or its module, raised what it did not mean to; that is the cause."""
 
   def __init__(self, name: str, cause: Exception):
-    super().__init__(f"{name} raised {type(cause).__name__}: {str(cause)[:120]}")
+    super().__init__(f"{name} raised {type(cause).__name__}: {said(cause)}")
 
 
 def judge_only(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
@@ -73,10 +73,13 @@ def supervised(evidence: Evidence, source: Source, prover: Prover) -> Float[np.n
   """1 for the gold answer: GRPO with labels, the comparison's upper line.
 
   Raises:
-    CannotReward: a record has no gold answer.
+    CannotReward: a record has no gold answer, or none that can be read.
   """
   rows = np.flatnonzero(evidence.index >= 0)
-  golds = [source.gold(int(index)) for index in evidence.index[rows]]
+  try:
+    golds = [source.gold(int(index)) for index in evidence.index[rows]]
+  except BadRecord as error:
+    raise CannotReward(f"{error}; supervision needs a gold answer of every record") from None
   if None in golds:
     index = evidence.index[rows[golds.index(None)]]
     raise CannotReward(f"record {index} of {source.name} has no gold answer; supervision needs one")
@@ -120,13 +123,15 @@ def find(name: str, prover: Prover) -> RewardFunction | None:
     raise ValueError(f"{no_function} that can be imported: {module} has no {function}")
   if not callable(found):
     raise ValueError(no_function)
-  if "prover" in inspect.signature(found).parameters:
-    return functools.partial(found, prover=prover)
-  return found
+  try:
+    takes_prover = "prover" in inspect.signature(found).parameters
+  except (TypeError, ValueError):  # Functions that are written in C may not say.
+    takes_prover = False
+  return functools.partial(found, prover=prover) if takes_prover else found
 
 
 def needs_gold(function: RewardFunction | None) -> bool:
-  """Whether a function that `find` gave cannot reward without gold answers."""
+  """Whether a function that `find` gave is `supervised`; what others need is not known."""
   return getattr(function, "func", function) is supervised
 
 
@@ -190,7 +195,7 @@ def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.nda
     array = np.asarray(returned)
   except Exception as error:  # Whatever a list of unequal rows, or another library's array, says.
     raise ValueError(
-      f"{name} returned {type(returned).__name__}, which is no array ({str(error)[:60]}); {wanted}"
+      f"{name} returned {type(returned).__name__}, which is no array ({said(error)}); {wanted}"
     ) from None
   if array.shape != shape:
     what = f"an array of shape {array.shape}" if array.shape else quoted(returned)

@@ -128,7 +128,7 @@ def set_up(config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: Cloc
     source,
     preparer,
     roles,
-    experience.Collector(config, roles, collate, source, clock, prover),
+    experience.Collector(config, roles, collate, source, clock, function),
     updater(config, model, roles.actor.options.filters, steps, mesh),
     heldout,
     prover,

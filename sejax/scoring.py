@@ -178,9 +178,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     measures[name] = method.Measure(counts.astype(np.float32), np.ones(len(counts), bool))
   metrics = {name: float(value) for name, value in method.summarize(measures).items()}
   _write(scored, records, metrics, workdir)
+  width = max(map(len, metrics))
   for name, value in metrics.items():
     if not name.endswith("_count"):
-      print(f"{name:>18} {value:8.4f}")
+      print(f"{name:>{width}} {value:8.4f}")
   print(f"written to {workdir / 'rewards.jsonl'}")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from sejax.parallel import hosts
 _REQUESTS = [
   getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
-_SAID = b"\nThe step in progress is finished and saved; Ctrl-C again stops at once.\n"
+_SAID = b"\nStopping after what is in progress, and saving it; Ctrl-C again stops at once.\n"
 
 
 class StopRequest:
@@ -62,6 +63,19 @@ def stop_requests() -> Iterator[StopRequest]:
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
+
+
+def shield_workers() -> None:
+  """Starts what Python shares memory with workers by, so that it outlives a terminal.
+
+  It ignores Ctrl-C and SIGTERM by itself, and SIGHUP if it is started by a process that does.
+  """
+  if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+      multiprocessing.resource_tracker.ensure_running()
+    finally:
+      signal.signal(signal.SIGHUP, before)
 
 
 def ignore_in_worker(*_: int) -> None:

@@ -5,6 +5,7 @@ depends on is in the checkpoint, the configuration, or the step's number, so a r
 and started again goes on as if nothing had happened.
 """
 
+import contextlib
 import pathlib
 import time
 from typing import Any
@@ -60,7 +61,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
   with (
     setting.prover,
     checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints,
-    signals.stop_requests() as stop,
+    contextlib.ExitStack() as loop,
     tqdm.tqdm(total=setting.steps, delay=1, disable=jax.process_index() > 0) as bar,
   ):
     if restored := checkpoints.restore(state, fingerprint):
@@ -78,10 +79,8 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       weights = run_lib.decoding(setting, state.params)
       memory["before"] = setting.heldout(weights, progress="before").plain()
 
-    if first < setting.steps and stop.given():
-      print(f"stopped after step {first} of {setting.steps}; the same command goes on from there")
-      return
-
+    # From here on there is a step to finish; before, Ctrl-C may end the run at once.
+    stop = loop.enter_context(signals.stop_requests())
     bar.initial = bar.n = first
     clock.lap()
     # Else nothing would be seen for minutes.

@@ -39,6 +39,7 @@ _WHOLE_NUMBERS = (
   "log.profile",
   "train.response_buckets",
 )
+_TEXTS = ("eval.sets", "lora.targets")  # fields that hold texts, as many as one likes
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _FILTERS = ("temperature", "top_p", "top_k", "min_p")
 
@@ -106,6 +107,8 @@ def _validate_types(config: ml_collections.ConfigDict) -> None:
     _require(value is not None or is_optional, name, value, _KINDS.get(type(default), "a tuple"))
     if name in _WHOLE_NUMBERS:
       _require(all(type(x) is int for x in value), name, value, "whole numbers")
+    if name in _TEXTS:
+      _require(all(isinstance(x, str) for x in value), name, value, "texts, such as 'a,b'")
 
 
 def _validate_sizes(config: ml_collections.ConfigDict) -> None:

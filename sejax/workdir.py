@@ -1,4 +1,4 @@
-"""Where a run writes: which folders can be one, and that they are there and can be written."""
+"""Paths that a user gives: which can be a workdir, and whether it can be written."""
 
 import pathlib
 import re
@@ -10,6 +10,7 @@ from sejax.quoting import quoted, shortened
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 # orbax takes "[" for a pattern and "\" for "/", and then does not find what it has written.
 _UNREADABLE = "[\\"
+_REMOTE_PARTS = {"gs:", "s3:"}  # for which it takes a path that has a folder of this name
 
 
 def local_path(name: str, value: str) -> str:
@@ -31,7 +32,7 @@ def local_path(name: str, value: str) -> str:
     return str(pathlib.Path(value).expanduser()) if value.startswith("~") else value
   except RuntimeError:
     raise ValueError(
-      f"{name}={shortened(value)} has no home directory; give the whole path"
+      f"{name}={shortened(value)} cannot be expanded, as there is no such user; give the whole path"
     ) from None
 
 
@@ -49,16 +50,20 @@ def locate(value: str, *, checkpoints: bool) -> pathlib.Path:
     raise ValueError("--workdir is empty; give the folder that the run writes to")
   workdir = pathlib.Path(local_path("--workdir", value))
   absolute = str(workdir.resolve())
-  if checkpoints and (any(c in absolute for c in _UNREADABLE) or not _is_unicode(absolute)):
+  if checkpoints and (
+    any(c in absolute for c in _UNREADABLE)
+    or not _REMOTE_PARTS.isdisjoint(pathlib.Path(absolute).parts)
+    or not _is_unicode(absolute)
+  ):
     raise ValueError(
       f"--workdir={quoted(absolute)} is a path that checkpoints cannot be read back from; give one"
-      r" without [ and \ and of valid UTF-8"
+      r" of valid UTF-8, without [, \, and folders named gs: or s3:"
     )
   return workdir
 
 
 def make(workdir: pathlib.Path) -> None:
-  """Makes the folder, and tries whether it can be written, which is what stands in its rights.
+  """Makes the folder if it is missing, and checks that a file can be written in it.
 
   Raises:
     ValueError: it cannot.

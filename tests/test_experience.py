@@ -7,6 +7,7 @@ from configs import tiny
 from sejax import clock, experience, flops, monitoring, rollout
 from sejax.data import batches, sources
 from sejax.data.prepare import Preparer
+from sejax.data.records import BadRecord
 from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling.result import Finish, Result, Stats
 from sejax.text.equivalence import Prover
@@ -212,7 +213,7 @@ def test_a_verdict_that_was_cut_is_invalid_and_counted(collect):
   assert lived.batch.index.tolist() == rows
   assert lived.evidence.judge_valid.tolist() == [[True, True]] * 3 + [[False, True]]
   assert lived.evidence.judge_scores[3].tolist() == [0, pytest.approx(0.9)]
-  counts = [part.verdicts.counts() for part in lived.sampled]
+  counts = [part.readings.counts() for part in lived.sampled]
   assert [c["truncated_verdicts"].tolist() for c in counts] == [[0] * 4, [0, 0, 0, 1]]
   assert [c["contradictory_verdicts"].tolist() for c in counts] == [[0] * 4] * 2
   assert figures(lived)["truncated_verdicts"] == 1 / 8
@@ -224,3 +225,23 @@ def test_resampling_ends_at_its_limit_with_groups_that_do_not_count(collect):
   assert roles.batches == 2
   assert lived.batch.index.tolist() == [1, 0, 2, 4]
   assert lived.counts.tolist() == [True, False, False, False]
+
+
+def test_a_missing_gold_answer_leaves_out_its_group_alone(collect, monkeypatch):
+  lived, _ = collect([0, 1, 2, 3], constant_groups="keep")
+  source = sources.open_source(tiny.get_config().data)
+  golds = {0: "0", 1: None, 2: "9", 3: "3"}  # each answers its own index
+
+  def gold(index):
+    if index == 1:
+      raise BadRecord("bad answer", "record 1: its answer is a list")
+    return golds[index]
+
+  monkeypatch.setattr(source, "gold", gold)
+  with Prover() as prover:
+    found = monitoring.of_experience(lived, source, prover, "none")
+  assert found["pass@1"] == pytest.approx(2 / 3)
+  assert found["pass@G"] == pytest.approx(2 / 3)
+  assert found["label_accuracy"] == pytest.approx(2 / 3)
+  assert found["majority_share"] == 1
+  assert found["undecided_grades"] == 0

@@ -127,7 +127,7 @@ def test_a_lock_that_is_taken_away_is_missed(tmp_path):
   with lock.Lock(tmp_path) as held:
     held.require()
     write(tmp_path)
-    with pytest.raises(ValueError, match=r"lock\.json is not this process's any more"):
+    with pytest.raises(ValueError, match=r"lock\.json no longer belongs to this process"):
       held.require()
   assert json.loads((tmp_path / lock.NAME).read_text())["host"] == "elsewhere"
 

@@ -117,7 +117,7 @@ MISTAKES = {
   "nobody's home": (
     None,
     (TINY, "--workdir=~no-such-user/out"),
-    "--workdir=~no-such-user/out has no home directory; give the whole path",
+    "--workdir=~no-such-user/out cannot be expanded, as there is no such user; give the whole path",
   ),
   "no such data": (
     None,
@@ -174,7 +174,7 @@ MISTAKES = {
   "no answers to measure by": (
     lambda: _lines(question="How many?"),
     (TINY, "--workdir=out", "--config.data.source=jsonl", "--config.data.path=set.jsonl"),
-    "held-out problems: set has no records, or no answers to grade by; see config.eval.path and"
+    "held-out problems: record 0 of set has no answer to grade by; see config.eval.path and"
     " config.eval.split, or go without: config.eval.problems=0",
   ),
   "held-out problems that are the training problems": (
@@ -289,7 +289,8 @@ def test_a_set_without_any_picture_is_remarked(said, monkeypatch):
   _lines(question="How many?", img="a.png")
   said(TINY, "--workdir=out", *JSONL, "--config.data.path=set.jsonl")
   assert remarks == [
-    "None of 16 records of set that were tried has a picture; image or images names it"
+    "None of 16 records of set that were tried has a picture; images, image, or image_1, image_2"
+    " and so on name it"
   ]
 
 

@@ -23,7 +23,7 @@ def test_remote_paths_are_refused(value):
     workdir.locate(value, checkpoints=False)
 
 
-@pytest.mark.parametrize("value", ["runs/a", "/tmp/a:b", "a:b/c", "C", "gs", "./gs:"])
+@pytest.mark.parametrize("value", ["runs/a", "/tmp/a:b", "a:b/c", "C", "gs", "./gs:x"])
 def test_local_paths_stay_as_they_are(value):
   assert workdir.locate(value, checkpoints=True) == pathlib.Path(value)
 
@@ -36,7 +36,7 @@ def test_home_is_found(monkeypatch, tmp_path):
   assert workdir.local_path("config.data.path", "") == ""
 
 
-@pytest.mark.parametrize("name", ["[a]", "a[0", "a\\b", "a\udcff"])
+@pytest.mark.parametrize("name", ["[a]", "a[0", "a\\b", "a\udcff", "gs:", "s3:"])
 def test_folders_that_checkpoints_cannot_be_read_from_are_refused(name, tmp_path, monkeypatch):
   """Wherever in the absolute path the character is."""
   expected = "is a path that checkpoints cannot be read back from"

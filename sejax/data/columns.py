@@ -20,8 +20,8 @@ QUESTION = ("problem", "question")
 IMAGES = ("images", "image")
 ANSWER = ("answer", "solution")
 
-# image_1, image1 or image-01: columns of an image each, as MMMU's.
-_NUMBERED = re.compile(r"images?[_-]?(\d+)")
+# image_1, Image1, img-01 or "image 1": columns of an image each, as MMMU's.
+_NUMBERED = re.compile(r"(?:images?|imgs?)[ _-]?(\d+)", re.IGNORECASE)
 # Where MMMU puts an image. Other spellings are a place only beside numbered columns: in MathVision
 # `<image1>` is a part of the one picture.
 _PLACE = re.compile(r"<image (\d+)>")

@@ -66,9 +66,7 @@ def usable(config: ml_collections.ConfigDict, preparer: Preparer, workdir: pathl
   remembered = hosts.gather_json(_remembered(file, identity))[0]
   if remembered is not None:
     return remembered
-  if _all_alike_fit(preparer):
-    return len(source)
-  own = _count(preparer, config.seed, config.data.workers)
+  own = {} if _all_alike_fit(preparer) else _count(preparer, config.seed, config.data.workers)
   dropped = sum(map(collections.Counter, hosts.gather_json(own)), collections.Counter())
   found = len(source) - dropped.total()
   if not found:
@@ -80,7 +78,8 @@ def usable(config: ml_collections.ConfigDict, preparer: Preparer, workdir: pathl
     logging.info("%d of %d records can be used: %s", found, len(source), pipeline.tally(dropped))
   if jax.process_index() == 0:
     told = {"usable": found, "records": len(source), "dropped": dropped, "identity": identity}
-    new = file.with_name(f"{FILE}.new")  # A restart may come while it is written.
+    # A restart may come while it is written, and an export may write it beside a run.
+    new = file.with_name(f"{FILE}.{os.getpid()}")
     new.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     new.replace(file)
   return found

@@ -39,7 +39,7 @@ class Counted(NamedTuple):
   golds: set[int]
   dropped: list[Dropped]
   shown: list[Example]
-  unreadable: Sequence[Dropped] = ()
+  unreadable: list[Dropped]
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -65,16 +65,16 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   # What was dropped may be named by text that is no Unicode.
   path.write_text(page(config, source, counted), encoding="utf-8", errors="backslashreplace")
   kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
-  why = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-  left = f" ({why})" if why else ""
+  left = f" ({pipeline.tally(kinds)})" if kinds else ""
   unread = f"; {len(counted.unreadable)} answers cannot be read" if counted.unreadable else ""
   print(f"{len(counted.actor)} of {total} records can be used{left}{unread}; written to {path}")
 
 
 def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted:
   """Prepares the first `total` records, in threads, and keeps the first `shown` examples."""
-  unreadable: list[Dropped] = []
-  counted = Counted([], [], [], set(), [], [], unreadable)
+  counted = Counted(
+    actor=[], judge=[], patches=[], golds=set(), dropped=[], shown=[], unreadable=[]
+  )
   stream = itertools.islice(pipeline.read(preparer, _IN_ORDER), total)
   for prepared in tqdm.tqdm(stream, total=total, desc="records"):
     if isinstance(prepared, Dropped):
@@ -87,7 +87,7 @@ def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted
       if source.gold(prepared.index) is not None:
         counted.golds.add(prepared.index)
     except BadRecord as error:
-      unreadable.append(Dropped(prepared.index, prepared.id, error.kind, str(error)))
+      counted.unreadable.append(Dropped(prepared.index, prepared.id, error.kind, str(error)))
     if len(counted.shown) < shown:
       counted.shown.append(prepared)
   return counted
@@ -118,7 +118,7 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
     "usable": len(counted.actor),
     "with an answer (for metrics)": len(counted.golds),
     "with an answer that cannot be read": len(counted.unreadable),
-    "dropped": ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()) or 0,
+    "dropped": pipeline.tally(kinds) or 0,
     "shapes at most": shapes(counted, buckets, config.batch_size),
   }
   sections = [

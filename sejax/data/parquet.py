@@ -189,7 +189,8 @@ def _choose(path: pathlib.Path, split: str, splits: Collection[str]) -> str:
   if of_subsets:
     raise ValueError(
       f"{shortened(path)} has {quoted(split)} in {len(of_subsets)} subsets:"
-      f" {shortened(', '.join(of_subsets))}; choose one: config.data.split={of_subsets[0]}"
+      f" {shortened(', '.join(of_subsets))}; name one as config.data.split or, for held-out"
+      " problems, config.eval.split"
     )
   raise ValueError(
     f"{shortened(path)} has no split {quoted(split)}; it has {shortened(', '.join(sorted(splits)))}"

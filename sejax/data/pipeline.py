@@ -90,17 +90,18 @@ def check(preparer: Preparer, max_bad_share: float, *, needs_gold: bool = False)
   is_sure = max_bad_share < 1 and (len(places) == size or max_bad_share ** len(places) < 1e-3)
   if len(bad) == len(places) and is_sure:
     raise ValueError(
-      f"none of {len(bad)} records of {source.name} that were tried can be used; {bad[0].message};"
-      " mend the set, or give another as config.data.path"
+      f"none of {len(bad)} records of {source.name} that were tried can be used;"
+      f" {bad[0].explanation}; mend the set, or give another as config.data.path"
     )
   if good:
     logging.warning(
-      "None of %d records of %s that were tried has a picture; image or images names it",
+      "None of %d records of %s that were tried has a picture; images, image, or image_1, image_2"
+      " and so on name it",
       len(places),
       source.name,
     )
   elif long:
-    logging.warning("None of %d records that were tried fits; %s", len(places), long[0].message)
+    logging.warning("None of %d records that were tried fits; %s", len(places), long[0].explanation)
 
 
 def _check_golds(source: Source, places: np.ndarray, *, needs_gold: bool) -> None:
@@ -229,7 +230,7 @@ class Pipeline:
   def _drop(self, dropped: Dropped) -> None:
     self.dropped[dropped.kind] += 1
     self._fruitless += 1
-    said = f"record {shortened(dropped.id)} ({dropped.kind}): {dropped.message}"
+    said = f"{dropped.explanation} ({dropped.kind})"
     if self._options.on_bad_record == "stop" and dropped.kind != TOO_LONG:
       raise ValueError(f"{said}; on_bad_record='skip' would go on without it")
     self._logged[dropped.kind] += 1
@@ -334,6 +335,7 @@ def in_parallel(
   if workers:
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()  # grain's workers read flags; outside of main nobody parses.
+    signals.shield_workers()
     elements = elements.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
       worker_init_fn=signals.ignore_in_worker,
@@ -349,7 +351,6 @@ def tally(dropped: Mapping[str, int]) -> str:
 def nothing_usable(source: Source, seen: int, dropped: Mapping[str, int], last: Dropped) -> str:
   """Says that no record of a set can be used."""
   return (
-    f"none of {seen} records in a row gave an example: {tally(dropped)} of"
-    f" {shortened(source.name)}; last record {shortened(last.id)}: {shortened(last.message)}; see"
-    " --mode=inspect"
+    f"none of {seen} records of {shortened(source.name)} in a row gave an example (dropped so far:"
+    f" {tally(dropped)}); the last one: {last.explanation}; see --mode=inspect"
   )

@@ -13,6 +13,7 @@ from sejax import messages
 from sejax.data import images
 from sejax.data.records import BadRecord, Record, Source
 from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.quoting import shortened
 from sejax.text import prompts
 
 # The kind of what is dropped for its size: expected in a good set, so not counted as bad.
@@ -65,6 +66,13 @@ class Dropped(NamedTuple):
   id: str
   kind: str
   message: str
+
+  @property
+  def explanation(self) -> str:
+    """What is wrong with which record; sources name it in their messages, decoders do not."""
+    if self.message.startswith("record "):
+      return self.message
+    return f"record {shortened(self.id)}: {self.message}"
 
 
 class Prompts(NamedTuple):

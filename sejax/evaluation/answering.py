@@ -151,7 +151,8 @@ def _grade(
   valid = np.zeros(answer_ids.shape, bool)
   if verdicts is not None:
     said, cut = ([row for row, kept in zip(rows, real, strict=True) if kept] for rows in verdicts)
-    scores, valid, *_ = scoring.read_verdicts(said, config.judge, cut)
+    read = scoring.read_verdicts(said, config.judge, cut)
+    scores, valid = read.scores, read.valid
   return Answers(
     index=batch.index[real],
     texts=texts,

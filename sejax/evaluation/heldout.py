@@ -108,17 +108,16 @@ class HeldOut:
     data.path = config.eval.path or data.path
     try:
       source = sources.open_source(data)
-      if not len(source) or source.gold(0) is None:
-        raise ValueError(f"{source.name} has no records, or no answers to grade by")
+      problems = min(config.eval.problems, len(source))
+      _check_golds(source, problems)
     except ValueError as error:
       raise ValueError(
         f"held-out problems: {error}; see config.eval.path and config.eval.split, or go without:"
         " config.eval.problems=0"
       ) from None
-    problems = min(config.eval.problems, len(source))
-    shared = overlap.count(training, source, problems)
-    _check_overlap(shared, problems, allowed=config.eval.allow_training_problems)
-    return cls(config, roles, _First(source, problems), shared, prover)
+    found = overlap.count(training, source, problems)
+    _check_overlap(found, allowed=config.eval.allow_training_problems)
+    return cls(config, roles, _First(source, problems), found.shared, prover)
 
   def __call__(self, params: qwen.Params, progress: str = "") -> Outcome:
     """Samples the Actor's answers and grades them.
@@ -150,15 +149,24 @@ class HeldOut:
     return Outcome(answered.correct.shape[1], shares[order], maj[order])
 
 
-def _check_overlap(shared: int, problems: int, *, allowed: bool) -> None:
-  if shared == problems and not allowed:
+def _check_golds(source: Source, problems: int) -> None:
+  if not problems:
+    raise ValueError(f"{source.name} has no records")
+  for index in range(problems):
+    if source.gold(index) is None:
+      raise ValueError(f"record {index} of {source.name} has no answer to grade by")
+
+
+def _check_overlap(found: overlap.Overlap, *, allowed: bool) -> None:
+  shared, readable = found
+  if shared and shared == readable and not allowed:
     raise ValueError(
-      f"all {problems} held-out problems are training problems, so they would not measure what is"
+      f"all {shared} held-out problems are training problems, so they would not measure what is"
       " learnt; see config.eval.path and config.eval.split, go without (config.eval.problems=0), or"
       " give config.eval.allow_training_problems=true"
     )
   if shared:
-    logging.warning("%d of %d held-out problems are training problems", shared, problems)
+    logging.warning("%d of %d held-out problems are training problems", shared, readable)
 
 
 def _greedy(

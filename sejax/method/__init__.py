@@ -3,10 +3,11 @@
 from sejax.method.consistency import ABSTAIN
 from sejax.method.groups import Group, group, group_of_rewards
 from sejax.method.losses import Denominators, denominators, grpo_loss
-from sejax.method.metrics import Measure, group_metrics, summarize
+from sejax.method.metrics import OF_GOLDS, Measure, group_metrics, summarize
 
 __all__ = [
   "ABSTAIN",
+  "OF_GOLDS",
   "Denominators",
   "Group",
   "Measure",

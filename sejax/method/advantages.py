@@ -21,22 +21,22 @@ def log_q_and_advantage(
   log q_k = beta R_k - logsumexp_j(beta R_j), clipped to [-clip_adv, clip_adv] if given, and
 
   - `centered`: A = log q - mean(log q). The paper's run: its code takes the log-softmax of the
-    rewards as reward and then the group's mean off, as GRPO does. Without clipping the log-sum-exp
+    rewards as reward and subtracts the group's mean, as GRPO does. Without clipping the log-sum-exp
     cancels, and it is computed as beta (R - mean R).
   - `log_q`: A = log q, the formula in the paper's text, which its run does not use. It is -log G
     for a constant group and never positive.
   - `log_mean_exp`: A = log q + log G, which is beta R less the log of the mean of exp(beta R), not
-    of the sum: above 0 where q is above 1/G.
+    of the sum: above 0 where q is above 1/G. `clip_adv` bounds this sum, so that a group of equal
+    rewards stays at 0.
   - `standardized`: the centred advantage over (std + 1e-6), std with G - 1 in the denominator.
 
   A group whose log q are all equal has A exactly 0 under `centered` and `standardized`, and so has
-  a group of one. Under `log_mean_exp` A is exactly 0 where all R are equal, unless `clip_adv` is
-  below log G: then log q is no longer -log G.
+  a group of one. Under `log_mean_exp` it is exactly 0 where all R are equal.
 
   Args:
     rewards: R; any finite values, one group per row.
     beta: inverse temperature of the distribution, above 0.
-    clip_adv: bound on |log q|, above 0, or None.
+    clip_adv: bound on |log q|, or on |A| under `log_mean_exp`; above 0, or None.
     advantage: one of `ADVANTAGES`.
 
   Returns:
@@ -51,14 +51,14 @@ def log_q_and_advantage(
     inputs.positive("clip_adv", clip_adv)
   scaled = beta * jnp.asarray(rewards, jnp.float32)
   log_q = jax.nn.log_softmax(scaled, axis=1)
-  log_size = math.log(log_q.shape[1])
-  uniform = _constant(log_q) & (clip_adv is None or clip_adv >= log_size)
+  above_uniform = jnp.where(_constant(log_q), 0.0, log_q + math.log(log_q.shape[1]))
   if clip_adv is not None:
     log_q = jnp.clip(log_q, -clip_adv, clip_adv)
+    above_uniform = jnp.clip(above_uniform, -clip_adv, clip_adv)
   if advantage == "log_q":
     return log_q, log_q
   if advantage == "log_mean_exp":
-    return log_q, jnp.where(uniform, 0.0, log_q + log_size)
+    return log_q, above_uniform
   logits = scaled if clip_adv is None else log_q
   constant = _constant(log_q)
   centered = jnp.where(constant, 0.0, logits - jnp.mean(logits, axis=1, keepdims=True))

@@ -15,6 +15,9 @@ from sejax.method import inputs
 from sejax.method.consistency import Votes, count_votes
 from sejax.method.modulation import readable
 
+# The figures of `group_metrics` that need gold answers.
+OF_GOLDS = ("pass@1", "pass@G", "maj@G", "label_accuracy")
+
 
 class Measure(NamedTuple):
   """One figure per group.

@@ -31,7 +31,7 @@ your evaluation, criterion by criterion
 {{{json}, "overall_score": <number>}}
 [END SCORES]
 \boxed{{overall_score}}
-Each <number> stands for one of yours. The last line holds the overall score again, in [0, 1]."""
+Put your own score in place of each <number>. The last line repeats the overall score, in [0, 1]."""
 
 # For models that are too small for the full rubric; they learn the form of the reply in training.
 JUDGE_SYSTEM_SHORT = r"Grade the solution from 0 to 1 and end with \boxed{score}."

@@ -85,7 +85,15 @@ def test_bars_are_as_high_as_there_are_records_of_their_sizes():
 @pytest.mark.parametrize(("batch_size", "number"), [(1, 3), (2, 6), (3, 7), (8, 7)])
 def test_a_batch_may_take_each_size_from_another_row(batch_size, number):
   buckets = batches.Buckets((1, 2), (1, 2))
-  counted = inspection.Counted([2, 1, 1], [1, 2, 1], [1, 1, 2], 0, [], [])
+  counted = inspection.Counted(
+    actor=[2, 1, 1],
+    judge=[1, 2, 1],
+    patches=[1, 1, 2],
+    golds=set(),
+    dropped=[],
+    shown=[],
+    unreadable=[],
+  )
   assert inspection.shapes(counted, buckets, batch_size) == number
 
 

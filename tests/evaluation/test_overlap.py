@@ -10,7 +10,7 @@ import pytest
 from sejax.data import figures
 from sejax.data.jsonl import JsonlSource
 from sejax.data.parquet import ParquetSource
-from sejax.evaluation import overlap
+from sejax.evaluation import heldout, overlap
 from tests.data.problems import Problems, picture
 
 
@@ -28,40 +28,53 @@ def write_lines(folder, name, numbers, **changes):
 
 def test_same_problems_under_other_ids_and_in_another_order(tmp_path):
   training = write_lines(tmp_path, "train", range(8))
-  assert overlap.count(training, write_lines(tmp_path, "test", [9, 7, 3, 10]), 4) == 2
-  assert overlap.count(training, write_lines(tmp_path, "test", [9, 7, 3, 10]), 2) == 1
-  assert overlap.count(training, write_lines(tmp_path, "test", range(7, -1, -1)), 8) == 8
-  assert overlap.count(training, write_lines(tmp_path, "test", range(8, 12)), 4) == 0
+  assert overlap.count(training, write_lines(tmp_path, "test", [9, 7, 3, 10]), 4) == (2, 4)
+  assert overlap.count(training, write_lines(tmp_path, "test", [9, 7, 3, 10]), 2) == (1, 2)
+  assert overlap.count(training, write_lines(tmp_path, "test", range(7, -1, -1)), 8) == (8, 8)
+  assert overlap.count(training, write_lines(tmp_path, "test", range(8, 12)), 4) == (0, 4)
 
 
 def test_a_problem_that_occurs_twice_counts_twice(tmp_path):
   training = write_lines(tmp_path, "train", [1, 1, 2])
-  assert overlap.count(training, write_lines(tmp_path, "test", [1, 1, 3]), 3) == 2
+  assert overlap.count(training, write_lines(tmp_path, "test", [1, 1, 3]), 3) == (2, 3)
 
 
 def test_question_and_pictures_both_count(tmp_path):
   training = write_lines(tmp_path, "train", range(4))
-  assert overlap.count(training, write_lines(tmp_path, "q", range(4), question="Who?"), 4) == 0
-  assert overlap.count(training, write_lines(tmp_path, "i", range(4), image="0.png"), 4) == 4
-  assert overlap.count(training, write_lines(tmp_path, "n", range(4), image=None), 4) == 0
+  assert overlap.count(training, write_lines(tmp_path, "q", range(4), question="Who?"), 4) == (0, 4)
+  assert overlap.count(training, write_lines(tmp_path, "i", range(4), image="0.png"), 4) == (4, 4)
+  assert overlap.count(training, write_lines(tmp_path, "n", range(4), image=None), 4) == (0, 4)
+
+
+def test_blanks_and_places_of_images_make_no_other_question(tmp_path):
+  training = write_lines(tmp_path, "train", range(4))
+  for question in ("<image>What is x?", " What\nis  x? <image>", "<image 1> What is x?"):
+    assert overlap.count(training, write_lines(tmp_path, "q", [2], question=question), 1) == (
+      int("<image 1>" not in question),
+      1,
+    )
 
 
 def test_across_kinds_of_files(tmp_path):
   rows = [{"problem": "What is x?", "images": [{"bytes": picture(28, 28, n)}]} for n in (3, 9)]
   pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
-  heldout = ParquetSource.open(tmp_path / "set.parquet", split="test")
-  assert overlap.count(write_lines(tmp_path, "train", range(4)), heldout, 2) == 1
+  other = ParquetSource.open(tmp_path / "set.parquet", split="test")
+  assert overlap.count(write_lines(tmp_path, "train", range(4)), other, 2) == (1, 2)
 
 
 def test_unreadable_records_are_none_of_them():
   broken = frozenset({1, 2})
-  assert overlap.count(Problems(6, bad=broken), Problems(6), 6) == 4
-  assert overlap.count(Problems(6), Problems(6, bad=broken), 6) == 4
+  assert overlap.count(Problems(6, bad=broken), Problems(6), 6) == (4, 6)
+  found = overlap.count(Problems(6), Problems(6, bad=broken), 6)
+  assert found == (4, 4)
+  with pytest.raises(ValueError, match="all 4 held-out problems are training problems"):
+    heldout._check_overlap(found, allowed=False)
+  heldout._check_overlap(found, allowed=True)
 
 
 @pytest.mark.parametrize(("split", "shared"), [("train", 5), ("heldout", 0)])
 def test_splits_of_figures_share_nothing(split, shared):
-  assert overlap.count(figures.source("train"), figures.source(split), 5) == shared
+  assert overlap.count(figures.source("train"), figures.source(split), 5) == (shared, 5)
 
 
 def test_splits_of_figures_share_nothing_in_fact():

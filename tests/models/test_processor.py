@@ -276,3 +276,15 @@ print((ids == processor.image_pad_id).sum())
 """
   run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
   assert run.stdout == "4\n"
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["{}", "[]", '{"a": ', "\x00"])
+def test_a_damaged_tokenizer_is_named(name, content, model_directory, tmp_path):
+  copy = shutil.copytree(model_directory, tmp_path / "copy")
+  (copy / name).write_text(content)
+  if (name, content) == ("tokenizer_config.json", "{}"):  # holds nothing that must be there
+    assert Processor.load(copy).eos_ids
+    return
+  with pytest.raises(ValueError, match=r"copy has a tokenizer.json or tokenizer_config.json that"):
+    Processor.load(copy)

@@ -23,7 +23,7 @@ def test_the_actor_is_asked_for_the_form_that_is_checked():
 
 def test_the_judge_is_asked_for_the_form_that_is_read():
   system = prompts.judge_system()
-  form = system[system.index("[BEGIN THOUGHT]") : system.index("Each <number>")]
+  form = system[system.index("[BEGIN THOUGHT]") : system.index("Put your own score")]
   filled = form.replace("<number>", "0.4")
   assert verdicts.score(filled.replace("\\boxed{overall_score}", "")) == 0.4
   assert verdicts.score(filled.replace("\\boxed{overall_score}", "\\boxed{0.6}")) == 0.6

@@ -139,11 +139,19 @@ def prompt(problem: Problem) -> str:
   return f"{toolkit_prompt(problem)}\n{problem.extra['requirement']}".rstrip("\n")
 
 
-def rules(problem: Problem, response: str) -> str | None:
-  """Returns the letter A to H that begins what follows the last "Answer"."""
+def rules(problem: Problem, response: str, *, whole_words: bool = False) -> str | None:
+  """Returns the letter A to H that begins what follows the last "Answer".
+
+  Args:
+    problem: not looked at.
+    response: the text.
+    whole_words: whether the letter must be a word of its own, which the authors do not ask.
+  """
   del problem
   answer = re.sub("[><:.]", "", response.rpartition("Answer")[2].strip()).strip()
-  return answer[0] if answer and answer[0] in _LETTERS else None
+  if not answer or answer[0] not in _LETTERS or (whole_words and answer[1:2].isalnum()):
+    return None
+  return answer[0]
 
 
 def toolkit_find(problem: Problem, response: str) -> str | None:
@@ -152,7 +160,7 @@ def toolkit_find(problem: Problem, response: str) -> str | None:
 
 
 def strict_find(problem: Problem, response: str) -> str | None:
-  """Returns the same, where the letter is a word."""
+  """Returns the letter of the letter rule, of which the letter must be a word of its own."""
   return letters.read_letter(response, problem.options, whole_words=True)
 
 
@@ -162,8 +170,8 @@ def toolkit_rules(problem: Problem, response: str) -> str | None:
 
 
 def strict_rules(problem: Problem, response: str) -> str | None:
-  """Returns the same, where the letter is a word."""
-  return strict_find(problem, response) or rules(problem, response)
+  """Returns the letter of `strict_find`, else that of the authors' rule, both as whole words."""
+  return strict_find(problem, response) or rules(problem, response, whole_words=True)
 
 
 def query(problem: Problem, response: str) -> str:

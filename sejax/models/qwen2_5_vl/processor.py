@@ -25,7 +25,7 @@ from jaxtyping import Float32, Int32
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from sejax.models.qwen2_5_vl.tensor_files import parse_json
-from sejax.quoting import quoted
+from sejax.quoting import quoted, said
 
 Message = Mapping[str, Any]
 
@@ -100,9 +100,15 @@ class Processor:
     directory = pathlib.Path(directory)
     if not (directory / "tokenizer.json").exists():
       raise ValueError(f"{directory} has no tokenizer.json")
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
-      directory, local_files_only=True
-    )
+    try:
+      tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
+        directory, local_files_only=True
+      )
+    except Exception as error:  # Whatever transformers says of a file that is none of its own.
+      raise ValueError(
+        f"{directory} has a tokenizer.json or tokenizer_config.json that cannot be read"
+        f" ({said(error)}); download them again"
+      ) from None
     # As HF: a template file of the processor's goes before the one in tokenizer_config.json.
     legacy = directory / "chat_template.json"
     if legacy.exists() and not (directory / "chat_template.jinja").exists():
