@@ -12,8 +12,8 @@ that the step sampled, of all processes, also those that the update then leaves 
 - `constant_groups`: share of groups whose rewards are all alike;
 - `truncated_verdicts`, `contradictory_verdicts`: a group's verdicts that were cut at the limit, and
   those whose box is not the score of their own JSON object;
-- `undecided_grades`: where there are gold answers, a group's answers that could not be graded in
-  time, which count as wrong.
+- `undecided_grades`: where there are gold answers, a group's answers that could not be decided
+  (over 1000 characters, or out of time or memory), which count as wrong.
 
 What the update was made of:
 

@@ -132,7 +132,10 @@ def test_what_could_not_be_decided_is_counted_and_wrong(tmp_path):
   result = results.Result.of("geometry3k", "boxed", protocol, [one, graded("2", (True,))], 0)
   assert result.undecided == 1
   assert result.scores.metrics["accuracy"].value == 0.5
-  assert "Comparisons not decided in time, which count as wrong: 1." in results.page([result])
+  said = (
+    "could not be decided (over 1000 characters, or out of time or memory), which count as wrong"
+  )
+  assert f"{said}: 1." in results.page([result])
   (line,) = results.lines([one], "boxed")
   assert json.loads(line)["correct"] is None
 

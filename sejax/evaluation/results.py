@@ -39,7 +39,8 @@ class Result:
     problems: how many were graded.
     unanswered: how many had no response; they count in no figure.
     samples: responses to each.
-    undecided: comparisons that were not decided in time; they count as wrong.
+    undecided: comparisons that could not be decided, as an answer had over 1000 characters or time
+      or memory was over; they count as wrong.
     extractors: how many answers each has read.
   """
 
@@ -220,7 +221,10 @@ def _said(result: Result) -> str:
   if result.unanswered:
     said.append(f"Problems without a response, which count in no figure: {result.unanswered}.")
   if result.undecided:
-    said.append(f"Comparisons not decided in time, which count as wrong: {result.undecided}.")
+    said.append(
+      "Comparisons that could not be decided (over 1000 characters, or out of time or memory), "
+      f"which count as wrong: {result.undecided}."
+    )
   return " ".join(said)
 
 

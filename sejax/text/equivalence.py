@@ -22,6 +22,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool
 
+from sejax.quoting import quoted
 from sejax.text import answers
 
 _PROGRAM = pathlib.Path(__file__).with_name("symbolic.py")
@@ -50,7 +51,8 @@ class Prover:
   that are started at the first question for them, never forks of this process and its threads, and
   they end by themselves where this process is killed, as their standard input is then closed.
 
-  A question that is not answered in time has no answer: None. Then the next one gets a new process.
+  A question that is too long has no answer: None; nor has one whose time or memory is over, which
+  ends its process, so that the next question gets a new one.
 
   Attributes:
     workers: how many questions are worked on at once.
@@ -104,7 +106,7 @@ class Prover:
   ) -> Bool[np.ndarray, "B G"]:
     """Returns which answers have the values of their gold answers.
 
-    Equal pairs are decided once. What cannot be decided in time is not right; it is logged, and
+    Equal pairs are decided once. What cannot be decided is not right; it is logged, and
     counted in `undecided`.
 
     Args:
@@ -124,10 +126,11 @@ class Prover:
     if undecided:
       self.undecided += len(undecided)
       logging.warning(
-        "%d answers could not be graded in %g s each and count as wrong, such as %.80r",
+        "%d answers could not be decided (over %d characters, or out of time or memory) and count "
+        "as wrong, such as %s",
         len(undecided),
-        self._seconds,
-        undecided[0][0],
+        _LONGEST,
+        quoted(undecided[0][0]),
       )
     return np.array([[bool(right[pair]) for pair in row] for row in pairs], bool)
 

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from sejax.quoting import quoted
 from sejax.text import equivalence
 from sejax.text.equivalence import Prover
 
@@ -160,17 +161,18 @@ def test_equal_pairs_are_asked_once(monkeypatch):
   assert sorted(asked) == [("y", "x_1"), ("y", "x_2"), ("z", "x_1"), ("z", "x_2")]
 
 
-def test_what_is_not_decided_in_time_is_wrong_counted_and_logged(caplog):
+@pytest.mark.parametrize("hostile", ["9^{9^{9^{9}}}", "x+" * 600 + "1"])
+def test_what_is_not_decided_is_wrong_counted_and_logged(hostile, caplog):
   with Prover(workers=1, seconds=0.5) as prover:
-    hostile = "9^{9^{9^{9}}}"
     right = prover.grade([[hostile, "3", "4"], ["5", hostile, hostile]], ["3", "5"])
     assert right.tolist() == [[False, True, False], [True, False, False]]
     assert prover.undecided == 3
     assert prover.grade([[hostile]], ["3"]).tolist() == [[False]]  # remembered
     assert prover.undecided == 4
-  assert f"3 answers could not be graded in 0.5 s each and count as wrong, such as {hostile!r}" in (
-    caplog.text
-  )
+  assert (
+    "3 answers could not be decided (over 1000 characters, or out of time or memory) and count as "
+    f"wrong, such as {quoted(hostile)}"
+  ) in caplog.text
 
 
 def test_numbers_are_graded_without_a_process(monkeypatch):

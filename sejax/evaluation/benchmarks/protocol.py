@@ -157,7 +157,7 @@ class Protocol:
   Attributes:
     prompt: the text that follows the images.
     rules: read an answer out of a response without a model.
-    right: whether an answer is right; None: not decided in time.
+    right: whether an answer is right; None: not decided.
     scores: of all problems; ValueError where there are none to score.
     headline: the name of the metric that is compared.
     asking: how a model reads answers; None: the protocol is rules alone.
