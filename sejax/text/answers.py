@@ -7,6 +7,7 @@ differently are one vote, and a trajectory without a readable answer abstains. `
 strings are compared, and all unreadable answers vote together as "None".
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -15,12 +16,20 @@ from jaxtyping import Int32
 
 from sejax.quoting import quoted
 from sejax.text import boxes, exact, notation
+from sejax.text.arithmetic import value_key
 from sejax.text.canonical import canonical
-from sejax.text.parser import parse
+from sejax.text.parser import parse_parts
 
 NO_ANSWER = "None"
 EQUIVALENCES = ("canonical", "exact")
 UNPARSABLE = ("abstain", "vote")
+_DECIMAL = re.compile(
+  r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)\.([0-9]+))"
+  r"(?:\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*\{?\s*(-[0-9]{1,2})(?![0-9]))?"
+)
+_TIME = re.compile(r"([0-9]{1,2}):([0-5][0-9])(?:\s*([ap])\.?\s*m\.?)?", re.IGNORECASE)
+# What stands between the parts of a structure in its key; not the brackets of powers and functions.
+_PART = re.compile(r"((?<![\w*^])\(|[][){},;|:=]|\A(?:matrix|cases) )")
 
 
 def extract(text: str, released: bool = False) -> str | None:
@@ -103,33 +112,34 @@ def vote_ids(
 
 
 def grade(answer: str | None, gold: str) -> bool:
-  """Whether an answer has the value of the gold answer by our own reading, a first step of grading.
+  """Whether an answer has the value of the gold answer by our own reading.
 
   `sejax.text.equivalence.Prover` grades, and asks this first. Not for votes: equal canonical forms
   are right, and where exactly one side is written as a decimal, so is an answer where the exact
   side agrees with it at the decimal's own precision (8.94 for 4 sqrt(5)), which is not transitive.
+  Tuples, intervals, matrices and lists agree where their numbers do, one by one. Times of day
+  agree on a clock of 12 hours and one of 24: 8:34 p.m. is 20:34.
   """
   if answer is None:
     return False
   if canonical(answer) == canonical(gold):
     return True
-  sides = [Written.read(answer), Written.read(gold)]
-  if (
-    None in sides
-    or sides[0].decimals == sides[1].decimals
-    or None
-    not in (
-      sides[0].decimals,
-      sides[1].decimals,
-    )
-  ):
-    return False
-  decimal, exact_side = sorted(sides, key=lambda side: side.decimals is None)
-  half_unit = 0.5 * 10.0**-decimal.decimals
-  return abs(decimal.value - exact_side.value) <= half_unit * (1 + 1e-9)
+  time = _minute_of_day(answer)
+  if time is not None and time == _minute_of_day(gold):
+    return True
+  one, other = Written.read(answer), Written.read(gold)
+  return one is not None and other is not None and one.agrees(other)
 
 
-class Written(NamedTuple):
+def number(text: str) -> float | None:
+  """Returns the real number that an answer is; None where it is none."""
+  written = Written.read(text)
+  if written is None or written.key not in written.numbers:
+    return None
+  return written.numbers[written.key].value
+
+
+class Number(NamedTuple):
   """A number as it is written.
 
   Attributes:
@@ -140,17 +150,77 @@ class Written(NamedTuple):
   value: float
   decimals: int | None
 
+  def agrees(self, other: "Number") -> bool:
+    """Whether one side is a decimal, and the other, which is none, rounds to it."""
+    if (self.decimals is None) == (other.decimals is None):
+      return False
+    decimals = other.decimals if self.decimals is None else self.decimals
+    half_unit = 0.5 * 10.0**-decimals
+    return abs(self.value - other.value) <= half_unit * (1 + 1e-9)
+
+
+class Written(NamedTuple):
+  """A number, or a structure of numbers, as it is written.
+
+  Attributes:
+    key: the canonical form of its value.
+    numbers: the numbers in it, under their keys.
+  """
+
+  key: str
+  numbers: dict[str, Number]
+
   @classmethod
   def read(cls, text: str) -> "Written | None":
-    """Reads an answer; None where it is no number."""
-    tokens = notation.tokenize(notation.clean(notation.spell_out(text)))
-    value = parse(tokens)
-    approximate = exact.approximate(value) if isinstance(value, dict) else None
-    if approximate is None:
+    """Reads an answer; None where it spells no value."""
+    text = notation.clean(notation.spell_out(text))
+    read = parse_parts(notation.tokenize(text))
+    if read is None:
       return None
-    literals = [token.text for token in tokens if token.kind == "number" and "." in token.text]
-    is_decimal = len(literals) == 1 and abs(approximate) == float(literals[0])
-    return cls(approximate, len(literals[0].partition(".")[2]) if is_decimal else None)
+    value, parts = read
+    decimals = _decimals(text)
+    numbers = {}
+    for part in [value, *parts]:
+      approximate = exact.approximate(part) if isinstance(part, dict) else None
+      if approximate is not None:
+        numbers[value_key(part)] = Number(approximate, decimals.get(abs(approximate)))
+    return cls(value_key(value), numbers)
+
+  def agrees(self, other: "Written") -> bool:
+    """Whether both are built alike, and number for number the same but for rounding."""
+    own, others = (_PART.split(written.key) for written in (self, other))
+    if own == others or len(own) != len(others):
+      return False  # 10-15 is a range to the canonical form, which has told such answers apart
+    return all(
+      key == other_key or self._agree_at(other, key, other_key)
+      for key, other_key in zip(own, others, strict=True)
+    )
+
+  def _agree_at(self, other: "Written", key: str, other_key: str) -> bool:
+    own_number, other_number = self.numbers.get(key), other.numbers.get(other_key)
+    return own_number is not None and other_number is not None and own_number.agrees(other_number)
+
+
+def _minute_of_day(text: str) -> int | None:
+  """Returns which minute of the day a time names; None where it may be one of two, as 8:34 may."""
+  match = _TIME.fullmatch(notation.plain(notation.clean(text)))
+  if not match:
+    return None
+  hour, half = int(match[1]), (match[3] or "").lower()
+  is_clear = 1 <= hour <= 12 if half else hour == 0 or 13 <= hour <= 23
+  if not is_clear:
+    return None
+  return (hour % 12 + 12 * (half == "p") if half else hour) * 60 + int(match[2])
+
+
+def _decimals(text: str) -> dict[float, int]:
+  """Returns how many decimals each of the values has that a cleaned text writes as decimals."""
+  found = {}
+  for literal, places, exponent in _DECIMAL.findall(text):
+    shown = len(places) - int(exponent or 0)
+    if shown > 0:
+      found[float(f"{literal.replace(',', '')}e{exponent or 0}")] = shown
+  return found
 
 
 def _vote(answer: str | None, classify: Callable[[str], str], exact_votes: bool) -> str | None:

@@ -23,7 +23,7 @@ from absl import logging
 from jaxtyping import Bool
 
 from sejax.quoting import quoted
-from sejax.text import answers
+from sejax.text import answers, statements
 
 _PROGRAM = pathlib.Path(__file__).with_name("symbolic.py")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
@@ -39,6 +39,7 @@ _MIXED = re.compile(r"[0-9]\s+[0-9]|[0-9]\s*\\[dt]?frac")
 # Numbers that differ by more do not agree after math_verify's rounding to 1e-6.
 _FAR, _FAR_OFF = 1e-5, 1e-9  # absolute, and relative, as floats round
 _OPTION_I = re.compile(r"\W*I\W*")  # which math_verify takes for the imaginary unit
+_CLOCK = re.compile(r"[0-9]{1,2}:[0-5][0-9]")
 # What ends a process that has done nothing wrong: Ctrl-C in a terminal ends all of its programs.
 _FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM)
 _REMEMBERED = 2**16  # pairs; those of a few hundred steps
@@ -86,11 +87,20 @@ class Prover:
   def equal(self, answer: str, gold: str) -> bool | None:
     """Whether an answer has the value of the gold answer, however it is written.
 
-    It has where `sejax.text.answers.grade` finds so, exactly or to the decimals of the side that is
-    a decimal, and else where `math_verify` does, which also joins what votes keep apart: 120,115 is
-    120115 to it, and 0.5 is 50%. It takes words for products of their letters, ratios for fractions
-    and the letter I for the imaginary unit, so it is asked of none of these; nor of two numbers in
-    plain arithmetic that differ, which are most wrong answers and would only cost time.
+    A pair is equal if any of three says so, each asked where those before it say no:
+
+    1. the votes' key (`sejax.text.canonical`), which is the same for both sides;
+    2. the rounding rule (`sejax.text.answers.grade`): where one side is a decimal and the other is
+       not, they agree to the decimals given, also number for number in a tuple or list; a time of
+       day on a clock of 12 hours is that on one of 24;
+    3. `math_verify`, which also joins what votes keep apart: 120,115 is 120115 to it, and 0.5 is
+       50%. It takes words for products of their letters, ratios for fractions and the letter I for
+       the imaginary unit, so it is asked of none of these; nor of two times of day, which are
+       ratios to it (10:30 as 5:15), nor of two numbers in plain arithmetic that differ, which are
+       most wrong answers and would only cost time.
+
+    An answer that is a sentence or a worked solution is taken for the value that it comes to
+    (`sejax.text.statements`), unless its key already is the gold answer's.
 
     Args:
       answer: as it was read from a response.
@@ -147,11 +157,16 @@ class Prover:
   def _decide(self, answer: str, gold: str) -> bool | None:
     if answers.grade(answer, gold):
       return True
+    if _are_numbers_apart(answer, gold):
+      return False
+    conclusion = statements.conclusion(answer) if len(answer) <= _LONGEST else None
+    if conclusion is not None:
+      return self._decide(conclusion, gold)
     if (
       _WORD.search(_UNIT.sub("", f"{answer} {gold}"))
       or (":" in answer) != (":" in gold)
+      or (_CLOCK.fullmatch(answer.strip()) and _CLOCK.fullmatch(gold.strip()))
       or _is_option_i(answer, gold)
-      or _are_numbers_apart(answer, gold)
     ):
       return False
     return self._ask("verify", gold, answer)
@@ -176,10 +191,9 @@ def _are_numbers_apart(*sides: str) -> bool:
   """Whether both sides are numbers in plain arithmetic, and clearly not the same."""
   if not all(_ARITHMETIC.fullmatch(side) and not _MIXED.search(side) for side in sides):
     return False
-  numbers = [answers.Written.read(side) for side in sides]
-  if None in numbers:
+  one, other = (answers.number(side) for side in sides)
+  if one is None or other is None:
     return False
-  one, other = (number.value for number in numbers)
   return abs(one - other) > _FAR + _FAR_OFF * abs(one)
 
 

@@ -47,10 +47,20 @@ class Item(NamedTuple):
 
 def parse(tokens: list[Token]) -> Value | None:
   """Returns the value that tokens spell, or None where they spell none."""
+  read = parse_parts(tokens)
+  return None if read is None else read[0]
+
+
+def parse_parts(tokens: list[Token]) -> tuple[Value, list[Value]] | None:
+  """Returns the value that tokens spell and, in order, the values that it was put together from.
+
+  The key of a tuple, interval, set, matrix or list holds the keys of some of these values.
+  """
   if not tokens or len(tokens) > MAX_TOKENS:
     return None
+  answer = _Answer(tokens)
   try:
-    return _Answer(tokens).read()
+    return answer.read(), answer.parts
   except (UnsupportedError, OverflowError, ZeroDivisionError, RecursionError):
     return None
 
@@ -62,6 +72,8 @@ class _Answer(Arithmetic):
     super().__init__(tokens)
     # The parts of the tuples and ratios that were read, under their keys.
     self._parts: dict[str, list[Value]] = {}
+    # All sums that were read as a part of something or on their own.
+    self.parts: list[Value] = []
 
   def read(self) -> Value:
     items, separators = self._items()
@@ -213,6 +225,7 @@ class _Answer(Arithmetic):
     parts = [self.sum()]
     while self.accept(r"\cup"):
       parts.append(self.sum())
+    self.parts.extend(parts)
     return parts[0] if len(parts) == 1 else _union(parts)
 
   def structure(self, opener: str, is_argument: bool = False) -> Value:

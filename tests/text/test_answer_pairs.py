@@ -1,4 +1,4 @@
-r"""Canonical forms against other people's judgement: public test suites and math-verify.
+r"""Votes and grades against other people's judgement: public test suites and math-verify.
 
 `tests/golden/answer_pairs.json` holds pairs of answers with the verdicts of public test suites,
 `answers_pool.json` answers as public benchmarks write them. What differs is listed here by kind:
@@ -41,6 +41,19 @@ FALSELY_UNEQUAL = {
   "50% is 50, whatever the question": [180],
   "times of day are not converted": [196],
   "numbers that differ, a letter and a name, a number and any text": [92, 136, 166],
+}
+
+# The same of grades, which `sejax.text.equivalence.Prover` gives.
+GRADED_FALSELY_EQUAL = FALSELY_EQUAL
+GRADED_FALSELY_UNEQUAL = {
+  "a comma may separate as well as begin decimals: 1,22": [2],
+  "one of several answers is not all of them": [109, 118, 126, 127, 133, 134],
+  "dollars inside dollars, and a false equation": [16],
+  "decimals inside sums and equations are not rounded": [176, 206],
+  "decimals are rounded, not cut off: 125.663 for 125.6637": [182],
+  "names may be negative, which is why two powers of them differ": [200],
+  "numbers that differ": [92],
+  "a letter in front of a name or of a word is no option": [136, 139],
 }
 
 # Answers that math-verify finds different, each group with one form. Every one was read.
@@ -96,6 +109,17 @@ def test_verdicts_of_public_suites():
       wrong[is_equal].append(place)
   assert wrong[True] == sorted(itertools.chain(*FALSELY_EQUAL.values()))
   assert wrong[False] == sorted(itertools.chain(*FALSELY_UNEQUAL.values()))
+
+
+def test_grades_of_public_suites(prover):
+  wrong = {True: [], False: []}
+  for place, pair in enumerate(PAIRS):
+    is_equal = prover.equal(pair["answer"], pair["gold"])
+    assert is_equal is not None
+    if is_equal != pair["equal"]:
+      wrong[is_equal].append(place)
+  assert wrong[True] == sorted(itertools.chain(*GRADED_FALSELY_EQUAL.values()))
+  assert wrong[False] == sorted(itertools.chain(*GRADED_FALSELY_UNEQUAL.values()))
 
 
 def test_exceptions_of_the_pool():

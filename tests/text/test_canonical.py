@@ -334,6 +334,11 @@ def test_surds_are_exact(outside, inside):
     (r"\frac{1}{2}", "0.5", True),
     ("-8.94", r"-4\sqrt5", True),
     (None, "5", False),
+    ("1,414.21", r"1000\sqrt2", True),
+    ("2,0.33", "2,1/3", True),
+    # Apart by form: an option and a name, a range and a number.
+    ("[x]", "x", False),
+    ("10-15", "-5.0", False),
   ],
 )
 def test_grading_allows_a_decimals_own_precision(answer, gold, right):
