@@ -24,6 +24,7 @@ from jaxtyping import Bool
 
 from sejax.quoting import quoted
 from sejax.text import answers, statements
+from sejax.text.canonical import canonical
 
 _PROGRAM = pathlib.Path(__file__).with_name("symbolic.py")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
@@ -31,15 +32,23 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 _NAME = re.compile(r"[A-Za-z]")
 _FUNCTIONS = "sqrt|frac|sin|cos|tan|cot|sec|csc|log|exp|arc"
 _WORD = re.compile(rf"(?<![\\A-Za-z])(?!{_FUNCTIONS})[A-Za-z]{{3,}}")
-_UNIT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}")
+_UNIT = re.compile(r"\\(?:text|mathrm|mbox|begin|end)\s*\{[^{}]*\}")  # or an environment
 _LONGEST = 1000  # characters of an answer; what is longer is a text
-# Arithmetic that means one thing to all: no mixed numbers, commas, percents or names.
+# Arithmetic that means one thing to all: no commas, percents or names.
 _ARITHMETIC = re.compile(r"(?:[0-9.+\-*/(){}^\s]|\\(?:[dt]?frac|sqrt|pi|cdot|times)(?![A-Za-z]))*")
-_MIXED = re.compile(r"[0-9]\s+[0-9]|[0-9]\s*\\[dt]?frac")
 # Numbers that differ by more do not agree after math_verify's rounding to 1e-6.
 _FAR, _FAR_OFF = 1e-5, 1e-9  # absolute, and relative, as floats round
+_OPTION = re.compile(r"[A-H]")
 _OPTION_I = re.compile(r"\W*I\W*")  # which math_verify takes for the imaginary unit
-_CLOCK = re.compile(r"[0-9]{1,2}:[0-5][0-9]")
+# What math_verify computes though it is no arithmetic: times, dates, ranges, numbers to a base,
+# and words of two letters, which are products to it; with primes it does nothing.
+_NO_ARITHMETIC = (
+  re.compile(r"[0-9]{1,2}:[0-5][0-9]"),
+  re.compile(r"[0-9]+([-/.])[0-9]+\1[0-9]+"),
+  re.compile(r"[0-9.]+-[0-9.]+"),
+  re.compile(r"[0-9A-Fa-f]+_\{?[0-9]+\}?"),
+  re.compile(r"[A-Za-z]{2,}|[A-Za-z]+'+"),
+)
 # What ends a process that has done nothing wrong: Ctrl-C in a terminal ends all of its programs.
 _FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM)
 _REMEMBERED = 2**16  # pairs; those of a few hundred steps
@@ -165,8 +174,9 @@ class Prover:
     if (
       _WORD.search(_UNIT.sub("", f"{answer} {gold}"))
       or (":" in answer) != (":" in gold)
-      or (_CLOCK.fullmatch(answer.strip()) and _CLOCK.fullmatch(gold.strip()))
+      or any(form.fullmatch(side.strip()) for form in _NO_ARITHMETIC for side in (answer, gold))
       or _is_option_i(answer, gold)
+      or _are_options(answer, gold)
     ):
       return False
     return self._ask("verify", gold, answer)
@@ -177,6 +187,9 @@ class Prover:
     worker = self._free.get()
     try:
       return worker.ask(function, arguments)
+    except BaseException:  # Ctrl-C, say: the next question must not be given this one's answer.
+      worker.stop()
+      raise
     finally:
       self._free.put(worker)
 
@@ -187,9 +200,14 @@ def _is_option_i(*sides: str) -> bool:
   return any(_OPTION_I.fullmatch(side) and "I" not in other for side, other in (bare, bare[::-1]))
 
 
+def _are_options(*sides: str) -> bool:
+  """Whether both sides choose an option, which the votes' key tells apart: "A. 3" and "B. 3"."""
+  return all(_OPTION.fullmatch(canonical(side)) for side in sides)
+
+
 def _are_numbers_apart(*sides: str) -> bool:
   """Whether both sides are numbers in plain arithmetic, and clearly not the same."""
-  if not all(_ARITHMETIC.fullmatch(side) and not _MIXED.search(side) for side in sides):
+  if not all(map(_ARITHMETIC.fullmatch, sides)):
     return False
   one, other = (answers.number(side) for side in sides)
   if one is None or other is None:

@@ -286,3 +286,51 @@ def test_a_worker_that_cannot_start_is_an_error(monkeypatch, tmp_path):
   monkeypatch.setattr(equivalence, "_PROGRAM", program)
   with Prover(workers=1) as prover, pytest.raises(OSError, match="is math-verify installed"):
     prover.latex_value("1")
+
+
+@pytest.mark.parametrize(
+  ("answer", "gold"),
+  [
+    ("2 2/3", "4/3"),
+    (r"2\frac{2}{3}", r"\frac{4}{3}"),
+    ("A. 3", "B. 3"),
+    ("A) 5", "C) 5"),
+    ("on", "no"),
+    ("us", "su"),
+    ("AB", "BA"),
+    ("101_2", "101_3"),
+    ("101_2", "101"),
+    ("A'", "A"),
+    ("12.10.2024", "12.1.2024"),
+    ("12/10/2024", "6/5/2024"),
+    ("2024-10-12", "2002"),
+    ("10-15", "-5"),
+    ("2/3/4", "1/6"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}"),
+  ],
+)
+def test_what_math_verify_would_compute_is_not_asked(prover, answer, gold):
+  assert prover.equal(answer, gold) is False
+  assert prover.equal(gold, answer) is False
+
+
+def test_matrices_are_asked(prover):
+  entries = (r"\cos 0\\2", r"1\\2")
+  assert prover.equal(*(rf"\begin{{pmatrix}}{rows}\end{{pmatrix}}" for rows in entries)) is True
+
+
+def test_a_question_that_was_interrupted_leaves_no_answer_behind(monkeypatch):
+  """Its process had the question, and would have given its answer to the next one."""
+  with equivalence.Prover(workers=1) as prover:
+    assert prover.latex_value("2^2") == 4
+
+    def sent_and_interrupted(self, question):
+      self._process.stdin.write(question)
+      self._process.stdin.flush()
+      raise KeyboardInterrupt
+
+    monkeypatch.setattr(equivalence._Worker, "_reply", sent_and_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+      prover.latex_value("3^2")
+    monkeypatch.undo()
+    assert prover.latex_value("5^2") == 25
