@@ -147,7 +147,7 @@ def test_a_set_of_which_nothing_fits_is_refused(config, model_directory, tmp_pat
   with pytest.raises(ValueError, match=r"none of 13 records of problems .*11 too long, 2 broken"):
     counting.usable(config, small, tmp_path)
   large = preparer(Texts(20_000), model_directory, prompt_limit=3)
-  with pytest.raises(ValueError, match=r"none of 1000 records .* 1000 too long .*limit is 3"):
+  with pytest.raises(ValueError, match=r"none of 1000 records .*far: 1000 too long.*limit is 3"):
     counting.usable(config, large, tmp_path)
   assert not list(tmp_path.iterdir())
 

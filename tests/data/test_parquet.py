@@ -231,7 +231,7 @@ def test_splits_of_subsets(tmp_path, form):
   write(tmp_path / form.format("de").replace("train", "test"), numbered(2))
   for split, length in (("en/train", 3), ("de/train", 5), ("de/test", 2), ("test", 2)):
     assert len(parquet.ParquetSource.open(tmp_path, split=split)) == length
-  match = r"'train' in 2 subsets: de/train, en/train; .*config\.data\.split=de/train"
+  match = r"'train' in 2 subsets: de/train, en/train; name one as config\.data\.split"
   with pytest.raises(ValueError, match=match):
     parquet.ParquetSource.open(tmp_path, split="train")
   with pytest.raises(ValueError, match="no split 'en'; it has de/test, de/train, en/train"):

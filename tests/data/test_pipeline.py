@@ -324,7 +324,7 @@ def test_a_set_of_which_nothing_fits_ends_after_a_thousand(make, caplog, process
     next(pipeline)
   assert len(warnings(caplog)) == 10
   assert pipeline.dropped == {"too long": 1000}
-  assert "1000 too long of problems; last record p/" in str(caught.value)
+  assert "(dropped so far: 1000 too long); the last one: record p/" in str(caught.value)
   assert "tokens; the limit is 3; see --mode=inspect" in str(caught.value)
   assert len(str(caught.value)) <= 300
 

@@ -48,11 +48,8 @@ def test_question_and_pictures_both_count(tmp_path):
 
 def test_blanks_and_places_of_images_make_no_other_question(tmp_path):
   training = write_lines(tmp_path, "train", range(4))
-  for question in ("<image>What is x?", " What\nis  x? <image>", "<image 1> What is x?"):
-    assert overlap.count(training, write_lines(tmp_path, "q", [2], question=question), 1) == (
-      int("<image 1>" not in question),
-      1,
-    )
+  for question in ("<image>What is x?", " What\nis  x? <image>"):
+    assert overlap.count(training, write_lines(tmp_path, "q", [2], question=question), 1) == (1, 1)
 
 
 def test_across_kinds_of_files(tmp_path):

@@ -279,12 +279,9 @@ print((ids == processor.image_pad_id).sum())
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-@pytest.mark.parametrize("content", ["{}", "[]", '{"a": ', "\x00"])
-def test_a_damaged_tokenizer_is_named(name, content, model_directory, tmp_path):
-  copy = shutil.copytree(model_directory, tmp_path / "copy")
+@pytest.mark.parametrize("content", ["[]", '{"a": ', "\x00"])
+def test_a_damaged_tokenizer_is_named(name, content, directory, tmp_path):
+  copy = copy_without(directory, tmp_path / "copy")
   (copy / name).write_text(content)
-  if (name, content) == ("tokenizer_config.json", "{}"):  # holds nothing that must be there
-    assert Processor.load(copy).eos_ids
-    return
   with pytest.raises(ValueError, match=r"copy has a tokenizer.json or tokenizer_config.json that"):
     Processor.load(copy)
