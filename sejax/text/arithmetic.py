@@ -1,5 +1,6 @@
 """Reads arithmetic: sums, products, mixed numbers, powers, roots, functions and symbols."""
 
+import re
 from fractions import Fraction
 from math import comb, factorial
 
@@ -11,6 +12,16 @@ from sejax.text.units import Units
 MAX_DIGITS = 40
 # Begins the symbols for plus-minus signs; no name of an answer holds it.
 PLUS_MINUS = "±"
+
+# The shape of 10-15, 1/2-3/4, 5-4-3 and 30°-45°, with n for numbers.
+_RANGE = re.compile(r"-?n(?:/n)?°?(?:-{1,2}n(?:/n)?°?)+")
+_DATE = ["number", "symbol", "number", "symbol", "number"]  # 12/10/2024
+_BEFORE_ITEM = (
+  vocabulary.SEPARATORS | vocabulary.COLONS | frozenset(vocabulary.RELATIONS) | {"", "("}
+)
+_BEHIND_ITEM = (
+  vocabulary.SEPARATORS | vocabulary.COLONS | frozenset(vocabulary.RELATIONS) | {")", "]", "°", "%"}
+) - {"="}
 
 # An exact expression, or the key of a structure such as a tuple, which takes no part in arithmetic.
 Value = Expr | str
@@ -39,6 +50,7 @@ class Arithmetic(Units):
 
   def sum(self) -> Value:
     """Reads terms joined by plus, minus and plus-minus."""
+    start = self.index
     value = self._signed_product()
     while self.next in vocabulary.SIGNS:
       operator = self.take().text
@@ -46,7 +58,30 @@ class Arithmetic(Units):
       if operator == r"\pm":
         right = exact.multiply(self._either_sign(), right)
       value = exact.add(expr(value), right, -1 if operator == "-" else 1)
+    if self.tokens[start].kind != "command" and self._is_range(start):
+      raise UnsupportedError("a range, a score or an order")
     return value
+
+  def _is_range(self, start: int) -> bool:
+    """Whether numbers are joined by close hyphens alone, and nothing is worked out of them.
+
+    10-15 cm is a range, 3-2 a score, 5-4-3-2-1 an order: none of them is a difference. The
+    differences in (7-3)/2, 2^{5-3} and x = 7-3 = 4 are.
+    """
+    begin, end = self._unit_span
+    end = begin if end == self.index else self.index
+    terms = self.tokens[start:end]
+    if len(terms) < 3 or any(token.text == "-" and token.spaced for token in terms[1:]):
+      return False
+    shape = "".join("n" if token.kind in ("number", "grouped") else token.text for token in terms)
+    if not _RANGE.fullmatch(shape):
+      return False
+    before, after = self.token(start - self.index - 1).text, self.token()
+    if before in ("(", "[") and after.text in (")", "]"):  # Brackets around the whole
+      before, after = self.token(start - self.index - 2).text, self.token(1)
+    is_first = before in _BEFORE_ITEM
+    is_last = after.kind == "end" or after.text in _BEHIND_ITEM or len(after.text) > 1
+    return is_first and is_last and after.kind != "command"
 
   def _signed_product(self) -> Value:
     negative = plus_minus = False
@@ -76,11 +111,13 @@ class Arithmetic(Units):
         continue  # a trailing unit is dropped
       elif self.next in vocabulary.OVER:
         self.take()
+        if [token.kind for token in self.tokens[start : self.index + 1]] == _DATE:
+          raise UnsupportedError("a date")
         value = exact.divide(expr(value), expr(self._factor()))
       elif literal and (self.next == r"\frac" or self.next.isdecimal()):
         value = self._mixed(value)
       else:
-        value = self._juxtaposed(value)
+        value = self._juxtaposed(value, start)
       literal = False
     if self.next == "-" and is_number(value):
       self.unit(start, is_number=True)  # 90-cm
@@ -106,9 +143,11 @@ class Arithmetic(Units):
       raise UnsupportedError("two numbers side by side")
     return exact.multiply(expr(whole), part)
 
-  def _juxtaposed(self, value: Value) -> Value:
-    """Reads a product written without an operator."""
+  def _juxtaposed(self, value: Value, start: int) -> Value:
+    """Reads a product written without an operator, whose first factor begins at `start`."""
     token = self.token()
+    if self._is_apart(value, start):
+      raise UnsupportedError("a number of its own behind a number")
     if token.text in vocabulary.SCALES:
       self.take()
       return exact.multiply(expr(value), exact.rational(vocabulary.SCALES[token.text]))
@@ -122,6 +161,25 @@ class Arithmetic(Units):
       raise UnsupportedError("a function's argument behind a value")
     return exact.multiply(expr(value), expr(self._power()))
 
+  def _is_apart(self, value: Value, start: int) -> bool:
+    """Whether a number in brackets or braces comes that multiplies no number in front.
+
+    3(100) and 3(x+1) are products; {30}{100}, (1)(3), 30 (100) and 70°(30) are two numbers each,
+    and 0.(3) is a third.
+    """
+    if self.next not in ("(", "[", "{") or isinstance(value, str):
+      return False
+    offset = 2 if self.token(1).text in vocabulary.SIGNS else 1
+    if self.token(offset).kind != "number" or exact.constant(value) is None:
+      return False
+    offset += 2 if self.token(offset + 1).text == "°" else 1
+    if self.token(offset).text not in (")", "]", "}"):
+      return False
+    before = self.token(-1)
+    is_behind_brackets = before.text in (")", "]", "°") or self.tokens[start].text == "{"
+    is_decimal = before.kind == "number" and "." in before.text
+    return self.next == "{" or self.token().spaced or is_behind_brackets or is_decimal
+
   def _power(self) -> Value:
     value = self._primary()
     while self.next in vocabulary.POSTFIXES:
@@ -131,6 +189,8 @@ class Arithmetic(Units):
         self._power_end = self.index
         return value
       if operator == "!":
+        if self.next == "!":
+          raise UnsupportedError("a double factorial")
         value = exact.rational(_factorial(exact.constant(expr(value))))
       elif operator == "_":
         index = self.nested(self.braced if self.next == "{" else self._primary)
@@ -243,6 +303,8 @@ class Arithmetic(Units):
       return exact.power(expr(inside), exact.divide(exact.rational(1), degree))
     if command in vocabulary.NAMING:
       named = self.braced() if self.next == "{" else self.nested(self._primary)
+      if command in (r"\overline", r"\bar") and is_number(named):
+        raise UnsupportedError("digits that repeat")
       return exact.symbol(f"{command}[{value_key(named)}]")
     if command in (r"\emptyset", r"\varnothing"):
       return "{}"

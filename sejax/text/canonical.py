@@ -36,9 +36,6 @@ _RATIONAL = re.compile(
 )
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _ARTICLE = re.compile(r"\A(?:the|an|a)\s+(?=\w\w)")
-# 5-4-3-2-1 is an order, 10-15 a range, 3-2 a score: none of them is a difference. 12/10/2024 is a
-# day, not what 6/5/2024 is.
-_NO_ARITHMETIC = re.compile(r"\d+(?:-\d+)+|\d+(?:/\d+){2,}")
 # No value has such a key, so what stays text can never meet one.
 _TEXT = "~"
 
@@ -117,7 +114,7 @@ def _rational_key(sign: str, *parts: str | None) -> str:
 
 def _value_or_text(text: str) -> str:
   tokens = tokenize(text)
-  value = None if _NO_ARITHMETIC.fullmatch(text) else parse(tokens)
+  value = parse(tokens)
   try:
     return _as_text(tokens) if value is None else value_key(value)
   except UnsupportedError:

@@ -230,6 +230,10 @@ def _fractional_power(base: Expr, exponent: Fraction) -> Expr:
   if len(base) > 1:
     return _opaque_power(base, exponent)
   ((monomial, coefficient),) = base.items()
+  if any(_may_be_negative(atom) and power % 2 == 0 for atom, power in monomial):
+    return _opaque_power(base, exponent)  # sqrt(cos(t)^2) is not cos(t)
+  if coefficient < 0 and any(atom == "i" for atom, _ in monomial):
+    raise UnsupportedError("a root of an imaginary number")
   result = rational(1)
   if coefficient < 0:
     if exponent.denominator == 2:
@@ -256,6 +260,11 @@ def _opaque_power(base: Expr, exponent: Number) -> Expr:
     rest = {m: -c for m, c in rest.items()}
     outside = multiply(outside, rational((-1) ** (exponent % 2)))
   return multiply(outside, {((f"({key(rest)})", _plain(exponent)),): 1})
+
+
+def _may_be_negative(atom: int | str) -> bool:
+  """Whether an atom is the value of a function such as a cosine; plain symbols are positive."""
+  return isinstance(atom, str) and "(" in atom and not atom.startswith(("(", "abs("))
 
 
 def _factors(number: int) -> dict[int, int]:

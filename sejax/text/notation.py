@@ -21,8 +21,11 @@ _CHARACTERS = str.maketrans({
   "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∞": r"\infty ", "º": "°", "˚": "°", "∘": r"\circ ",
   "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "±": r"\pm ",
   "÷": "/", "⁄": "/", "∕": "/", "−": "-", "–": "-", "—": "-", "∶": ":", "、": ",", "。": ".",
-  "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∈": r"\in ",
-  "∅": r"\emptyset ", "∠": r"\angle ", "△": r"\triangle ", "€": " ", "£": " ", "¥": " ",
+  "≤": r"\le ", "⩽": r"\le ", "⩾": r"\ge ", "∨": r"\lor ", "⟂": r"\perp ", "‖": r"\parallel ",
+  "「": "[", "」": "]", "《": "[", "》": "]", "\u2010": "-", "\u2011": "-", "∓": r"\mp ",
+  "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∈": r"\in ",
+  "∅": r"\emptyset ", "∠": r"\angle ", "△": r"\triangle ", "Δ": r"\Delta ",
+  "€": " ", "£": " ", "¥": " ",
   "⊥": r"\perp ", "∥": r"\parallel ", "∣": "|", "【": "[", "】": "]",
   "ℝ": r"\mathbb{R} ", "ℂ": r"\mathbb{C} ", "ℕ": r"\mathbb{N} ", "ℤ": r"\mathbb{Z} ",
   "ℚ": r"\mathbb{Q} ",
@@ -40,10 +43,11 @@ _CHARACTERS = str.maketrans({
 _SCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺₀₁₂₃₄₅₆₇₈₉", "0123456789-+0123456789")
 _SUPERSCRIPT_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
 _SUBSCRIPT_RUN = re.compile(r"[₀₁₂₃₄₅₆₇₈₉]+")
-# Behind the letter of an option, these are not a comma and not a decimal point: A、60°, A．60°.
+# Behind the letter of an option, these are no comma, point or ratio: A、60°, A．60°, A：60°.
 # With a second such letter they are: A、B.
 _OPTION_MARK = re.compile(
-  r"\A\s*([A-HＡ-Ｈ])[、．](?!.*(?<![A-Za-z])[A-HＡ-Ｈ](?:[、．]|\s*。?\s*\Z))\s*", re.DOTALL
+  r"\A\s*([A-HＡ-Ｈ])\s*(?:[、．]|(：))(?!.*(?<![A-Za-z])[A-HＡ-Ｈ](?:[、．：]|\s*。?\s*\Z))\s*",
+  re.DOTALL,
 )
 
 # Words set upright are text or units; letters in other faces are symbols as before. The mark is a
@@ -52,10 +56,11 @@ UPRIGHT = "\x02"
 _UPRIGHT_COMMAND = re.compile(
   r"(?:\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|mathrm|mbox|hbox|operatorname)\s*\{"
   r"|\{\s*\\rm(?![A-Za-z]))([^{}]*)\}"
+  r"|\\rm(?![A-Za-z])\s*([A-Za-z]+)\b"
 )
 _FACE_COMMAND = re.compile(
   r"\\(?:math(?:bf|it|sf|tt|cal|normal)|boldsymbol|bm|boxed|fbox|underline)(?![A-Za-z])"
-  r"|\\(?:text)?color\s*\{[^{}]*\}"
+  r"|\\(?:text)?color\s*(?:\[[a-zA-Z]*\]\s*)?\{[^{}]*\}"
 )
 _LETTERS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]+")
 _FRACTION_COMMAND = re.compile(r"\\(?:[dtc]|nice|s)frac(?![A-Za-z])")
@@ -63,9 +68,9 @@ _DEGREE = re.compile(
   r"\^\s*(?:\{\s*\x02?o\s*\}|o(?![A-Za-z])|\{\s*(?:\\circ|°)\s*\}|\\(?:circ|degree)(?![A-Za-z])|°)"
   r"|\\(?:degree|deg|textdegree)(?![A-Za-z])|(?<=\d)\s*\\circ(?![A-Za-z])"
 )
-_PRIME = re.compile(r"\^\s*(?:\{\s*(?:\\prime\s*)+\}|\\prime(?![A-Za-z]))")
+_PRIME = re.compile(r"\^\s*(?:\{\s*(?:(?:\\prime|')\s*)+\}|\\prime(?![A-Za-z]))")
 _VALUELESS = re.compile(
-  r"\\(?:left|right)(?![A-Za-z])\.?|\\[bB]igg?[lrm]?(?![A-Za-z])|\\[()\[\]]|\\\$|\$|\\!"
+  r"\\(?:left|right)(?![A-Za-z])\.?|\\[bB]igg?[lrm]?(?![A-Za-z])|(?<!\\)\\[()\[\]]|\\\$|\$|\\!"
   r"|\\(?:displaystyle|textstyle|limits)(?![A-Za-z])|(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|~|\s+"
 )
 # A line over the name of a segment says no more than the name; over a variable it makes another.
@@ -73,6 +78,19 @@ _OVERLINED_NAME = re.compile(r"\\overline\s*\{\s*(?=[A-Z]{2,}\s*\})")
 _PARALLEL = re.compile(r"(?<=[A-Z])\s*(?://|\|\|)\s*(?=[A-Z])")  # AB // CD
 _BAR = re.compile(r"\\(?:[lr]?vert|mid)(?![A-Za-z])")
 _NAMED_FIGURE = re.compile(r"(?<![A-Za-z\\])(?:([Tt]riangle)|[Aa]ngle)\s+\x02?(?=[A-Z]+(?![a-z]))")
+# A row may end with a distance to the next, or with TeX's own command.
+_ROW_BREAK = re.compile(
+  r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]|\\(?:cr|tabularnewline)(?![A-Za-z])"
+)
+_EMPTY_BASE = re.compile(r"\{\s*\}(?=\s*[\^'])")
+_WORD_COMMAND = re.compile(
+  r"\\(?:(lor|vee)|(mp)|(bot)|(not\s*=)|(vartriangle|measuredangle))(?![A-Za-z])"
+)
+# A cross product depends on the order of its vectors, so it is no product of numbers.
+_CROSS = re.compile(
+  r"(\\(?:vec|overrightarrow|mathbf|boldsymbol|bm)\s*(?:\{\s*[A-Za-z]+\s*\}|[A-Za-z])\s*)\\times(?![A-Za-z])"
+)
+_TRIANGLE = re.compile(r"\\Delta\s*(?=[A-Z]{3}(?![A-Za-z]))")
 _DOUBLED = re.compile(r"(?:[^\\]|\\\\)*")
 _EDGES = ' \t\n,;:"`'
 _EMPHASIS = re.compile(r"\A[\s*]*\*\*|\*\*[\s*]*\Z")
@@ -107,7 +125,7 @@ def spell_out(text: str) -> str:
   """Returns `text` with Unicode signs in LaTeX and look-alikes folded; linear in its length."""
   if text.isascii():
     return text
-  text = _OPTION_MARK.sub(r"\1. ", text)
+  text = _OPTION_MARK.sub(lambda m: m[1] + (": " if m[2] else ". "), text)
   text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m[0].translate(_SCRIPTS) + "}", text)
   text = _SUBSCRIPT_RUN.sub(lambda m: "_{" + m[0].translate(_SCRIPTS) + "}", text)
   return unicodedata.normalize("NFKC", text.translate(_CHARACTERS)).translate(_CHARACTERS)
@@ -120,15 +138,21 @@ def clean(text: str) -> str:
     text = text.replace("\\\\", "\\")
   text = numerals.rewrite(text)
   if "\\" in text:
-    text = text.rstrip(" \t\n\\")
+    text = _ROW_BREAK.sub(r"\\\\ ", text).rstrip(" \t\n\\")
     for _ in range(3):
       text, changed = _UPRIGHT_COMMAND.subn(_mark_upright, text)
       if not changed:
         break
+    if r"\times" in text:
+      text = _CROSS.sub(r"\1\\cross ", text)
     text = _FRACTION_COMMAND.sub(r"\\frac", _FACE_COMMAND.sub(" ", text)).replace(r"\%", "%")
     text = _OVERLINED_NAME.sub("{", _BAR.sub("|", text)).replace(r"\|", r"\parallel ")
-    text = _PRIME.sub(lambda m: "'" * m[0].count("prime"), text)
+    text = _TRIANGLE.sub(r"\\triangle ", text)
+    text = _EMPTY_BASE.sub("", _WORD_COMMAND.sub(_same_command, text))
+    text = _PRIME.sub(lambda m: "'" * max(m[0].count("prime"), m[0].count("'")), text)
   text = _VALUELESS.sub(" ", _DEGREE.sub("°", text)).replace("{,}", ",")
+  if "+/-" in text:
+    text = text.replace("+/-", r"\pm ")
   if "//" in text or "||" in text:
     text = _PARALLEL.sub(r" \\parallel ", text)
   if "ngle" in text:
@@ -149,6 +173,8 @@ def tokenize(text: str) -> list[Token]:
   end = 0
   for match in _TOKEN.finditer(text):
     word = match[0].lstrip(UPRIGHT)
+    if word in ("OR", "AND", "Or", "And"):
+      word = word.lower()
     tokens.append(Token(match.lastgroup, word, match.start() > end, len(word) < len(match[0])))
     end = match.end()
   return _ungroup(tokens) if "," in text else tokens
@@ -171,8 +197,18 @@ def strip(text: str) -> str:
 
 
 def _mark_upright(match: re.Match) -> str:
-  words = match[1].replace(UPRIGHT, "")
+  words = (match[1] or match[2] or "").replace(UPRIGHT, "")
   return " " + _LETTERS.sub(lambda m: UPRIGHT + m[0], words) + " "
+
+
+def _same_command(match: re.Match) -> str:
+  """Returns the usual command for one of the same meaning."""
+  either, sign, perpendicular, _, figure = match.groups()
+  if sign:  # Alone, it is plus-minus; beside another, its opposite.
+    return match[0] if r"\pm" in match.string else r"\pm"
+  if figure:
+    return {"vartriangle": r"\triangle", "measuredangle": r"\angle"}[figure]
+  return " or " if either else r"\perp" if perpendicular else r"\ne "
 
 
 def _ungroup(tokens: list[Token]) -> list[Token]:

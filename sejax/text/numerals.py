@@ -19,7 +19,9 @@ _SPACED_GROUPS = re.compile(
   r"(?<![\d.,])(?<!\d )[1-9]\d{0,2}(?:(?: |\\,)\d{3})*(?: |\\,)0\d\d(?:(?: |\\,)\d{3})*"
   r"(?![\d/])(?! ?/)"
 )
-_REPEATING = re.compile(r"(?<!\d)(\d{0,12})\.(\d{0,12})\\(?:overline|bar|dot)\s*\{(\d{1,12})\}")
+_REPEATING = re.compile(
+  r"(?<!\d)(?!(?<=\d,)\d{3}\.)(\d{0,12})\.(\d{0,12})\\(?:overline|bar|dot)\s*\{(\d{1,12})\}(?!\s*\d)"
+)
 # 1.5 x 10^3; a letter set close to one side only is a variable.
 _POWER_OF_TEN = re.compile(r"(?<=\d)(?:[xX]|\s+[xX]\s+)(?=10\s*\^)")
 

@@ -21,6 +21,9 @@ MAX_TOKENS = 48
 
 _WORD = re.compile(r"[A-Za-z]+")
 _APPLIED = re.compile(r"(?<!_)\(")  # In the key of a function's value, not of an index.
+# What the key of a function's value, f(1*x^1), or of an index holds.
+_ARGUMENT = re.compile(r"\((.*)\)\^1\Z")
+_PLAIN_ARGUMENT = re.compile(r"(?:(?:1\*\w+\^1|1\*\\vec\[1\*\w+\^1\]\^1|-?[\d/]+)(?:,|\Z))+")
 # Keys of |AB| and of the length of a vector.
 _LENGTH = re.compile(r"abs\(1\*(?:[A-Z]{2,}|\\(?:vec|overrightarrow)\[.*\])\^1\)")
 
@@ -33,12 +36,16 @@ class Item(NamedTuple):
     name: what the value is given to, where it has a name: `x`, `area`.
     is_symbol: whether the name is one of mathematics, which may have several values.
     interval: what an inequality describes; the value is then its key.
+    is_point: whether it is a point with a name, `P(3, 4)`.
+    units: what it ended with.
   """
 
   value: Value
   name: str | None = None
   is_symbol: bool = False
   interval: relations.Interval | None = None
+  is_point: bool = False
+  units: frozenset[str] = frozenset()
 
   def key(self) -> str:
     """Returns the string under which a value is compared together with its name."""
@@ -79,8 +86,6 @@ class _Answer(Arithmetic):
     items, separators = self._items()
     if self.next is not None:
       raise UnsupportedError(f"{self.next!r} has no place here")
-    if len(self.units) > 1:
-      raise UnsupportedError("items with different units")
     intervals = [item.interval for item in items if item.interval]
     if len(intervals) == len(items) and len({interval.name for interval in intervals}) == 1:
       if separators <= vocabulary.ALTERNATIVES:
@@ -90,6 +95,7 @@ class _Answer(Arithmetic):
         if common:
           return common.key()
     values = [both for item in items for both in relations.plus_minus(item.value)]
+    self._check_list(items, separators)
     if len(values) == 1:
       return values[0]
     keys = list(map(value_key, values))
@@ -102,16 +108,37 @@ class _Answer(Arithmetic):
       return "|".join(sorted(set(keys)))
     return ",".join(keys)
 
+  def _check_list(self, items: list[Item], separators: set[str]) -> None:
+    """Refuses a list of items that are not of one kind."""
+    units = [item.units for item in items]
+    # 3, 4 cm are two lengths; 5%, 3 and 60°, 5 cm are two things.
+    if any(unit != units[-1] for unit in units[:-1]) and any(units[:-1]):
+      raise UnsupportedError("items with different units")
+    points = [item.name for item in items if item.is_point]
+    # C(5, 2), 1 are numbers, and no two points have one name.
+    if len(items) > 1 and points and len(set(points)) < len(items):
+      raise UnsupportedError("points among other items")
+
   def _items(self) -> tuple[list[Item], set[str]]:
     """Reads a list: its items and what separates them."""
-    items, separators = [self._relation()], set()
+    items, gaps = [self._item()], []
     while self.next in vocabulary.SEPARATORS:
       between = set()
       while self.next in vocabulary.SEPARATORS:  # "1, 2, and 3"
         between.add(self.take().text)
-      separators |= (between - {","}) or between
-      items.append(self._relation())
+      gaps.append((between - {","}) or between)
+      items.append(self._item())
+    separators = set().union(*gaps)
+    if not _is_one_list(gaps, separators):
+      raise UnsupportedError("a list with separators of two kinds")
     return items, separators
+
+  def _item(self) -> Item:
+    """Reads an item of a list with its units."""
+    outside, self.units = self.units, set()
+    item = self._relation()._replace(units=frozenset(self.units))
+    self.units = outside
+    return item
 
   def _relation(self) -> Item:
     """Reads a value or relation; `name = value` gives the value and the name."""
@@ -147,6 +174,8 @@ class _Answer(Arithmetic):
     names = [side for side in sides if not _is_value(side)]
     if len(sides) == 2 and self._gives_parts(*sides):
       names, values = sides[:1], sides[1:]
+    elif not all(map(is_number, values)) and any(map(_has_formula, map(value_key, names))):
+      return Item(relations.key(signs, sides), label)  # f(x+1) = 2x does not say that f(x) is 2x
     are_numbers = bool(values) and all(map(is_number, values))
     if len(values) == 1 or (are_numbers and (names or label)):
       return Item(values[-1], label or value_key(names[0]), is_symbol=not label)
@@ -198,7 +227,7 @@ class _Answer(Arithmetic):
     if is_tuple and (self.next is None or self.next in vocabulary.SEPARATORS):
       is_listed = start > 0 or self.next is not None
       if is_listed or not _is_other_than_a_point(name.text, values):
-        return Item(_bracketed("(", values, ")"), name.text)
+        return Item(_bracketed("(", values, ")"), name.text, is_point=True)
     self.move(start)
     return None
 
@@ -208,7 +237,7 @@ class _Answer(Arithmetic):
     while self.token(offset).kind == "name":
       offset += 1
     words = " ".join(self.token(i).text for i in range(offset))
-    is_word = len(words) > 3 or not words.isascii()
+    is_word = len(words) > 3 or words in vocabulary.SHORT_LABELS or not words.isascii()
     if self.token(offset).text not in ("=", r"\approx") or (words and not is_word):
       return None
     self.move(self.index + offset + 1)
@@ -216,10 +245,14 @@ class _Answer(Arithmetic):
 
   def _ratio(self) -> Value:
     parts = [self._union()]
+    keys = [value_key(parts[0])]
     while self.next in vocabulary.COLONS:
       self.take()
+      # Zeros in front tell a time of day from a ratio: 7:05 is not 7:5.
+      zero = "0" if re.fullmatch(r"0\d+", self.next or "") else ""
       parts.append(self._union())
-    return parts[0] if len(parts) == 1 else self._keep(parts, ":".join(map(value_key, parts)))
+      keys.append(zero + value_key(parts[-1]))
+    return parts[0] if len(parts) == 1 else self._keep(parts, ":".join(keys))
 
   def _union(self) -> Value:
     parts = [self.sum()]
@@ -295,7 +328,20 @@ class _Answer(Arithmetic):
     return name
 
   def _cell(self) -> str:
-    return self._relation().key()
+    key = self._relation().key()
+    if self.next in (",", ";", ".") and self.token(1).text in ("&", r"\\", r"\end"):
+      self.take()  # x = 1, \\ y = 2.
+    return key
+
+
+def _is_one_list(gaps: Sequence[set[str]], separators: set[str]) -> bool:
+  """Whether separators tell how a list is grouped, as those of `A or B, C` and `1, 2; 3` do not."""
+  if separators & vocabulary.ALTERNATIVES:
+    # "or" between all items, or commas up to it: 1, 2 or 3.
+    are_alternatives = [gap <= vocabulary.ALTERNATIVES for gap in gaps]
+    marks = separators - vocabulary.ALTERNATIVES
+    return marks in (set(), {","}, {";"}) and are_alternatives == sorted(are_alternatives)
+  return not {",", ";"} <= separators
 
 
 def _bracketed(opener: str, values: list[Value], closer: str) -> str:
@@ -323,13 +369,16 @@ def _is_other_than_a_point(name: str, values: list[Value]) -> bool:
   Selections, distributions and functions have no place among points; elsewhere the letter names
   the point and its coordinates are the answer.
   """
-  if name in vocabulary.APPLIED - {"P"}:
+  if name in vocabulary.APPLIED - {"E", "P"}:
     return True
-  first, *_, last = (exact.constant(v) if not isinstance(v, str) else None for v in values)
+  if not all(map(is_number, values)):
+    return True  # S(n, k)
+  first, *_, last = (exact.constant(v) for v in values)
   if len(values) != 2 or first is None or last is None:
     return name in vocabulary.SELECTIONS or name in vocabulary.DISTRIBUTIONS
   if name in vocabulary.SELECTIONS:
-    return isinstance(first, int) and isinstance(last, int) and first >= last >= 0
+    is_ordered = first >= last or name == "R"  # Ramsey numbers
+    return isinstance(first, int) and isinstance(last, int) and is_ordered and last >= 0
   if name == "B":
     return isinstance(first, int) and first > 0 and 0 <= last <= 1
   return (name == "N" and last > 0) or (name == "U" and first < last)
@@ -346,7 +395,15 @@ def _is_value(side: Value) -> bool:
     return True
   ((monomial, coefficient),) = side.items()
   names = [atom for atom, exponent in monomial if isinstance(atom, str) and exponent == 1]
-  return not (coefficient == 1 and 0 < len(names) == len(monomial) and all(map(_is_name, names)))
+  if len(names) == 2 and "m" in names:  # The measure of an angle, m\angle ABC
+    return not (len(monomial) == 2 and any(name.startswith("\\angle[") for name in names))
+  return not (coefficient == 1 and len(names) == len(monomial) == 1 and _is_name(names[0]))
+
+
+def _has_formula(name: str) -> bool:
+  """Whether a name, by its key, is of a function or sequence at other than one variable: f(x+1)."""
+  argument = _ARGUMENT.search(name)
+  return argument is not None and not _PLAIN_ARGUMENT.fullmatch(argument[1])
 
 
 def _is_name(atom: str) -> bool:

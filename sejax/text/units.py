@@ -3,7 +3,8 @@ r"""Reads what may stand behind a number without changing its value, as votes se
 A unit only ends an answer, or an item of a list: `3 m + 6`, `(2 m)^2` and `\frac{4}{3 m}` are
 algebra. Items with different units (`3 ft, 5 in`) are compared as text, since their order may
 change. A letter is a unit where it is set upright (`20\text{ N}`); bare, only m and h are, directly
-behind a number that stands alone (`5m`, `90m²`, `5 h`, but not `2lm` or `y = 2m`).
+behind the one number of an answer (`5m`, `90m²`, `5 m/s`, `AB = 5 h`), since elsewhere they may be
+variables: `2lm`, `y = 2m`, `m, 2m`, `2m/t`.
 """
 
 from sejax.text import vocabulary
@@ -17,6 +18,7 @@ class Units(Cursor):
   def __init__(self, tokens: list[Token]):
     super().__init__(tokens)
     self.units: set[str] = set()
+    self._unit_span = (-1, -1)  # Where the last unit began and ended.
 
   def unit(self, start: int, is_number: bool) -> bool:
     """Steps over a unit that ends an item: `cm^2`, `square feet`, `km/h`, `(cm)`, `%`, `个`.
@@ -29,7 +31,8 @@ class Units(Cursor):
     found = self._counted(start) if is_number else False
     found = found or self._unit(is_number, self._stands_alone(start))
     if found and self._ends_item():
-      self.units.add("".join(self.token(i - self.index).text for i in range(before, self.index)))
+      self.units.add("".join(token.text for token in self.tokens[before : self.index]))
+      self._unit_span = (before, self.index)
       return True
     self.move(before)
     return False
@@ -64,10 +67,16 @@ class Units(Cursor):
     if not is_number and not self.token().upright:
       return False
     letters = frozenset("mh") if is_number and stands_alone and not hyphenated else frozenset()
+    first = self.token()
     found = self._one_unit(letters, vocabulary.LETTER_UNITS if is_number else frozenset())
-    while found and (self.next in vocabulary.OVER or self.next in vocabulary.TIMES):
+    # Behind a bare letter, others are units only as those of a speed: 5 m/s, but not 2m/t.
+    is_bare = first.text in letters and not first.upright
+    letters = frozenset("sh" if first.text == "m" else "") if is_bare else vocabulary.LETTER_UNITS
+    while found and (self.next in vocabulary.OVER or self.next in vocabulary.TIMES - {"*"}):
+      if is_bare and self.next in vocabulary.TIMES:
+        return False
       self.take()
-      found = self._one_unit(vocabulary.LETTER_UNITS, vocabulary.LETTER_UNITS)
+      found = self._one_unit(letters, vocabulary.LETTER_UNITS)
     return found and (not bracketed or self.accept(")"))
 
   def _one_unit(self, bare: frozenset[str], upright: frozenset[str]) -> bool:
@@ -94,8 +103,11 @@ class Units(Cursor):
     if is_digit or self.next in vocabulary.UNIT_POWERS:
       self.take()
     elif self.accept("^"):
-      # An hour has no powers: h^2 is a variable's.
-      return self._exponent() and (token.upright or token.text != "h")
+      # An hour has no powers, and no length has -1: h^2 and m^{-1} are a variable's.
+      is_variable = not token.upright and (
+        token.text == "h" or (token.text == "m" and "-" in (self.next, self.token(1).text))
+      )
+      return self._exponent() and not is_variable
     return True
 
   def _exponent(self) -> bool:
@@ -106,14 +118,22 @@ class Units(Cursor):
     return is_number and (not braced or self.accept("}"))
 
   def _stands_alone(self, start: int) -> bool:
-    r"""Whether a number has neither a sign nor a variable in front: `5`, `AB = 5`, `2 \times 10^3`.
+    r"""Whether a number is the answer: `5`, `AB = 5`, `area = 5`, `2 \times 10^3`.
 
-    A letter in front of it is one: what `y = 2 m` gives is an expression in m.
+    In front of it may stand a word or the name of a length, but no variable: what `y = 2 m` gives
+    is an expression in m. Of a list, `m, 2m`, nothing is known.
     """
-    front = self.token(start - self.index - 1)
-    is_named = front.text == "=" and len(self.token(start - self.index - 2).text) > 1
-    is_first = start == 0 or front.text in vocabulary.SEPARATORS or front.text == r"\approx"
-    if not (is_named or is_first) or self.token(start - self.index).kind != "number":
+    if any(token.text in vocabulary.SEPARATORS for token in self.tokens):
+      return False
+    names, sign = self.tokens[: max(start - 1, 0)], self.token(start - self.index - 1)
+    words = " ".join(token.text for token in names)
+    is_word = len(words) > 3 and all(len(token.text) > 1 for token in names)
+    is_named = not names or is_word or (len(words) > 1 and words.isupper())
+    if start > 0 and sign.text not in ("=", r"\approx"):
+      return False
+    if not is_named or any(token.kind != "name" for token in names):
+      return False
+    if self.token(start - self.index).kind != "number":
       return False
     read = [token.text for token in self.tokens[start : self.index]]
     is_mixed = len(read) == 4 and read[2] == "/"  # 2 1/2 m

@@ -6,11 +6,11 @@ UNITS = frozenset(
   mm cm dm km nm um in inch inches ft foot feet yd yard yards mi mile miles
   millimeter millimeters centimeter centimeters meter meters metre metres kilometer kilometers
   mg kg gram grams lb lbs pound pounds oz ton tons ml liter liters litre litres
-  ms sec secs second seconds min mins minute minutes hr hrs hour hours
+  kilogram kilograms cc ms sec secs second seconds min mins minute minutes hr hrs hour hours
   day days week weeks month months year years
   deg degs degree degrees rad rads radian radians unit units percent pct
   mph kph kmh kj kw pa kpa hz mol cal kcal ohm ohms cent cents dollar dollars usd rs yuan
-  度 米 厘米 毫米 分米 千米 公里 英寸 英尺 平方米 平方厘米 平方毫米 平方分米 平方千米
+  度 米 厘米 公分 毫米 分米 千米 公里 英寸 英尺 平方米 平方厘米 平方毫米 平方分米 平方千米
   立方米 立方厘米 克 毫克 千克 公斤 斤 吨 升 毫升 秒 分 分钟 小时 天 周 年 岁 元 美元
   个 只 条 张 本 块 颗 人 名 次 种 根 支 枝 棵 辆 件 份 页 台 座 间 头 匹 朵
   """.split()
@@ -26,10 +26,12 @@ COUNTED = frozenset(("people", "children", "men", "women", "mice", "dice"))
 QUANTITIES = frozenset(
   """
   halves quarters thirds ones twos threes fours fives sixes sevens eights nines tens dozens pairs
-  couples scores hundreds thousands millions billions trillions times plus minus less always
+  couples scores hundreds thousands times plus minus less always zeros zeroes singles doubles
+  triples quadruples lakhs crores myriads grosses decades centuries negatives positives inverses
+  reciprocals evens odds lefts rights ups downs heads tails wins losses gains
   """.split()
 )
-QUANTITY_ENDINGS = ("ths", "ss", "us", "is")
+QUANTITY_ENDINGS = ("ths", "ss", "us", "is", "wards", "wise", "illions", "ties", "fold")
 
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _ONES = "zero one two three four five six seven eight nine".split()
@@ -42,6 +44,8 @@ NUMBER_WORDS = {word: str(number) for number, word in enumerate(_ONES + _TEENS)}
   for one in range(10)
 }
 
+# Words in front of an equals sign that are no products of letters; longer words never are.
+SHORT_LABELS = frozenset("sum age avg max min gcd lcm".split())
 FUNCTIONS = frozenset(
   "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp".split()
 )
@@ -49,9 +53,9 @@ LOGARITHMS = frozenset(("log", "ln", "lg", "exp"))
 RECIPROCALS = {"sec": "cos", "csc": "sin", "cot": "tan"}
 INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
 # Letters that name functions whatever bracket follows: f(x + 1), P(X = 3).
-APPLIED = frozenset("fghFGP")
-# Letters of selections, C(5, 2), and of distributions, N(0, 1).
-SELECTIONS = frozenset("ACP")
+APPLIED = frozenset("fghEFGP")
+# Letters of selections, C(5, 2), of Ramsey and Stirling numbers, and of distributions, N(0, 1).
+SELECTIONS = frozenset("ACPRS")
 DISTRIBUTIONS = frozenset("BNU")
 SYMBOLS = frozenset(
   """
@@ -99,5 +103,5 @@ CLOSERS = frozenset((")", "]", r"\}", "}", "|", "&", r"\\", r"\end"))
 # What ends a product.
 ENDS = CLOSERS | SEPARATORS | SIGNS | COLONS | frozenset(RELATIONS) | {r"\cup"}
 POSTFIXES = frozenset("!^_°") | {"**"}
-MATRICES = frozenset(("matrix", "pmatrix", "bmatrix"))
+MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "smallmatrix"))
 CASES = frozenset(("cases", "dcases"))
