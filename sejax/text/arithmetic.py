@@ -1,6 +1,5 @@
 """Reads arithmetic: sums, products, mixed numbers, powers, roots, functions and symbols."""
 
-import re
 from fractions import Fraction
 from math import comb, factorial
 
@@ -13,15 +12,7 @@ MAX_DIGITS = 40
 # Begins the symbols for plus-minus signs; no name of an answer holds it.
 PLUS_MINUS = "±"
 
-# The shape of 10-15, 1/2-3/4, 5-4-3 and 30°-45°, with n for numbers.
-_RANGE = re.compile(r"-?n(?:/n)?°?(?:-{1,2}n(?:/n)?°?)+")
 _DATE = ["number", "symbol", "number", "symbol", "number"]  # 12/10/2024
-_BEFORE_ITEM = (
-  vocabulary.SEPARATORS | vocabulary.COLONS | frozenset(vocabulary.RELATIONS) | {"", "("}
-)
-_BEHIND_ITEM = (
-  vocabulary.SEPARATORS | vocabulary.COLONS | frozenset(vocabulary.RELATIONS) | {")", "]", "°", "%"}
-) - {"="}
 
 # An exact expression, or the key of a structure such as a tuple, which takes no part in arithmetic.
 Value = Expr | str
@@ -58,30 +49,9 @@ class Arithmetic(Units):
       if operator == r"\pm":
         right = exact.multiply(self._either_sign(), right)
       value = exact.add(expr(value), right, -1 if operator == "-" else 1)
-    if self.tokens[start].kind != "command" and self._is_range(start):
+    if self.tokens[start].kind != "command" and self.is_range(start):
       raise UnsupportedError("a range, a score or an order")
     return value
-
-  def _is_range(self, start: int) -> bool:
-    """Whether numbers are joined by close hyphens alone, and nothing is worked out of them.
-
-    10-15 cm is a range, 3-2 a score, 5-4-3-2-1 an order: none of them is a difference. The
-    differences in (7-3)/2, 2^{5-3} and x = 7-3 = 4 are.
-    """
-    begin, end = self._unit_span
-    end = begin if end == self.index else self.index
-    terms = self.tokens[start:end]
-    if len(terms) < 3 or any(token.text == "-" and token.spaced for token in terms[1:]):
-      return False
-    shape = "".join("n" if token.kind in ("number", "grouped") else token.text for token in terms)
-    if not _RANGE.fullmatch(shape):
-      return False
-    before, after = self.token(start - self.index - 1).text, self.token()
-    if before in ("(", "[") and after.text in (")", "]"):  # Brackets around the whole
-      before, after = self.token(start - self.index - 2).text, self.token(1)
-    is_first = before in _BEFORE_ITEM
-    is_last = after.kind == "end" or after.text in _BEHIND_ITEM or len(after.text) > 1
-    return is_first and is_last and after.kind != "command"
 
   def _signed_product(self) -> Value:
     negative = plus_minus = False

@@ -12,20 +12,14 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sejax.text import exact, relations, vocabulary
-from sejax.text.arithmetic import PLUS_MINUS, Arithmetic, Value, is_number, value_key
+from sejax.text import naming, relations, vocabulary
+from sejax.text.arithmetic import Arithmetic, Value, is_number, value_key
 from sejax.text.exact import UnsupportedError
 from sejax.text.notation import Token
 
 MAX_TOKENS = 48
 
-_WORD = re.compile(r"[A-Za-z]+")
 _APPLIED = re.compile(r"(?<!_)\(")  # In the key of a function's value, not of an index.
-# What the key of a function's value, f(1*x^1), or of an index holds.
-_ARGUMENT = re.compile(r"\((.*)\)\^1\Z")
-_PLAIN_ARGUMENT = re.compile(r"(?:(?:1\*\w+\^1|1\*\\vec\[1\*\w+\^1\]\^1|-?[\d/]+)(?:,|\Z))+")
-# Keys of |AB| and of the length of a vector.
-_LENGTH = re.compile(r"abs\(1\*(?:[A-Z]{2,}|\\(?:vec|overrightarrow)\[.*\])\^1\)")
 
 
 class Item(NamedTuple):
@@ -154,14 +148,14 @@ class _Answer(Arithmetic):
     if not signs:
       return Item(sides[0], label)
     # What follows an approximation sign rounds what comes before it: the exact side is the answer.
-    while "~" in signs and any(map(_is_value, sides[: signs.index("~") + 1])):
+    while "~" in signs and any(map(naming.is_value, sides[: signs.index("~") + 1])):
       signs = signs[: signs.index("~")]
       sides = sides[: len(signs) + 1]
     if not signs:
       return Item(sides[0], label)
     if all(sign in ("=", "~") for sign in signs):
       return self._equation(sides, signs, label, start)
-    if signs == ["in"] and _is_value(sides[1]) and not _is_value(sides[0]):
+    if signs == ["in"] and naming.is_value(sides[1]) and not naming.is_value(sides[0]):
       return Item(sides[1], value_key(sides[0]), is_symbol=True)
     interval = None if label else relations.interval(signs, sides)
     if interval:
@@ -170,11 +164,11 @@ class _Answer(Arithmetic):
 
   def _equation(self, sides: list[Value], signs: list[str], label: str | None, start: int) -> Item:
     """Returns the value of an equation where it gives one to a name, or works one out."""
-    values = [side for side in sides if _is_value(side)]
-    names = [side for side in sides if not _is_value(side)]
+    values = [side for side in sides if naming.is_value(side)]
+    names = [side for side in sides if not naming.is_value(side)]
     if len(sides) == 2 and self._gives_parts(*sides):
       names, values = sides[:1], sides[1:]
-    elif not all(map(is_number, values)) and any(map(_has_formula, map(value_key, names))):
+    elif not all(map(is_number, values)) and any(map(naming.has_formula, map(value_key, names))):
       return Item(relations.key(signs, sides), label)  # f(x+1) = 2x does not say that f(x) is 2x
     are_numbers = bool(values) and all(map(is_number, values))
     if len(values) == 1 or (are_numbers and (names or label)):
@@ -201,7 +195,7 @@ class _Answer(Arithmetic):
     The names must stand in their own order, since (q, p) = (3, 2) is not (3, 2).
     """
     parts = self._parts.get(left) if isinstance(left, str) else None
-    if not parts or any(map(_is_value, parts)):
+    if not parts or any(map(naming.is_value, parts)):
       return False
     names = list(map(value_key, parts))
     if any(map(_APPLIED.search, names)) or not _are_in_order(names):
@@ -226,7 +220,7 @@ class _Answer(Arithmetic):
     is_tuple = is_list and self.accept(")")
     if is_tuple and (self.next is None or self.next in vocabulary.SEPARATORS):
       is_listed = start > 0 or self.next is not None
-      if is_listed or not _is_other_than_a_point(name.text, values):
+      if is_listed or not naming.is_other_than_a_point(name.text, values):
         return Item(_bracketed("(", values, ")"), name.text, is_point=True)
     self.move(start)
     return None
@@ -363,57 +357,6 @@ def _alternatives(items: list[Item]) -> bool:
   return len(items) == 2 and not any(names) and relations.are_conjugate(*values)
 
 
-def _is_other_than_a_point(name: str, values: list[Value]) -> bool:
-  """Whether a capital and a tuple may be something else: C(5, 2), P(5, 2), N(0, 1), F(x, y).
-
-  Selections, distributions and functions have no place among points; elsewhere the letter names
-  the point and its coordinates are the answer.
-  """
-  if name in vocabulary.APPLIED - {"E", "P"}:
-    return True
-  if not all(map(is_number, values)):
-    return True  # S(n, k)
-  first, *_, last = (exact.constant(v) for v in values)
-  if len(values) != 2 or first is None or last is None:
-    return name in vocabulary.SELECTIONS or name in vocabulary.DISTRIBUTIONS
-  if name in vocabulary.SELECTIONS:
-    is_ordered = first >= last or name == "R"  # Ramsey numbers
-    return isinstance(first, int) and isinstance(last, int) and is_ordered and last >= 0
-  if name == "B":
-    return isinstance(first, int) and first > 0 and 0 <= last <= 1
-  return (name == "N" and last > 0) or (name == "U" and first < last)
-
-
 def _are_in_order(names: Sequence[str | None]) -> bool:
   """Whether names stand in the order that tuples have them in: (x, y), V_1:V_2."""
   return None not in names and list(names) == sorted(set(names))
-
-
-def _is_value(side: Value) -> bool:
-  """Whether a side of an equation is more than a name: x, AB, f(x) and x_1 name things."""
-  if isinstance(side, str) or len(side) != 1:
-    return True
-  ((monomial, coefficient),) = side.items()
-  names = [atom for atom, exponent in monomial if isinstance(atom, str) and exponent == 1]
-  if len(names) == 2 and "m" in names:  # The measure of an angle, m\angle ABC
-    return not (len(monomial) == 2 and any(name.startswith("\\angle[") for name in names))
-  return not (coefficient == 1 and len(names) == len(monomial) == 1 and _is_name(names[0]))
-
-
-def _has_formula(name: str) -> bool:
-  """Whether a name, by its key, is of a function or sequence at other than one variable: f(x+1)."""
-  argument = _ARGUMENT.search(name)
-  return argument is not None and not _PLAIN_ARGUMENT.fullmatch(argument[1])
-
-
-def _is_name(atom: str) -> bool:
-  r"""Whether an atom may be given a value: `f(2)`, `\sin A`, `\log_2 32`, `|AB|`.
-
-  `|x| = 3`, `2^x = 8` and `\ln x = 0` are equations in x.
-  """
-  if atom in ("pi", "oo") or atom[0] in (PLUS_MINUS, "("):
-    return False
-  words = set(_WORD.findall(atom))
-  if atom.startswith("abs("):
-    return _LENGTH.fullmatch(atom) is not None
-  return not words & vocabulary.LOGARITHMS or words <= vocabulary.FUNCTIONS | {"pi", "e"}

@@ -7,9 +7,20 @@ behind the one number of an answer (`5m`, `90m²`, `5 m/s`, `AB = 5 h`), since e
 variables: `2lm`, `y = 2m`, `m, 2m`, `2m/t`.
 """
 
+import re
+
 from sejax.text import vocabulary
 from sejax.text.cursor import Cursor
 from sejax.text.notation import Token
+
+# The shape of 10-15, 1/2-3/4, 5-4-3 and 30°-45°, with n for numbers.
+_RANGE = re.compile(r"-?n(?:/n)?°?(?:-{1,2}n(?:/n)?°?)+")
+_BEFORE_ITEM = (
+  vocabulary.SEPARATORS | vocabulary.COLONS | frozenset(vocabulary.RELATIONS) | {"", "("}
+)
+_BEHIND_ITEM = (
+  vocabulary.SEPARATORS | vocabulary.COLONS | frozenset(vocabulary.RELATIONS) | {")", "]", "°", "%"}
+) - {"="}
 
 
 class Units(Cursor):
@@ -36,6 +47,27 @@ class Units(Cursor):
       return True
     self.move(before)
     return False
+
+  def is_range(self, start: int) -> bool:
+    """Whether numbers are joined by close hyphens alone, and nothing is worked out of them.
+
+    10-15 cm is a range, 3-2 a score, 5-4-3-2-1 an order: none of them is a difference. The
+    differences in (7-3)/2, 2^{5-3} and x = 7-3 = 4 are.
+    """
+    begin, end = self._unit_span
+    end = begin if end == self.index else self.index
+    terms = self.tokens[start:end]
+    if len(terms) < 3 or any(token.text == "-" and token.spaced for token in terms[1:]):
+      return False
+    shape = "".join("n" if token.kind in ("number", "grouped") else token.text for token in terms)
+    if not _RANGE.fullmatch(shape):
+      return False
+    before, after = self.token(start - self.index - 1).text, self.token()
+    if before in ("(", "[") and after.text in (")", "]"):  # Brackets around the whole
+      before, after = self.token(start - self.index - 2).text, self.token(1)
+    is_first = before in _BEFORE_ITEM
+    is_last = after.kind == "end" or after.text in _BEHIND_ITEM or len(after.text) > 1
+    return is_first and is_last and after.kind != "command"
 
   def _ends_item(self) -> bool:
     # What follows an approximation sign rounds the value in front, unit and all.
