@@ -43,13 +43,15 @@ class Arithmetic(Units):
     """Reads terms joined by plus, minus and plus-minus."""
     start = self.index
     value = self._signed_product()
+    if self.next not in vocabulary.SIGNS:
+      return value
     while self.next in vocabulary.SIGNS:
       operator = self.take().text
       right = expr(self._signed_product())
       if operator == r"\pm":
         right = exact.multiply(self._either_sign(), right)
       value = exact.add(expr(value), right, -1 if operator == "-" else 1)
-    if self.tokens[start].kind != "command" and self.is_range(start):
+    if self.is_range(start):
       raise UnsupportedError("a range, a score or an order")
     return value
 

@@ -82,7 +82,7 @@ _NAMED_FIGURE = re.compile(r"(?<![A-Za-z\\])(?:([Tt]riangle)|[Aa]ngle)\s+\x02?(?
 _ROW_BREAK = re.compile(
   r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]|\\(?:cr|tabularnewline)(?![A-Za-z])"
 )
-_EMPTY_BASE = re.compile(r"\{\s*\}(?=\s*[\^'])")
+_EMPTY_BASE = re.compile(r"\{\}(?=\s*[\^'])")
 _WORD_COMMAND = re.compile(
   r"\\(?:(lor|vee)|(mp)|(bot)|(not\s*=)|(vartriangle|measuredangle))(?![A-Za-z])"
 )
@@ -90,6 +90,7 @@ _WORD_COMMAND = re.compile(
 _CROSS = re.compile(
   r"(\\(?:vec|overrightarrow|mathbf|boldsymbol|bm)\s*(?:\{\s*[A-Za-z]+\s*\}|[A-Za-z])\s*)\\times(?![A-Za-z])"
 )
+_CAPITAL_WORD = re.compile(r"(?<![A-Za-z\\])(?:OR|AND|Or|And)(?![A-Za-z])")
 _TRIANGLE = re.compile(r"\\Delta\s*(?=[A-Z]{3}(?![A-Za-z]))")
 _DOUBLED = re.compile(r"(?:[^\\]|\\\\)*")
 _EDGES = ' \t\n,;:"`'
@@ -136,9 +137,11 @@ def clean(text: str) -> str:
   text = text.replace(UPRIGHT, " ")
   if "\\\\" in text and _DOUBLED.fullmatch(text):  # escaped once too often, in all its commands
     text = text.replace("\\\\", "\\")
-  text = numerals.rewrite(text)
+  text = numerals.rewrite(text.replace("$-$", "-"))
   if "\\" in text:
-    text = _ROW_BREAK.sub(r"\\\\ ", text).rstrip(" \t\n\\")
+    if "\\\\" in text or r"\cr" in text or r"\tab" in text:
+      text = _ROW_BREAK.sub(r"\\\\ ", text)
+    text = text.rstrip(" \t\n\\")
     for _ in range(3):
       text, changed = _UPRIGHT_COMMAND.subn(_mark_upright, text)
       if not changed:
@@ -147,10 +150,15 @@ def clean(text: str) -> str:
       text = _CROSS.sub(r"\1\\cross ", text)
     text = _FRACTION_COMMAND.sub(r"\\frac", _FACE_COMMAND.sub(" ", text)).replace(r"\%", "%")
     text = _OVERLINED_NAME.sub("{", _BAR.sub("|", text)).replace(r"\|", r"\parallel ")
-    text = _TRIANGLE.sub(r"\\triangle ", text)
-    text = _EMPTY_BASE.sub("", _WORD_COMMAND.sub(_same_command, text))
+    text = _WORD_COMMAND.sub(_same_command, text)
+    if r"\Delta" in text:
+      text = _TRIANGLE.sub(r"\\triangle ", text)
+    if "{}" in text:
+      text = _EMPTY_BASE.sub("", text)
     text = _PRIME.sub(lambda m: "'" * max(m[0].count("prime"), m[0].count("'")), text)
   text = _VALUELESS.sub(" ", _DEGREE.sub("°", text)).replace("{,}", ",")
+  if "OR" in text or "AND" in text or "Or" in text or "And" in text:
+    text = _CAPITAL_WORD.sub(lambda m: m[0].lower(), text)
   if "+/-" in text:
     text = text.replace("+/-", r"\pm ")
   if "//" in text or "||" in text:
@@ -173,8 +181,6 @@ def tokenize(text: str) -> list[Token]:
   end = 0
   for match in _TOKEN.finditer(text):
     word = match[0].lstrip(UPRIGHT)
-    if word in ("OR", "AND", "Or", "And"):
-      word = word.lower()
     tokens.append(Token(match.lastgroup, word, match.start() > end, len(word) < len(match[0])))
     end = match.end()
   return _ungroup(tokens) if "," in text else tokens

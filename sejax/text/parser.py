@@ -106,7 +106,8 @@ class _Answer(Arithmetic):
     """Refuses a list of items that are not of one kind."""
     units = [item.units for item in items]
     # 3, 4 cm are two lengths; 5%, 3 and 60°, 5 cm are two things.
-    if any(unit != units[-1] for unit in units[:-1]) and any(units[:-1]):
+    are_alike = all(unit == units[-1] for unit in units)
+    if not are_alike and (any(units[:-1]) or not all(is_number(item.value) for item in items)):
       raise UnsupportedError("items with different units")
     points = [item.name for item in items if item.is_point]
     # C(5, 2), 1 are numbers, and no two points have one name.
@@ -130,7 +131,9 @@ class _Answer(Arithmetic):
   def _item(self) -> Item:
     """Reads an item of a list with its units."""
     outside, self.units = self.units, set()
-    item = self._relation()._replace(units=frozenset(self.units))
+    item = self._relation()
+    if self.units:
+      item = item._replace(units=frozenset(self.units))
     self.units = outside
     return item
 

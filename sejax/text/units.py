@@ -13,13 +13,19 @@ from sejax.text import vocabulary
 from sejax.text.cursor import Cursor
 from sejax.text.notation import Token
 
-# The shape of 10-15, 1/2-3/4, 5-4-3 and 30°-45°, with n for numbers.
-_RANGE = re.compile(r"-?n(?:/n)?°?(?:-{1,2}n(?:/n)?°?)+")
+# The shape of 10-15, 1/2-3/4, 5-4-3, 30°-45° and 10m-15m, with n for numbers.
+_RANGE = re.compile(r"-?n(?:/n)?°?(?:-{1,2}n(?:/n)?°?)+|-?nm(?:-nm)+|-?nh(?:-nh)+")
 _BEFORE_ITEM = (
-  vocabulary.SEPARATORS | vocabulary.COLONS | frozenset(vocabulary.RELATIONS) | {"", "("}
+  vocabulary.SEPARATORS
+  | vocabulary.COLONS
+  | frozenset(vocabulary.RELATIONS)
+  | {"", "(", "[", r"\{"}
 )
 _BEHIND_ITEM = (
-  vocabulary.SEPARATORS | vocabulary.COLONS | frozenset(vocabulary.RELATIONS) | {")", "]", "°", "%"}
+  vocabulary.SEPARATORS
+  | vocabulary.COLONS
+  | frozenset(vocabulary.RELATIONS)
+  | {")", "]", r"\}", "°", "%"}
 ) - {"="}
 
 
@@ -49,7 +55,7 @@ class Units(Cursor):
     return False
 
   def is_range(self, start: int) -> bool:
-    """Whether numbers are joined by close hyphens alone, and nothing is worked out of them.
+    """Whether numbers are joined by hyphens alone, and nothing is worked out of them.
 
     10-15 cm is a range, 3-2 a score, 5-4-3-2-1 an order: none of them is a difference. The
     differences in (7-3)/2, 2^{5-3} and x = 7-3 = 4 are.
@@ -57,8 +63,6 @@ class Units(Cursor):
     begin, end = self._unit_span
     end = begin if end == self.index else self.index
     terms = self.tokens[start:end]
-    if len(terms) < 3 or any(token.text == "-" and token.spaced for token in terms[1:]):
-      return False
     shape = "".join("n" if token.kind in ("number", "grouped") else token.text for token in terms)
     if not _RANGE.fullmatch(shape):
       return False
@@ -66,8 +70,8 @@ class Units(Cursor):
     if before in ("(", "[") and after.text in (")", "]"):  # Brackets around the whole
       before, after = self.token(start - self.index - 2).text, self.token(1)
     is_first = before in _BEFORE_ITEM
-    is_last = after.kind == "end" or after.text in _BEHIND_ITEM or len(after.text) > 1
-    return is_first and is_last and after.kind != "command"
+    is_word = after.kind == "name" and len(after.text) > 1
+    return is_first and (after.kind == "end" or after.text in _BEHIND_ITEM or is_word)
 
   def _ends_item(self) -> bool:
     # What follows an approximation sign rounds the value in front, unit and all.

@@ -39,7 +39,8 @@ _GOES_ON = re.compile(
   rf"|{'|'.join(sorted(name[1:] for name in vocabulary.NAMING))})(?![A-Za-z]))"
 )
 # Letters alone are further options: A. C
-_MORE_LETTERS = re.compile(r"(?:[A-H](?![a-z])|and\b|or\b|[\s,;&()\[\].或和与及且])+")
+_MORE_LETTERS = re.compile(r"(?:[A-H](?![A-Za-z])|and\b|or\b|[\s,;&()\[\].或和与及且])+")
+_NAME = re.compile(r"[A-Z]+(?![a-z])")  # (A)BC
 # Behind A: may stand the coordinates of a point A, which words would not be; behind F:, a force.
 _COORDINATES = re.compile(r"[(\[]|\\[{]|\\langle|(?!.*[A-Za-z]{4}).*[,;]", re.DOTALL)
 _QUANTITY = re.compile(r"[-+]?\.?\d")
@@ -67,7 +68,8 @@ def option(words: str) -> str | None:
   if match is None or _LABEL.search(words, match.end()):
     return None
   letter, rest = match[1] or match[3], words[match.end() :]
-  if _GOES_ON.match(rest) or _MORE_LETTERS.fullmatch(rest):
+  is_close = words[match.end() - 1] == ")"
+  if _GOES_ON.match(rest) or _MORE_LETTERS.fullmatch(rest) or (is_close and _NAME.match(rest)):
     return None
   if match["colon"] or match["mark"]:
     is_quantity = letter in "FGH" and _QUANTITY.match(rest)

@@ -10,6 +10,18 @@ import pytest
 from sejax.text.canonical import canonical
 
 APART = {
+  "ranges between other signs": [
+    "$10$-$15$",
+    "$15$-$20$",
+    "-5",
+    "10 m-15 m",
+    "15 m-20 m",
+    "10 - 15 cm",
+  ]
+  + ["15 - 20 cm"],
+  "ranges in sets": [r"\{1-2, 3\}", r"\{2-3, 3\}", r"\{-1, 3\}", "(1-2, 3)", "(2-3, 3)", "(-1, 3)"],
+  "hours and other units": ["2 h, 30 min", "2 h, 30 sec", "2h, 30"],
+  "letters close to a letter": ["(A)BC", "(A)BD", "A"],
   "letters that may be variables": [
     "m, 2m",
     "m, 2",
@@ -140,6 +152,7 @@ APART = {
   "roots of i": [r"\sqrt{i^3}", r"i\sqrt{i}"],
 }
 EQUAL = {
+  "an option's text of letters": ["A", "(A) BC", "A. BC", "(A) Apple", "(A)5", "(A) -3"],
   "Chinese options": [
     "A",
     "A：60°",
