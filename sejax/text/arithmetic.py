@@ -169,6 +169,8 @@ class Arithmetic(Units):
         value = exact.symbol(f"{value_key(value)}_({value_key(index)})")
       else:
         self._degrees += 1
+        if self.depth == 0:
+          self.units.add("°")
         value = self._arc(expr(value))
     return value
 

@@ -90,7 +90,8 @@ _WORD_COMMAND = re.compile(
 _CROSS = re.compile(
   r"(\\(?:vec|overrightarrow|mathbf|boldsymbol|bm)\s*(?:\{\s*[A-Za-z]+\s*\}|[A-Za-z])\s*)\\times(?![A-Za-z])"
 )
-_CAPITAL_WORD = re.compile(r"(?<![A-Za-z\\])(?:OR|AND|Or|And)(?![A-Za-z])")
+# Between two values; elsewhere OR is a segment.
+_CAPITAL_WORD = re.compile(r"([\w)}\]°%,]\s+\x02?)(OR|AND|Or|And)(?=\s+[-+\w(\\{\[|])")
 _TRIANGLE = re.compile(r"\\Delta\s*(?=[A-Z]{3}(?![A-Za-z]))")
 _DOUBLED = re.compile(r"(?:[^\\]|\\\\)*")
 _EDGES = ' \t\n,;:"`'
@@ -158,7 +159,7 @@ def clean(text: str) -> str:
     text = _PRIME.sub(lambda m: "'" * max(m[0].count("prime"), m[0].count("'")), text)
   text = _VALUELESS.sub(" ", _DEGREE.sub("°", text)).replace("{,}", ",")
   if "OR" in text or "AND" in text or "Or" in text or "And" in text:
-    text = _CAPITAL_WORD.sub(lambda m: m[0].lower(), text)
+    text = _CAPITAL_WORD.sub(lambda m: m[1] + m[2].lower(), text)
   if "+/-" in text:
     text = text.replace("+/-", r"\pm ")
   if "//" in text or "||" in text:

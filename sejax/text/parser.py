@@ -104,6 +104,9 @@ class _Answer(Arithmetic):
 
   def _check_list(self, items: list[Item], separators: set[str]) -> None:
     """Refuses a list of items that are not of one kind."""
+    names = [item.name for item in items]
+    if len(items) > 1 and None not in names and len(set(names)) == len(names):
+      return  # AB = 5 cm, A = 30°
     units = [item.units for item in items]
     # 3, 4 cm are two lengths; 5%, 3 and 60°, 5 cm are two things.
     are_alike = all(unit == units[-1] for unit in units)

@@ -10,6 +10,8 @@ import pytest
 from sejax.text.canonical import canonical
 
 APART = {
+  "a degree mark in a list": [r"60^\circ, 5", r"60, 5^\circ", "60°, 5%"],
+  "a segment OR": ["OR", "or", "RO", "OR = 5 cm, RO = 6"],
   "ranges between other signs": [
     "$10$-$15$",
     "$15$-$20$",
@@ -152,6 +154,8 @@ APART = {
   "roots of i": [r"\sqrt{i^3}", r"i\sqrt{i}"],
 }
 EQUAL = {
+  "units of names": ["AB=5, CD=30", r"AB=5\text{ cm}, CD=30^\circ", "CD=30 inches, AB=5"],
+  "degrees in a list": ["30, 60", "30°, 60°", "30, 60°", "30° AND 60°"],
   "an option's text of letters": ["A", "(A) BC", "A. BC", "(A) Apple", "(A)5", "(A) -3"],
   "Chinese options": [
     "A",
