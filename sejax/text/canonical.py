@@ -10,6 +10,7 @@ everything else is compared as text. Votes see the answer only, never the questi
 - `3:2` is not 3/2, and a decimal equals only what it equals exactly;
 - `2 < x < 5` is the interval `(2,5)`; `x = 3, -1` has no order, `3, -1` has;
 - `y(0)` and `C(5,2)` are what they are, neither products nor points; `A(1,2)` is a point;
+- `10-15` is a range, `12/10/2024` a day and `7:05` a time of day, none of them arithmetic;
 - `120,115` may be one number or two, so it is a vote of its own.
 """
 

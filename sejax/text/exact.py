@@ -5,8 +5,9 @@ An expression is a plain dict `{monomial: coefficient}`. A monomial is a sorted 
 fractional exponent in (0, 1), which is how surds are held: 4 sqrt(21) is
 `{((3, 1/2), (7, 1/2)): 4}`. Expressions are compared by their dicts, without a tolerance, so
 equality is an equivalence relation. It never equates different values (symbols are taken to be
-positive: sqrt(x^2) is x), and it finds equal ones equal as long as radicands have no two prime
-factors above 1,000; nested roots and sums under roots stay as they are written.
+positive, values of functions are not: sqrt(x^2) is x), and it finds equal ones equal as long as
+radicands have no two prime factors above 1,000; nested roots and sums under roots stay as they are
+written.
 
 Every operation is bounded (`MAX_TERMS`, `MAX_BITS`); beyond the bounds it raises
 `UnsupportedError`, and a power too large to write out stays an opaque symbol.
@@ -264,7 +265,8 @@ def _opaque_power(base: Expr, exponent: Number) -> Expr:
 
 def _may_be_negative(atom: int | str) -> bool:
   """Whether an atom is the value of a function such as a cosine; plain symbols are positive."""
-  return isinstance(atom, str) and "(" in atom and not atom.startswith(("(", "abs("))
+  head, bracket, _ = atom.partition("(") if isinstance(atom, str) else ("", "", "")
+  return bool(bracket) and head.isalpha() and head != "abs"
 
 
 def _factors(number: int) -> dict[int, int]:

@@ -154,6 +154,7 @@ APART = {
   "roots of i": [r"\sqrt{i^3}", r"i\sqrt{i}"],
 }
 EQUAL = {
+  "roots of squares of symbols": ["a_1", r"\sqrt{a_1^2}", "a_{1}"],
   "units of names": ["AB=5, CD=30", r"AB=5\text{ cm}, CD=30^\circ", "CD=30 inches, AB=5"],
   "degrees in a list": ["30, 60", "30°, 60°", "30, 60°", "30° AND 60°"],
   "an option's text of letters": ["A", "(A) BC", "A. BC", "(A) Apple", "(A)5", "(A) -3"],
