@@ -4,6 +4,7 @@ import functools
 
 import jax
 
+_jit = jax.jit  # before a test puts another in its place
 # Programs of the tests run once on a few numbers, so compiling them is the cost, and how fast they
 # run is none: LLVM does not optimize, and loops come from XLA's older, quicker emitters, which
 # newer versions no longer have.
@@ -17,7 +18,7 @@ _CHEAP_TO_COMPILE = {
 def is_known(name: str, value: int | bool) -> bool:
   """Whether XLA takes the option; it refuses to compile, or to start, with one it does not know."""
   try:
-    jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+    _jit(lambda: 0, compiler_options={name: value}).lower().compile()
   except jax.errors.JaxRuntimeError as error:
     if "No such compile option" not in str(error):
       raise

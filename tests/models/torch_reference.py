@@ -4,7 +4,8 @@ torch is a dependency of the tests only.
 """
 
 import dataclasses
-import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,17 @@ TEXT_IDS = 100  # Text tokens are drawn below this.
 # A tiny model gains nothing from threads, and loses much where they wait for each other.
 torch.set_num_threads(1)
 
-jit = functools.partial(jax.jit, compiler_options=xla_options.cheap_to_compile())
+
+_jit = jax.jit  # before a test puts the function below in its place
+
+
+def jit(function: Callable, **options: Any) -> Any:
+  """Returns `jax.jit(function)` by options that compile quickly.
+
+  XLA is asked for them here and not on import, as that opens its devices, which a process that
+  joins others must not have done.
+  """
+  return _jit(function, compiler_options=xla_options.cheap_to_compile(), **options)
 
 
 def tiny_config(**changes) -> qwen.Config:
