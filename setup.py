@@ -1,6 +1,7 @@
 """Packaging of sejax; `pip install .` brings everything the library needs at run time."""
 
 import pathlib
+import re
 import sys
 
 import setuptools
@@ -10,9 +11,12 @@ import setuptools
 if sys.version_info < (3, 11):  # noqa: UP036
   sys.exit("sejax: Python %d.%d is too old; install Python 3.11 or newer" % sys.version_info[:2])  # noqa: UP031
 
+# Read, not imported: what sejax needs is not installed yet.
+SOURCE = (pathlib.Path(__file__).parent / "sejax" / "__init__.py").read_text(encoding="utf-8")
+
 setuptools.setup(
   name="sejax",
-  version="0.1.0",
+  version=re.search(r'^__version__ = "(.+)"$', SOURCE, re.MULTILINE)[1],
   description="Label-free self-evolution of vision-language models by RL, in JAX.",
   long_description=(pathlib.Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",

@@ -5,10 +5,10 @@ python -m sejax.main --config=configs/geometry3k_qwen2_5_vl_32b.py --workdir=DIR
 
 The data is hiyouga/geometry3k as downloaded from the hub. A baseline is chosen behind a colon,
 as in
-`--config=configs/geometry3k_qwen2_5_vl_32b.py:majority`; see `sejax.presets.apply`.
+`--config=configs/geometry3k_qwen2_5_vl_32b.py:majority`; see `sejax.config.presets.apply`.
 """
 
-from sejax import presets
+from sejax.config import presets
 
 
 def get_config(variant=None):
@@ -16,5 +16,5 @@ def get_config(variant=None):
   config = presets.released("32b", variant)
   config.data.source = "parquet"
   config.data.name = "geometry3k"
-  config.eval.problems = 601
+  config.eval.num_problems = 601
   return config

@@ -5,10 +5,10 @@ python -m sejax.main --config=configs/geoqa_qwen2_5_vl_7b.py --workdir=DIR \
 
 The data is leonardPKU/GEOQA_R1V_Train_8K as downloaded from the hub; it has no held-out split. A
 baseline is chosen behind a colon, as in
-`--config=configs/geoqa_qwen2_5_vl_7b.py:majority`; see `sejax.presets.apply`.
+`--config=configs/geoqa_qwen2_5_vl_7b.py:majority`; see `sejax.config.presets.apply`.
 """
 
-from sejax import presets
+from sejax.config import presets
 
 
 def get_config(variant=None):
@@ -16,5 +16,5 @@ def get_config(variant=None):
   config = presets.released("7b", variant)
   config.data.source = "parquet"
   config.data.name = "geoqa"
-  config.eval.problems = 0
+  config.eval.num_problems = 0
   return config

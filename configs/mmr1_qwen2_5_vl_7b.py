@@ -5,10 +5,10 @@ python -m sejax.main --config=configs/mmr1_qwen2_5_vl_7b.py --workdir=DIR \
 
 The data is MMR1/MMR1-Math-RL-Data-v0 as downloaded from the hub. A baseline is chosen behind a
 colon, as in
-`--config=configs/mmr1_qwen2_5_vl_7b.py:majority`; see `sejax.presets.apply`.
+`--config=configs/mmr1_qwen2_5_vl_7b.py:majority`; see `sejax.config.presets.apply`.
 """
 
-from sejax import presets
+from sejax.config import presets
 
 
 def get_config(variant=None):
@@ -17,5 +17,5 @@ def get_config(variant=None):
   config.data.source = "parquet"
   config.data.name = "mmr1"
   config.eval.split = "validation"
-  config.eval.problems = 1451
+  config.eval.num_problems = 1451
   return config

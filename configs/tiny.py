@@ -3,20 +3,21 @@
 python -m sejax.main --config=configs/tiny.py --workdir=runs/tiny
 """
 
-from sejax import assets, presets
+from sejax import assets
 from sejax import config as config_lib
+from sejax.config import presets
 from sejax.data import figures
 
 
 def get_config(variant=None):
-  """Returns the configuration; for variants see `sejax.presets.apply`."""
+  """Returns the configuration; for variants see `sejax.config.presets.apply`."""
   config = config_lib.default()
   config.batch_size = 32
   config.mini_batch_size = 16
 
   config.model.path = str(assets.TINY_VLM)
   # Short replies are sooner drawn to their end than programs for packing them are compiled.
-  config.sampling.run = 64
+  config.sampling.decode_steps = 64
   config.sampling.pack = False
   config.actor.instruction = ""  # It knows one form of answer.
   config.actor.max_tokens = 40

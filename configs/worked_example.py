@@ -11,6 +11,6 @@ from sejax import config as config_lib
 def get_config():
   """Returns the configuration."""
   config = config_lib.default()
-  config.groups = str(pathlib.Path(__file__).with_name("worked_example.jsonl"))
+  config.rewards.recorded = str(pathlib.Path(__file__).with_name("worked_example.jsonl"))
   config.group_size = 4
   return config

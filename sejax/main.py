@@ -24,10 +24,12 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sejax import config as config_lib
-from sejax import overrides, terminal, validation
-from sejax import workdir as workdir_lib
+from sejax.config import overrides, renames, validation
+from sejax.config import workdir as workdir_lib
+from sejax.errors import quoted, shortened
 from sejax.parallel import environment, processes
-from sejax.quoting import quoted, shortened
+from sejax.parallel.lock import Lock
+from sejax.text import terminal
 
 # What the configuration's overrides are looked for in; `_parse` fills it. By default that would be
 # read when this module is imported, where a missing --flagfile is a traceback.
@@ -59,17 +61,17 @@ _PROGRAMS = flags.DEFINE_list(
   "programs", [], "For --mode=compile: only programs with one of these in their name."
 )
 
-# What each mode runs: `run(config, workdir)` of a module, imported when it is wanted. "compile" and
+# The function `(config, workdir)` that runs each mode, imported when it is wanted. "compile" and
 # "sample" write nothing and take flags of their own.
 _MODES = {
-  "compile": "sejax.compilation",
-  "evaluate": "sejax.evaluate",
-  "export": "sejax.export",
-  "inspect": "sejax.data.inspection",
-  "report": "sejax.report",
-  "rewards": "sejax.scoring",
-  "sample": "sejax.sample",
-  "train": "sejax.train",
+  "compile": "sejax.planning.compilation.run",
+  "evaluate": "sejax.evaluation.evaluate.run",
+  "export": "sejax.train.export",
+  "inspect": "sejax.reports.inspection.run",
+  "report": "sejax.reports.training.run",
+  "rewards": "sejax.rewards.recorded.run",
+  "sample": "sejax.rollout.sample.run",
+  "train": "sejax.train.run",
 }
 _FLAGS_OF = {"compile": (_TOPOLOGY, _PROGRAMS), "sample": (_IMAGE, _QUESTION, _JUDGE)}
 
@@ -105,7 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         workdir_lib.make(workdir)
       if _MODE.value in ("inspect", "rewards"):
         config_lib.save_if_new(config, workdir)
-      _run(config, workdir)
+      if _MODE.value == "evaluate":
+        _evaluate(config, workdir)
+      else:
+        _run(config, workdir)
   except ValueError as error:
     print(f"sejax: {_one_line(error)}", file=sys.stderr)
     return 2
@@ -140,9 +145,19 @@ def _guarded() -> int:
     return 1
 
 
+def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Evaluates on benchmarks; one process at a time writes to a workdir."""
+  with Lock(workdir):
+    if not config.eval.predictions:
+      config_lib.require_same(config, workdir, evaluates=True)
+    config_lib.save_if_new(config, workdir)
+    _run(config, workdir)
+
+
 def _run(*arguments: Any) -> Any:
   """Runs the mode; its module, which takes seconds to import, comes when all else is in order."""
-  return importlib.import_module(_MODES[_MODE.value]).run(*arguments)
+  module, _, function = _MODES[_MODE.value].rpartition(".")
+  return getattr(importlib.import_module(module), function)(*arguments)
 
 
 def _out_of_memory(error: BaseException) -> int:
@@ -225,10 +240,7 @@ def _unknown_field(argv: Sequence[str], message: str) -> str:
   for argument in argv:
     path = argument.lstrip("-").partition("=")[0]
     if named and named[1] in path.split("."):
-      hint = re.search(r'Did you mean "(\w+)"', message)
-      return f"--{shortened(path)} is no field of the configuration" + (
-        f"; did you mean {hint[1]}?" if hint else ""
-      )
+      return f"--{shortened(path)} {renames.explain(path.removeprefix('config.'))}"
   return message
 
 
@@ -245,7 +257,10 @@ def _cause(error: Exception) -> str:
     flag = head.partition(": ")[0].removeprefix("flag ")
     # The configuration's own complaint says all; whatever else it raises is a fault at some line.
     own = last.startswith("ValueError: ")
-    return f"{flag}: {last.removeprefix('ValueError: ')}" + ("" if own else f" ({file}:{line})")
+    moved = renames.new_module(last)
+    hint = f"; {moved}" if moved else ""
+    where = "" if own else f" ({file}:{line})"
+    return f"{flag}: {last.removeprefix('ValueError: ')}{hint}{where}"
   if isinstance(error, flags.CantOpenFlagFileError):
     return f"--flagfile cannot be opened ({head.partition('flagfile: ')[2]})"
   for complaint, kind in _KINDS.items():

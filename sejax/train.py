@@ -2,26 +2,34 @@
 
 `run` is one run from its first step, or from its last checkpoint, to its end. All that a later step
 depends on is in the checkpoint, the configuration, or the step's number, so a run that is killed
-and started again goes on as if nothing had happened.
+and started again goes on as if nothing had happened. `export` writes the model of the last
+checkpoint.
 """
 
 import contextlib
 import pathlib
 import time
-from typing import Any
 
 import jax
 import ml_collections
 import tqdm
 
-from sejax import checkpoint, experience, learning, monitoring, outcome, signals
 from sejax import config as config_lib
-from sejax import run as run_lib
-from sejax.clock import Clock, Compilations, profiling
-from sejax.lock import Lock
-from sejax.logs import EVENTS, Logs
+from sejax import setup as setup_lib
+from sejax.errors import shortened
+from sejax.evaluation import summary as summary_lib
+from sejax.learner.checkpoints import Checkpoints, Progress, fingerprint
+from sejax.learner.export import export as export_model
+from sejax.learner.learner import check_gradients
+from sejax.learner.update import TrainState
 from sejax.models import hub
-from sejax.parallel import hosts
+from sejax.monitoring import metrics
+from sejax.monitoring.timing import Clock, Compilations, profiling
+from sejax.monitoring.writers import EVENTS, Logs
+from sejax.parallel import hosts, preemption
+from sejax.parallel.lock import Lock
+from sejax.reports import training as report
+from sejax.rollout.collect import Weights
 
 _SHOWN = {  # figures in the progress bar
   "reward": "reward",
@@ -33,11 +41,11 @@ _SHOWN = {  # figures in the progress bar
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Trains, or goes on training, and leaves model, logs, summary and report in the workdir.
+  """Trains, or resumes training, and leaves model, logs, summary and report in the workdir.
 
   Args:
     config: the run's configuration.
-    workdir: where all is written; where a run of the same configuration was stopped, it goes on.
+    workdir: where all is written; where a run of the same configuration was stopped, it resumes.
 
   Raises:
     ValueError: naming what cannot work, or the process that uses the workdir.
@@ -52,86 +60,151 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, logs: Logs) -> None:
   given, config = config, hub.with_local_models(config)
   began, clock, compilations = time.monotonic(), Clock(), Compilations()
-  setting = run_lib.set_up(config, workdir, clock)
-  state = setting.updater.init(setting.models.initial)
-  fingerprint = checkpoint.fingerprint((setting.models.frozen, setting.models.judge_params))
-  memory: dict[str, Any] = {"fingerprint": fingerprint, "data": (), "seconds": 0.0}
-  first = 0
+  setup = setup_lib.set_up(config, workdir, clock)
+  state = setup.learner.updater.init(setup.models.initial)
+  frozen_weights = fingerprint((setup.models.frozen, setup.models.judge_params))
+  progress, first = Progress(frozen_weights), 0
 
   with (
-    setting.prover,
-    checkpoint.Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints,
+    setup.prover,
+    Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints,
     contextlib.ExitStack() as loop,
-    tqdm.tqdm(total=setting.steps, delay=1, disable=jax.process_index() > 0) as bar,
+    tqdm.tqdm(total=setup.steps, delay=1, disable=jax.process_index() > 0) as bar,
   ):
-    if restored := checkpoints.restore(state, fingerprint):
-      first, state, memory = restored
-    if first > setting.steps:
+    if restored := checkpoints.restore(state, frozen_weights):
+      first, state, progress = restored
+    if first > setup.steps:
       raise ValueError(
-        f"{workdir} holds a checkpoint of step {first}, and this run has {setting.steps} steps;"
+        f"{workdir} holds a checkpoint of step {first}, and this run has {setup.steps} steps;"
         f" give config.train.steps={first} or more, or another --workdir"
       )
     config_lib.save(given, workdir)
-    spent = memory["seconds"]
+    seconds_before = progress.seconds
     logs.resume(first - 1)
-    data = run_lib.pipeline(config, setting.preparer, memory["data"])
-    if setting.heldout and "before" not in memory:
-      weights = run_lib.decoding(setting, state.params)
-      memory["before"] = setting.heldout(weights, progress="before").plain()
+    data = setup_lib.pipeline(config, setup.preparer, progress.data)
+    if setup.heldout and progress.before is None:
+      weights = setup_lib.decoding_weights(setup, state.params)
+      progress.before = setup.heldout(weights, progress="before").plain()
 
     # From here on there is a step to finish; before, Ctrl-C may end the run at once.
-    stop = loop.enter_context(signals.stop_requests())
+    stop = loop.enter_context(preemption.stop_requests())
     bar.initial = bar.n = first
     clock.lap()
     # Else nothing would be seen for minutes.
-    bar.set_postfix_str("compiling, the first step takes longest", refresh=first < setting.steps)
-    for step in range(first, setting.steps):
-      with profiling(config.log.profile, workdir / EVENTS, step):
-        weights = experience.Weights(
-          run_lib.policy(setting, state.params), setting.models.judge_params
-        )
-        lived = setting.collector.collect(weights, data, step)
+    bar.set_postfix_str("compiling, the first step takes longest", refresh=first < setup.steps)
+    for step in range(first, setup.steps):
+      # ------------------------------------------------------------- one training step
+      with profiling(config.log.profile_steps, workdir / EVENTS, step):
+        weights = Weights(setup.learner.policy(state.params), setup.models.judge_params)
+        rollout = setup.collector.collect_rollout(weights, data, step)
         del weights  # of the policy before the update, which is donated
         with clock("update"):
-          state, reports = learning.learn(config, setting, state, lived)
-          figures = monitoring.of_updates(reports)  # Waits for them, so that their time is counted.
-      graded = monitoring.of_experience(lived, setting.source, setting.prover, config.method.tie)
-      figures = graded | figures
+          state, reports = setup.learner.step(state, rollout)
+          updated = metrics.of_updates(reports)  # Waits for them, so that their time is counted.
+      figures = metrics.of_rollout(rollout, setup.source, setup.prover, config.method.tie)
+      figures |= updated
 
-      done, last = step + 1, step + 1 == setting.steps
+      # ------------------------------------------------------------- held-out problems
+      done, last = step + 1, step + 1 == setup.steps
       # One scale for all checkpoints: held-out pass@1, or the reward where nothing is evaluated.
-      score = None if setting.heldout else figures["reward"]
-      if setting.heldout and (last or (config.eval.every and done % config.eval.every == 0)):
+      score = None if setup.heldout else figures["reward"]
+      if setup.heldout and (last or (config.eval.every and done % config.eval.every == 0)):
         with clock("evaluate"):
-          found = setting.heldout(run_lib.decoding(setting, state.params))
-        memory |= {"after": found.plain(), "evaluated": done}
-        figures |= {f"heldout_{name}": value for name, value in found.summary().items()}
+          outcome = setup.heldout(setup_lib.decoding_weights(setup, state.params))
+        progress.after, progress.evaluated = outcome.plain(), done
+        figures |= {f"heldout_{name}": value for name, value in outcome.summary().items()}
         score = figures["heldout_pass_at_1"]
 
+      # ------------------------------------------------------------- logs
       lock.require()
-      timing = monitoring.of_time(clock.lap(), compilations.lap(), lived, setting)
+      timing = metrics.of_time(
+        clock.lap(),
+        compilations.lap(),
+        rollout,
+        setup.models.config,
+        adapters=setup.learner.adapters is not None,
+      )
       logs.metrics(step, figures)
       logs.timing(step, timing)
-      logs.groups(step, monitoring.records(lived, setting.source, step, config.log.groups))
+      logs.groups(step, metrics.records(rollout, setup.source, step, config.log.sample_groups))
       shown = {name: figures[key] for key, name in _SHOWN.items() if key in figures}
       bar.set_postfix(shown | {"tok/s": timing["tokens_per_second"]})
       bar.update()
 
-      learning.check_gradients(config, state, checkpoints)
+      # ------------------------------------------------------------- checkpoint
+      check_gradients(state, config.optimizer.max_skipped, checkpoints)
       asked = stop.given()
       if last or asked or done % config.checkpoint.every == 0:
-        memory["data"] = hosts.gather_json(data.state())
-        memory["seconds"] = spent + time.monotonic() - began
-        checkpoints.save(done, state, memory, score)
+        progress.data = hosts.gather_json(data.state())
+        progress.seconds = seconds_before + time.monotonic() - began
+        checkpoints.save(done, state, progress, score)
       if asked and not last:
         checkpoints.wait()
         bar.close()
         data.log_dropped()
-        print(f"stopped after step {done} of {setting.steps}; the same command goes on from there")
+        print(f"stopped after step {done} of {setup.steps}; the same command goes on from there")
         return
     checkpoints.wait()
     data.log_dropped()
     bar.close()
-    if setting.heldout and memory.get("evaluated") != setting.steps:  # stopped in a longer run
-      memory["after"] = setting.heldout(run_lib.decoding(setting, state.params), "after").plain()
-  outcome.finish(config, workdir, setting, state.params, memory)
+    if setup.heldout and progress.evaluated != setup.steps:  # stopped in a longer run
+      weights = setup_lib.decoding_weights(setup, state.params)
+      progress.after = setup.heldout(weights, "after").plain()
+  _finish(config, workdir, setup, state, progress)
+
+
+def _finish(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  setup: setup_lib.TrainSetup,
+  state: TrainState,
+  progress: Progress,
+) -> None:
+  """Writes `model/`, `summary.json` and `report.html`, and prints what changed."""
+  _export(config, workdir, setup, state)
+  if jax.process_index() > 0:
+    return
+  training_problems = setup.heldout.training_problems if setup.heldout else 0
+  summary = summary_lib.write(workdir, setup.steps, progress, training_problems)
+  report.run(config, workdir)
+  for line in summary_lib.lines(summary):
+    print(line)
+  print(f"model: {workdir / 'model'}")
+  print(f"report: {workdir / 'report.html'}")
+
+
+def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Writes the policy of the workdir's last checkpoint to `model/`: `--mode=export`.
+
+  Raises:
+    ValueError: there is no checkpoint.
+  """
+  directory = workdir.resolve() / "checkpoints"
+  if not directory.is_dir():
+    raise ValueError(f"--workdir={shortened(workdir)} holds no checkpoints; give a run's")
+  config_lib.require_same(config, workdir)
+  config, workdir = hub.with_local_models(config), workdir.resolve()
+  setup = setup_lib.set_up(config, workdir, Clock())
+  state = setup.learner.updater.init(setup.models.initial)
+  frozen_weights = fingerprint((setup.models.frozen, setup.models.judge_params))
+  with Checkpoints(directory, config.checkpoint, read_only=True) as checkpoints:
+    restored = checkpoints.restore(state, frozen_weights)
+  if restored is None:
+    raise ValueError(f"{directory} holds no checkpoint to export")
+  _export(config, workdir, setup, restored.state)
+  print(f"step {restored.step} written to {workdir / 'model'}")
+
+
+def _export(
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  setup: setup_lib.TrainSetup,
+  state: TrainState,
+) -> None:
+  export_model(
+    setup.learner.policy(state.params),
+    setup.models.config,
+    workdir / "model",
+    source=config.model.path,
+    dtype=config.checkpoint.export_dtype,
+  )

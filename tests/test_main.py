@@ -9,7 +9,9 @@ import sys
 import pytest
 
 from sejax import config as config_lib
-from sejax import main, scoring, validation
+from sejax import main
+from sejax.config import validation
+from sejax.rewards import recorded
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLE = f"--config={ROOT / 'configs' / 'worked_example.py'}"
@@ -62,7 +64,8 @@ def test_a_call_forgets_the_flags_of_the_one_before(capsys):
     ((EXAMPLE, "--workdir=unused", "--config.fo=1"), "--config.fo is no field"),
     (
       (EXAMPLE, "--workdir=unused", "--config.method.thresh=1"),
-      "--config.method.thresh is no field of the configuration; did you mean threshold?",
+      "--config.method.thresh is no field of the configuration; did you mean"
+      " config.method.threshold?",
     ),
     ((EXAMPLE, "--workdir=unused", "--config.seed=abc"), "--config.seed=abc"),
     ((EXAMPLE, "--workdir=unused", "--config.seed=1.5"), "--config.seed=1.5"),
@@ -72,8 +75,8 @@ def test_a_call_forgets_the_flags_of_the_one_before(capsys):
       "config.group_size=1 must be at least 2",
     ),
     (
-      (EXAMPLE, REWARDS, "--workdir=unused", "--config.groups=none.jsonl"),
-      "config.groups='none.jsonl' is no",
+      (EXAMPLE, REWARDS, "--workdir=unused", "--config.rewards.recorded=none.jsonl"),
+      "config.rewards.recorded='none.jsonl' is no",
     ),
   ],
   ids=lambda value: value if isinstance(value, str) else "",
@@ -120,9 +123,13 @@ def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch)
       "config.judge.contradictory='ignore' must be one of count, invalid",
     ),
     ("judge.rubric", "long", "config.judge.rubric='long' must be one of full, short"),
-    ("sampling.groups", 0, "config.sampling.groups=0 must be at least 1"),
-    ("sampling.run", 0, "config.sampling.run=0 must be at least 1"),
-    ("optimizer.first_moment", "float16", "must be one of float32, bfloat16"),
+    (
+      "sampling.max_concurrent_prompts",
+      0,
+      "config.sampling.max_concurrent_prompts=0 must be at least 1",
+    ),
+    ("sampling.decode_steps", 0, "config.sampling.decode_steps=0 must be at least 1"),
+    ("optimizer.first_moment_dtype", "float16", "must be one of float32, bfloat16"),
     ("lora.rank", -1, "config.lora.rank=-1 must be at least"),
     ("model.logits_chunk", 0, "config.model.logits_chunk=0 must be at least 1"),
     ("method.threshold", 0.4, "config.method.threshold=0.4"),
@@ -163,14 +170,14 @@ def test_bad_groups_are_named(lines, message, tmp_path):
   path = tmp_path / "groups.jsonl"
   path.write_text("\n".join(x if isinstance(x, str) else json.dumps(x) for x in lines) + "\n")
   with pytest.raises(ValueError, match=re.escape(message)):
-    scoring.read_groups(str(path), group_size=4, num_judge_repeats=1)
+    recorded.read_groups(str(path), group_size=4, num_judge_repeats=1)
 
 
 def test_a_line_may_hold_any_separator(tmp_path):
   path = tmp_path / "groups.jsonl"
   record = GROUP | {"responses": ["a\u2028b\x85c"] * 4}
   path.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
-  assert scoring.read_groups(str(path), 4, 1)[0]["responses"] == record["responses"]
+  assert recorded.read_groups(str(path), 4, 1)[0]["responses"] == record["responses"]
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 from absl import logging
 
-from sejax import assets, main, run, train, workdir
+from sejax import assets, main, train
+from sejax import setup as setup_lib
+from sejax.config import workdir as workdir_lib
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl import weights
 from sejax.parallel import chips
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = f"--config={ROOT / 'configs' / 'tiny.py'}"
-JSONL = ("--config.data.source=jsonl", "--config.eval.problems=0")
-PARQUET = ("--config.data.source=parquet", "--config.eval.problems=0")
+JSONL = ("--config.data.source=jsonl", "--config.eval.num_problems=0")
+PARQUET = ("--config.data.source=parquet", "--config.eval.num_problems=0")
 
 
 @pytest.fixture
@@ -175,13 +177,13 @@ MISTAKES = {
     lambda: _lines(question="How many?"),
     (TINY, "--workdir=out", "--config.data.source=jsonl", "--config.data.path=set.jsonl"),
     "held-out problems: record 0 of set has no answer to grade by; see config.eval.path and"
-    " config.eval.split, or go without: config.eval.problems=0",
+    " config.eval.split, or go without: config.eval.num_problems=0",
   ),
   "held-out problems that are the training problems": (
     lambda: _lines(question="How many?", answer="3"),
     (TINY, "--workdir=out", "--config.data.source=jsonl", "--config.data.path=set.jsonl"),
     "all 40 held-out problems are training problems, so they would not measure what is learnt; see"
-    " config.eval.path and config.eval.split, go without (config.eval.problems=0), or give"
+    " config.eval.path and config.eval.split, go without (config.eval.num_problems=0), or give"
     " config.eval.allow_training_problems=true",
   ),
   "no record at all": (
@@ -193,7 +195,7 @@ MISTAKES = {
   "a misspelt field": (
     None,
     (TINY, "--workdir=out", "--config.trian.steps=3"),
-    "--config.trian.steps is no field of the configuration; did you mean train?",
+    "--config.trian.steps is no field of the configuration; did you mean config.train.steps?",
   ),
   "a misspelt flag": (
     None,
@@ -232,8 +234,8 @@ MISTAKES = {
   ),
   "steps that are none": (
     None,
-    (TINY, "--workdir=out", "--config.log.profile=first"),
-    "config.log.profile=('first',) must be whole numbers",
+    (TINY, "--workdir=out", "--config.log.profile_steps=first"),
+    "config.log.profile_steps=('first',) must be whole numbers",
   ),
   "no such flag file": (
     None,
@@ -274,7 +276,7 @@ def test_a_folder_without_rights_is_named(said, monkeypatch):
   def refuse(**_):
     raise PermissionError(13, "Permission denied")
 
-  monkeypatch.setattr(workdir.tempfile, "TemporaryFile", refuse)  # the tests may run as root
+  monkeypatch.setattr(workdir_lib.tempfile, "TemporaryFile", refuse)  # the tests may run as root
   status, error = said(TINY, "--workdir=out")
   assert status == 2
   assert error == (
@@ -285,7 +287,7 @@ def test_a_folder_without_rights_is_named(said, monkeypatch):
 def test_a_set_without_any_picture_is_remarked(said, monkeypatch):
   remarks = []
   monkeypatch.setattr(logging, "warning", lambda text, *values: remarks.append(text % values))
-  monkeypatch.setattr(run, "_load", _stop)
+  monkeypatch.setattr(setup_lib, "_load", _stop)
   _lines(question="How many?", img="a.png")
   said(TINY, "--workdir=out", *JSONL, "--config.data.path=set.jsonl")
   assert remarks == [
@@ -327,9 +329,9 @@ def test_memory_that_runs_out_says_which_options_need_less(error, said, monkeypa
   assert status == 3
   assert line == (
     "sejax: out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes. more); lower"
-    " config.train.micro_batch_size, config.sampling.groups, config.model.query_chunk or"
-    " config.model.logits_chunk, train adapters (config.lora.rank=64) or split the weights over"
-    " more devices (config.mesh.fsdp)\n"
+    " config.train.micro_batch_size, config.sampling.max_concurrent_prompts,"
+    " config.model.query_chunk or config.model.logits_chunk, train adapters (config.lora.rank=64)"
+    " or split the weights over more devices (config.mesh.fsdp)\n"
   )
 
 
@@ -354,7 +356,7 @@ def test_a_run_goes_on_with_less_memory(said):
   command = (TINY, "--workdir=out", "--config.model.path=none")
   said(*command)
   pathlib.Path("out", "metrics.jsonl").write_text('{"step": 0}\n')
-  less = ("--config.train.micro_batch_size=8", "--config.sampling.groups=4")
+  less = ("--config.train.micro_batch_size=8", "--config.sampling.max_concurrent_prompts=4")
   less += ("--config.model.query_chunk=64", "--config.model.logits_chunk=8")
   assert "config.model.path='none' is no directory" in said(*command, *less)[1]
 
@@ -378,11 +380,11 @@ def test_looking_at_a_set_leaves_a_runs_configuration(said):
     "eval.every=3",
     "optimizer.max_skipped=9",
     "train.steps=None",
-    "log.groups=0",
+    "log.sample_groups=0",
   ],
 )
 def test_a_run_goes_on_with_what_does_not_change_it(change, said):
-  command = (TINY, "--workdir=out", "--config.model.path=none", "--config.eval.problems=0")
+  command = (TINY, "--workdir=out", "--config.model.path=none", "--config.eval.num_problems=0")
   _began(*command)
   assert "config.model.path='none' is no directory" in said(*command, f"--config.{change}")[1]
 

@@ -12,9 +12,12 @@ import pytest
 import safetensors.numpy
 
 from configs import tiny
-from sejax import logs, method, monitoring, train, validation
-from sejax import run as run_lib
+from sejax import method, train
+from sejax import setup as setup_lib
+from sejax.config import validation
 from sejax.data import figures
+from sejax.monitoring import metrics as monitoring
+from sejax.monitoring import writers
 
 PROBLEMS = 12
 
@@ -36,7 +39,7 @@ def run(tmp_path_factory, cache):
     config.update(batch_size=4, mini_batch_size=2, group_size=4)
     config.actor.max_tokens = 48
     config.train.update(steps=2, micro_batch_size=2, response_buckets=())
-    config.eval.update(problems=4, batch_size=4)
+    config.eval.update(num_problems=4, batch_size=4)
     config.optimizer.learning_rate = 1e-3
     config.model.unroll = False  # quicker to compile
     config.update_from_flattened_dict(changes)
@@ -75,7 +78,12 @@ def right_and_wrong(run, tmp_path):
     workdirs = []
     for name, answers in (("right", golds), ("wrong", [f"no {gold}" for gold in golds])):
       path = write_set(tmp_path / name, answers)
-      changes = {"data.source": "jsonl", "data.path": path, "data.name": "same", "eval.problems": 0}
+      changes = {
+        "data.source": "jsonl",
+        "data.path": path,
+        "data.name": "same",
+        "eval.num_problems": 0,
+      }
       workdirs.append(run(variant, **changes))
     return workdirs
 
@@ -88,7 +96,7 @@ def test_gold_answers_do_not_reach_training(right_and_wrong):
   assert right.keys() == wrong.keys()
   assert all(np.array_equal(right[name], wrong[name]) for name in right)
   # That it was the answers that differed, the figures tell.
-  metrics = [list(logs.read(workdir / logs.METRICS)) for workdir in runs]
+  metrics = [list(writers.read(workdir / writers.METRICS)) for workdir in runs]
   assert any(a["pass@1"] != b["pass@1"] for a, b in zip(*metrics, strict=True))
   assert all(a["reward"] == b["reward"] for a, b in zip(*metrics, strict=True))
 
@@ -111,24 +119,24 @@ def test_what_a_run_leaves(run):
     summary["after"]["pass_at_1"] - summary["before"]["pass_at_1"]
   )
   assert {"data", "sample", "judge", "reward", "update", "evaluate"} <= summary["stages"].keys()
-  metrics = list(logs.read(workdir / logs.METRICS))
+  metrics = list(writers.read(workdir / writers.METRICS))
   assert [line["step"] for line in metrics] == [0, 1]
   wanted = {"reward", "majority_share", "judge_mean", "entropy", "response_length", "pass@1"}
   wanted |= {"label_accuracy", "kl", "clipfrac", "truncated", "grad_norm", "constant_groups"}
   assert wanted <= metrics[0].keys(), wanted - metrics[0].keys()
-  timing = list(logs.read(workdir / logs.TIMING))
+  timing = list(writers.read(workdir / writers.TIMING))
   explained = monitoring.__doc__ + method.group_metrics.__doc__
   for name in {*metrics[0], *timing[-1]}:
     assert f"`{name}`" in explained or name.startswith("heldout_"), name
   assert timing[0]["compilations"] > 0
   assert timing[1]["tokens_per_second"] > 0
-  assert len(list(logs.read(workdir / logs.GROUPS))) == 4
+  assert len(list(writers.read(workdir / writers.GROUPS))) == 4
   assert "<svg" in (workdir / "report.html").read_text(encoding="utf-8")
   assert list((workdir / "tensorboard").iterdir())
 
 
 def test_a_finished_run_that_is_started_again_stays_as_it_is(run):
-  changes = {"train.steps": 1, "eval.problems": 0, "judge.use": False}
+  changes = {"train.steps": 1, "eval.num_problems": 0, "judge.use": False}
   workdir = run(**changes)
   names = [*(path.name for path in workdir.glob("*.jsonl")), "model/model.safetensors"]
 
@@ -142,7 +150,7 @@ def test_a_finished_run_that_is_started_again_stays_as_it_is(run):
 
 def test_a_run_does_not_end_before_where_it_is(run):
   """What is there stays as it is; and the same command as before goes on."""
-  changes = {"train.steps": 3, "eval.problems": 0, "judge.use": False, "checkpoint.every": 1}
+  changes = {"train.steps": 3, "eval.num_problems": 0, "judge.use": False, "checkpoint.every": 1}
   workdir = run(**changes)
   before = {path: path.read_bytes() for path in workdir.rglob("*.json*") if path.is_file()}
   for damage in (False, True):
@@ -167,7 +175,7 @@ def test_a_checkpoint_has_a_score_only_where_it_was_measured(run):
   """Held-out figures of the step itself, never the last evaluation's, and never the reward."""
   changes = {"train.steps": 4, "eval.every": 2, "checkpoint.every": 1, "checkpoint.keep": 9}
   workdir = run(**changes, **{"judge.use": False})
-  figures = [line.get("heldout_pass_at_1") for line in logs.read(workdir / logs.METRICS)]
+  figures = [line.get("heldout_pass_at_1") for line in writers.read(workdir / writers.METRICS)]
   assert [figure is not None for figure in figures] == [False, True, False, True]
   assert scores(workdir) == dict(enumerate(figures, 1))
   memory = json.loads((workdir / "checkpoints" / "4" / "memory" / "metadata").read_text())
@@ -175,9 +183,9 @@ def test_a_checkpoint_has_a_score_only_where_it_was_measured(run):
 
 
 def test_without_evaluation_the_reward_is_the_score_and_older_checkpoints_go_on(run):
-  changes = {"checkpoint.every": 1, "eval.problems": 0, "judge.use": False}
+  changes = {"checkpoint.every": 1, "eval.num_problems": 0, "judge.use": False}
   workdir = run(**changes)
-  rewards = [line["reward"] for line in logs.read(workdir / logs.METRICS)]
+  rewards = [line["reward"] for line in writers.read(workdir / writers.METRICS)]
   assert scores(workdir) == dict(enumerate(rewards, 1))
   # An older version kept the score in the memory.
   step = workdir / "checkpoints" / "2"
@@ -185,19 +193,24 @@ def test_without_evaluation_the_reward_is_the_score_and_older_checkpoints_go_on(
   memory = json.loads((step / "memory" / "metadata").read_text())
   (step / "memory" / "metadata").write_text(json.dumps(memory | {"score": 0.5}))
   run(workdir=workdir, **changes | {"train.steps": 3})
-  rewards = [line["reward"] for line in logs.read(workdir / logs.METRICS)]
+  rewards = [line["reward"] for line in writers.read(workdir / writers.METRICS)]
   assert scores(workdir) == {1: rewards[0], 3: rewards[2]}
 
 
 def test_a_batch_that_is_larger_than_the_set_holds_no_copies(run, tmp_path, monkeypatch):
   remarks = []
   monkeypatch.setattr(
-    run_lib.logging, "warning", lambda text, *values: remarks.append(text % values)
+    setup_lib.logging, "warning", lambda text, *values: remarks.append(text % values)
   )
   path = write_set(tmp_path / "two", ["1", "2"])
-  changes = {"data.source": "jsonl", "data.path": path, "eval.problems": 0, "log.groups": 8}
+  changes = {
+    "data.source": "jsonl",
+    "data.path": path,
+    "eval.num_problems": 0,
+    "log.sample_groups": 8,
+  }
   changes |= {"batch_size": 8, "train.steps": 1, "train.micro_batch_size": 2}
-  groups = list(logs.read(run(**changes) / logs.GROUPS))
+  groups = list(writers.read(run(**changes) / writers.GROUPS))
   for key in ("texts", "verdicts"):
     assert len({json.dumps([group["id"], group[key]]) for group in groups}) == 8, key
   assert [remark for remark in remarks if "batch_size" in remark] == [
@@ -208,19 +221,19 @@ def test_a_batch_that_is_larger_than_the_set_holds_no_copies(run, tmp_path, monk
 
 def test_rewards_that_are_all_alike_change_nothing(run):
   """The control: no advantage, no gradient, no step of Adam; weight decay is switched off."""
-  changes = {"optimizer.weight_decay": 0.0, "method.format_penalty": 0.0, "eval.problems": 0}
+  changes = {"optimizer.weight_decay": 0.0, "method.format_penalty": 0.0, "eval.num_problems": 0}
   workdir = run("control", **changes)
   final = parameters(workdir)
   initial = safetensors.numpy.load_file(tiny.get_config().model.path + "/model.safetensors")
   for name, value in initial.items():
     np.testing.assert_array_equal(final[name], value.astype(np.float32), name)
-  for line in logs.read(workdir / logs.METRICS):
+  for line in writers.read(workdir / writers.METRICS):
     assert line["constant_groups"] == 1
     assert line["policy_loss"] == 0
 
 
 def test_adapters_alone_are_trained_and_saved(run):
-  changes = {"lora.rank": 4, "lora.targets": ("q", "down"), "eval.problems": 0}
+  changes = {"lora.rank": 4, "lora.targets": ("q", "down"), "eval.num_problems": 0}
   workdir = run(**changes)
   final = parameters(workdir)
   initial = safetensors.numpy.load_file(tiny.get_config().model.path + "/model.safetensors")
@@ -236,4 +249,4 @@ def test_adapters_alone_are_trained_and_saved(run):
   assert max(np.prod(shape) for shape in trained) < 4 * 4 * 512 + 1
   # A run that goes on finds them.
   assert run(workdir=workdir, **changes | {"train.steps": 3}) == workdir
-  assert len(list(logs.read(workdir / logs.METRICS))) == 3
+  assert len(list(writers.read(workdir / writers.METRICS))) == 3

@@ -51,7 +51,7 @@ def run(workdir: pathlib.Path, variant: str, seed: str) -> float:
   if not (folder / "summary.json").exists():
     config = "configs/tiny.py" + ("" if variant == "full" else f":{variant}")
     command = [sys.executable, "-m", "sejax.main", f"--config={_ROOT / config}"]
-    command += [f"--workdir={folder}", f"--config.seed={seed}", "--config.eval.problems=0"]
+    command += [f"--workdir={folder}", f"--config.seed={seed}", "--config.eval.num_problems=0"]
     command += [f"--config.{change}" for change in _CHANGES.value]
     with (workdir / f"{folder.name}.log").open("w", encoding="utf-8") as log:
       subprocess.run(command, check=True, cwd=_ROOT, stdout=log, stderr=log)

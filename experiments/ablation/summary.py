@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from sejax import logs
 from sejax.evaluation.metrics import Estimate
+from sejax.monitoring import writers
 
 Values = Mapping[str, Float[np.ndarray, " N"]]
 
@@ -92,7 +92,7 @@ def draw(workdir: pathlib.Path, runs: Sequence[Run]) -> None:
   figure, axes = pyplot.subplots(1, len(_PANELS), figsize=(4 * len(_PANELS), 3.2))
   for variant in dict.fromkeys(run.variant for run in runs):
     curves = [
-      list(logs.read(workdir / f"{run.variant}_{run.seed}" / logs.METRICS))
+      list(writers.read(workdir / f"{run.variant}_{run.seed}" / writers.METRICS))
       for run in runs
       if run.variant == variant
     ]

@@ -42,7 +42,7 @@ _CHANGES = {
   "train.micro_batch_size": 4,
   "train.steps": STEPS,
   "optimizer.learning_rate": 1e-3,
-  "eval.problems": 8,
+  "eval.num_problems": 8,
   "eval.batch_size": 8,
   "checkpoint.every": 1,
 }

@@ -24,9 +24,9 @@ import transformers
 from stopwatch import best_seconds
 
 from sejax import config as config_lib
-from sejax import messages
 from sejax.data import batches, images, pipeline, prepare, sources
 from sejax.models import qwen2_5_vl as qwen
+from sejax.text import messages
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from tests.models import qwen_directory

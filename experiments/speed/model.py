@@ -15,9 +15,9 @@ again in the backward pass.
 - `vs_transformers`: time of the usual repeated-prompt step of transformers on torch with gradient
   checkpointing and the same weights, over time of the shared step.
 - `compile_ratio`: compile time of 28 layers over that of 4.
-- `forward_tflops`, `step_tflops`: model operations (`sejax.flops`) per second of the shared loss
-  alone, and with its gradient; `forward_mfu`, `step_mfu`: of what the device can do in bf16, null
-  where that is not known.
+- `forward_tflops`, `step_tflops`: model operations (`sejax.monitoring.flops`) per second of the
+  shared loss alone, and with its gradient; `forward_mfu`, `step_mfu`: of what the device can do in
+  bf16, null where that is not known.
 
 Prints a table, then one line of JSON. Needs torch, which the library itself does not.
 """
@@ -38,8 +38,8 @@ from reference import make_config, torch_model
 from sizes import IMAGE_SIDE, SIZE, chosen, encode, random_prompts, text_ids
 from stopwatch import best_seconds
 
-from sejax import flops
 from sejax.models import qwen2_5_vl as qwen
+from sejax.monitoring import flops
 from sejax.parallel import chips
 
 GROUP = 8

@@ -10,8 +10,9 @@ from absl import flags
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from sejax import config as config_lib
-from sejax import flops, rollout
+from sejax import rollout
 from sejax.models import qwen2_5_vl as qwen
+from sejax.monitoring import flops
 from sejax.parallel import environment
 
 _Size = TypeVar("_Size", bound=NamedTuple)

@@ -13,7 +13,7 @@ device's, or of the process on a CPU). Ends with one JSON line:
 - `judge_shared_speedup`: time of the Judge with a prompt of its own for each candidate, over that
   with one prompt per question, whose system prompt, image and question are read once.
 - `tokens_per_second`: the policy's prompts and trajectories over the step's seconds, per device.
-- `update_tflops`: model operations of the update (`sejax.flops`) per second and device;
+- `update_tflops`: model operations of the update (`sejax.monitoring.flops`) per second and device;
   `update_mfu`: of what the chip can do; null where that is not known.
 - `decode_gbs`: bytes that decoding the trajectories must read (weights, prompts once for a group,
   own tokens) per second and device; `decode_bandwidth`: of the chip's.
@@ -37,12 +37,16 @@ from reference import make_config
 from sizes import IMAGE_SIDE, chosen, decode_bytes
 
 from configs import tiny
-from sejax import experience, flops, learning, rollout, validation
-from sejax import run as run_lib
+from sejax import rollout
+from sejax import setup as setup_lib
+from sejax.config import validation
 from sejax.data.batches import Batch
+from sejax.learner import step as step_lib
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.monitoring import flops
 from sejax.parallel import chips, layouts
+from sejax.rollout import collect
 from sejax.sampling import Request, Role, Sampler
 
 
@@ -114,7 +118,7 @@ def make_configuration(size: Size, directory: pathlib.Path) -> ml_collections.Co
   config.actor.max_tokens, config.judge.max_tokens = size.tokens, size.verdict
   config.judge.system = "Grade it. " * (size.judge // 2)
   config.train.update(steps=1, micro_batch_size=size.micro, response_buckets=())
-  config.eval.problems = 0
+  config.eval.num_problems = 0
   config.log.compilation_cache = False
   config.data.figures.size = size.side
   config.data.update(prompt_limit=size.prompt_bucket, prompt_buckets=(size.prompt_bucket,))
@@ -203,43 +207,43 @@ def main(_: list[str]) -> None:
     directory = pathlib.Path(folder) / "model"
     make_directory(size, directory)
     config = make_configuration(size, directory)
-    measure(config, run_lib.set_up(config, pathlib.Path(folder), stages), stages)
+    measure(config, setup_lib.set_up(config, pathlib.Path(folder), stages), stages)
 
 
-def measure(config: ml_collections.ConfigDict, setting: run_lib.Run, stages: Stages) -> None:
+def measure(config: ml_collections.ConfigDict, setup: setup_lib.Run, stages: Stages) -> None:
   """Measures steps of a run, and the Judge without its shared prefix."""
-  roles, updater, models = setting.roles, setting.updater, setting.models
+  roles, updater, models = setup.roles, setup.updater, setup.models
   options = dataclasses.replace(roles.judge.options, trajectories=1)
-  alone = Sampler(models.judge, options, setting.mesh, roles.judge.dtype)
+  alone = Sampler(models.judge, options, setup.mesh, roles.judge.dtype)
   state = updater.init(models.initial)
-  data = run_lib.pipeline(config, setting.preparer, ())
+  data = setup_lib.pipeline(config, setup.preparer, ())
   examples = next(data)
   for repeat in range(1 + _REPEATS.value):
     if repeat == 1:  # what was compiled is behind us
       stages.clear()
-    policy = run_lib.policy(setting, state.params)
-    weights = experience.Weights(policy, models.judge_params)
-    lived = setting.collector.collect(weights, iter([examples]), 0)
+    policy = setup_lib.policy(setup, state.params)
+    weights = collect.Weights(policy, models.judge_params)
+    rollout = setup.collector.collect_rollout(weights, iter([examples]), 0)
     with stages("judge_repeated"):
-      request = repeated_prompts(roles, models.judge_params, lived.batch, lived.evidence.texts)
+      request = repeated_prompts(roles, models.judge_params, rollout.batch, rollout.evidence.texts)
       alone(models.judge_params, request, seed=0, step=0, role=Role.JUDGE)
-    (part,), (advantage,) = learning.minibatches_of(config, setting, lived)
+    (part,), (advantage,) = step_lib.minibatches_of(config, setup, rollout)
     with stages("old"):
-      old = jax.block_until_ready(updater.score(policy, part))
+      old = jax.block_until_ready(updater.token_logprobs(policy, part))
     with stages("ref"):
-      ref = jax.block_until_ready(updater.score(models.frozen, part))
+      ref = jax.block_until_ready(updater.token_logprobs(models.frozen, part))
     del policy, weights  # of the policy before the update, which is donated
-    frozen = models.frozen if setting.adapters else None
+    frozen = models.frozen if setup.adapters else None
     with stages("update"):
       state, _ = jax.block_until_ready(updater.update(state, frozen, part, old, ref, advantage))
-    decoding = lived.result.stats.seconds["decode"]
+    decoding = rollout.result.stats.seconds["decode"]
     stages.decode = min(decoding, stages.decode or decoding)
-  report(setting, lived, stages)
+  report(setup, rollout, stages)
 
 
-def report(setting: run_lib.Run, lived: experience.Experience, stages: Stages) -> None:
+def report(setup: setup_lib.Run, rollout: collect.Rollout, stages: Stages) -> None:
   """Prints a table and the JSON line."""
-  batch, lengths = lived.batch, lived.result.lengths
+  batch, lengths = rollout.batch, rollout.result.lengths
   print(f"{jax.devices()[0].device_kind}, {jax.device_count()} devices, G={lengths.shape[1]}")
   print(
     f"tokens on average: prompt {batch.actor.lengths.mean():.0f}, trajectory {lengths.mean():.0f},"
@@ -252,15 +256,15 @@ def report(setting: run_lib.Run, lived: experience.Experience, stages: Stages) -
   judge = stages.seconds["judge"]
   tokens = int(batch.actor.lengths.sum() + lengths.sum())
   devices, chip = jax.device_count(), chips.here()
-  update = flops.of_update(setting.models.config, lived, setting.adapters is not None)
+  update = flops.of_update(setup.models.config, rollout, setup.adapters is not None)
   update /= stages.seconds["update"] * devices
   decode = decode_bytes(
-    setting.models.config,
-    setting.roles.actor.dtype,
-    lived.result.stats.steps,
+    setup.models.config,
+    setup.roles.actor.dtype,
+    rollout.result.stats.steps,
     batch.actor.lengths,
     lengths,
-    layouts.row_shards(setting.mesh),
+    layouts.row_shards(setup.mesh),
   )
   decode /= stages.decode * devices
   result = {

@@ -12,13 +12,12 @@ import PIL.Image
 from jaxtyping import Float32, Int32
 
 from experiments.tiny_vlm import readings, vocabulary
-from sejax import messages
 from sejax.data import figures
 from sejax.data.figures import problems
 from sejax.data.figures.bits import Bits
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import ImagePatches, Processor
-from sejax.text import prompts
+from sejax.text import messages, prompts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from experiments.tiny_vlm import abilities
-from sejax import validation
+from sejax.config import validation
 from sejax.evaluation.metrics import Estimate
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import numpy as np
 
 from sejax.data import image_files
 from sejax.data.records import BadRecord, Record
-from sejax.quoting import quoted, shortened
+from sejax.errors import quoted, shortened
 
 # Names in the order in which they are looked for. Each row has its own first: sets that were joined
 # have a column of every name, and nulls in those that a row does not use.

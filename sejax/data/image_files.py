@@ -15,7 +15,7 @@ import re
 import urllib.parse
 
 from sejax.data.records import BadRecord
-from sejax.quoting import quoted, shortened
+from sejax.errors import quoted, shortened
 
 _DATA_URI = re.compile(r"\s*data:([^,]*),", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]++=*+")

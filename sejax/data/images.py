@@ -13,7 +13,7 @@ from PIL import ExifTags
 
 from sejax.data import truncation
 from sejax.data.records import BadRecord
-from sejax.quoting import shortened
+from sejax.errors import shortened
 
 # The largest picture that is decoded. It stays below the size at which Pillow itself warns.
 MAX_PIXELS = 2**26

@@ -8,7 +8,7 @@ import numpy as np
 
 from sejax.data import columns
 from sejax.data.records import BadRecord, Record
-from sejax.quoting import shortened
+from sejax.errors import shortened
 
 
 class JsonlSource:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from sejax.data import columns
 from sejax.data.records import BadRecord, Record
-from sejax.quoting import quoted, shortened
+from sejax.errors import quoted, shortened
 
 # Row groups that stay in memory, in bytes as Arrow holds them. The published training sets fit in
 # whole; shuffled access to a larger one reads a row group per record.

@@ -16,11 +16,10 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from sejax import signals
 from sejax.data.prepare import TOO_LONG, Dropped, Example, Preparer
 from sejax.data.records import BadRecord, Source
-from sejax.parallel import hosts
-from sejax.quoting import quoted, shortened
+from sejax.errors import quoted, shortened
+from sejax.parallel import hosts, preemption
 
 # Images are decoded and resized outside Python's lock, so threads help without workers too. What is
 # ahead is memory: an example of 4,096 patches is 19 MB.
@@ -110,14 +109,14 @@ def _check_golds(source: Source, places: np.ndarray, *, needs_gold: bool) -> Non
     try:
       if source.gold(place) is None and needs_gold:
         raise ValueError(
-          f"record {place} of {source.name} has no gold answer; config.train.reward_function needs"
+          f"record {place} of {source.name} has no gold answer; config.rewards.function needs"
           " one of every record"
         )
     except BadRecord as error:
       if error.kind == "bad answer":  # Whatever else is wrong is no fault of the answer.
         said.append(str(error))
   if said and needs_gold:
-    raise ValueError(f"{said[0]}; config.train.reward_function needs one of every record")
+    raise ValueError(f"{said[0]}; config.rewards.function needs one of every record")
   if said:
     logging.warning(
       "%d answers of %d records of %s that were tried cannot be read; they count as none: %s",
@@ -335,10 +334,10 @@ def in_parallel(
   if workers:
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()  # grain's workers read flags; outside of main nobody parses.
-    signals.shield_workers()
+    preemption.shield_workers()
     elements = elements.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
-      worker_init_fn=signals.ignore_in_worker,
+      worker_init_fn=preemption.ignore_in_worker,
     )
   return iter(elements)
 

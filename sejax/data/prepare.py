@@ -9,12 +9,11 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float32, Int32
 
-from sejax import messages
 from sejax.data import images
 from sejax.data.records import BadRecord, Record, Source
+from sejax.errors import shortened
 from sejax.models.qwen2_5_vl.processor import Processor
-from sejax.quoting import shortened
-from sejax.text import prompts
+from sejax.text import messages, prompts
 
 # The kind of what is dropped for its size: expected in a good set, so not counted as bad.
 TOO_LONG = "too long"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import ml_collections
 
 from sejax.data.records import Source
-from sejax.quoting import quoted
+from sejax.errors import quoted
 
 
 def open_source(data: ml_collections.ConfigDict) -> Source:

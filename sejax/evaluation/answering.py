@@ -13,7 +13,7 @@ import numpy as np
 import tqdm
 from jaxtyping import Bool, Float32, Int, Int32
 
-from sejax import rollout, scoring
+from sejax import rewards, rollout
 from sejax.data import batches
 from sejax.data.pipeline import Options, Pipeline
 from sejax.data.prepare import Preparer
@@ -139,19 +139,19 @@ def _grade(
   config: ml_collections.ConfigDict,
   source: Source,
   batch: batches.Batch,
-  acted: rollout.Rollout,
+  acted: rollout.Completions,
   verdicts: tuple[list[list[list[str]]], list[list[list[bool]]]] | None,
   prover: Prover,
 ) -> Answers:
   real = batch.real
   texts = [row for row, kept in zip(acted.texts, real, strict=True) if kept]
-  extracted, answer_ids = scoring.read_answers(texts, config)
+  extracted, answer_ids = rewards.read_answers(texts, config)
   golds = [_gold(source, int(index)) for index in batch.index[real]]
   scores = np.zeros(answer_ids.shape, np.float32)
   valid = np.zeros(answer_ids.shape, bool)
   if verdicts is not None:
     said, cut = ([row for row, kept in zip(rows, real, strict=True) if kept] for rows in verdicts)
-    read = scoring.read_verdicts(said, config.judge, cut)
+    read = rewards.read_verdicts(said, config.judge, cut)
     scores, valid = read.scores, read.valid
   return Answers(
     index=batch.index[real],

@@ -8,12 +8,13 @@ import ml_collections
 import numpy as np
 from jaxtyping import Int32
 
-from sejax import model_checks, rollout
+from sejax import rollout
 from sejax.data import batches
 from sejax.models import hub
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.processor import Processor
 from sejax.parallel import hosts, layouts, meshes
+from sejax.rollout import checks
 from sejax.sampling import Filters, Options, Request, Role, Sampler, record_hashes
 
 _NEW_TOKENS = 128  # An answer is short.
@@ -42,8 +43,8 @@ class Extractor:
     self._mesh, self._dtype = meshes.create(config.mesh), rollout.frozen_dtype(config)
     layouts.check_rows(self._mesh, "eval.batch_size", self._size)
     self._processor = Processor.load(directory)
-    model_checks.check_processes(self._mesh)
-    model_checks.check_directory(directory, qwen.load_config(directory), self._processor)
+    checks.check_processes(self._mesh)
+    checks.check_directory(directory, qwen.load_config(directory), self._processor)
     model, self._params = qwen.load(directory, self._mesh, self._dtype, layouts.DECODE)
     self._model = rollout.on_devices(config, model, self._mesh)
     self._options = Options(
@@ -51,8 +52,8 @@ class Extractor:
       new_tokens=_NEW_TOKENS,
       eos_ids=self._processor.eos_ids,
       pad_id=self._processor.pad_id,
-      groups=config.sampling.groups,
-      run=config.sampling.run,
+      max_concurrent_prompts=config.sampling.max_concurrent_prompts,
+      decode_steps=config.sampling.decode_steps,
       pack=config.sampling.pack,
     )
     self._samplers: dict[float, Sampler] = {}

@@ -99,7 +99,7 @@ class HeldOut:
       ValueError: their source cannot be opened, has no answers, or holds training problems alone
         and `config.eval.allow_training_problems` is not set.
     """
-    if not config.eval.problems:
+    if not config.eval.num_problems:
       return None
     if config.eval.greedy:
       config, roles = _greedy(config, roles)
@@ -108,12 +108,12 @@ class HeldOut:
     data.path = config.eval.path or data.path
     try:
       source = sources.open_source(data)
-      problems = min(config.eval.problems, len(source))
+      problems = min(config.eval.num_problems, len(source))
       _check_golds(source, problems)
     except ValueError as error:
       raise ValueError(
         f"held-out problems: {error}; see config.eval.path and config.eval.split, or go without:"
-        " config.eval.problems=0"
+        " config.eval.num_problems=0"
       ) from None
     found = overlap.count(training, source, problems)
     _check_overlap(found, allowed=config.eval.allow_training_problems)
@@ -162,8 +162,8 @@ def _check_overlap(found: overlap.Overlap, *, allowed: bool) -> None:
   if shared and shared == readable and not allowed:
     raise ValueError(
       f"all {shared} held-out problems are training problems, so they would not measure what is"
-      " learnt; see config.eval.path and config.eval.split, go without (config.eval.problems=0), or"
-      " give config.eval.allow_training_problems=true"
+      " learnt; see config.eval.path and config.eval.split, go without"
+      " (config.eval.num_problems=0), or give config.eval.allow_training_problems=true"
     )
   if shared:
     logging.warning("%d of %d held-out problems are training problems", shared, readable)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import ml_collections
 
-from sejax import model_checks, rollout
+from sejax import rollout
 from sejax.data import columns
 from sejax.data.prepare import Preparer
 from sejax.data.records import Record
@@ -19,6 +19,7 @@ from sejax.evaluation import answering
 from sejax.evaluation.benchmarks.protocol import Problem, Protocol, Stored
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts, layouts, meshes
+from sejax.rollout import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +74,12 @@ class Responder:
     self._config = config
     self._mesh = meshes.create(config.mesh)
     layouts.check_rows(self._mesh, "eval.batch_size", config.eval.batch_size)
-    model_checks.check_processes(self._mesh)
+    checks.check_processes(self._mesh)
     model = qwen.load_config(config.model.path)
-    model_checks.check_buckets(config, model)
+    checks.check_buckets(config, model)
     processor = self._preparer(None).processor
-    model_checks.check_directory(config.model.path, model, processor)
-    model_checks.check_pictures(config, processor)
+    checks.check_directory(config.model.path, model, processor)
+    checks.check_pictures(config, processor)
     dtype = rollout.frozen_dtype(config)
     _, self._params = qwen.load(config.model.path, self._mesh, dtype, layouts.DECODE)
     self._roles = rollout.Roles.create(config, model, processor, self._mesh)

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 
-from sejax import pages
 from sejax.evaluation import metrics
 from sejax.evaluation.benchmarks.protocol import (
   Graded,
@@ -21,6 +20,7 @@ from sejax.evaluation.benchmarks.protocol import (
   over_units,
   right_samples,
 )
+from sejax.reports import pages
 from sejax.text import answers
 
 SCORES, PROBLEMS = "scores.json", "problems.jsonl"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from sejax.errors import quoted, shortened
 from sejax.evaluation.benchmarks.protocol import Benchmark, Problem, Protocol, Stored
-from sejax.quoting import quoted, shortened
 
 _LONGEST = 2**31 - 1  # characters of a field: tables hold pictures in base64
 
@@ -50,8 +50,8 @@ def find(data: str, benchmark: Benchmark) -> list[pathlib.Path]:
     if found := sorted(path.glob(pattern)):
       return found
   raise ValueError(
-    f"config.eval.data={quoted(data)} holds no {benchmark.name}; it must be its file, or a folder"
-    f" with {' or '.join(benchmark.files)}"
+    f"config.eval.sets_path={quoted(data)} holds no {benchmark.name}; it must be its file, or a"
+    f" folder with {' or '.join(benchmark.files)}"
   )
 
 
@@ -121,7 +121,7 @@ def answers(
     example = shortened(next(iter(found), "none"))
     raise ValueError(
       f"{path} has answers to {len(found)} problems, such as {example}, of which none is in"
-      f" {benchmark.name} as config.eval.data has it"
+      f" {benchmark.name} as config.eval.sets_path has it"
     )
   return answered
 

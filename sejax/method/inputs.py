@@ -5,6 +5,7 @@ options are Python values, checked before anything is compiled.
 """
 
 import numbers
+import reprlib
 from collections.abc import Sequence
 
 import jax
@@ -12,12 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from sejax.quoting import quoted
-
 HostOrDevice = jax.Array | np.ndarray
 
 # Beyond these, float32 arithmetic on an option overflows or vanishes and gives NaN.
 LEAST, LARGEST = 1e-6, 1e6
+
+# As `sejax.errors.quoted`; nothing here imports the rest of the package.
+_QUOTES = reprlib.Repr()
+_QUOTES.maxstring = _QUOTES.maxother = 120
+quoted = _QUOTES.repr
 
 
 def one_of(name: str, value: object, allowed: Sequence[str]) -> None:

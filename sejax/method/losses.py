@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sejax.method import inputs
-from sejax.quoting import quoted
 
 AGGREGATIONS = (
   "token-mean",
@@ -131,7 +130,7 @@ def grpo_loss(
   inputs.between("kl_coef", kl_coef, 0.0, inputs.LARGEST)
   inputs.finite("entropy_coef", entropy_coef)
   if entropy is None and entropy_coef:
-    raise ValueError(f"entropy_coef={quoted(entropy_coef)} needs entropy, which is None")
+    raise ValueError(f"entropy_coef={inputs.quoted(entropy_coef)} needs entropy, which is None")
   _check_shapes(logp, advantage, old_logp=old_logp, ref_logp=ref_logp, mask=mask, entropy=entropy)
 
   return _grpo_loss(

@@ -7,7 +7,7 @@ import huggingface_hub
 import ml_collections
 from huggingface_hub import errors
 
-from sejax.quoting import quoted
+from sejax.errors import quoted
 
 _NAME = re.compile(r"[\w-]+/[\w.-]+")
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")

@@ -12,18 +12,26 @@ from jaxtyping import Array, Shaped
 from sejax.parallel import layouts
 
 
-def to_mesh(mesh: Mesh, rows: Shaped[np.ndarray, "b ..."] | Array) -> Shaped[Array, "B ..."]:
-  """Lays this process's rows out over the mesh; a global array is moved where it is not there."""
+def shard_rows(mesh: Mesh, rows: Shaped[np.ndarray, "b ..."] | Array) -> Shaped[Array, "B ..."]:
+  """Shards the rows of this process over the mesh; a global array is moved if it lies elsewhere."""
   sharding = NamedSharding(mesh, PartitionSpec(layouts.row_axes(mesh)))
   if isinstance(rows, jax.Array):
     return jax.device_put(rows, sharding)
   return jax.make_array_from_process_local_data(sharding, rows)
 
 
-def known(mesh: Mesh, x: Shaped[np.ndarray, "..."], *, split: bool = False) -> Shaped[Array, "..."]:
-  """Puts on the mesh what every process knows whole: split by rows, or replicated."""
+def replicate(mesh: Mesh, x: Shaped[np.ndarray, "..."]) -> Shaped[Array, "..."]:
+  """Places an array that is identical on every process onto the mesh, whole on each device."""
+  return _place(mesh, x, PartitionSpec())
+
+
+def shard_identical(mesh: Mesh, x: Shaped[np.ndarray, "B ..."]) -> Shaped[Array, "B ..."]:
+  """Places an array that is identical on every process onto the mesh, sharded by rows."""
+  return _place(mesh, x, PartitionSpec(layouts.row_axes(mesh)))
+
+
+def _place(mesh: Mesh, x: Shaped[np.ndarray, "..."], spec: PartitionSpec) -> Shaped[Array, "..."]:
   x = np.asarray(x)
-  spec = PartitionSpec(layouts.row_axes(mesh)) if split else PartitionSpec()
   return jax.make_array_from_callback(x.shape, NamedSharding(mesh, spec), lambda index: x[index])
 
 

@@ -28,8 +28,9 @@ class Options:
     repeats: samples of each trajectory number, such as readings of the same candidate; G is
       trajectories x repeats, repeats of one trajectory side by side.
     context: prompt, given and new tokens together, at most; the model's own limit, if None.
-    groups: prompts decoded at once, over all devices; others wait. All of them, if None.
-    run: tokens drawn between two looks of the host.
+    max_concurrent_prompts: prompts decoded at once, over all devices; others wait. All of them, if
+      None.
+    decode_steps: decode steps between host synchronisations.
     pack: make the state smaller as trajectories end.
 
   Raises:
@@ -43,12 +44,19 @@ class Options:
   pad_id: int = 0
   repeats: int = 1
   context: int | None = None
-  groups: int | None = None
-  run: int = 32
+  max_concurrent_prompts: int | None = None
+  decode_steps: int = 32
   pack: bool = True
 
   def __post_init__(self):
-    for name in ("trajectories", "new_tokens", "repeats", "context", "groups", "run"):
+    for name in (
+      "trajectories",
+      "new_tokens",
+      "repeats",
+      "context",
+      "max_concurrent_prompts",
+      "decode_steps",
+    ):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise ValueError(f"options.{name} is {value}; it must be at least 1")
@@ -104,10 +112,10 @@ class Plan(NamedTuple):
       shards: of rows, in all.
       given: tokens that trajectories begin with, at most.
     """
-    capacity = min(prompts, (options.groups or prompts * shards) // shards)
+    capacity = min(prompts, (options.max_concurrent_prompts or prompts * shards) // shards)
     slots = given + options.new_tokens
     if capacity < prompts:
-      slots += options.run  # So that the oldest never keeps others from a whole run.
+      slots += options.decode_steps  # So that the oldest never keeps others from a whole run.
     return cls(capacity, max(1, capacity // 4), given, slots)
 
 

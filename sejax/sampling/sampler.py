@@ -65,10 +65,11 @@ class Sampler:
       raise ValueError(
         f"options.eos_ids holds {outside[0]}; ids run from 0 to vocab_size - 1 = {vocabulary - 1}"
       )
-    if options.groups is not None and options.groups < self._shards:
+    prompts = options.max_concurrent_prompts
+    if prompts is not None and prompts < self._shards:
       raise ValueError(
-        f"options.groups is {options.groups}; the mesh splits rows into {self._shards} shards, and"
-        " each decodes at least one group"
+        f"options.max_concurrent_prompts is {prompts}; the mesh splits rows into {self._shards}"
+        " shards, and each decodes at least one prompt"
       )
 
   def __call__(
@@ -190,7 +191,7 @@ class _Loop:
   @property
   def _short_of_slots(self) -> bool:
     """Whether the next run wants more slots than are free, and aligning would free some."""
-    wanted = min(self._options.run, self._options.new_tokens - self._table.youngest)
+    wanted = min(self._options.decode_steps, self._options.new_tokens - self._table.youngest)
     return self._used + wanted > self._slots and self._used > self._table.longest
 
   def _shape(self, refill: bool) -> tuple[int, int]:
@@ -217,7 +218,7 @@ class _Loop:
         self._state,
         self._split(sources),
         self._split(self._table.alive),
-        hosts.known(self._mesh, np.int32(self._used)),
+        hosts.replicate(self._mesh, np.int32(self._used)),
         donate=(0,) if in_place else (),
         out_shardings=self._shardings(self._sampler._specs),
         mesh=self._mesh,
@@ -239,7 +240,7 @@ class _Loop:
         mesh=self._mesh,
       )
       state = self._state._replace(
-        cache=self._state.cache._replace(used=hosts.known(self._mesh, np.int32(self._used)))
+        cache=self._state.cache._replace(used=hosts.replicate(self._mesh, np.int32(self._used)))
       )
       self._state = self._programs(
         packing.insert,
@@ -261,7 +262,7 @@ class _Loop:
         self._params,
         self._state,
         self._split(self._table.alive),
-        hosts.known(self._mesh, self._few()),
+        hosts.replicate(self._mesh, self._few()),
         donate=(1,),
         out_shardings=self._shardings(
           (self._sampler._specs, self._sampler._specs.count, PartitionSpec())
@@ -270,7 +271,7 @@ class _Loop:
         mesh=self._mesh,
         settings=self._options.filters,
         eos_ids=self._options.eos_ids,
-        steps=self._options.run,
+        steps=self._options.decode_steps,
         filled=self._filled(),
       )
       self._state = state
@@ -302,8 +303,8 @@ class _Loop:
 
   def _filled(self) -> int:
     """Returns how much of the cache the next run attends to: a multiple of its tokens, doubling."""
-    runs = -(-self._used // self._options.run) + 1
-    return min(self._slots, self._options.run * fit(runs, self._slots))
+    runs = -(-self._used // self._options.decode_steps) + 1
+    return min(self._slots, self._options.decode_steps * fit(runs, self._slots))
 
   def _place_rows(self, request: Request, stream: tuple[int, int, int]) -> packing.Rows:
     options, prompt = self._options, request.prompt
@@ -332,12 +333,12 @@ class _Loop:
       keys=np.asarray(row_keys),
       limit=limits.astype(np.int32),
     )
-    return jax.tree.map(lambda x: hosts.to_mesh(self._mesh, x), rows)
+    return jax.tree.map(lambda x: hosts.shard_rows(self._mesh, x), rows)
 
   def _split(self, x: np.ndarray) -> Array:
     """Puts `[N,B,...]`, known to all processes, on the shards as `[N*B,...]`."""
     x = x.reshape(-1, *x.shape[2:])
-    return hosts.known(self._mesh, x.astype(bool if x.dtype == bool else np.int32), split=True)
+    return hosts.shard_identical(self._mesh, x.astype(bool if x.dtype == bool else np.int32))
 
   def _shardings(self, specs: decode.State | tuple) -> decode.State | tuple:
     return jax.tree.map(lambda spec: NamedSharding(self._mesh, spec), specs)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from sejax.quoting import quoted
+from sejax.errors import quoted
 from sejax.text import boxes, exact, notation
 from sejax.text.arithmetic import value_key
 from sejax.text.canonical import canonical

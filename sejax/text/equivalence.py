@@ -22,7 +22,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool
 
-from sejax.quoting import quoted
+from sejax.errors import quoted
 from sejax.text import answers, statements
 from sejax.text.canonical import canonical
 

@@ -38,7 +38,7 @@ def score(text: str, released: bool = False) -> float | None:
   last complete tagged JSON object, which must hold the score key. Only a finite number on the scale
   is valid; booleans, NaN, infinities, numbers off the scale, ratios, percentages, and boxes and
   objects that are cut off are not. Whether the whole verdict was cut at a limit, only who drew it
-  knows, see `sejax.scoring.read_verdicts`. Tags are read in any case, and blanks may stand before
+  knows, see `sejax.rewards.read_verdicts`. Tags are read in any case, and blanks may stand before
   the brace of a box. Linear in the length of the text.
 
   Args:

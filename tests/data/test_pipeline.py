@@ -358,7 +358,7 @@ def test_unreadable_answers_are_said_at_start_and_refused_where_needed(model_dir
     "16 answers of 16 records of problems that were tried cannot be read; they"
   )
   assert "its answer is ['1', '2']" in said
-  with pytest.raises(ValueError, match=r"its answer is .* config\.train.reward_function needs"):
+  with pytest.raises(ValueError, match=r"its answer is .* config\.rewards.function needs"):
     check(preparer(Listed(40), model_directory), 0.05, needs_gold=True)
 
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sejax import config as config_lib
-from sejax import validation
+from sejax.config import validation
 from sejax.data import sources
 
 

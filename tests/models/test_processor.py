@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sejax.models.qwen2_5_vl.processor import Processor, question_parts
+from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.text.messages import question_parts
 from tests.models import qwen_directory
 
 IMAGE = {"type": "image"}

@@ -16,14 +16,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sejax import config as config_lib
-from sejax import lora, minibatches, optimizer
+from sejax.learner import minibatches, optimizer
+from sejax.learner.update import Minibatch, TrainState, Updater
+from sejax.models import lora
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts, layouts, meshes, processes
-from sejax.update import Minibatch, TrainState, Updater
 from tests.models import torch_reference
 
 M, ROWS, G, R, PATCHES, WIDTH = 2, 8, 2, 5, 64, 32
-OPTIMIZER = {"learning_rate": 1e-2, "eps": 1e-3, "first_moment": "float32"}
+OPTIMIZER = {"learning_rate": 1e-2, "eps": 1e-3, "first_moment_dtype": "float32"}
 ADAPTERS = lora.Options(4, 8.0, ("q", "down"))
 # Prompts of two micro-batches of eight, of different lengths, with one image, two or none.
 PROMPTS = [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 4], [6, (4, 8)]] * 4

@@ -24,7 +24,12 @@ PROMPTS, TRAJECTORIES, NEW_TOKENS = 8, 4, 12
 EOS_IDS = tuple(range(2, 10))
 GREEDY = Options(TRAJECTORIES, NEW_TOKENS, Filters(temperature=0.0), EOS_IDS, pack=False)
 SAMPLED = Options(
-  TRAJECTORIES, NEW_TOKENS, Filters(temperature=0.9, top_p=0.95), EOS_IDS, run=6, groups=4
+  TRAJECTORIES,
+  NEW_TOKENS,
+  Filters(temperature=0.9, top_p=0.95),
+  EOS_IDS,
+  decode_steps=6,
+  max_concurrent_prompts=4,
 )
 
 

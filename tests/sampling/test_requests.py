@@ -21,7 +21,9 @@ def sample(sampler, tiny, request, **kwargs):
 
 @pytest.fixture(scope="module")
 def sampler(tiny):
-  return tiny.sampler(Options(2, 12, WARM, tuple(range(2, 8)), pad_id=1, run=6, pack=False))
+  return tiny.sampler(
+    Options(2, 12, WARM, tuple(range(2, 8)), pad_id=1, decode_steps=6, pack=False)
+  )
 
 
 @pytest.mark.parametrize("groups", [None, 1])
@@ -31,7 +33,7 @@ def test_given_tokens_equal_a_longer_prompt(tiny, sampler, groups):
   lengths = np.array([[3, 6], [0, 2], [5, 1], [6, 6]])
   given = rng.integers(2, 100, (4, 2, 6)).astype(np.int32)
   request = tiny.request(given=given, given_lengths=lengths)
-  queue = tiny.sampler(dataclasses.replace(sampler.options, groups=1, pack=True))
+  queue = tiny.sampler(dataclasses.replace(sampler.options, max_concurrent_prompts=1, pack=True))
   result = sample(queue if groups else sampler, tiny, request)
   for member in range(2):
     ids = [
@@ -102,7 +104,7 @@ def test_runs_share_weights_take_over_the_cache_and_read_what_is_filled_of_it(ti
         runs.append((args, static["filled"]))
       return out
 
-  sampler = Sampler(tiny.config, Options(2, 8, Filters(temperature=0.0), run=2))
+  sampler = Sampler(tiny.config, Options(2, 8, Filters(temperature=0.0), decode_steps=2))
   sampler.programs = Watched()
   narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
   sampler(narrow, tiny.request([0, 1]), seed=0, step=0, role=Role.ACTOR)
@@ -126,8 +128,8 @@ def test_progress_is_watched(tiny, sampler):
   [
     ({"trajectories": 0}, "options.trajectories is 0; it must be at least 1"),
     ({"new_tokens": 0}, "options.new_tokens is 0"),
-    ({"run": 0}, "options.run is 0"),
-    ({"groups": 0}, "options.groups is 0"),
+    ({"decode_steps": 0}, "options.decode_steps is 0"),
+    ({"max_concurrent_prompts": 0}, "options.max_concurrent_prompts is 0"),
     ({"eos_ids": (128,)}, "options.eos_ids holds 128; ids run from 0 to vocab_size - 1 = 127"),
     ({"filters": Filters(banned=(128,))}, "filters.banned holds 128"),
   ],

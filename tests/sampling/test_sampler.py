@@ -52,7 +52,7 @@ def generate(tiny, eos_ids: tuple[int, ...], new_tokens: int) -> list[np.ndarray
 
 def test_greedy_equals_transformers(tiny):
   """64 tokens of image and text prompts of unequal lengths, in one batch."""
-  result = sample(tiny.sampler(Options(2, 64, GREEDY, run=64)), tiny)
+  result = sample(tiny.sampler(Options(2, 64, GREEDY, decode_steps=64)), tiny)
   expected = np.stack(generate(tiny, (), 64))
   np.testing.assert_array_equal(result.tokens[:, 0], expected)
   np.testing.assert_array_equal(result.tokens[:, 1], expected)
@@ -66,7 +66,7 @@ def ending(tiny):
   """Greedy, with two EOS ids: one ends a row by its first token. Padding is one of them too."""
   free = generate(tiny, (), 64)
   eos_ids = (int(free[1][9]), int(free[2][0]))
-  return tiny.sampler(Options(1, 64, GREEDY, eos_ids, eos_ids[0], run=64, pack=False))
+  return tiny.sampler(Options(1, 64, GREEDY, eos_ids, eos_ids[0], decode_steps=64, pack=False))
 
 
 def test_a_list_of_eos_ids_ends_where_transformers_ends(tiny, ending):
@@ -97,7 +97,7 @@ def test_eos_at_the_limit_is_not_truncated(tiny, ending):
 @pytest.fixture(scope="module")
 def sampled(tiny):
   """A sampler whose trajectories end at very different times, and what it returns."""
-  sampler = tiny.sampler(Options(3, 16, FILTERED, tuple(range(2, 10)), run=8))
+  sampler = tiny.sampler(Options(3, 16, FILTERED, tuple(range(2, 10)), decode_steps=8))
   return sampler, sample(sampler, tiny)
 
 
@@ -112,7 +112,9 @@ def test_a_cache_by_layer_changes_nothing(tiny, sampled):
   """Packing, and prompts that enter later, included."""
   sampler, result = sampled
   config = dataclasses.replace(tiny.config, layered_cache=True)
-  layered = sample(Sampler(config, dataclasses.replace(sampler.options, groups=2)), tiny)
+  layered = sample(
+    Sampler(config, dataclasses.replace(sampler.options, max_concurrent_prompts=2)), tiny
+  )
   assert_same(layered, result)
   assert layered.stats.moves >= 1
 
@@ -148,7 +150,7 @@ def narrow(tiny):
 
 def test_the_trainers_logp_is_that_of_the_sampler_in_bf16(tiny, trainer, narrow):
   """Sums in another order move hidden states of size 1 by 2**-8, and so logits of 4 by 2**-6."""
-  sampler = tiny.sampler(Options(3, 16, FILTERED, run=16, pack=False), jnp.bfloat16)
+  sampler = tiny.sampler(Options(3, 16, FILTERED, decode_steps=16, pack=False), jnp.bfloat16)
   result = sample(sampler, tiny)
   found, _ = trainer(narrow, result.tokens)
   exact, _ = trainer(tiny.params, result.tokens)
@@ -157,7 +159,9 @@ def test_the_trainers_logp_is_that_of_the_sampler_in_bf16(tiny, trainer, narrow)
 
 
 def test_greedy_in_bf16_is_the_argmax_of_full_passes(tiny, trainer, narrow):
-  result = sample(tiny.sampler(Options(3, 16, GREEDY, run=16, pack=False), jnp.bfloat16), tiny)
+  result = sample(
+    tiny.sampler(Options(3, 16, GREEDY, decode_steps=16, pack=False), jnp.bfloat16), tiny
+  )
   tokens = np.zeros_like(result.tokens)
   for n in range(tokens.shape[-1]):
     _, logits = trainer(narrow, tokens)
@@ -167,7 +171,7 @@ def test_greedy_in_bf16_is_the_argmax_of_full_passes(tiny, trainer, narrow):
 
 def test_packing_changes_nothing_but_the_work(tiny, sampled):
   sampler, result = sampled
-  options = Options(3, 16, FILTERED, sampler.options.eos_ids, run=16, pack=False)
+  options = Options(3, 16, FILTERED, sampler.options.eos_ids, decode_steps=16, pack=False)
   other = sample(tiny.sampler(options), tiny)
   assert_same(other, result)
   assert result.stats.row_steps < 0.8 * other.stats.row_steps
@@ -181,13 +185,15 @@ def test_the_order_of_the_batch_changes_nothing(tiny, sampled):
 
 def test_waiting_prompts_change_nothing(tiny, sampled):
   sampler, result = sampled
-  options = Options(3, 16, FILTERED, sampler.options.eos_ids, run=8, groups=2)
+  options = Options(
+    3, 16, FILTERED, sampler.options.eos_ids, decode_steps=8, max_concurrent_prompts=2
+  )
   assert_same(sample(tiny.sampler(options), tiny), result)
 
 
 def test_a_trajectory_does_not_depend_on_how_many_there_are(tiny, sampled):
   sampler, result = sampled
-  options = Options(2, 16, FILTERED, sampler.options.eos_ids, run=8, pack=False)
+  options = Options(2, 16, FILTERED, sampler.options.eos_ids, decode_steps=8, pack=False)
   fewer = sample(tiny.sampler(options), tiny)
   np.testing.assert_array_equal(fewer.tokens, result.tokens[:, :2])
 
@@ -212,7 +218,7 @@ def test_programs_are_counted(tiny):
   jax.monitoring.register_event_duration_secs_listener(
     lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
   )
-  sampler = Sampler(tiny.config, Options(2, 8, Filters(), tuple(range(2, 30)), run=8))
+  sampler = Sampler(tiny.config, Options(2, 8, Filters(), tuple(range(2, 30)), decode_steps=8))
   request = tiny.request([0, 1])
   first = sample(sampler, tiny, request)
   counted = len(compiled)
@@ -228,7 +234,7 @@ def test_a_group_of_two_takes_two_places_where_others_have_one_left(tiny):
   """Long rows 2, 1, 1 and 0 to a group fit 4 rows; no group is as wide as the widest."""
   limits = np.full((4, 3), 2)
   limits[[0, 0, 1, 3], [0, 2, 1, 1]] = 10
-  options = Options(3, 16, run=8)
+  options = Options(3, 16, decode_steps=8)
   packed = sample(tiny.sampler(options), tiny, tiny.request(limits=limits))
   assert packed.stats.row_steps == 2 * 12 + 8 * 4
   whole = sample(tiny.sampler(dataclasses.replace(options, pack=False)), tiny)

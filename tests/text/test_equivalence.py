@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from sejax.quoting import quoted
+from sejax.errors import quoted
 from sejax.text import equivalence
 from sejax.text.equivalence import Prover
 

@@ -8,7 +8,7 @@ from sejax.data.figures import charts, clocks, counting, numbers, rectangles, tr
 from sejax.data.figures.bits import Bits, fingerprint
 from sejax.data.figures.board import SIZES, TINTS, Board
 from sejax.data.figures.family import LEVELS, Claims, Family, Problem, Wrong, solution
-from sejax.quoting import quoted
+from sejax.errors import quoted
 
 _ROOMS = (counting, charts, clocks, numbers, rectangles, triangles)
 FAMILIES: Mapping[str, Family] = {

@@ -9,8 +9,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from sejax import terminal
 from sejax.data.tfds import builders
+from sejax.text import terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:

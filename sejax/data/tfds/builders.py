@@ -10,7 +10,7 @@ from absl import logging
 
 from sejax.data import parquet
 from sejax.data.records import BadRecord
-from sejax.quoting import quoted
+from sejax.errors import quoted
 
 ON_BAD_RECORD = ("stop", "skip")
 

@@ -4,7 +4,7 @@ import pathlib
 
 from sejax.data.records import Record
 from sejax.data.tfds.builders import BUILDERS
-from sejax.quoting import quoted
+from sejax.errors import quoted
 
 
 class TfdsSource:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from sejax.errors import quoted
 from sejax.evaluation.benchmarks import (
   dynamath,
   geometry3k,
@@ -11,7 +12,6 @@ from sejax.evaluation.benchmarks import (
   wemath,
 )
 from sejax.evaluation.benchmarks.protocol import Benchmark
-from sejax.quoting import quoted
 
 _MODULES = (mathvision, mathverse, wemath, logicvista, dynamath, geometry3k)
 BENCHMARKS: dict[str, Benchmark] = {m.BENCHMARK.name: m.BENCHMARK for m in _MODULES}

@@ -8,7 +8,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sejax.quoting import quoted, shortened
+from sejax.errors import quoted, shortened
 
 Row = Mapping[str, Any]
 

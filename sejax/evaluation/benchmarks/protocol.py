@@ -15,10 +15,10 @@ from typing import Protocol as Interface
 import numpy as np
 from jaxtyping import Bool, Float
 
+from sejax.errors import quoted, shortened
 from sejax.evaluation import metrics
 from sejax.evaluation.benchmarks import fields
 from sejax.evaluation.benchmarks.fields import Row
-from sejax.quoting import quoted, shortened
 from sejax.text import boxes
 from sejax.text.equivalence import Prover
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from jax.sharding import Sharding
 
-from sejax.quoting import quoted
+from sejax.errors import quoted
 
 Remat = Literal["nothing", "dots", "everything"]
 

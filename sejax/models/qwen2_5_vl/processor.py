@@ -4,10 +4,7 @@ Runs the torch-free classes of transformers on the files of a model directory: i
 (PIL), tokenizer and chat template. The ids equal those of HF `Qwen2_5_VLProcessor`, with one
 difference: only the chat template writes special tokens. What a person or a model wrote is
 tokenized as plain text, so a `<|image_pad|>` typed in a question stays text and captures no image.
-
-Messages have the usual form: a list of `{"role": ..., "content": ...}`, the content a string or a
-list of parts, `{"type": "text", "text": ...}`, `{"type": "image"}` and `{"type": "candidate"}`.
-The last stands for a text that is known only later (see `Processor.prompt`).
+See `sejax.text.messages` for the form of messages.
 """
 
 import dataclasses
@@ -24,10 +21,9 @@ import transformers
 from jaxtyping import Float32, Int32
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from sejax.errors import quoted, said
 from sejax.models.qwen2_5_vl.tensor_files import parse_json
-from sejax.quoting import quoted, said
-
-Message = Mapping[str, Any]
+from sejax.text.messages import Message
 
 _IMAGE_PAD, _VISION_START, _VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"
 _CHANNELS = 3
@@ -345,28 +341,6 @@ class Processor:
       plain.normalizer = full.normalizer
     plain.pre_tokenizer = full.pre_tokenizer
     return plain
-
-
-def question_parts(question: str, num_images: int) -> list[dict[str, str]]:
-  """Returns a question's content parts: images where it says `<image>`, first if it does not.
-
-  Args:
-    question: the text, `<image>` standing once for each image or not at all.
-    num_images: images that belong to the question.
-
-  Raises:
-    ValueError: `<image>` stands another number of times.
-  """
-  texts = question.split("<image>")
-  if len(texts) == 1:
-    texts = [""] * num_images + texts
-  if len(texts) - 1 != num_images:
-    raise ValueError(f"the question says <image> {len(texts) - 1} times for {num_images} images")
-  parts = []
-  for place, text in enumerate(texts):
-    parts += [{"type": "image"}] if place else []
-    parts += [{"type": "text", "text": text}] if text else []
-  return parts
 
 
 def _take_out_texts(

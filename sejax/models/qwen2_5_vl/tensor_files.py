@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
-from sejax.quoting import quoted
+from sejax.errors import quoted
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 

@@ -1,0 +1,20 @@
+"""The configuration of a run: defaults, presets, validation, and how it is saved and resumed."""
+
+from sejax.config.defaults import FEWER_WEIGHTS, LESS_MEMORY, default, flatten
+from sejax.config.paths import PATHS, expand_paths
+from sejax.config.resume import holds_run, require_same, save, save_if_new
+from sejax.errors import ConfigError
+
+__all__ = [
+  "FEWER_WEIGHTS",
+  "LESS_MEMORY",
+  "PATHS",
+  "ConfigError",
+  "default",
+  "expand_paths",
+  "flatten",
+  "holds_run",
+  "require_same",
+  "save",
+  "save_if_new",
+]

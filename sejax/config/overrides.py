@@ -1,0 +1,42 @@
+"""How `--config.FIELD=VALUE` is read: as ml_collections does, but for two values it refuses.
+
+`None` (or `none`) is read for numbers and switches, so that an optional field can be unset on the
+command line; `sejax.config.validation` refuses it where a field must have a value. An empty text is
+the empty tuple.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
+
+
+def register() -> None:
+  """Tells ml_collections how overrides are read; before flags are parsed, once or more often."""
+  config_flags.register_flag_parser_for_type(int, _OptionalInteger())
+  config_flags.register_flag_parser_for_type(float, _OptionalFloat())
+  config_flags.register_flag_parser_for_type(bool, _OptionalBoolean())
+  config_flags.register_flag_parser_for_type(tuple, _Tuple())
+
+
+def _is_none(argument: object) -> bool:
+  return isinstance(argument, str) and argument.strip().casefold() == "none"
+
+
+class _OptionalInteger(flags.IntegerParser):
+  def parse(self, argument: str | int) -> int | None:
+    return None if _is_none(argument) else super().parse(argument)
+
+
+class _OptionalFloat(flags.FloatParser):
+  def parse(self, argument: str | float) -> float | None:
+    return None if _is_none(argument) else super().parse(argument)
+
+
+class _OptionalBoolean(flags.BooleanParser):
+  def parse(self, argument: str | int) -> bool | None:
+    return None if _is_none(argument) else super().parse(argument)
+
+
+class _Tuple(tuple_parser.TupleParser):
+  def parse(self, argument: object) -> tuple:
+    return () if isinstance(argument, str) and not argument.strip() else super().parse(argument)

@@ -1,0 +1,66 @@
+"""Fields and modules that have other names than in earlier versions.
+
+One table serves saved `config.json` files, which are read under the new names, and whoever still
+gives an old name on the command line or in a configuration file, who is told the new one. An entry
+stays as long as runs of its version can be resumed, see the README's changelog.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sejax.config.defaults import default, flatten
+
+# Configuration fields: the old name, and the new one.
+FIELDS = {
+  "eval.data": "eval.sets_path",
+  "eval.problems": "eval.num_problems",
+  "groups": "rewards.recorded",
+  "log.groups": "log.sample_groups",
+  "log.profile": "log.profile_steps",
+  "optimizer.first_moment": "optimizer.first_moment_dtype",
+  "optimizer.warmup": "optimizer.warmup_steps",
+  "sampling.groups": "sampling.max_concurrent_prompts",
+  "sampling.run": "sampling.decode_steps",
+  "train.reward_function": "rewards.function",
+}
+
+# What configuration files import.
+MODULES = {
+  "sejax.presets": "sejax.config.presets",
+  "sejax.quoting": "sejax.errors",
+  "sejax.scoring": "sejax.rewards.reading",
+  "sejax.validation": "sejax.config.validation",
+}
+
+
+def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a configuration's values under the names that they have now.
+
+  Args:
+    values: by dotted name, of any version.
+  """
+  return {FIELDS.get(name, name): value for name, value in values.items()}
+
+
+def explain(name: str) -> str:
+  """Says of a name that is no field's which one may be meant: what follows it in a message."""
+  if name in FIELDS:
+    return f"is now config.{FIELDS[name]}"
+  known = list(flatten(default()))
+  close = difflib.get_close_matches(name, known, 1)
+  leaf = name.rpartition(".")[2]
+  same_leaf = [field for field in known if field.rpartition(".")[2] == leaf]
+  meant = [*same_leaf[:1], *close]
+  hint = f"; did you mean config.{meant[0]}?" if meant else "; see sejax/config/defaults.py"
+  return f"is no field of the configuration{hint}"
+
+
+def new_module(message: str) -> str | None:
+  """Returns the present name of the old module that an import error speaks of; None for others."""
+  for old, new in MODULES.items():
+    leaf = re.escape(old.removeprefix("sejax."))
+    if re.search(rf"\bsejax\.{leaf}\b|import name '{leaf}' from 'sejax'", message):
+      return f"{old} is now {new}"
+  return None

@@ -1,0 +1,80 @@
+"""The summary of a finished run: `summary.json`, and a few lines to read."""
+
+import collections
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from sejax.data.pipeline import State
+from sejax.evaluation.heldout import Outcome
+from sejax.learner.checkpoints import Progress
+from sejax.monitoring import writers
+
+
+def write(
+  workdir: pathlib.Path, steps: int, progress: Progress, training_problems: int
+) -> dict[str, Any]:
+  """Writes `summary.json` to the workdir, and returns it.
+
+  Args:
+    workdir: the run's.
+    steps: of the whole run.
+    progress: of the whole run.
+    training_problems: how many of the held-out problems are trained on, too.
+  """
+  summary = {"steps": steps, "seconds": progress.seconds, "stages": _stages(workdir)}
+  summary["records"] = _records(progress.data)
+  summary |= {"before": {}, "after": {}, "change": {}}
+  if progress.before is not None and progress.after is not None:
+    before, after = Outcome.of(progress.before), Outcome.of(progress.after)
+    summary |= {
+      "before": before.summary(),
+      "after": after.summary(),
+      "change": (after - before).summary(),
+      "problems": len(after.pass_at_1),
+      "training_problems": training_problems,
+    }
+  text = json.dumps(summary, indent=2) + "\n"
+  (workdir / "summary.json").write_text(text, encoding="utf-8")
+  return summary
+
+
+def _records(states: Sequence[State]) -> dict[str, Any]:
+  """How many records all processes have read, and how many of these they dropped, by kind."""
+  dropped = sum((collections.Counter(state["dropped"]) for state in states), collections.Counter())
+  return {"read": sum(state["seen"] for state in states), "dropped": dict(dropped)}
+
+
+def _stages(workdir: pathlib.Path) -> dict[str, float]:
+  """The seconds of each stage over all steps."""
+  stages: dict[str, float] = {}
+  for line in writers.read(workdir / writers.TIMING):
+    for name, value in line.items():
+      if name.endswith("_seconds"):
+        stage = name.removesuffix("_seconds")
+        stages[stage] = stages.get(stage, 0.0) + value
+  return stages
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+  """Returns the summary as a few lines to read."""
+  found = [f"{summary['steps']} steps in {summary['seconds']:.0f} s"]
+  if not summary["change"]:
+    return found
+  trained = summary["training_problems"]
+  also = f" ({trained} of them training problems)" if trained else ""
+  found.append(f"{summary['problems']} held-out problems{also}, percent with standard errors:")
+  for name in summary["change"]:
+    if name.endswith("_error"):
+      continue
+    shares = [
+      f"{title} {100 * summary[part][name]:{sign}.1f} +- {100 * summary[part][f'{name}_error']:.1f}"
+      for title, part, sign in (
+        ("before", "before", ""),
+        ("after", "after", ""),
+        ("change", "change", "+"),
+      )
+    ]
+    found.append(f"{name:>10}  {'  '.join(shares)}")
+  return found

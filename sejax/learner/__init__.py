@@ -1,0 +1,1 @@
+"""The learner: log-probs, loss, optimizer, mini-batches, checkpoints."""

@@ -1,0 +1,200 @@
+"""The second half of a training step (arXiv:2603.21289): log-probs, then the updates."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from sejax.data.batches import Batch
+from sejax.learner import minibatches, optimizer, update
+from sejax.learner.checkpoints import Checkpoints
+from sejax.models import lora
+from sejax.models import qwen2_5_vl as qwen
+from sejax.parallel import hosts
+from sejax.rollout import collect, frozen_dtype, on_devices
+from sejax.sampling import Filters
+
+_VISION = ("^vision/",)
+
+# Computes the image features of a batch from the parameters of a vision tower.
+Encode = Callable[[qwen.Params, Batch], Float[Array, "B s D"] | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+  """Trains the policy by the mini-batches of each step.
+
+  Attributes:
+    updater: the compiled programs.
+    mesh: all devices.
+    frozen: the initial policy, which is the reference.
+    adapters: what is trained, if not all weights.
+    sizes: how a rollout is cut into mini-batches.
+    mask_truncated: whether trajectories that were cut at the limit are left out of the loss.
+    encode: computes image features by the frozen vision tower, once for each step; None where the
+      tower is trained.
+  """
+
+  updater: update.Updater
+  mesh: Mesh
+  frozen: qwen.Params
+  adapters: lora.Options | None
+  sizes: minibatches.Sizes
+  mask_truncated: bool
+  encode: Encode | None
+
+  def policy(self, trained: qwen.Params) -> qwen.Params:
+    """Returns the policy's parameter tree; copies nothing.
+
+    Args:
+      trained: all weights, or adapters.
+    """
+    if self.adapters is None:
+      return trained
+    return lora.attach(self.frozen, trained, self.adapters)
+
+  def step(
+    self, state: update.TrainState, rollout: collect.Rollout
+  ) -> tuple[update.TrainState, list[update.Metrics]]:
+    """Updates the policy once for each mini-batch, see `method.grpo_loss`.
+
+    Log-probs of the policy that sampled are computed for all mini-batches before the first update.
+
+    Args:
+      state: donated.
+      rollout: of the step.
+
+    Returns:
+      The new state, and each update's metrics, still on the devices.
+    """
+    parts, advantages = self.minibatches(rollout)
+    sampled = self.policy(state.params)
+    old = [self.updater.token_logprobs(sampled, part) for part in parts]
+    del sampled  # Without adapters it is the state's, which is donated.
+    reference = [self.updater.token_logprobs(self.frozen, part) for part in parts]
+    frozen = None if self.adapters is None else self.frozen
+    reports = []
+    for batch in zip(parts, old, reference, advantages, strict=True):
+      state, report = self.updater.update(state, frozen, *batch)
+      reports.append(report)
+    return state, reports
+
+  def minibatches(
+    self, rollout: collect.Rollout
+  ) -> tuple[list[update.Minibatch], list[Float[jax.Array, "M b G"]]]:
+    """Returns the mini-batches of a step and their advantages, on the mesh."""
+    sizes, batch = self.sizes, rollout.batch
+    length = sizes.response(int(rollout.result.lengths.max()))
+
+    def cut(rows: np.ndarray, axis: int = 0) -> list[jax.Array]:
+      return minibatches.cut(self.mesh, rows, sizes.minibatches, sizes.micro_batches, axis)
+
+    images, features = batch.images, None
+    if images is not None and self.encode is not None:
+      computed = self.encode(self.frozen, batch)
+      features = hosts.to_host(hosts.shard_rows(self.mesh, computed))
+      images = None
+    mask = collect.loss_mask(rollout, length, truncated=not self.mask_truncated)
+    nothing = [None] * sizes.minibatches
+    prompts = zip(
+      cut(batch.actor.ids),
+      cut(batch.actor.lengths),
+      cut(batch.actor.positions, axis=1),
+      strict=True,
+    )
+    pictures = nothing
+    if images is not None:
+      pictures = [qwen.Images(*fields) for fields in zip(*map(cut, images), strict=True)]
+    parts = zip(
+      prompts,
+      pictures,
+      nothing if features is None else cut(features),
+      cut(rollout.result.tokens[..., :length]),
+      cut(mask),
+      strict=True,
+    )
+    return (
+      [
+        update.Minibatch(
+          prompt=qwen.Prompt(*prompt), images=pictures, features=features, tokens=tokens, mask=mask
+        )
+        for prompt, pictures, features, tokens, mask in parts
+      ],
+      cut(collect.advantage(rollout).astype(np.float32)),
+    )
+
+
+def make_updater(
+  config: ml_collections.ConfigDict,
+  model: qwen.Config,
+  filters: Filters,
+  steps: int,
+  mesh: Mesh,
+) -> update.Updater:
+  """Returns what updates the policy.
+
+  Args:
+    config: the run's.
+    model: of the policy.
+    filters: that the Actor samples by.
+    steps: training steps of the whole run.
+    mesh: of all devices.
+
+  Raises:
+    ValueError: an option of `config.optimizer` or `config.lora` cannot be.
+  """
+  updates = steps * (config.batch_size // config.mini_batch_size)
+  adapters = lora.Options.of(config.lora)
+  frozen = _VISION if config.train.freeze_vision and adapters is None else ()
+  return update.Updater(
+    _trained_model(config, on_devices(config, model, mesh)),
+    optimizer.make(config.optimizer, updates, frozen),
+    config.loss.to_dict(),
+    temperature=filters.temperature,
+    banned_ids=filters.banned,
+    max_tokens=config.actor.max_tokens,
+    dtype=frozen_dtype(config),
+    adapters=adapters,
+    mesh=mesh,
+  )
+
+
+def _trained_model(config: ml_collections.ConfigDict, model: qwen.Config) -> qwen.Config:
+  """Returns the model as the update computes it, which is what its backward pass asks for."""
+  return dataclasses.replace(
+    model,
+    remat=config.model.remat,
+    unroll=config.model.unroll,
+    query_chunk=config.model.query_chunk,
+    logits_chunk=config.model.logits_chunk,
+  )
+
+
+def vision_is_trained(config: ml_collections.ConfigDict) -> bool:
+  """Returns whether updates change the vision tower."""
+  return not (config.train.freeze_vision or config.lora.rank)
+
+
+def check_gradients(state: update.TrainState, max_skipped: int, checkpoints: Checkpoints) -> None:
+  """Ends a run whose gradients are not finite, step after step.
+
+  Args:
+    state: after the step.
+    max_skipped: `config.optimizer.max_skipped`.
+    checkpoints: of the run.
+
+  Raises:
+    ValueError: naming the last good checkpoint.
+  """
+  in_a_row, total = (int(count) for count in optimizer.skipped(state.optimizer))
+  if in_a_row >= max_skipped:
+    checkpoints.wait()
+    raise ValueError(
+      f"the gradient was not finite in the last {in_a_row} optimizer steps ({total} in all);"
+      f" config.optimizer.max_skipped is {max_skipped}; the last good checkpoint"
+      f" is of step {checkpoints.latest}"
+    )

@@ -1,0 +1,127 @@
+"""The optimizer of the policy: AdamW behind guards against gradients that must not move it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jaxtyping import Array, Int
+
+from sejax.errors import quoted
+from sejax.method import inputs
+from sejax.parallel import layouts
+
+SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("float32", "bfloat16")
+
+_NEVER = jnp.iinfo(jnp.int32).max  # As many errors in a row as optax can count.
+
+
+def make(
+  options: Mapping[str, Any] | ml_collections.ConfigDict, steps: int, frozen: Sequence[str] = ()
+) -> optax.GradientTransformationExtraArgs:
+  """Returns AdamW (arXiv:1711.05101) with what happens to a gradient on its way there.
+
+  1. A gradient that is not finite changes nothing, moments and schedule included, and is counted.
+  2. Frozen arrays have no moments, no update, and no part in the gradient's norm.
+  3. A gradient whose norm is below `negligible_norm` becomes exactly zero. Adam, which divides by
+     the gradient's own size, would make full steps of its rounding. Only the momentum of earlier
+     gradients and weight decay move the parameters then, as they do in any step of AdamW.
+  4. The norm is clipped to `clip_norm`.
+
+  Weight decay is multiplied by the learning rate, as in PyTorch, and applies to all arrays that are
+  not frozen.
+
+  Args:
+    options: the configuration's section `optimizer`.
+    steps: optimizer steps of the whole run.
+    frozen: regular expressions, looked for in the paths of arrays, such as `^vision/`.
+
+  Raises:
+    ValueError: an option is unknown or out of its range; from the result's `init`, where a pattern
+      of `frozen` names no array.
+  """
+  for name in ("b1", "b2"):
+    inputs.between(name, options[name], 0.0, 1.0 - inputs.LEAST)
+  for name in ("eps", "weight_decay", "negligible_norm"):
+    inputs.between(name, options[name], 0.0, inputs.LARGEST)
+  inputs.positive("clip_norm", options["clip_norm"])
+  inputs.one_of("first_moment_dtype", options["first_moment_dtype"], PRECISIONS)
+  trained = optax.chain(
+    _zero_negligible(options["negligible_norm"]),
+    optax.clip_by_global_norm(options["clip_norm"]),
+    optax.adamw(
+      schedule(options, steps),
+      b1=options["b1"],
+      b2=options["b2"],
+      eps=options["eps"],
+      weight_decay=options["weight_decay"],
+      mu_dtype=options["first_moment_dtype"],
+    ),
+  )
+  parts = {"trained": trained, "frozen": optax.set_to_zero()}
+  return optax.apply_if_finite(optax.partition(parts, lambda tree: _labels(tree, frozen)), _NEVER)
+
+
+def schedule(options: Mapping[str, Any] | ml_collections.ConfigDict, steps: int) -> optax.Schedule:
+  """Returns the learning rate by optimizer step (transformers `get_*_schedule_with_warmup`).
+
+  It rises from zero in `warmup_steps` steps, then stays, or falls to zero at the end of the run.
+
+  Args:
+    options: the configuration's section `optimizer`.
+    steps: optimizer steps of the whole run.
+
+  Raises:
+    ValueError: an option is unknown or out of its range.
+  """
+  peak, warmup = options["learning_rate"], options["warmup_steps"]
+  inputs.one_of("schedule", options["schedule"], SCHEDULES)
+  inputs.between("learning_rate", peak, 0.0, inputs.LARGEST)
+  if not 0 <= warmup < steps:
+    raise ValueError(
+      f"warmup_steps={quoted(warmup)} must be at least 0 and below the run's {steps} optimizer"
+      " steps"
+    )
+  match options["schedule"]:
+    case "constant":
+      main = optax.constant_schedule(peak)
+    case "linear":
+      main = optax.linear_schedule(peak, 0.0, steps - warmup)
+    case "cosine":
+      main = optax.cosine_decay_schedule(peak, steps - warmup)
+  if not warmup:
+    return main
+  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
+
+
+def skipped(state: optax.ApplyIfFiniteState) -> tuple[Int[Array, ""], Int[Array, ""]]:
+  """Returns how many gradients were not finite: of late, in a row; and in all."""
+  return state.notfinite_count, state.total_notfinite
+
+
+def _zero_negligible(norm: float) -> optax.GradientTransformation:
+  """Makes a gradient zero whose norm over all arrays is below `norm`."""
+
+  def update(grads: Any, params: Any = None) -> Any:
+    del params
+    kept = optax.tree.norm(grads) >= norm
+    return jax.tree.map(lambda g: jnp.where(kept, g, 0), grads)
+
+  return optax.stateless(update)
+
+
+def _labels(tree: Any, frozen: Sequence[str]) -> Any:
+  """Returns the tree with each array's part, `trained` or `frozen`, in its place."""
+  paths, treedef = jax.tree.flatten_with_path(tree)
+  names = [layouts.name(path) for path, _ in paths]
+  for pattern in frozen:
+    if not any(re.search(pattern, name) for name in names):
+      raise ValueError(
+        f"frozen={quoted(pattern)} is found in no array's path; it must be, as in {names[0]}"
+      )
+  is_frozen = [any(re.search(pattern, name) for pattern in frozen) for name in names]
+  return jax.tree.unflatten(treedef, ["frozen" if f else "trained" for f in is_frozen])

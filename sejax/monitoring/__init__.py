@@ -1,0 +1,1 @@
+"""What is watched of a run: metrics, their writers, and where the time goes."""

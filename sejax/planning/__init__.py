@@ -1,0 +1,1 @@
+"""Compile reports: what a configuration takes of hardware that is not there."""

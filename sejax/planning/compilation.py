@@ -1,0 +1,158 @@
+"""`--mode=compile --topology=v5e:8x8`: a step's programs for TPUs or GPUs that are not there.
+
+Each program of the configuration's training step is compiled by the compiler of the TPU (extra
+`tpu`) or GPU (extra `cuda`), and what it takes of a chip and does on it is printed.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import tqdm
+
+from sejax.errors import quoted
+from sejax.models import hub
+from sejax.models import qwen2_5_vl as qwen
+from sejax.parallel import chips, meshes
+from sejax.planning import hlo, topologies
+from sejax.planning import programs as step_programs
+
+_GIB = 2**30
+
+
+class Row(NamedTuple):
+  """What is told of a program; bytes and operations are of one chip, and of one run of it.
+
+  Attributes:
+    program: its name.
+    collectives: by kind, how many.
+    arguments: bytes that it reads.
+    temporaries: bytes.
+    peak: bytes in use at most, with all that the run keeps meanwhile.
+    flops: of matrix products.
+    traffic: bytes from and to the chip's memory.
+    arriving: bytes by collectives.
+    largest: bytes of the largest array that a collective makes.
+    seconds: at least, by the chip's peak rates.
+    bound: what takes them: compute, memory or network.
+    error: why it could not be compiled, in place of all others but its name.
+  """
+
+  program: str
+  collectives: dict[str, int]
+  arguments: int = 0
+  temporaries: int = 0
+  peak: int = 0
+  flops: float = 0.0
+  traffic: float = 0.0
+  arriving: float = 0.0
+  largest: int = 0
+  seconds: float = 0.0
+  bound: str = ""
+  error: str = ""
+
+
+def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str] = ()) -> bool:
+  """Compiles and prints; returns whether all programs fit a chip.
+
+  Args:
+    config: the run's; its mesh must be of as many devices as the topology.
+    topology: such as `v5e:8x8` or `h100:8`, see `topologies`.
+    programs: only those whose name has one of these in it; all, if empty.
+
+  Raises:
+    ValueError: the topology is unknown, or its compiler is not installed.
+  """
+  chip = topologies.chip(topology)
+  config = config.copy_and_resolve_references()
+  if config.model.dtype == "auto":
+    config.model.dtype = "bfloat16"
+  if config.judge.use and config.judge.path:
+    raise ValueError(
+      f"config.judge.path={quoted(config.judge.path)} must be empty for --mode=compile, which knows"
+      " no Judge but the frozen policy"
+    )
+  # Devices that are here are not looked for; jax loads a compiler without them only if told so.
+  jax.config.update("jax_platforms", "cpu")
+  mesh = meshes.create(config.mesh, topologies.devices(topology))
+  model = _model(config.model.path)
+  chosen = [
+    program
+    for program in step_programs.of_step(config, model, mesh)
+    if not programs or any(part in program.name for part in programs)
+  ]
+  rows = []
+  for program in tqdm.tqdm(chosen, topology):
+    rows.append(_compile(program, chip))
+    tqdm.tqdm.write(_line(rows[-1], chip), file=sys.stderr)
+  fits = all(not row.error and row.peak <= chip.memory for row in rows)
+  axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
+  print(_table(f"{config.model.path or 'model'} on {topology} ({axes})", rows, chip))
+  result = {"topology": topology, "mesh": dict(mesh.shape), "fits": fits}
+  print(json.dumps(result | {"programs": [row._asdict() for row in rows]}))
+  return fits
+
+
+def _model(path: str) -> qwen.Config:
+  """Returns a released model's configuration by its name, else that of a directory."""
+  name = path.rpartition("/")[2].lower()
+  for size in ("3b", "7b", "32b", "72b"):
+    if name == f"qwen2.5-vl-{size}-instruct":
+      return qwen.Config.qwen2_5_vl(size)
+  return qwen.load_config(hub.local(path))
+
+
+def _compile(program: step_programs.Program, chip: chips.Chip) -> Row:
+  try:
+    compiled = program.lower().compile()
+  except jax.errors.JaxRuntimeError as error:
+    return Row(program.name, {}, error=" ".join(str(error).split())[:300])
+  memory, cost = compiled.memory_analysis(), hlo.cost(compiled.as_text())
+  arriving = sum(cost.collective_bytes.values())
+  times = {
+    "compute": cost.flops / chip.flops,
+    "memory": cost.bytes / chip.bandwidth,
+    "network": arriving / chip.interconnect,
+  }
+  bound = max(times, key=times.get)
+  made = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+  return Row(
+    program=program.name,
+    arguments=memory.argument_size_in_bytes,
+    temporaries=memory.temp_size_in_bytes,
+    peak=program.live + made + memory.generated_code_size_in_bytes,
+    flops=cost.flops,
+    traffic=cost.bytes,
+    collectives=cost.collectives,
+    arriving=arriving,
+    largest=cost.largest,
+    seconds=times[bound],
+    bound=bound,
+  )
+
+
+def _table(title: str, rows: Sequence[Row], chip: chips.Chip) -> str:
+  lines = [f"\n{title}, {chip.memory / _GIB:.2f} GiB a chip; figures of one chip", _HEADER]
+  return "\n".join([*lines, *(_line(row, chip) for row in rows)])
+
+
+_HEADER = (
+  f"{'program':<24}{'arguments':>10}{'temp.':>8}{'peak':>8} GiB {'TFLOP':>9}{'GB':>9}"
+  f"{'GB in':>9}{'largest':>9} MiB {'at least':>10}  collectives"
+)
+
+
+def _line(row: Row, chip: chips.Chip) -> str:
+  if row.error:
+    return f"{row.program:<24}  does not compile: {row.error}"
+  mark = " " if row.peak <= chip.memory else "!"
+  kinds = ", ".join(f"{count} {kind}" for kind, count in row.collectives.items()) or "none"
+  return (
+    f"{row.program:<24}{row.arguments / _GIB:>10.2f}{row.temporaries / _GIB:>8.2f}"
+    f"{row.peak / _GIB:>8.2f}{mark}    {row.flops / 1e12:>9.3g}{row.traffic / 1e9:>9.3g}"
+    f"{row.arriving / 1e9:>9.3g}{row.largest / 2**20:>9.1f}     {1e3 * row.seconds:>7.1f} ms"
+    f"  {kinds} ({row.bound})"
+  )

@@ -1,0 +1,1 @@
+"""HTML pages about data sets and runs."""

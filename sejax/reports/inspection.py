@@ -1,0 +1,165 @@
+"""A page about a data set: what its records look like, how long they are, and what was dropped."""
+
+import collections
+import html
+import itertools
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import ml_collections
+import tqdm
+
+from sejax.data import batches, pipeline, sources
+from sejax.data.prepare import Dropped, Example, Preparer
+from sejax.data.records import BadRecord, Source
+from sejax.models import hub
+from sejax.reports import pages
+
+_BARS = 24  # of a histogram
+_IN_ORDER = pipeline.Options(batch_size=1, once=True)
+
+
+class Counted(NamedTuple):
+  """What was counted over a set, without its pictures.
+
+  Attributes:
+    actor: tokens of each Actor's prompt.
+    judge: tokens of each Judge's prompt up to the candidate.
+    patches: of each record's images.
+    golds: places in the source of examples that have an answer.
+    dropped: records that gave no example.
+    shown: the first examples.
+    unreadable: the answers of examples, where they cannot be read.
+  """
+
+  actor: list[int]
+  judge: list[int]
+  patches: list[int]
+  golds: set[int]
+  dropped: list[Dropped]
+  shown: list[Example]
+  unreadable: list[Dropped]
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Prepares a set's records in order and writes `inspect.html` to the workdir.
+
+  Args:
+    config: the run's configuration; `data.inspect_limit` says how many records are counted, and
+      `data.inspect_records` how many are shown.
+    workdir: where the page goes.
+
+  Raises:
+    ValueError: the set or the model's directory cannot be opened.
+  """
+  if not config.model.path:
+    raise ValueError("config.model.path is empty; give a model directory, whose tokens are counted")
+  config = hub.with_local_models(config)
+  source = sources.open_source(config.data)
+  preparer = Preparer.of(config, source)
+  _ = preparer.processor  # what is wrong with the directory is said here, and once
+  total = min(len(source), config.data.inspect_limit or len(source))
+  counted = count(source, preparer, total, config.data.inspect_records)
+  path = workdir / "inspect.html"
+  # What was dropped may be named by text that is no Unicode.
+  path.write_text(page(config, source, counted), encoding="utf-8", errors="backslashreplace")
+  kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
+  left = f" ({pipeline.tally(kinds)})" if kinds else ""
+  unread = f"; {len(counted.unreadable)} answers cannot be read" if counted.unreadable else ""
+  print(f"{len(counted.actor)} of {total} records can be used{left}{unread}; written to {path}")
+
+
+def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted:
+  """Prepares the first `total` records, in threads, and keeps the first `shown` examples."""
+  counted = Counted(
+    actor=[], judge=[], patches=[], golds=set(), dropped=[], shown=[], unreadable=[]
+  )
+  stream = itertools.islice(pipeline.read(preparer, _IN_ORDER), total)
+  for prepared in tqdm.tqdm(stream, total=total, desc="records"):
+    if isinstance(prepared, Dropped):
+      counted.dropped.append(prepared)
+      continue
+    counted.actor.append(len(prepared.actor))
+    counted.judge.append(len(prepared.judge))
+    counted.patches.append(len(prepared.patches))
+    try:
+      if source.gold(prepared.index) is not None:
+        counted.golds.add(prepared.index)
+    except BadRecord as error:
+      counted.unreadable.append(Dropped(prepared.index, prepared.id, error.kind, str(error)))
+    if len(counted.shown) < shown:
+      counted.shown.append(prepared)
+  return counted
+
+
+def shapes(counted: Counted, buckets: batches.Buckets, batch_size: int) -> int:
+  """Returns how many shapes batches of these records can have."""
+  rows = zip(counted.actor, counted.judge, counted.patches, strict=True)
+  single = {buckets.choose(batches.Sizes(*row)) for row in rows}
+  met = single
+  # Each of a batch's sizes may come from another of its rows.
+  for _ in range(min(batch_size, len(batches.Sizes._fields)) - 1):
+    met = {batches.Sizes(*map(max, one, other)) for one in met for other in single}
+  return len(met)
+
+
+def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) -> str:
+  """Returns the page: one HTML text that loads nothing and runs no script."""
+  data = config.data
+  buckets = batches.Buckets.of(data)
+  kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
+  seen = len(counted.actor) + len(counted.dropped)
+  facts = {
+    "source": data.source,
+    "split": data.split,
+    "records in the set": len(source),
+    "records read": seen,
+    "usable": len(counted.actor),
+    "with an answer (for metrics)": len(counted.golds),
+    "with an answer that cannot be read": len(counted.unreadable),
+    "dropped": pipeline.tally(kinds) or 0,
+    "shapes at most": shapes(counted, buckets, config.batch_size),
+  }
+  sections = [
+    pages.table("counts", (), facts.items()),
+    "<h2>Sizes</h2><p>How many records have each size.</p><div class=charts>",
+    _histogram("Actor's prompt, tokens", counted.actor, data.prompt_limit, buckets.prompt),
+    _histogram("Judge's prompt, tokens", counted.judge, buckets.prompt[-1], buckets.prompt),
+    _histogram("Patches", counted.patches, buckets.patch[-1], buckets.patch),
+    "</div>",
+  ]
+  for title, refused in (("Dropped", counted.dropped), ("Unreadable answers", counted.unreadable)):
+    if refused:
+      rows = ((record.id, record.kind, record.message) for record in refused)
+      table = pages.table(title.lower(), ("record", "kind", "why"), rows)
+      summary = f"<summary>{len(refused)} of {seen} records, and why</summary>"
+      sections.append(f"<h2>{title}</h2><details>{summary}{table}</details>")
+  sections.append(f"<h2>The first {len(counted.shown)} records</h2><div class=records>")
+  sections += [_record(example, example.index in counted.golds) for example in counted.shown]
+  return pages.page(f"{source.name}: data set", [*sections, "</div>"])
+
+
+def _record(example: Example, has_gold: bool) -> str:
+  answer = "with an answer" if has_gold else "without an answer"
+  counts = (
+    f"{len(example.actor)} + {len(example.judge)} tokens, {len(example.patches)} patches, {answer}"
+  )
+  pictures = "".join(pages.picture(data) for data in example.pictures)
+  return (
+    f"<article><h3>{html.escape(example.id)}</h3>{pictures}"
+    f"<p class=question>{html.escape(example.question)}</p><p>{counts}</p></article>"
+  )
+
+
+def _histogram(title: str, values: Sequence[int], limit: int, sizes: Sequence[int]) -> str:
+  """Returns bars of how many records have which length, up to the limit."""
+  if not values:
+    return ""
+  width = max(1, -(-(limit + 1) // _BARS))
+  bins = collections.Counter(min(value, limit) // width for value in values)
+  counts = [bins[b] for b in range(limit // width + 1)]
+  fills = itertools.pairwise((-1, *sizes))
+  held = ", ".join(f"{high}: {sum(low < v <= high for v in values)}" for low, high in fills)
+  said = f"Limit {limit}; least {min(values)}, most {max(values)}. Records by bucket: {held}"
+  return pages.histogram(title, counts, width, said)

@@ -1,0 +1,33 @@
+"""From texts to rewards: reading answers and verdicts, and reward functions."""
+
+from sejax.rewards.functions import (
+  CannotReward,
+  Evidence,
+  RewardFunction,
+  RewardFunctionError,
+  control,
+  find,
+  judge_only,
+  needs_gold,
+  reward_groups,
+  supervised,
+)
+from sejax.rewards.reading import Scored, Verdicts, read_answers, read_verdicts, score_groups
+
+__all__ = [
+  "CannotReward",
+  "Evidence",
+  "RewardFunction",
+  "RewardFunctionError",
+  "Scored",
+  "Verdicts",
+  "control",
+  "find",
+  "judge_only",
+  "needs_gold",
+  "read_answers",
+  "read_verdicts",
+  "reward_groups",
+  "score_groups",
+  "supervised",
+]

@@ -1,0 +1,322 @@
+"""Trajectories and verdicts of a batch: the Actor samples, the Judge reads (arXiv:2603.21289).
+
+Both sample with the same kind of sampler from prompts that are read once per question. A
+candidate's text, special tokens left out, is what the Judge's trajectories begin with.
+
+Axes: B prompts, G trajectories of each, M verdicts on each trajectory, R tokens.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from sejax.data.batches import Batch
+from sejax.models import qwen2_5_vl as qwen
+from sejax.models.qwen2_5_vl import fused_attention
+from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.parallel import hosts, layouts
+from sejax.sampling import Filters, Options, Request, Result, Role, Sampler
+from sejax.sampling.sampler import Watch
+
+_PATCHES = 32_768  # of a shard's rows, whose features are computed at once
+_TAIL = 32  # Tokens that close a candidate, at least, so that one of full length takes no more.
+
+
+def frozen_dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
+  """Returns the precision of weights that are not trained, and of the sampler's copy of others."""
+  name = config.model.dtype
+  if name == "auto":
+    name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  return jnp.dtype(name)
+
+
+def on_devices(
+  config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh | None
+) -> qwen.Config:
+  """Returns the model as devices compute it: GPUs with fused attention and layers of their own.
+
+  Args:
+    config: the run's; `model.fused_attention` and `sampling.layered_cache` are used.
+    model: of any role.
+    mesh: of the devices; the first device, if None.
+  """
+  device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+  fused = config.model.fused_attention and fused_attention.available(device)
+  layered = config.sampling.layered_cache
+  if layered is None:
+    layered = device.platform == "gpu"
+  return dataclasses.replace(model, fused_attention=fused, layered_cache=layered)
+
+
+def sampling_options(
+  config: ml_collections.ConfigDict,
+  role: str,
+  banned: tuple[int, ...],
+  eos_ids: tuple[int, ...],
+  pad_id: int,
+) -> Options:
+  """Returns how a role samples.
+
+  Args:
+    config: the run's.
+    role: `actor` or `judge`, a section of the configuration.
+    banned: tokens that are never drawn.
+    eos_ids: tokens that end a trajectory.
+    pad_id: what fills up rows.
+  """
+  section = config[role]
+  return Options(
+    trajectories=config.group_size,
+    new_tokens=section.max_tokens,
+    filters=Filters(section.temperature, section.top_k, section.top_p, section.min_p, banned),
+    eos_ids=eos_ids,
+    pad_id=pad_id,
+    repeats=config.judge.num_judge_repeats if role == "judge" else 1,
+    max_concurrent_prompts=config.sampling.max_concurrent_prompts,
+    decode_steps=config.sampling.decode_steps,
+    pack=config.sampling.pack,
+  )
+
+
+class Completions(NamedTuple):
+  """What was sampled: `[B,G]` trajectories or `[B,G*M]` verdicts, and their texts."""
+
+  result: Result
+  texts: list[list[str]]
+
+
+class Roles(NamedTuple):
+  """The samplers of Actor and Judge for one run."""
+
+  processor: Processor
+  actor: Sampler
+  judge: Sampler
+
+  @classmethod
+  def create(
+    cls,
+    config: ml_collections.ConfigDict,
+    model: qwen.Config,
+    processor: Processor,
+    mesh: Mesh | None = None,
+    judge_model: qwen.Config | None = None,
+  ) -> "Roles":
+    """Makes the samplers that a configuration describes.
+
+    Args:
+      config: the run's configuration; `group_size`, `actor`, `judge`, `sampling` and `model.dtype`
+        are used.
+      model: the Actor's.
+      processor: of the model's directory.
+      mesh: that is sampled on; the first device, if None.
+      judge_model: the Judge's, if it is another.
+    """
+
+    def sampler(model: qwen.Config, role: str) -> Sampler:
+      banned = tuple(processor.banned_ids(model.text.vocab_size).tolist())
+      options = sampling_options(config, role, banned, processor.eos_ids, processor.pad_id)
+      return Sampler(on_devices(config, model, mesh), options, mesh, frozen_dtype(config))
+
+    return cls(processor, sampler(model, "actor"), sampler(judge_model or model, "judge"))
+
+  def check_context(self, batch: Batch) -> None:
+    """Refuses prompts beside which the Judge could not read candidates of full length.
+
+    So that this is said before the candidates are sampled; what the Actor's own prompt and tokens
+    come to, its sampler checks.
+
+    Raises:
+      ValueError: as `check_lengths`.
+    """
+    tail = max(len(self.processor.continuation(tail, "")) for tail in batch.judge_tails)
+    self.check_lengths(batch.judge.ids.shape[1], tail)
+
+  def check_lengths(self, prompt: int, tail: int) -> None:
+    """Refuses a length of the Judge's prompts, as `check_context` does.
+
+    Args:
+      prompt: tokens of the Judge's prompt.
+      tail: tokens that close a candidate.
+
+    Raises:
+      ValueError: naming what would not fit into the model's context, and what would.
+    """
+    candidate, verdict = self.actor.options.new_tokens, self.judge.options.new_tokens
+    context = self.judge.config.text.max_position_embeddings
+    if prompt + padded(candidate + tail) + verdict > context:
+      raise ValueError(
+        f"the Judge's prompt of {prompt} tokens, config.actor.max_tokens={candidate} and"
+        f" config.judge.max_tokens={verdict} are more than the model's context of {context}; lower"
+        " one of the two, or choose config.judge.rubric=short and a lower config.data.max_pixels"
+      )
+
+  def encode(self, params: qwen.Params, batch: Batch) -> Float[Array, "B s D"] | None:
+    """Returns the features of the batch's images by the Actor's vision tower, if it has any."""
+    return _features(params, self.actor, batch)
+
+  def encode_for_judge(self, params: qwen.Params, batch: Batch) -> Float[Array, "B s D"] | None:
+    """Returns the same by the Judge's."""
+    return _features(params, self.judge, batch)
+
+  def act(
+    self,
+    params: qwen.Params,
+    batch: Batch,
+    features: Float[Array, "B s D"] | None,
+    *,
+    seed: int,
+    step: int,
+    watch: Watch | None = None,
+  ) -> Completions:
+    """Samples G trajectories for each prompt; a row that only pads gets empty ones.
+
+    Args:
+      params: the Actor's.
+      batch: the prompts.
+      features: of the batch's images, by the Actor's vision tower.
+      seed: of the run.
+      step: of the run.
+      watch: see `Sampler`.
+
+    Raises:
+      ValueError: `Sampler` refuses the request.
+    """
+    request = Request(batch.actor, batch.records, features, limits=_limits(self.actor, batch))
+    return self._sample(self.actor, params, request, seed, step, Role.ACTOR, watch)
+
+  def judge_all(
+    self,
+    params: qwen.Params,
+    batch: Batch,
+    features: Float[Array, "B s D"] | None,
+    candidates: Sequence[Sequence[str]],
+    *,
+    seed: int,
+    step: int,
+    watch: Watch | None = None,
+  ) -> Completions:
+    """Samples M verdicts on each candidate (arXiv:2603.21289); those on one stand side by side.
+
+    Args:
+      params: the Judge's.
+      batch: the prompts.
+      features: of the batch's images, by the Judge's vision tower.
+      candidates: texts of G trajectories of each prompt.
+      seed: of the run.
+      step: of the run.
+      watch: see `Sampler`.
+
+    Raises:
+      ValueError: a candidate cannot be tokenized, or `Sampler` refuses the request.
+    """
+    given, lengths = self._given(batch, candidates)
+    request = Request(
+      batch.judge, batch.records, features, given, lengths, _limits(self.judge, batch)
+    )
+    return self._sample(self.judge, params, request, seed, step, Role.JUDGE, watch)
+
+  def _given(
+    self, batch: Batch, candidates: Sequence[Sequence[str]]
+  ) -> tuple[Int[np.ndarray, "B G T"], Int[np.ndarray, "B G"]]:
+    """Tokenizes candidates; T is one of a few sizes, the same in all processes."""
+    tokens = [
+      [self.processor.continuation(tail, text) for text in texts]
+      for tail, texts in zip(batch.judge_tails, candidates, strict=True)
+    ]
+    lengths = np.array([[len(row) for row in rows] for rows in tokens], np.int32)
+    (longest,) = hosts.largest(int(lengths.max()))
+    given = np.full((*lengths.shape, padded(longest)), self.processor.pad_id, np.int32)
+    for b, rows in enumerate(tokens):
+      for g, row in enumerate(rows):
+        given[b, g, : len(row)] = row
+    return given, lengths
+
+  def _sample(
+    self,
+    sampler: Sampler,
+    params: qwen.Params,
+    request: Request,
+    seed: int,
+    step: int,
+    role: Role,
+    watch: Watch | None,
+  ) -> Completions:
+    result = sampler(params, request, seed=seed, step=step, role=role, watch=watch)
+    texts = [
+      [self.processor.decode(row[:n]) for row, n in zip(rows, lengths, strict=True)]
+      for rows, lengths in zip(result.tokens, result.lengths, strict=True)
+    ]
+    return Completions(result, texts)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 3, 4))
+def encode_rows(
+  params: qwen.Params, config: qwen.Config, images: qwen.Images, shards: int, dtype: jnp.dtype
+) -> Float[Array, "B s D"]:
+  """Returns the features of all rows, a part of each shard's rows after the other.
+
+  Args:
+    params: with a vision tower, in any precision.
+    config: the model.
+    images: of the rows.
+    shards: that the rows are split over.
+    dtype: of computation.
+  """
+  params = {"vision": jax.tree.map(lambda x: x.astype(dtype), params["vision"])}
+  rows, size, _ = images.patches.shape
+  local = rows // shards
+  fitting = (n for n in range(1, local + 1) if local % n == 0 and n * size <= _PATCHES)
+  at_once = max(fitting, default=1)
+  if at_once == local:
+    return qwen.encode(params, config, images)
+
+  def parts(x):  # [B,...] -> [parts, shards * at_once, ...], whatever is of a shard staying there
+    split = jnp.moveaxis(x.reshape(shards, -1, at_once, *x.shape[1:]), 1, 0)
+    return split.reshape(split.shape[0], shards * at_once, *x.shape[1:])
+
+  found = jax.lax.map(lambda part: qwen.encode(params, config, part), jax.tree.map(parts, images))
+  split = jnp.moveaxis(found.reshape(-1, shards, at_once, *found.shape[2:]), 0, 1)
+  return split.reshape(rows, *found.shape[2:])
+
+
+def _features(params: qwen.Params, sampler: Sampler, batch: Batch) -> Float[Array, "B s D"] | None:
+  if batch.images is None:
+    return None
+  images = jax.tree.map(lambda x: hosts.shard_rows(sampler.mesh, x), batch.images)
+  shards = layouts.row_shards(sampler.mesh)
+  return encode_rows(params, sampler.config, images, shards, jnp.dtype(sampler.dtype))
+
+
+def by_candidate(
+  judged: Completions, repeats: int
+) -> tuple[list[list[list[str]]], list[list[list[bool]]]]:
+  """Returns the verdicts' texts, and whether each was cut at the limit, as `[B][G][M]`.
+
+  Args:
+    judged: from `Roles.judge_all`, with rows of G*M.
+    repeats: M.
+  """
+  texts, cut = (
+    [[list(row[n : n + repeats]) for n in range(0, len(row), repeats)] for row in rows]
+    for rows in (judged.texts, judged.result.truncated.tolist())
+  )
+  return texts, cut
+
+
+def padded(longest: int) -> int:
+  """Returns T for candidates of at most so many tokens: a power of two, and room for their tail."""
+  return _TAIL + (1 << max(longest - _TAIL - 1, 15).bit_length())
+
+
+def _limits(sampler: Sampler, batch: Batch) -> Int[np.ndarray, "B G"]:
+  """Rows that only pad draw nothing."""
+  options = sampler.options
+  return np.where(batch.real, options.new_tokens, 0)[:, None].repeat(options.members, axis=1)

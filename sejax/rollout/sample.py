@@ -1,0 +1,264 @@
+"""The method on a picture of one's own: trajectories, their votes, and what the Judge says.
+
+    python -m sejax.main --mode=sample --config=FILE --image=FILE --question=TEXT [--judge]
+
+`config.model.path` is a directory of weights. While tokens are drawn, standard error shows how the
+trajectories grow; standard output then gets each one's text, answer and share of the votes, and
+with `--judge` its verdict, score, reward and advantage too.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from typing import NamedTuple, TextIO
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from sejax import rewards, rollout
+from sejax.data import batches, image_files, prepare
+from sejax.data.records import Record
+from sejax.errors import quoted, shortened
+from sejax.method.consistency import count_votes
+from sejax.models import hub
+from sejax.models import qwen2_5_vl as qwen
+from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.parallel import layouts
+from sejax.rollout import checks
+
+_PLAIN_SECONDS = 10  # Between two lines of progress where there is no terminal.
+_TAIL_TOKENS = 64  # Of a trajectory, shown while it grows.
+
+
+def run(
+  config: ml_collections.ConfigDict,
+  images: Sequence[str],
+  question: str,
+  judge: bool,
+) -> None:
+  """Samples trajectories for one question and prints what the method makes of them, see `ask`."""
+  _print(ask(hub.with_local_models(config), images, question, judge))
+
+
+class Answered(NamedTuple):
+  """What the method makes of one question; an entry for each of the G trajectories.
+
+  Attributes:
+    trajectories: their texts.
+    answers: read from them; None where there is none.
+    vote_shares: of the trajectories, how many give the same answer; 0 without an answer.
+    verdicts: the Judge's words, of each of its repeats; without a Judge, the tuple is empty, and so
+      are the next three.
+    scores: read from the verdicts, in [0, 1]; None where none can be read.
+    rewards: by the method.
+    advantages: likewise.
+  """
+
+  trajectories: tuple[str, ...]
+  answers: tuple[str | None, ...]
+  vote_shares: tuple[float, ...]
+  verdicts: tuple[tuple[str, ...], ...] = ()
+  scores: tuple[float | None, ...] = ()
+  rewards: tuple[float, ...] = ()
+  advantages: tuple[float, ...] = ()
+
+
+def ask(
+  config: ml_collections.ConfigDict,
+  images: Sequence[str],
+  question: str,
+  judge: bool,
+) -> Answered:
+  """Samples `group_size` trajectories for one question and, if asked, has the Judge read them.
+
+  Args:
+    config: the run's configuration; `model.path` is needed.
+    images: picture files, data URIs or base64, in the question's order; there may be none.
+    question: the problem, `<image>` standing once for each image or not at all.
+    judge: whether the Judge reads the trajectories.
+
+  Raises:
+    ValueError: what is missing or cannot be read, named.
+  """
+  directory = _directory(config.model.path)
+  if not question.strip():
+    raise ValueError("--question is missing; say what to ask about the picture")
+  asked = _Asked(question, images)
+  preparer = _preparer(config, asked)
+  example = preparer(0)
+  if isinstance(example, prepare.Dropped):
+    raise ValueError(example.message)
+
+  processor = preparer.processor
+  checks.check_directory(str(directory), qwen.load_config(directory), processor)
+  # One prompt is one row, so all devices but the first serve to split the weights.
+  mesh = Mesh(np.array(jax.local_devices())[None], ("data", "tensor"))
+  print("weights are read and programs compiled: no tokens for a while", file=sys.stderr)
+  model, params = qwen.load(directory, mesh, rollout.frozen_dtype(config), layouts.DECODE)
+  batch = _batch_of_one(model, processor, asked.name, example)
+  roles = rollout.Roles.create(config, model, processor, mesh)
+  if judge:
+    roles.check_context(batch)
+  features = roles.encode(params, batch)
+
+  watch = Progress("trajectory", processor, config.actor.max_tokens)
+  sampled = roles.act(params, batch, features, seed=config.seed, step=0, watch=watch)
+  texts = tuple(sampled.texts[0])
+  if not judge:
+    (answers,), ids = rewards.read_answers([texts], config)
+    return Answered(texts, tuple(answers), _vote_shares(ids))
+  watch = Progress("verdict", processor, config.judge.max_tokens)
+  judged = roles.judge_all(
+    params, batch, features, sampled.texts, seed=config.seed, step=0, watch=watch
+  )
+  verdicts, truncated = rollout.by_candidate(judged, config.judge.num_judge_repeats)
+  config = config.copy_and_resolve_references()
+  config.judge.use = True  # It was asked for, even if the configuration is of a run without one.
+  scored = rewards.score_groups(sampled.texts, verdicts, config, truncated)
+  return _answered(texts, verdicts[0], scored)
+
+
+def _answered(
+  texts: tuple[str, ...], verdicts: Sequence[Sequence[str]], scored: rewards.Scored
+) -> Answered:
+  readable = zip(scored.verdicts.scores[0].tolist(), scored.verdicts.valid[0], strict=True)
+  return Answered(
+    texts,
+    tuple(scored.answers[0]),
+    _vote_shares(scored.answer_ids),
+    tuple(map(tuple, verdicts)),
+    tuple(score if valid else None for score, valid in readable),
+    tuple(np.asarray(scored.group.reward[0]).tolist()),
+    tuple(np.asarray(scored.group.advantage[0]).tolist()),
+  )
+
+
+class _Asked:
+  """The one question, as a source of records."""
+
+  name = "sample"
+
+  def __init__(self, question: str, images: Sequence[str]):
+    self._question, self._images = question, images
+
+  def __len__(self) -> int:
+    return 1
+
+  def __getitem__(self, index: int) -> Record:
+    return Record(self._question, self._question, tuple(map(_read, self._images)))
+
+  def gold(self, index: int) -> None:
+    return None
+
+
+class Progress:
+  """Shows on standard error how the members of one group grow.
+
+  On a terminal each has a line with its last words, drawn anew after each run of tokens; elsewhere
+  a line for all of them is written now and then.
+  """
+
+  def __init__(self, name: str, processor: Processor, limit: int, stream: TextIO | None = None):
+    self._name, self._processor, self._limit = name, processor, limit
+    self._stream = stream or sys.stderr
+    self._drawn_before = False
+    self._last = time.monotonic()
+
+  def __call__(self, tokens: Int[np.ndarray, "B G R"], lengths: Int[np.ndarray, "B G"]) -> None:
+    """Shows the first group; `Sampler` calls it with what it has drawn so far."""
+    if self._stream.isatty():
+      self._draw(tokens[0], lengths[0])
+    elif time.monotonic() - self._last >= _PLAIN_SECONDS:
+      self._last = time.monotonic()
+      longest, total = lengths[0].max(), lengths[0].sum()
+      self._write(f"{self._name}: {longest} of at most {self._limit} tokens, {total} in all\n")
+
+  def _draw(self, tokens: Int[np.ndarray, "G R"], lengths: Int[np.ndarray, " G"]) -> None:
+    width = shutil.get_terminal_size().columns
+    lines = [f"\x1b[{len(lengths)}A"] if self._drawn_before else []
+    for number, (row, length) in enumerate(zip(tokens, lengths, strict=True), 1):
+      head = f"{self._name} {number} {length:>5} "
+      tail = self._processor.decode(row[max(0, length - _TAIL_TOKENS) : length])
+      # Half the width, as characters of some scripts take two columns.
+      tail = printable(tail.replace("\n", " "))[-max(1, (width - len(head)) // 2) :]
+      lines.append(f"\x1b[2K{head}{tail}\n")
+    self._write("".join(lines))
+    self._drawn_before = True
+
+  def _write(self, text: str) -> None:
+    self._stream.write(text)
+    self._stream.flush()
+
+
+def printable(text: str) -> str:
+  """Returns the text without what would steer a terminal; a model may write anything."""
+  return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _directory(path: str) -> pathlib.Path:
+  if not path:
+    raise ValueError("config.model.path is empty; give a directory of weights: --config.model.path")
+  if not pathlib.Path(path).is_dir():
+    raise ValueError(
+      f"config.model.path={quoted(path)} is no directory; give one that holds weights"
+    )
+  return pathlib.Path(path)
+
+
+def _read(path: str) -> bytes:
+  inline = image_files.of_text(path)
+  if inline is not None:
+    return inline
+  if not os.path.isfile(path):  # pathlib's raises where a text is too long for a path
+    raise ValueError(f"--image={shortened(path)} is no file")
+  return pathlib.Path(path).read_bytes()
+
+
+def _preparer(config: ml_collections.ConfigDict, asked: _Asked) -> prepare.Preparer:
+  """Prepares without the limits of training: one prompt may be as long as the model's context."""
+  return dataclasses.replace(
+    prepare.Preparer.of(config, asked),
+    prompt_limit=sys.maxsize,
+    judge_limit=sys.maxsize,
+    patch_limit=sys.maxsize,
+  )
+
+
+def _batch_of_one(
+  model: qwen.Config, processor: Processor, dataset: str, example: prepare.Example
+) -> batches.Batch:
+  """Batches an example in shapes that are just large enough."""
+  window = model.vision.window_patches
+  buckets = batches.Buckets(
+    prompt=(max(len(example.actor), len(example.judge)),),
+    patch=(-(-len(example.patches) // window) * window,),
+  )
+  return batches.Collator(model, dataset, 1, buckets, processor.pad_id)([example])
+
+
+def _print(answered: Answered) -> None:
+  for g, (text, answer, share) in enumerate(
+    zip(answered.trajectories, answered.answers, answered.vote_shares, strict=True)
+  ):
+    print(f"--- trajectory {g + 1}\n{printable(text)}")
+    found = "no answer" if answer is None else f"answer {printable(answer)}"
+    print(f"{found}, vote share {share:.3f}", flush=True)
+    if not answered.verdicts:
+      continue
+    for verdict in answered.verdicts[g]:
+      print(f"verdict:\n{printable(verdict)}")
+    score = "unreadable" if (given := answered.scores[g]) is None else f"{given:.3f}"
+    figures = f"reward {answered.rewards[g]:.3f}, advantage {answered.advantages[g]:+.3f}"
+    print(f"score {score}, {figures}\n")
+
+
+def _vote_shares(answer_ids: Int[np.ndarray, "1 G"]) -> tuple[float, ...]:
+  shares = np.asarray(count_votes(answer_ids).count[0]) / answer_ids.shape[1]
+  return tuple(shares.tolist())

@@ -1,0 +1,70 @@
+"""Old names of fields and modules: read in saved configurations, explained everywhere else."""
+
+import json
+
+import pytest
+
+from configs import tiny
+from sejax import config as config_lib
+from sejax import main
+from sejax.config import renames, validation
+
+TINY = "--config=configs/tiny.py"
+
+
+def test_every_new_name_is_a_fields_and_no_old_one_is():
+  known = config_lib.flatten(config_lib.default())
+  assert set(renames.FIELDS.values()) <= known.keys()
+  assert known.keys().isdisjoint(renames.FIELDS)
+
+
+@pytest.mark.parametrize("old", sorted(renames.FIELDS))
+def test_an_old_flag_is_told_its_new_name(old, tmp_path, capsys):
+  assert main.main(["sejax", TINY, f"--workdir={tmp_path}", f"--config.{old}=1"]) == 2
+  said = capsys.readouterr().err
+  assert said == f"sejax: --config.{old} is now config.{renames.FIELDS[old]}\n"
+
+
+def test_a_configuration_file_may_set_no_other_fields():
+  """It is a program that could set any, which would then do nothing."""
+  for name, said in (
+    ("sampling.groups", "config.sampling.groups is now config.sampling.max_concurrent_prompts"),
+    ("train.step", "config.train.step is no field of the configuration; did you mean"),
+    ("thing", "config.thing is no field of the configuration"),
+  ):
+    config = tiny.get_config()
+    section, _, field = name.rpartition(".")
+    (config[section] if section else config)[field] = 4
+    with pytest.raises(ValueError, match=said):
+      validation.validate(config)
+
+
+def test_a_file_that_imports_an_old_module_is_told_the_new_one(tmp_path, capsys):
+  file = tmp_path / "mine.py"
+  file.write_text("from sejax import presets\n\n\ndef get_config():\n  return presets\n")
+  assert main.main(["sejax", f"--config={file}", f"--workdir={tmp_path}"]) == 2
+  assert "; sejax.presets is now sejax.config.presets (" in capsys.readouterr().err
+
+
+def test_a_run_saved_under_old_names_resumes(tmp_path):
+  config = tiny.get_config()
+  config.optimizer.warmup_steps, config.rewards.function = 3, "sejax.rewards.judge_only"
+  config_lib.save(config, tmp_path)
+  saved = json.loads((tmp_path / "config.json").read_text())
+  flat = config_lib.flatten(saved)
+  old = {new: name for name, new in renames.FIELDS.items()}
+  before: dict = {}
+  for name, value in flat.items():
+    *sections, field = old.get(name, name).split(".")
+    section = before
+    for part in sections:
+      section = section.setdefault(part, {})
+    section[field] = value
+  assert before["optimizer"]["warmup"] == 3
+  assert before["train"]["reward_function"] == "sejax.rewards.judge_only"
+  (tmp_path / "config.json").write_text(json.dumps(before))
+  (tmp_path / "metrics.jsonl").touch()
+  config_lib.require_same(config, tmp_path)
+  config.optimizer.warmup_steps = 4
+  with pytest.raises(ValueError, match=r"a run with config\.optimizer\.warmup_steps=3, not 4"):
+    config_lib.require_same(config, tmp_path)

@@ -1,0 +1,54 @@
+"""Which folders a run may write to."""
+
+import pathlib
+
+import pytest
+
+from sejax.config import workdir as workdir_lib
+
+
+@pytest.mark.parametrize(
+  "value",
+  [
+    "gs://bucket/run",
+    "s3://bucket/run",
+    "file:///tmp/run",
+    "gs:/bucket",
+    "GS://b",
+    "https://a.b/c",
+  ],
+)
+def test_remote_paths_are_refused(value):
+  with pytest.raises(ValueError, match=r"--workdir=.* is a remote path; give a folder"):
+    workdir_lib.locate(value, checkpoints=False)
+
+
+@pytest.mark.parametrize("value", ["runs/a", "/tmp/a:b", "a:b/c", "C", "gs", "./gs:x"])
+def test_local_paths_stay_as_they_are(value):
+  assert workdir_lib.locate(value, checkpoints=True) == pathlib.Path(value)
+
+
+def test_home_is_found(monkeypatch, tmp_path):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  assert workdir_lib.locate("~/runs/a", checkpoints=True) == tmp_path / "runs" / "a"
+  assert workdir_lib.local_path("config.data.path", "~") == str(tmp_path)
+  assert workdir_lib.local_path("config.data.path", "a~b") == "a~b"
+  assert workdir_lib.local_path("config.data.path", "") == ""
+
+
+@pytest.mark.parametrize("name", ["[a]", "a[0", "a\\b", "a\udcff", "gs:", "s3:"])
+def test_folders_that_checkpoints_cannot_be_read_from_are_refused(name, tmp_path, monkeypatch):
+  """Wherever in the absolute path the character is."""
+  expected = "is a path that checkpoints cannot be read back from"
+  with pytest.raises(ValueError, match=expected):
+    workdir_lib.locate(str(tmp_path / name / "run"), checkpoints=True)
+  (tmp_path / name).mkdir()
+  monkeypatch.chdir(tmp_path / name)
+  with pytest.raises(ValueError, match=expected):
+    workdir_lib.locate("run", checkpoints=True)
+  assert workdir_lib.locate("run", checkpoints=False) == pathlib.Path("run")
+
+
+def test_no_folder_is_refused():
+  with pytest.raises(ValueError, match="--workdir is empty"):
+    workdir_lib.locate("", checkpoints=False)

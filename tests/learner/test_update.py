@@ -1,0 +1,303 @@
+"""A whole update against a torch reference of the loss; cut otherwise, and skipped."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from sejax import config as config_lib
+from sejax.learner import optimizer
+from sejax.learner.update import Minibatch, Updater
+from sejax.models import qwen2_5_vl as qwen
+from sejax.sampling import Filters, Options, Request, Role, Sampler, record_hashes
+from tests.models import torch_reference
+
+ROWS = [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 4], [6, (4, 8)]]
+B, G, R = len(ROWS), 3, 6
+WIDTH, PATCHES = 32, 64
+TEMPERATURE, BANNED = 0.7, (1, 50, 120, 121, 122, 123)
+LOSS = {"clip_low": 0.2, "clip_high": 0.3, "dual_clip": 3.0, "kl_coef": 0.05}
+# With an epsilon of the gradients' size, the first update tells their size, not only their sign.
+ADAMW = {"learning_rate": 1e-2, "eps": 1e-3, "weight_decay": 0.1, "clip_norm": 0.5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """What an update is made from: prompts, and `[B,G,R]` or `[B,G]` numbers on both sides."""
+
+  batch: torch_reference.Batch
+  features: np.ndarray | None  # in place of the batch's images
+  tokens: np.ndarray
+  mask: np.ndarray
+  old_logp: np.ndarray
+  ref_logp: np.ndarray
+  advantage: np.ndarray
+
+  def minibatch(self, config: qwen.Config, micro: int) -> Minibatch:
+    """Cuts the step into `micro` micro-batches."""
+    prompt = self.batch.prompt(config, WIDTH)
+    cut = lambda x: np.reshape(x, (micro, -1, *np.shape(x)[1:]))  # noqa: E731
+    images = None if self.features is not None else self.batch.images(config, PATCHES)
+    positions = np.moveaxis(cut(np.moveaxis(prompt.positions, 0, 1)), 2, 1)
+    return Minibatch(
+      qwen.Prompt(cut(prompt.ids), cut(prompt.lengths), positions),
+      images and jax.tree.map(cut, images),
+      None if images else cut(self.features),
+      cut(self.tokens),
+      cut(self.mask),
+    )
+
+  def numbers(self, micro: int) -> tuple[np.ndarray, ...]:
+    """Old and reference log-probs and advantages, cut likewise."""
+    rest = (self.old_logp, self.ref_logp, self.advantage)
+    return tuple(x.reshape(micro, -1, *x.shape[1:]) for x in rest)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setting:
+  """transformers' torch model, the same weights as sejax's tree, and an update to make of them."""
+
+  config: qwen.Config
+  torch_model: torch.nn.Module
+  params: qwen.Params
+  step: Step
+
+
+def torch_logp(model, batch, tokens):
+  """Log-probs of the distribution that tokens were drawn from, in full precision."""
+  logits = model(**batch.torch_inputs(tokens)).logits / TEMPERATURE
+  logits[..., list(BANNED)] = -torch.inf
+  rows = torch.from_numpy(tokens).long().flatten(0, 1)
+  picked = [
+    row[n - 1 : n - 1 + R].log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+    for row, n, ids in zip(logits, np.repeat(batch.lengths, G), rows, strict=True)
+  ]
+  return torch.stack(picked).reshape(tokens.shape)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly():
+  """Programs of these tests run once on a few numbers: compiling them is the cost."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+  config = torch_reference.tiny_config()
+  model = torch_reference.torch_model(config)
+  params = torch_reference.to_params(dict(model.named_parameters()), config)
+  batch = torch_reference.make_batch(config, ROWS)
+  rng = np.random.default_rng(3)
+  allowed = np.setdiff1d(np.arange(2, torch_reference.TEXT_IDS), BANNED)
+  tokens = rng.choice(allowed, (B, G, R)).astype(np.int32)
+  lengths = rng.integers(1, R + 1, (B, G))
+  lengths[0, 0], lengths[3] = R, [0, 2, 0]  # Some trajectories count for nothing.
+  mask = np.arange(R) < lengths[..., None]
+  with torch.no_grad():
+    logp = torch_logp(model, batch, tokens).numpy()
+  # Far enough for either clip of the ratio, a few beyond the dual clip; others stay between.
+  gap = 0.3 * rng.standard_normal(tokens.shape) + 1.5 * (rng.random(tokens.shape) < 0.15)
+  ref_gap = 0.5 * rng.standard_normal(tokens.shape)
+  old_logp, ref_logp = ((logp + x).astype(np.float32) for x in (-gap, ref_gap))
+  advantage = rng.standard_normal((B, G)).astype(np.float32)
+  tokens[~mask] = BANNED[0]  # Padding is a token that cannot be drawn.
+  step = Step(batch, None, tokens, mask, old_logp, ref_logp, advantage)
+  return Setting(config, model, params, step)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frozen:
+  """Eight prompts with features given and what the sampler drew for them; no vision in updates."""
+
+  setting: Setting
+  sampled_logp: np.ndarray
+  updater: Updater
+
+
+@pytest.fixture(scope="module")
+def frozen(setting) -> Frozen:
+  config, rng = setting.config, np.random.default_rng(4)
+  batch = torch_reference.make_batch(config, 2 * ROWS, seed=1)
+  features = rng.standard_normal(
+    (2 * B, PATCHES // config.vision.merge_unit, config.text.hidden_size)
+  ).astype(np.float32)
+  filters = Filters(TEMPERATURE, top_p=0.95, banned=BANNED)
+  sampler = Sampler(config, Options(G, R, filters, tuple(range(2, 10)), decode_steps=R, pack=False))
+  request = Request(
+    batch.prompt(config, WIDTH), record_hashes("frozen", [str(i) for i in range(2 * B)]), features
+  )
+  result = sampler(setting.params, request, seed=1, step=2, role=Role.ACTOR)
+  gap = 0.3 * rng.standard_normal((2, *result.logp.shape))
+  old_logp, ref_logp = (result.logp + gap).astype(np.float32)
+  advantage = rng.standard_normal((2 * B, G)).astype(np.float32)
+  step = Step(batch, features, result.tokens, result.mask, old_logp, ref_logp, advantage)
+  setting = dataclasses.replace(setting, step=step)
+  return Frozen(setting, result.logp, make_updater(setting, frozen=("^vision/",), kl_coef=0.0))
+
+
+def make_updater(setting, *, frozen=(), adamw=None, **loss):
+  options = config_lib.default().optimizer.to_dict() | ADAMW | (adamw or {})
+  return Updater(
+    setting.config,
+    optimizer.make(options, 10, frozen),
+    LOSS | loss,
+    temperature=TEMPERATURE,
+    banned_ids=BANNED,
+    max_tokens=2 * R,
+  )
+
+
+def to_numpy(tree):
+  return jax.tree.map(np.array, tree)
+
+
+def take_step(setting, updater, micro=2, **changes):
+  """Returns the change of the parameters by one update of the setting's, and its metrics."""
+  step = dataclasses.replace(setting.step, **changes)
+  state, metrics = updater.update(
+    updater.init(setting.params), None, step.minibatch(setting.config, micro), *step.numbers(micro)
+  )
+  change = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), state.params, setting.params)
+  return change, to_numpy(metrics)
+
+
+def torch_loss(logp, step):
+  """The GRPO loss over the tokens that count, as one token mean."""
+  old, ref, mask = map(torch.from_numpy, (step.old_logp, step.ref_logp, step.mask))
+  advantage = torch.from_numpy(step.advantage)[..., None].expand(mask.shape)[mask]
+  logp, old, ref = logp[mask], old[mask], ref[mask]
+  ratio = (logp - old).clamp(-20, 20).exp()
+  clipped = ratio.clamp(1 - LOSS["clip_low"], 1 + LOSS["clip_high"])
+  surrogate = torch.maximum(-advantage * ratio, -advantage * clipped)
+  bound = -advantage * LOSS["dual_clip"]
+  policy = torch.where(advantage < 0, torch.minimum(surrogate, bound), surrogate)
+  d = (ref - logp).clamp(-20, 20)
+  kl = (d.exp() - d - 1).clamp(-10, 10)
+  metrics = {
+    "policy_loss": policy.mean(),
+    "kl": kl.mean(),
+    "clipfrac": (-advantage * clipped > -advantage * ratio).float().mean(),
+    "clipfrac_lower": ((advantage < 0) & (surrogate > bound)).float().mean(),
+    "ppo_kl": (old - logp).mean(),
+    "ratio_min": ratio.min(),
+    "ratio_max": ratio.max(),
+  }
+  return policy.mean() + LOSS["kl_coef"] * kl.mean(), metrics
+
+
+def test_an_update_is_that_of_torch(setting):
+  model, step = setting.torch_model, setting.step
+  loss, wanted = torch_loss(torch_logp(model, step.batch, step.tokens), step)
+  model.zero_grad()
+  loss.backward()
+  named = dict(model.named_parameters())
+  before = {name: p.detach().clone() for name, p in named.items()}
+  want_grads = torch_reference.to_params(
+    {name: p.grad.clone() for name, p in named.items()}, setting.config
+  )
+  adamw = torch.optim.AdamW(
+    model.parameters(), ADAMW["learning_rate"], (0.9, 0.999), ADAMW["eps"], ADAMW["weight_decay"]
+  )
+  norm = torch.nn.utils.clip_grad_norm_(model.parameters(), ADAMW["clip_norm"]).item()
+  adamw.step()
+  changes = {name: p.detach() - before[name] for name, p in named.items()}
+  want_change = torch_reference.to_params(changes, setting.config)
+  with torch.no_grad():
+    for name, p in named.items():
+      p.copy_(before[name])
+
+  updater = make_updater(setting)
+  minibatch = step.minibatch(setting.config, 2)
+  grads, _ = jax.jit(updater.gradient)(setting.params, None, minibatch, *step.numbers(2))
+  change, metrics = take_step(setting, updater)
+
+  assert norm > 2 * ADAMW["clip_norm"]
+  assert wanted["clipfrac"] > 0.1
+  assert wanted["clipfrac_lower"] > 0
+  np.testing.assert_allclose(metrics["loss"], loss.item(), rtol=1e-5)
+  np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
+  for name, value in wanted.items():
+    np.testing.assert_allclose(metrics[name], value.item(), rtol=1e-4, atol=1e-6, err_msg=name)
+  trees = (grads, want_grads, change, want_change)
+  for (path, grad), *others in zip(
+    jax.tree.leaves_with_path(trees[0]), *map(jax.tree.leaves, trees[1:]), strict=True
+  ):
+    want_grad, moved, want_moved = map(np.asarray, others)
+    where, largest = jax.tree_util.keystr(path), np.abs(want_grad).max()
+    assert np.abs(grad - want_grad).max() <= 1e-4 * largest, where
+    told = np.abs(want_grad) > 1e-3 * largest
+    assert largest > 1e-4, where
+    assert np.abs(moved - want_moved)[told].max() <= 0.01 * ADAMW["learning_rate"], where
+
+
+def test_scores_are_those_of_the_sampler(frozen):
+  step, params = frozen.setting.step, frozen.setting.params
+  assert 0 < step.mask.mean() < 1
+  found = frozen.updater.token_logprobs(params, step.minibatch(frozen.setting.config, 8))
+  found = np.asarray(found).reshape(step.mask.shape)
+  np.testing.assert_allclose(found, frozen.sampled_logp, atol=1e-4)
+  assert not np.any(found[~step.mask])
+  _, metrics = take_step(frozen.setting, frozen.updater, 8, old_logp=found)
+  # The ratio is 1 up to the order of sums, in which two programs may differ.
+  np.testing.assert_allclose([metrics["ratio_min"], metrics["ratio_max"]], 1, atol=1e-5)
+
+
+def test_one_micro_batch_gives_the_update_of_eight(frozen):
+  """Their tokens and trajectories that count are not equally many, so means of means would fail."""
+  tokens = frozen.setting.step.mask.reshape(8, -1).sum(-1)
+  assert tokens.min() < tokens.max()
+  whole, metrics = take_step(frozen.setting, frozen.updater, 1)
+  parts, parts_metrics = take_step(frozen.setting, frozen.updater, 8)
+  for name, value in metrics.items():
+    np.testing.assert_allclose(parts_metrics[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+  # A gradient differs by rounding, which is least against epsilon; a step is the learning rate.
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3 * ADAMW["learning_rate"]), parts, whole
+  )
+
+
+def test_a_frozen_vision_tower_keeps_its_bits_and_has_no_moments(frozen):
+  change, _ = take_step(frozen.setting, frozen.updater, 8)
+  assert not any(np.any(x) for x in jax.tree.leaves(change["vision"]))
+  assert all(np.any(x) for x in jax.tree.leaves(change["decoder"]))
+  state = frozen.updater.init(frozen.setting.params)
+  assert not any(
+    "vision" in jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(state[1])
+  )
+
+
+def test_without_advantages_weight_decay_alone_acts(frozen):
+  zeros = np.zeros_like(frozen.setting.step.advantage)
+  change, metrics = take_step(frozen.setting, frozen.updater, 8, advantage=zeros)
+  assert metrics["loss"] == 0
+  assert metrics["grad_norm"] == 0
+  decay = -ADAMW["learning_rate"] * ADAMW["weight_decay"]
+  for part in ("decoder", "lm_head"):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, decay * b, atol=1e-6),
+      change[part],
+      frozen.setting.params[part],
+    )
+
+
+def test_a_gradient_that_is_not_finite_is_skipped(frozen):
+  step, updater = frozen.setting.step, frozen.updater
+  bad = step.old_logp.copy()
+  bad[3, 1, 0] = np.nan
+  change, metrics = take_step(frozen.setting, updater, 8, old_logp=bad)
+  assert metrics["finite"] == 0
+  assert not any(np.any(x) for x in jax.tree.leaves(change))
+  # What stands at masked places reaches nothing.
+  padded = np.where(step.mask, step.old_logp, np.nan)
+  _, metrics = take_step(frozen.setting, updater, 8, old_logp=padded)
+  assert metrics["finite"] == 1
+
+
+def test_the_state_before_the_first_update_is_a_copy(frozen):
+  params = frozen.setting.params
+  take_step(frozen.setting, frozen.updater, 8)
+  assert not any(x.is_deleted() for x in jax.tree.leaves(params))

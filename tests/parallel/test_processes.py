@@ -1,0 +1,121 @@
+"""A run of two processes: it is the run of one, and neither outlives the other."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import safetensors.numpy
+
+from sejax.monitoring import writers
+from tests.subprocesses import free_address
+
+ROOT = pathlib.Path(__file__).parents[2]
+CHANGES = {
+  "batch_size": 8,
+  "mini_batch_size": 4,
+  "group_size": 4,
+  "train.micro_batch_size": 4,
+  "train.steps": 2,
+  "data.figures.length": 6,  # so that a record occurs twice in a step, in one process or in both
+  "eval.num_problems": 8,
+  "eval.batch_size": 8,
+  "mesh.data": 2,
+  "mesh.fsdp": 2,
+  "optimizer.learning_rate": 1e-3,
+  "model.unroll": False,
+}
+
+
+def start(workdir, devices, *arguments, **changes):
+  command = [sys.executable, "-m", "sejax.main", f"--config={ROOT / 'configs' / 'tiny.py'}"]
+  command += [f"--config.{name}={value}" for name, value in (CHANGES | changes).items()]
+  flags = f"--xla_force_host_platform_device_count={devices}"
+  return subprocess.Popen(
+    [*command, f"--workdir={workdir}", *arguments],
+    cwd=ROOT,
+    # NPROC: threads enough for all devices to wait for each other in several collectives.
+    env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": "32"},
+    stderr=subprocess.PIPE,
+    stdout=subprocess.DEVNULL,
+    text=True,
+  )
+
+
+def start_two(workdir, more=([], []), **changes):
+  address = free_address()
+  return [
+    start(
+      workdir,
+      2,
+      f"--coordinator={address}",
+      "--num_processes=2",
+      f"--process_id={number}",
+      *more[number],
+      **changes,
+    )
+    for number in range(2)
+  ]
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+  """Of a run of one process with four devices, and one of two with two each."""
+  root = tmp_path_factory.mktemp("processes")
+  runs = [[start(root / "one", 4)], start_two(root / "two")]
+  for process in (process for processes in runs for process in processes):
+    _, error = process.communicate(timeout=500)
+    assert process.returncode == 0, error[-3000:]
+  return root / "one", root / "two"
+
+
+def test_two_processes_make_the_run_of_one(workdirs):
+  one, two = (list(writers.read(workdir / writers.METRICS)) for workdir in workdirs)
+  assert [line["step"] for line in two] == [0, 1]
+  for line, other in zip(one, two, strict=True):
+    assert line.keys() == other.keys()
+    for name, value in line.items():
+      assert other[name] == pytest.approx(value, rel=2e-4, abs=2e-5), name
+  one, two = (json.loads((workdir / "summary.json").read_text()) for workdir in workdirs)
+  assert one["before"] == pytest.approx(two["before"])
+  assert one["after"] == pytest.approx(two["after"])
+  one, two = (
+    safetensors.numpy.load_file(workdir / "model" / "model.safetensors") for workdir in workdirs
+  )
+  assert one.keys() == two.keys()
+  for name, value in one.items():
+    # A step of Adam is the learning rate, whichever way a gradient of rounding's size points.
+    assert abs(two[name] - value).max() < 2 * 4 * CHANGES["optimizer.learning_rate"], name
+    assert abs(two[name] - value).mean() < 0.02 * CHANGES["optimizer.learning_rate"], name
+
+
+def test_a_killed_process_ends_the_other_with_a_message(tmp_path):
+  first, second = start_two(tmp_path / "run", **{"train.steps": 1000, "eval.num_problems": 0})
+  end = time.monotonic() + 300
+  while not (tmp_path / "run" / writers.METRICS).exists():
+    assert time.monotonic() < end
+    assert first.poll() is None
+    time.sleep(0.1)
+  second.send_signal(signal.SIGKILL)
+  began = time.monotonic()
+  _, error = first.communicate(timeout=120)
+  assert time.monotonic() - began < 60
+  assert first.returncode != 0
+  assert "another process is gone" in error or "distributed service" in error
+
+
+def test_a_process_that_cannot_go_on_says_why_and_ends_the_other(tmp_path):
+  missing = ["--config.data.source=jsonl", f"--config.data.path={tmp_path / 'missing'}"]
+  first, second = start_two(tmp_path / "run", ([], missing))
+  _, error = second.communicate(timeout=120)
+  assert second.returncode == 2
+  assert error.splitlines()[-1].startswith("sejax: ")
+  began = time.monotonic()
+  _, error = first.communicate(timeout=120)
+  assert time.monotonic() - began < 60
+  assert first.returncode != 0
+  assert "another process is gone" in error or "distributed service" in error

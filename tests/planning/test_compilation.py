@@ -1,0 +1,102 @@
+"""`--mode=compile` on this machine's own device in place of a TPU: every program, and what fits."""
+
+import json
+
+import jax
+import pytest
+
+from configs import tiny
+from sejax import main as main_lib
+from sejax.config import validation
+from sejax.parallel import chips
+from sejax.planning import compilation, topologies
+
+PROGRAMS = [
+  *(
+    f"{role} {part}"
+    for role in ("actor", "judge")
+    for part in ("vision", "prefill", "insert", "pack", "decode, a token")
+  ),
+  "log-probs of policy",
+  "log-probs of reference",
+  "update",
+]
+
+
+@pytest.fixture
+def config(monkeypatch):
+  monkeypatch.setattr(topologies, "devices", lambda _: jax.local_devices()[:1])
+  # How good the programs are does not matter.
+  jax.config.update("jax_disable_most_optimizations", True)
+  config = tiny.get_config()
+  config.update(batch_size=4, mini_batch_size=4)
+  config.train.micro_batch_size = 2
+  config.model.unroll = False
+  config.train.freeze_vision = False
+  yield config
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_every_program_of_a_step(config, capsys, rank):
+  config.lora.rank = rank
+  validation.validate(config, reads_data=False)
+  assert compilation.run(config, "v5e:1x1")
+  printed = capsys.readouterr().out
+  result = json.loads(printed.splitlines()[-1])
+  rows = {row["program"]: row for row in result["programs"]}
+  assert list(rows) == PROGRAMS
+  assert result["fits"]
+  assert result["mesh"] == {"data": 1, "fsdp": 1, "tensor": 1}
+  for name, row in rows.items():
+    assert row["peak"] >= row["arguments"] > 0, name
+    assert (row["flops"] > 0) == (not name.endswith(("insert", "pack"))), name
+    assert not row["error"]
+    assert name in printed
+  # Frozen weights in half precision, and trained ones and their moments in full, are kept while
+  # any runs; adapters have next to none of these.
+  weights = 4 * 2_763_904
+  scored = rows["log-probs of reference"]
+  kept = (3.5 if rank == 0 else 0.5) * weights
+  assert scored["peak"] - scored["temporaries"] == pytest.approx(kept, abs=0.2 * weights)
+
+
+def test_without_a_judge_none_is_compiled(config, capsys):
+  config.judge.use = False
+  assert compilation.run(config, "v5e:1x1", ["insert"])
+  result = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert [row["program"] for row in result["programs"]] == ["actor insert"]
+
+
+def test_a_chip_that_is_too_small(config, capsys, monkeypatch):
+  small = chips.TPUS["v5e"]._replace(memory=1e6)
+  monkeypatch.setitem(chips.TPUS, "v5e", small)
+  assert not compilation.run(config, "v5e:1x1", ["actor insert"])
+  printed = capsys.readouterr().out
+  assert not json.loads(printed.splitlines()[-1])["fits"]
+  assert "!" in next(line for line in printed.splitlines() if line.startswith("actor insert"))
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    ([], "--topology is missing"),
+    (["--topology=v9:2x2"], "--topology=v9:2x2 must be a TPU's generation and a shape, such as"),
+    (["--topology=v5e"], "--topology=v5e must be a TPU's generation and a shape"),
+    (["--topology=v5e:8"], "--topology=v5e:8 must be a TPU's generation and a shape"),
+    (["--topology=h100:2x4"], "or a GPU and their number, such as h100:8; there are v5e, v5p, v6e"),
+    (["--topology=h100:0"], "--topology=h100:0 must be"),
+  ],
+)
+def test_flags_that_cannot_work(flags, message, capsys):
+  argv = ["sejax", "--mode=compile", "--config=configs/tiny.py", *flags]
+  assert main_lib.main(argv) == 2
+  assert message in capsys.readouterr().err
+
+
+def test_released_models_are_known_by_name(tmp_path):
+  model = compilation._model("Qwen/Qwen2.5-VL-7B-Instruct")
+  assert model.text.hidden_size == 3584
+  with pytest.raises(ValueError, match="has no config"):
+    compilation._model(str(tmp_path))
+  assert compilation._model(tiny.get_config().model.path).text.hidden_size == 192

@@ -1,0 +1,214 @@
+"""Rewards by the method, by the baselines, and by functions of one's own."""
+
+import functools
+import sys
+import traceback
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sejax import config as config_lib
+from sejax import main, method, rewards, train
+from tests.data.problems import Problems
+from tests.subprocesses import ROOT
+
+SOURCE = Problems(3)  # of which the answer is the index plus 1
+
+
+def make_evidence(**changes):
+  fields = {
+    "index": np.array([0, 2, -1]),
+    "questions": ("a", "b", ""),
+    "texts": [["x", "y"]] * 3,
+    "answers": [["1", "2"], ["3.0", None], [None, None]],
+    "answer_ids": np.array([[0, 1], [0, -1], [-1, -1]], np.int32),
+    "format_ok": np.array([[True, True], [True, False], [False, False]]),
+    "judge_scores": np.array([[0.9, 0.25], [0.5, 0.75], [0.0, 0.0]], np.float32),
+    "judge_valid": np.array([[True, True], [False, True], [False, False]]),
+  }
+  return rewards.Evidence(**fields | changes)
+
+
+def of_one_third(evidence, source):
+  assert source is SOURCE
+  return np.full(evidence.answer_ids.shape, 0.25)
+
+
+def too_large(evidence, source):
+  return np.full(evidence.answer_ids.shape, 1.5)
+
+
+def of_wrong_shape(evidence, source):
+  return np.zeros(2)
+
+
+NO_FUNCTION = 3
+
+
+def test_without_a_function_the_method_rewards():
+  evidence, options = make_evidence(), config_lib.default().method
+  group = rewards.reward_groups(evidence, SOURCE, options, rewards.find("", None))
+  expected = method.group(*evidence[4:], **options)
+  for name, value in expected._asdict().items():
+    assert np.array_equal(getattr(group, name), value), name
+
+
+def test_the_baselines(prover):
+  evidence = make_evidence()
+  assert rewards.supervised(evidence, SOURCE, prover).tolist() == [[1, 0], [1, 0], [0, 0]]
+  assert rewards.control(evidence, SOURCE).tolist() == [[1, 1], [1, 1], [1, 1]]
+  scores = rewards.judge_only(evidence, SOURCE)
+  assert scores.tolist() == [[pytest.approx(0.9), 0.25], [0, 0.75], [0, 0]]
+
+
+def test_a_function_is_penalized_and_centred_like_the_method():
+  function = rewards.find("tests.rewards.test_functions.of_one_third", None)
+  options = config_lib.default().method
+  group = rewards.reward_groups(make_evidence(), SOURCE, options, function)
+  assert np.asarray(group.reward).tolist() == [[0.25, 0.25], [0.25, 0.0], [0.0, 0.0]]
+  assert np.asarray(group.advantage).tolist() == [[0, 0], [0.125, -0.125], [0, 0]]
+  assert np.asarray(group.factor).tolist() == [[1, 1]] * 3
+
+
+def test_supervision_grades_as_metrics_do_by_the_runs_prover(prover):
+  evidence = make_evidence(answers=[[r"\cos(0)", "2"], ["3", r"\log_2 8"], [None, None]])
+  supervised = rewards.find("sejax.rewards.supervised", prover)
+  assert supervised(evidence, SOURCE).tolist() == [[1, 0], [1, 1], [0, 0]]
+  options = config_lib.default().method
+  group = rewards.reward_groups(evidence, SOURCE, options, supervised)
+  assert np.asarray(group.reward).tolist() == [[1, 0], [1, 0.5], [0, 0]]
+
+
+def test_supervision_needs_gold_answers():
+  class Unlabelled(Problems):
+    def gold(self, index):
+      return None
+
+  with pytest.raises(ValueError, match="record 0 of problems has no gold answer"):
+    rewards.supervised(make_evidence(), Unlabelled(3), None)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "nothing",
+    "no.such.module",
+    "tests.rewards.test_functions.absent",
+    "tests.rewards.test_functions.too_large.absent",
+    ".absent.function",
+    "tests..function",
+    "tests/rewards/test_functions.py",
+    "tests.rewards.test_functions.",
+  ],
+)
+def test_a_name_without_a_function_is_refused(name):
+  with pytest.raises(ValueError, match="is no function"):
+    rewards.find(name, None)
+  with pytest.raises(ValueError, match="is no function"):
+    rewards.find("tests.rewards.test_functions.NO_FUNCTION", None)
+
+
+def reward(function):
+  return rewards.reward_groups(make_evidence(), SOURCE, config_lib.default().method, function)
+
+
+@pytest.mark.parametrize("function", [too_large, of_wrong_shape])
+def test_rewards_of_another_shape_or_range_are_refused(function):
+  with pytest.raises(ValueError, match=r"must be of shape \(3, 2\), in \[0, 1\]"):
+    reward(function)
+
+
+@pytest.mark.parametrize(
+  ("returned", "said"),
+  [
+    (None, "returned None"),
+    (0.5, "returned 0.5"),
+    ([0.5] * 3, r"returned an array of shape \(3,\)"),
+    ([[0.5], [0.5, 0.5], [0.5]], "returned list, which is no array"),
+    (np.zeros((0, 2)), r"returned an array of shape \(0, 2\)"),
+    (np.zeros((2, 3)), r"returned an array of shape \(2, 3\)"),
+    ([["a", "b"]] * 3, "returned an array of type <U1"),
+    ([[0.5, None]] * 3, "returned an array of type object"),
+    (np.zeros((3, 2), complex), "returned an array of type complex128"),
+    ([[1, 0.5], [0, np.nan], [1, 1]], "returned nan for trajectory 1 of group 1"),
+    ([[1, 0.5], [0, 0.5], [np.inf, 1]], "returned inf for trajectory 0 of group 2"),
+    ([[1, -1e-9], [0, 0], [0, 0]], "returned -1e-09 for trajectory 1 of group 0"),
+    ({"rewards": 1}, "returned {'rewards': 1}"),
+  ],
+)
+def test_what_may_not_be_returned(returned, said):
+  def give(evidence, source):
+    return returned
+
+  with pytest.raises(
+    ValueError, match=f"^the reward function tests.rewards.test_functions.*give {said}"
+  ) as it:
+    reward(give)
+  assert len(str(it.value)) <= 300
+  assert "\n" not in str(it.value)
+
+
+@pytest.mark.parametrize(
+  "returned", [[[1, 0]] * 3, [[True, False]] * 3, jnp.array([[1, 0]] * 3, jnp.bfloat16)]
+)
+def test_numbers_of_any_type_are_rewards(returned):
+  group = reward(lambda evidence, source: returned)
+  assert np.asarray(group.reward).tolist() == [[1, 0], [1, 0], [0.5, 0]]
+
+
+class Counting:
+  """A function that is an object."""
+
+  def __call__(self, evidence, source):
+    return int("seven")
+
+
+def fails(evidence, source):
+  return int("seven")
+
+
+@pytest.mark.parametrize(
+  ("function", "name"),
+  [(fails, "fails"), (functools.partial(fails), "fails"), (Counting(), "Counting")],
+)
+def test_what_a_function_raises_keeps_its_traceback(function, name):
+  with pytest.raises(rewards.RewardFunctionError) as raised:
+    reward(function)
+  assert str(raised.value) == (
+    f"the reward function tests.rewards.test_functions.{name} raised ValueError: invalid literal"
+    " for int() with base 10: 'seven'"
+  )
+  lines = traceback.format_exception(raised.value)
+  assert any('return int("seven")' in line for line in lines)
+
+
+def test_the_command_shows_the_traceback(monkeypatch, capfd, tmp_path):
+  """A ValueError in a function is no mistake in the configuration."""
+  monkeypatch.setattr(train, "run", lambda *_: reward(fails))
+  config = ROOT / "configs" / "tiny.py"
+  monkeypatch.setattr(sys, "argv", ["sejax", f"--config={config}", f"--workdir={tmp_path / 'out'}"])
+  assert main._guarded() == 1
+  error = capfd.readouterr().err
+  assert 'return int("seven")' in error
+  assert "the reward function tests.rewards.test_functions.fails raised ValueError" in error
+
+
+def test_a_function_may_end_a_run_in_one_line():
+  def refuse(evidence, source):
+    raise rewards.CannotReward("no ruler in the picture")
+
+  with pytest.raises(rewards.CannotReward, match=r"^no ruler in the picture$"):
+    reward(refuse)
+
+
+@pytest.mark.parametrize(
+  "line", ["1 / 0", "raise ValueError('no key')", "import no_such_package", "def f(:"]
+)
+def test_a_module_with_a_fault_keeps_its_traceback(line, tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(str(tmp_path))
+  name = f"mine_{abs(hash(line))}"
+  (tmp_path / f"{name}.py").write_text(f"{line}\n")
+  with pytest.raises(rewards.RewardFunctionError, match=f"the module {name} raised") as raised:
+    rewards.find(f"{name}.function", None)
+  assert line in "".join(traceback.format_exception(raised.value))

@@ -1,0 +1,260 @@
+"""The rollout of a step: what becomes of a batch's groups, and of groups that teach nothing."""
+
+import numpy as np
+import pytest
+
+from configs import tiny
+from sejax import method
+from sejax import rollout as rollout_lib
+from sejax.data import batches, sources
+from sejax.data.prepare import Preparer
+from sejax.data.records import BadRecord
+from sejax.models import qwen2_5_vl as qwen
+from sejax.monitoring import flops
+from sejax.monitoring import metrics as monitoring
+from sejax.monitoring import timing as timing_lib
+from sejax.rollout import collect
+from sejax.sampling.result import Finish, Result, Stats
+from sejax.text.equivalence import Prover
+
+B, G, R = 4, 2, 3
+
+
+class Roles:
+  """Groups of records with an odd index differ, those of the others are alike; no model."""
+
+  def __init__(self):
+    self.batches = 0
+    self.records = {"actor": [], "judge": []}  # hashes that were sampled by
+
+  def encode(self, params, batch):
+    del params, batch
+
+  encode_for_judge = encode
+
+  def act(self, params, batch, features, *, seed, step):
+    del params, features, seed, step
+    self.batches += 1
+    self.records["actor"] += batch.records[batch.real].tolist()
+    texts = [[f"<think>{i}</think>\\boxed{{{i}}}", self._second(i)] for i in batch.index]
+    tokens = np.broadcast_to(batch.index[:, None, None], (B, G, R)).astype(np.int32)
+    lengths = np.where(batch.real[:, None], [2, 3], 0)
+    finish = np.full((B, G), Finish.EOS, np.int8)
+    finish[batch.index == 1, 1] = Finish.LENGTH
+    logp = -tokens.astype(np.float32)
+    return rollout_lib.Completions(Result(tokens, lengths, logp, logp, finish, STATS), texts)
+
+  def judge_all(self, params, batch, features, candidates, *, seed, step):
+    del params, features, seed, step
+    self.records["judge"] += batch.records[batch.real].tolist()
+    texts = [[f"It says {text}. \\boxed{{0.9}}" for text in group] for group in candidates]
+    finish = np.full((B, G), Finish.EOS, np.int8)
+    finish[batch.index == 7, 0] = Finish.LENGTH
+    return rollout_lib.Completions(Result(None, None, None, None, finish, STATS), texts)
+
+  def _second(self, index):
+    return f"\\boxed{{{index}}}" if index % 2 else f"<think>{index}</think>\\boxed{{{index}}}"
+
+
+STATS = Stats(0, 0, 0, 0, {})
+
+
+@pytest.fixture
+def collected():
+  """Returns what collects from batches of the given records, the rollout and roles."""
+
+  def run(*indices, constant_groups, judge=True, invalid_verdict="neutral", **changes):
+    config = tiny.get_config()
+    config.judge.use, config.method.invalid_verdict = judge, invalid_verdict
+    config.update(batch_size=B, group_size=G)
+    config.train.update(constant_groups=constant_groups, **changes)
+    source = sources.open_source(config.data)
+    preparer, roles = Preparer.of(config, source), Roles()
+    model, _ = qwen.load(config.model.path)
+    collate = batches.Collator(
+      model, source.name, B, batches.Buckets.of(config.data), preparer.processor.pad_id
+    )
+    collector = collect.Collector(config, roles, collate, source, timing_lib.Clock(), None)
+    data = iter([[preparer(index) for index in rows] for rows in indices])
+    return collector.collect_rollout(collect.Weights(None, None), data, 0), roles
+
+  return run
+
+
+def test_verdicts_and_rewards_belong_to_their_trajectories(collected):
+  rollout, _ = collected([3, 2, 1], constant_groups="keep")
+  assert rollout.batch.index.tolist() == [3, 2, 1, -1]
+  assert rollout.counts.tolist() == [True, True, True, False]
+  assert rollout.verdicts[1][0] == ["It says <think>2</think>\\boxed{2}. \\boxed{0.9}"]
+  assert rollout.evidence.judge_scores[:3] == pytest.approx(0.9)
+  assert rollout.evidence.format_ok.tolist()[:3] == [[True, False], [True, True], [True, False]]
+  advantage = collect.advantage(rollout)
+  assert advantage[0, 0] > 0 > advantage[0, 1]
+  assert advantage[1].tolist() == [0, 0]
+  assert advantage[3].tolist() == [0, 0]
+
+
+def test_constant_groups_are_kept_or_dropped(collected):
+  kept, _ = collected([0, 1, 2, 3], constant_groups="keep")
+  dropped, _ = collected([0, 1, 2, 3], constant_groups="drop")
+  assert collect.loss_mask(kept, R, truncated=True).any(axis=(1, 2)).tolist() == [True] * 4
+  counted = collect.loss_mask(dropped, R, truncated=True)
+  assert counted.any(axis=(1, 2)).tolist() == [False, True, False, True]
+  assert counted[1].tolist() == [[True, True, False], [True, True, True]]
+
+
+def test_truncated_trajectories_may_be_left_out(collected):
+  rollout, _ = collected([0, 1, 2, 3], constant_groups="keep")
+  counted = collect.loss_mask(rollout, R, truncated=False)
+  assert counted.any(axis=2).tolist() == [[True, True], [True, False], [True, True], [True, True]]
+
+
+def test_groups_that_teach_nothing_are_replaced(collected):
+  rollout, roles = collected([0, 1, 2, 3], [4, 5, 6, 7], [9, 9, 9, 9], constant_groups="resample")
+  assert roles.batches == 2
+  rows = [1, 3, 5, 7]
+  assert rollout.batch.index.tolist() == rows
+  assert rollout.evidence.index.tolist() == rows
+  assert rollout.counts.all()
+  assert rollout.result.tokens[:, 0, 0].tolist() == rows
+  assert rollout.result.truncated.tolist() == [[False, True]] + [[False, False]] * 3
+  assert [texts[1] for texts in rollout.evidence.texts] == [f"\\boxed{{{i}}}" for i in rows]
+  assert [verdicts[1][0][8:17] for verdicts in rollout.verdicts] == [
+    f"\\boxed{{{i}}}" for i in rows
+  ]
+  once, _ = collected(rows, constant_groups="keep")
+  for name in once.group._fields:
+    np.testing.assert_array_equal(getattr(rollout.group, name), getattr(once.group, name), name)
+
+
+def test_a_record_that_occurs_again_is_sampled_anew(collected):
+  """Also in another batch of the same step; in the first place it is as it always was."""
+  rollout, roles = collected([0, 2, 0, 1], [1, 0, 3, 5], constant_groups="resample")
+  for sampled in roles.records.values():
+    assert len({tuple(record) for record in sampled}) == 8
+  once, fresh = collected([0, 1, 2, 3], constant_groups="keep")
+  records = dict(zip(once.batch.index.tolist(), once.batch.records.tolist(), strict=True))
+  assert roles.records["actor"][:2] == [records[0], records[2]]
+  assert roles.records["actor"][3] == records[1]
+  assert fresh.records["actor"] == list(records.values())
+  # What is trained on keeps the keys that it was sampled by.
+  assert rollout.batch.index.tolist() == [1, 1, 3, 5]
+  assert rollout.batch.records.tolist() == [roles.records["actor"][row] for row in (3, 4, 6, 7)]
+
+
+def figures(rollout):
+  with Prover() as prover:
+    return monitoring.of_rollout(
+      rollout, sources.open_source(tiny.get_config().data), prover, "none"
+    )
+
+
+def test_figures_are_of_all_that_was_sampled(collected):
+  """16 groups, of which 12 are constant; the update is made of the other 4."""
+  data = [[0, 2, 4, 6], [8, 10, 12, 14], [1, 16, 18, 20], [3, 22, 5, 7]]
+  rollout, _ = collected(*data, constant_groups="resample")
+  found = figures(rollout)
+  assert found["constant_groups"] == 0.75
+  assert found["sampled_groups"] == 16
+  assert found["trained_groups"] == 4
+  # Two alike (R = 1), or one of them in broken form: the Judge's factor less 0.5.
+  mean, std = (1 + 0.5151626) / 2, (1 - 0.5151626) / 2
+  assert found["majority_share"] == 1
+  assert found["format"] == pytest.approx((12 + 4 / 2) / 16)
+  assert found["trained_reward"] == pytest.approx(mean)
+  assert found["reward"] == pytest.approx((12 + 4 * mean) / 16)
+  assert found["trained_reward_std"] == pytest.approx(std)
+  assert found["reward_std"] == pytest.approx(4 * std / 16)
+  assert found["truncated"] == pytest.approx(1 / 32)  # the second one of record 1
+  assert found["trained_truncated"] == pytest.approx(1 / 8)
+  assert found["response_length"] == found["trained_response_length"] == 2.5
+
+
+def test_figures_of_groups_that_are_dropped(collected):
+  dropped = figures(collected([0, 1, 2, 3], constant_groups="drop")[0])
+  kept = figures(collected([0, 1, 2, 3], constant_groups="keep")[0])
+  same = [name for name in kept if not name.startswith("trained_")]
+  assert {name: dropped[name] for name in same} == {name: kept[name] for name in same}
+  assert (kept["trained_groups"], dropped["trained_groups"], kept["sampled_groups"]) == (4, 2, 4)
+  assert kept["trained_reward"] == kept["reward"] == pytest.approx((3 + 0.5151626) / 4)
+  assert dropped["trained_reward"] == pytest.approx((1 + 0.5151626) / 2)
+  nothing = figures(collected([0, 2, 4, 6], constant_groups="drop")[0])
+  assert nothing["constant_groups"] == 1
+  assert nothing["trained_groups"] == 0
+  assert "trained_reward" not in nothing
+
+
+def test_speed_counts_all_tokens_that_were_sampled(collected):
+  data = [[0, 2, 4, 6], [1, 3, 5, 7]]
+  rollout, _ = collected(*data, constant_groups="resample")
+  once, _ = collected(data[1], constant_groups="keep")
+  model = qwen.load_config(tiny.get_config().model.path)
+  assert sum(int(part.lengths.sum()) for part in rollout.sampled) == 2 * once.result.lengths.sum()
+  prompts = [sum(part.prompt_tokens for part in one.sampled) for one in (rollout, once)]
+  sampled = [flops.of_sampling(model, one) for one in (rollout, once)]
+  assert sampled[1] == flops.of_forward(model, once) == flops.of_tokens(model, prompts[1], 20)
+  assert sampled[0] == flops.of_tokens(model, prompts[0], 40)
+  # Scoring and the update are of those that are trained on.
+  steps = [flops.of_step(model, one, adapters=False) for one in (rollout, once)]
+  assert steps[0] - steps[1] == pytest.approx(sampled[0] - sampled[1])
+
+
+@pytest.mark.parametrize("invalid_verdict", ["zero", "neutral"])
+def test_without_a_judge_every_factor_is_one(collected, invalid_verdict):
+  options = {"judge": False, "invalid_verdict": invalid_verdict}
+  rollout, roles = collected([0, 1, 2, 3], constant_groups="keep", **options)
+  assert roles.records["judge"] == []
+  assert np.asarray(rollout.group.factor).tolist() == [[1, 1]] * 4
+  assert np.asarray(rollout.group.reward).tolist() == [[1, 1], [1, 0.5]] * 2
+  found = figures(rollout)
+  of_verdicts = {"invalid_verdicts", "judge_mean", "agreement"}
+  of_verdicts |= {"truncated_verdicts", "contradictory_verdicts"}
+  assert found.keys().isdisjoint(of_verdicts)
+  judged = figures(collected([0, 1, 2, 3], constant_groups="keep")[0])
+  assert judged.keys() - found.keys() == of_verdicts
+
+
+def test_a_verdict_that_was_cut_is_invalid_and_counted(collected):
+  rows = [1, 3, 5, 7]
+  rollout, _ = collected([0, 1, 2, 3], [4, 5, 6, 7], constant_groups="resample")
+  assert rollout.batch.index.tolist() == rows
+  assert rollout.evidence.judge_valid.tolist() == [[True, True]] * 3 + [[False, True]]
+  assert rollout.evidence.judge_scores[3].tolist() == [0, pytest.approx(0.9)]
+  counts = [part.readings.counts() for part in rollout.sampled]
+  assert [c["truncated_verdicts"].tolist() for c in counts] == [[0] * 4, [0, 0, 0, 1]]
+  assert [c["contradictory_verdicts"].tolist() for c in counts] == [[0] * 4] * 2
+  assert figures(rollout)["truncated_verdicts"] == 1 / 8
+
+
+def test_resampling_ends_at_its_limit_with_groups_that_do_not_count(collected):
+  data = [[0, 2, 4, 1], [6, 8, 10, 12], [1, 3, 5, 7]]
+  rollout, roles = collected(*data, constant_groups="resample", resample_limit=2)
+  assert roles.batches == 2
+  assert rollout.batch.index.tolist() == [1, 0, 2, 4]
+  assert rollout.counts.tolist() == [True, False, False, False]
+
+
+def test_a_missing_gold_answer_leaves_out_its_group_alone(collected, monkeypatch):
+  rollout, _ = collected([0, 1, 2, 3], constant_groups="keep")
+  source = sources.open_source(tiny.get_config().data)
+  golds = {0: "0", 1: None, 2: "9", 3: "3"}  # each answers its own index
+
+  def gold(index):
+    if index == 1:
+      raise BadRecord("bad answer", "record 1: its answer is a list")
+    return golds[index]
+
+  monkeypatch.setattr(source, "gold", gold)
+  with Prover() as prover:
+    found = monitoring.of_rollout(rollout, source, prover, "none")
+  assert found["pass@1"] == pytest.approx(2 / 3)
+  assert found["pass@G"] == pytest.approx(2 / 3)
+  assert found["label_accuracy"] == pytest.approx(2 / 3)
+  assert found["majority_share"] == 1
+  assert found["undecided_grades"] == 0
+
+
+def test_a_group_with_a_difference_is_varied():
+  rewards = np.array([[0.5, 0.5], [0.5, 0.25], [0.0, 0.0]])
+  group = method.Group(*[rewards] * 5)
+  assert collect.varied(group).tolist() == [False, True, False]

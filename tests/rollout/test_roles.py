@@ -1,0 +1,117 @@
+"""Actor and Judge on batches with images, without, and with rows that only pad."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from sejax import config as config_lib
+from sejax import rollout
+from sejax.data import batches, prepare
+from sejax.models import qwen2_5_vl as qwen
+from sejax.rollout import roles as roles_lib
+from sejax.sampling import Request, Role, Sampler
+from tests.data.problems import Problems
+from tests.models import qwen_directory, torch_reference
+
+CANDIDATES = [
+  [r"<think>One.</think>\boxed{1}", "Two <|image_pad|> <|im_end|>"],
+  ["", "Three."],
+  ["", ""],
+]
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+  """A tiny random model behind the real vocabulary, greedy roles, and a batch with padding."""
+  model = torch_reference.real_vocabulary_config()
+  params = torch_reference.to_params(torch_reference.torch_model(model).state_dict(), model)
+  config = config_lib.default()
+  config.update(group_size=2)
+  config.model.path = str(qwen_directory.write(tmp_path_factory.mktemp("rollout")))
+  config.data.min_pixels = None
+  config.judge.rubric = "short"
+  config.judge.num_judge_repeats = 2
+  for role in (config.actor, config.judge):
+    role.update(temperature=0.0, max_tokens=4)
+  preparer = prepare.Preparer.of(config, Problems(2))
+  processor = preparer.processor
+  collate = batches.Collator(model, "problems", 3, batches.Buckets((128,), (64,)), processor.pad_id)
+  batch = collate([preparer(1), preparer(0)])
+  features = jax.jit(qwen.encode, static_argnums=1)(params, model, batch.images)
+  return params, rollout.Roles.create(config, model, processor), batch, features
+
+
+def test_the_actor_draws_for_every_row_but_padding(setting):
+  params, roles, batch, features = setting
+  rolled = roles.act(params, batch, features, seed=0, step=0)
+  assert rolled.result.lengths.tolist() == [[4, 4], [4, 4], [0, 0]]
+  assert rolled.texts[0][0] == roles.processor.decode(rolled.result.tokens[0, 0])
+  assert rolled.texts[2] == ["", ""]
+
+
+def test_features_are_the_same_in_parts(setting, monkeypatch):
+  params, roles, batch, features = setting
+  rows = np.array([0, 1, 2, 1, 0, 2])
+  images = jax.tree.map(lambda x: x[rows], batch.images)
+  monkeypatch.setattr(roles_lib, "_PATCHES", 64)  # a row of each of two shards at a time
+  encode = rollout.encode_rows.__wrapped__
+  parts = jax.make_jaxpr(encode, static_argnums=(1, 3, 4))(
+    params, roles.actor.config, images, 2, np.dtype("float32")
+  )
+  assert "length=3" in str(parts)
+  found = encode(params, roles.actor.config, images, 2, np.dtype("float32"))
+  np.testing.assert_allclose(found, np.asarray(features)[rows], atol=1e-5)
+
+
+def test_nobody_draws_vision_tokens(setting):
+  _, roles, _, _ = setting
+  for sampler in (roles.actor, roles.judge):
+    config = sampler.config
+    vision = {config.image_token_id, config.video_token_id}
+    vision |= {config.vision_start_token_id, config.vision_end_token_id}
+    assert vision <= set(sampler.options.filters.banned)
+
+
+def test_a_verdict_is_that_of_the_whole_conversation_read_at_once(setting):
+  params, roles, batch, features = setting
+  rolled = roles.judge_all(params, batch, features, CANDIDATES, seed=0, step=0)
+  verdicts, truncated = rollout.by_candidate(rolled, 2)
+  assert np.array_equal(np.reshape(truncated, (3, -1)), rolled.result.truncated)
+  assert [len(row) for row in verdicts] == [2, 2, 2]
+  assert len({texts[0] for row in verdicts[:2] for texts in row}) == 4
+  for b in range(2):
+    for g in range(2):
+      assert verdicts[b][g] == [_whole(params, roles, batch, features, b, g)] * 2
+
+
+def test_too_small_a_context_is_refused_before_any_candidate_is_sampled(setting):
+  _, roles, batch, _ = setting
+  # 4 tokens of a candidate and the tail behind them take 48; 128 of prompt, 4 of verdict.
+  assert 4 + len(roles.processor.continuation(batch.judge_tails[0], "")) <= 48
+  _with_context(roles, 128 + 48 + 4).check_context(batch)
+  with pytest.raises(ValueError, match="are more than the model's context of"):
+    _with_context(roles, 128 + 48 + 3).check_context(batch)
+
+
+def _with_context(roles, tokens):
+  text = dataclasses.replace(roles.judge.config.text, max_position_embeddings=tokens)
+  model = dataclasses.replace(roles.judge.config, text=text)
+  return roles._replace(judge=Sampler(model, roles.judge.options))
+
+
+def _whole(params, roles, batch, features, b, g):
+  """The greedy verdict where prompt and candidate are one prompt."""
+  ids = np.concatenate(
+    [
+      batch.judge.ids[b, : batch.judge.lengths[b]],
+      roles.processor.continuation(batch.judge_tails[b], CANDIDATES[b][g]),
+    ]
+  )[None]
+  lengths = np.array([ids.shape[1]], np.int32)
+  grids = [[[1, 4, 4]]] if b == 0 else [np.zeros((0, 3), np.int32)]
+  positions = qwen.prompt_positions(roles.judge.config, ids, lengths, grids)
+  request = Request(qwen.Prompt(ids, lengths, positions), batch.records[:1], features[b : b + 1])
+  result = roles.judge(params, request, seed=0, step=0, role=Role.JUDGE)
+  return roles.processor.decode(result.tokens[0, 0, : result.lengths[0, 0]])

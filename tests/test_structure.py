@@ -1,0 +1,109 @@
+"""How the package is laid out: few rooms, imports one way, no torch and no tensorflow."""
+
+import ast
+import itertools
+import pathlib
+import subprocess
+import sys
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "sejax"
+
+# Each level imports from its own and from those before it, in the order written within a level.
+ORDER = (
+  "errors",
+  "method",
+  "text",
+  "parallel",
+  "models",
+  "sampling",
+  "data",
+  "rewards",
+  "rollout",
+  "learner",
+  "monitoring",
+  "reports",
+  "evaluation",
+  "planning",
+  "config",
+  "setup",
+  "train",
+  "main",
+)
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+for name in ("torch", "torchvision"):
+  sys.modules[name] = None  # importing it raises ImportError
+import sejax
+names = [m.name for m in pkgutil.walk_packages(sejax.__path__, "sejax.")]
+assert len(names) > 10, names
+for name in names:
+  importlib.import_module(name)
+# Not None as above: tensorflow-datasets would take that for a tensorflow that is there.
+assert "tensorflow" not in sys.modules
+"""
+
+
+def test_every_module_imports_without_torch_and_tensorflow():
+  done = subprocess.run(
+    [sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stderr
+
+
+def imports(path):
+  """Yields the names of sejax's own modules and objects that a file imports."""
+  for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sejax"):
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names if alias.name.startswith("sejax"))
+
+
+def room(path):
+  """Returns the package, or the loose module, that a file of sejax belongs to."""
+  return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def test_there_are_few_rooms_and_each_has_a_place_in_the_order():
+  loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+  packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+  assert loose == {"errors", "main", "setup", "train"}
+  assert loose | packages == {*ORDER, "assets"}
+  assert len(packages) <= 15
+
+
+def test_imports_go_one_way():
+  backwards = [
+    f"{path.relative_to(PACKAGE)} imports {name}"
+    for path in FILES
+    for name in imports(path)
+    if room(path) in ORDER
+    and (parts := name.split(".")[1:])
+    and ORDER.index(parts[0]) > ORDER.index(room(path))
+  ]
+  assert backwards == []
+
+
+def test_the_methods_formulas_import_nothing_of_sejax():
+  names = [name for path in (PACKAGE / "method").rglob("*.py") for name in imports(path)]
+  assert names != []
+  assert {name.split(".")[1] for name in names} == {"method"}
+
+
+def test_the_configuration_is_known_to_few():
+  """Everything else is given its own section, or a dataclass of it."""
+  importing = {
+    room(path)
+    for path, name in itertools.chain.from_iterable(((p, n) for n in imports(p)) for p in FILES)
+    if name.split(".")[1:2] == ["config"]
+  }
+  assert importing == {"config", "main", "setup", "train"}
+
+
+def test_tests_mirror_the_tree():
+  tests = PACKAGE.parent / "tests"
+  assert {path.parent.name for path in tests.glob("*/__init__.py")} <= {*ORDER, "experiments"}
