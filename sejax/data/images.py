@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 import PIL.Image
-from PIL import ExifTags
+import PIL.ImageOps
 
 from sejax.data import truncation
 from sejax.data.records import BadRecord
@@ -25,15 +25,8 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _DECODING = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, MemoryError)
 _BOMB = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
 
-_UPRIGHT = {
-  2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
-  3: PIL.Image.Transpose.ROTATE_180,
-  4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
-  5: PIL.Image.Transpose.TRANSPOSE,
-  6: PIL.Image.Transpose.ROTATE_270,
-  7: PIL.Image.Transpose.TRANSVERSE,
-  8: PIL.Image.Transpose.ROTATE_90,
-}
+# Where Pillow keeps EXIF data as they are in the file.
+_EXIF = ("exif", "Raw profile type exif")
 
 
 def decode(data: bytes) -> PIL.Image.Image:
@@ -56,7 +49,8 @@ def decode(data: bytes) -> PIL.Image.Image:
     with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
       _check_header(image.size)
       image.load()
-      return _upright(image, _to_rgb(image))
+      _turn_upright(image)
+      return _to_rgb(image)
   except BadRecord:
     raise
   except _BOMB as error:
@@ -150,12 +144,16 @@ def _fits_16_bits(values: np.ndarray) -> bool:
   return values.min() >= 0 and values.max() <= 65535
 
 
-def _upright(image: PIL.Image.Image, rgb: PIL.Image.Image) -> PIL.Image.Image:
-  """Turns the picture as its EXIF data say; unreadable EXIF data count as none."""
+def _turn_upright(image: PIL.Image.Image) -> None:
+  """Turns a loaded picture as its EXIF data say; unreadable EXIF data count as none.
+
+  Pillow has already turned a TIFF while loading it.
+  """
   try:
-    # A TIFF's is applied, and then removed, by Pillow when it loads.
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    image.getexif()  # parses the data, which Pillow then keeps
+    # After turning, Pillow would write all other tags anew, and fail on ill-typed ones.
+    for name in _EXIF:
+      image.info.pop(name, None)
+    PIL.ImageOps.exif_transpose(image, in_place=True)
   except _DECODING:
-    orientation = None
-  method = _UPRIGHT.get(orientation)
-  return rgb if method is None else rgb.transpose(method)
+    return

@@ -177,6 +177,40 @@ def test_unreadable_exif_data_count_as_none():
   np.testing.assert_array_equal(pixels(data), rgb)
 
 
+def exif_data(*entries: bytes) -> bytes:
+  """EXIF data, big-endian, of entries of twelve bytes."""
+  return b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", len(entries)) + b"".join(entries) + bytes(4)
+
+
+@pytest.mark.parametrize(
+  "ill_typed",
+  [
+    struct.pack(">HHII", 0x010E, 5, 1, 0),  # a description that is a fraction
+    struct.pack(">HHI", 0x011A, 2, 4) + b"abc\0",  # a resolution that is a text
+    struct.pack(">HHII", 0x927C, 4, 1, 70_000),  # a maker's note that is a number
+  ],
+)
+def test_other_ill_typed_exif_data_do_not_matter(ill_typed):
+  upright = noise(8, 12, 3)
+  data = exif_data(ill_typed, struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0))
+  stored = np.ascontiguousarray(upright.swapaxes(0, 1)[::-1])
+  np.testing.assert_array_equal(pixels(encode(stored, exif=data)), upright)
+
+
+@pytest.mark.parametrize("grey", ["1", "L", "LA", "P", "I;16"])
+def test_exif_orientation_is_applied_in_every_mode(grey):
+  upright = PIL.Image.fromarray(noise(8, 12) // 2 + 64)
+  if grey == "I;16":
+    upright = PIL.Image.fromarray(np.asarray(upright).astype(np.uint16) * 257)
+  else:
+    upright = upright.convert(grey)
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 5
+  data = encode(upright.transpose(PIL.Image.Transpose.TRANSPOSE), exif=exif)
+  assert PIL.Image.open(io.BytesIO(data)).mode == grey
+  np.testing.assert_array_equal(pixels(data), pixels(encode(upright)))
+
+
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_the_first_of_several_frames_is_taken(form):
   first, second = (PIL.Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
