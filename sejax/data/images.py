@@ -22,7 +22,16 @@ MAX_RATIO = 200  # of the longer to the shorter side, as HF `smart_resize`
 # A list, so that no format which starts another program (EPS) is ever opened.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # What Pillow's decoders raise on bad bytes.
-_DECODING = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error, MemoryError)
+_DECODING = (
+  OSError,
+  ValueError,
+  SyntaxError,
+  EOFError,
+  IndexError,
+  TypeError,
+  struct.error,
+  MemoryError,
+)
 _BOMB = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning)
 
 # Where Pillow keeps EXIF data as they are in the file.

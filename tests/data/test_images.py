@@ -3,6 +3,7 @@
 import io
 import itertools
 import pathlib
+import re
 import struct
 import time
 import zlib
@@ -209,6 +210,16 @@ def test_exif_orientation_is_applied_in_every_mode(grey):
   data = encode(upright.transpose(PIL.Image.Transpose.TRANSPOSE), exif=exif)
   assert PIL.Image.open(io.BytesIO(data)).mode == grey
   np.testing.assert_array_equal(pixels(data), pixels(encode(upright)))
+
+
+def test_a_tiff_whose_xmp_data_are_a_number_is_refused():
+  exif = PIL.Image.Exif()
+  exif[0x0112] = 6
+  data = encode(noise(8, 12, 3), "TIFF", exif=exif, tiffinfo={700: b"long"})
+  (entry,) = re.findall(
+    struct.pack("<HHI", 700, 7, 4) + b"|" + struct.pack("<HHI", 700, 1, 4), data
+  )
+  refused(data.replace(entry, struct.pack("<HHI", 700, 4, 1)), "unreadable image")
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
