@@ -43,6 +43,7 @@ setuptools.setup(
     "pillow>=11.3",
     "pyarrow",
     "safetensors",
+    "scipy>=1.14",
     "tensorflow-datasets>=4.9.10",
     "tqdm",
     "transformers>=5.17,<6",

@@ -132,9 +132,12 @@ def auc(scores: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> float
   """Returns the chance that a right answer's score is above a wrong one's; equal ones count half.
 
   The area under the receiver operating characteristic (Mann and Whitney's U over its maximum).
-  NaN, where there are not both.
+  NaN where right or wrong answers are missing, or a score is NaN.
   """
-  ranks = _mean_ranks(scores)
+  # Here, as the import takes a second, and evaluations of a model do not need it.
+  from scipy import stats
+
+  ranks = stats.rankdata(scores)
   positives, negatives = int(right.sum()), int((~right).sum())
   if not positives or not negatives:
     return float("nan")
@@ -174,10 +177,3 @@ def _majority(ids: Int[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> floa
   if not counts.any():
     return 0.0
   return float(right[first[counts == counts.max()]].mean())
-
-
-def _mean_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-  """Returns ranks from 1; equal values share their mean."""
-  _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-  last = np.cumsum(counts)
-  return (last - (counts - 1) / 2)[inverse]
