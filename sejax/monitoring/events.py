@@ -1,4 +1,7 @@
-"""TensorBoard's event files, encoded here: what writes them elsewhere loads torch or tensorflow.
+"""Writes scalars as TensorBoard event files.
+
+The encoding is our own because tensorboardX, which imports no tensorflow, imports torch wherever
+torch is installed, and sejax never loads torch.
 
 A file is a sequence of TFRecords, each of which holds one `Event` protocol buffer
 (tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto).
@@ -13,21 +16,21 @@ import numpy as np
 
 
 class EventFile:
-  """One event file of scalars, written through at every step.
+  """One event file of scalars, flushed after every step.
 
-  No thread holds events back, so that a kill loses none of a step that a restart does not repeat.
+  No background thread holds events back, so what a killed run had written is in the file.
   """
 
   def __init__(self, directory: pathlib.Path, first_step: int):
-    """Starts a file in the directory, after those that are there.
+    """Opens a new file in the directory, which TensorBoard reads after the files already there.
 
     Args:
-      directory: made where it is missing.
-      first_step: from which on TensorBoard forgets what the older files hold.
+      directory: created if missing.
+      first_step: TensorBoard discards the values of older files from this step on.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    # TensorBoard reads files in the order of their names. The time keeps them apart, too, where
-    # some were removed.
+    # TensorBoard reads files in the order of their names. The time keeps names distinct even after
+    # some files were removed.
     number = len(list(directory.glob("events.out.tfevents.*")))
     path = directory / f"events.out.tfevents.{number:06d}.{time.time_ns()}"
     self._file = path.open("xb")
@@ -36,7 +39,7 @@ class EventFile:
     self._write(_step(first_step) + _bytes(7, start))
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Writes the scalars of a step, which single precision may round."""
+    """Writes the scalars of a step, rounded to float32."""
     values = [_bytes(1, tag.encode()) + _float(2, value) for tag, value in scalars.items()]
     summary = b"".join(_bytes(1, value) for value in values)
     self._write(_step(step) + _bytes(5, summary))
@@ -83,7 +86,7 @@ _CRC = [_crc_of_byte(byte) for byte in range(256)]  # CRC-32C (Castagnoli), RFC 
 
 
 def _masked_crc(data: bytes) -> bytes:
-  """Returns a TFRecord's check sum: a CRC is stored rotated and offset, as data may hold CRCs."""
+  """Returns a TFRecord's checksum: CRC-32C, rotated and offset because data may contain CRCs."""
   crc = 0xFFFFFFFF
   for byte in data:
     crc = crc >> 8 ^ _CRC[(crc ^ byte) & 255]
