@@ -263,7 +263,7 @@ def test_a_model_reads_answers_where_the_protocol_asks_one(config, tmp_path):
 
 def test_the_command_line(config, tmp_path):
   flags = [
-    f"--config.eval.{name}={config.eval[name]}" for name in ("protocol", "data", "predictions")
+    f"--config.eval.{name}={config.eval[name]}" for name in ("protocol", "sets_path", "predictions")
   ]
   done = subprocess.run(
     [
