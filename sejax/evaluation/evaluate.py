@@ -26,6 +26,7 @@ from sejax.evaluation.benchmarks.protocol import Graded, Problem, Protocol, Stor
 from sejax.evaluation.extractor import Extractor
 from sejax.evaluation.responding import Asked, Responder
 from sejax.models import hub
+from sejax.reports import pages
 from sejax.text.equivalence import Prover
 
 _TOGETHER = 256  # problems whose stored answers are graded together
@@ -57,7 +58,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     return
   table = results.markdown(all_sets)
   (workdir / "summary.md").write_text(table, encoding="utf-8")
-  (workdir / "summary.html").write_text(results.page(all_sets), encoding="utf-8")
+  pages.write(workdir / "summary.html", results.page(all_sets))
   print(table, end="")
   print(f"page: {workdir / 'summary.html'}")
 

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import html
 import json
 import math
 import pathlib
@@ -185,18 +184,25 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def page(results: Sequence[Result]) -> str:
-  """Returns the table and all break-downs as a page that loads nothing."""
-  sections = [pages.table("all sets", _HEAD, _rows(results))]
-  for result in results:
-    name = html.escape(result.name)
-    sections.append(f"<h2>{name}</h2><p>{html.escape(_said(result))}</p>")
-    for title, part in result.scores.breakdowns.items():
-      if part:
-        rows = [(v, _percent(r / total), _number(r), total) for v, (r, total) in part.items()]
-        by = f"{result.name} by {title}"
-        table = pages.table(by, (title, "%", "right", "of"), rows)
-        sections.append(f"<details><summary>{html.escape(by)}</summary>{table}</details>")
-  return pages.page("Evaluation", sections)
+  """Returns the table and all break-downs as an HTML page."""
+  return pages.render(
+    "evaluation.html",
+    title="Evaluation",
+    head=_HEAD,
+    rows=_rows(results),
+    sets=[
+      {
+        "name": result.name,
+        "counts": _said(result),
+        "breakdowns": [
+          (title, [(v, _percent(r / total), _number(r), total) for v, (r, total) in part.items()])
+          for title, part in result.scores.breakdowns.items()
+          if part
+        ],
+      }
+      for result in results
+    ],
+  )
 
 
 def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:

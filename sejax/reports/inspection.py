@@ -1,12 +1,12 @@
 """A page about a data set: what its records look like, how long they are, and what was dropped."""
 
 import collections
-import html
 import itertools
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import markupsafe
 import ml_collections
 import tqdm
 
@@ -62,8 +62,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   total = min(len(source), config.data.inspect_limit or len(source))
   counted = count(source, preparer, total, config.data.inspect_records)
   path = workdir / "inspect.html"
-  # What was dropped may be named by text that is no Unicode.
-  path.write_text(page(config, source, counted), encoding="utf-8", errors="backslashreplace")
+  pages.write(path, page(config, source, counted))
   kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
   left = f" ({pipeline.tally(kinds)})" if kinds else ""
   unread = f"; {len(counted.unreadable)} answers cannot be read" if counted.unreadable else ""
@@ -105,7 +104,7 @@ def shapes(counted: Counted, buckets: batches.Buckets, batch_size: int) -> int:
 
 
 def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) -> str:
-  """Returns the page: one HTML text that loads nothing and runs no script."""
+  """Returns the HTML of the page; see `run`."""
   data = config.data
   buckets = batches.Buckets.of(data)
   kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
@@ -121,41 +120,44 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
     "dropped": pipeline.tally(kinds) or 0,
     "shapes at most": shapes(counted, buckets, config.batch_size),
   }
-  sections = [
-    pages.table("counts", (), facts.items()),
-    "<h2>Sizes</h2><p>How many records have each size.</p><div class=charts>",
-    _histogram("Actor's prompt, tokens", counted.actor, data.prompt_limit, buckets.prompt),
-    _histogram("Judge's prompt, tokens", counted.judge, buckets.prompt[-1], buckets.prompt),
-    _histogram("Patches", counted.patches, buckets.patch[-1], buckets.patch),
-    "</div>",
-  ]
-  for title, refused in (("Dropped", counted.dropped), ("Unreadable answers", counted.unreadable)):
-    if refused:
-      rows = ((record.id, record.kind, record.message) for record in refused)
-      table = pages.table(title.lower(), ("record", "kind", "why"), rows)
-      summary = f"<summary>{len(refused)} of {seen} records, and why</summary>"
-      sections.append(f"<h2>{title}</h2><details>{summary}{table}</details>")
-  sections.append(f"<h2>The first {len(counted.shown)} records</h2><div class=records>")
-  sections += [_record(example, example.index in counted.golds) for example in counted.shown]
-  return pages.page(f"{source.name}: data set", [*sections, "</div>"])
+  problems = (("Dropped", counted.dropped), ("Unreadable answers", counted.unreadable))
+  return pages.render(
+    "inspection.html",
+    title=f"{source.name}: data set",
+    counts=facts.items(),
+    histograms=[
+      _histogram("Actor's prompt, tokens", counted.actor, data.prompt_limit, buckets.prompt),
+      _histogram("Judge's prompt, tokens", counted.judge, buckets.prompt[-1], buckets.prompt),
+      _histogram("Patches", counted.patches, buckets.patch[-1], buckets.patch),
+    ],
+    problems=[
+      (title, [(record.id, record.kind, record.message) for record in refused])
+      for title, refused in problems
+      if refused
+    ],
+    seen=seen,
+    records=[_record(example, example.index in counted.golds) for example in counted.shown],
+  )
 
 
-def _record(example: Example, has_gold: bool) -> str:
+def _record(example: Example, has_gold: bool) -> dict[str, Any]:
+  """Returns what the page says of one record."""
   answer = "with an answer" if has_gold else "without an answer"
-  counts = (
-    f"{len(example.actor)} + {len(example.judge)} tokens, {len(example.patches)} patches, {answer}"
-  )
-  pictures = "".join(pages.picture(data) for data in example.pictures)
-  return (
-    f"<article><h3>{html.escape(example.id)}</h3>{pictures}"
-    f"<p class=question>{html.escape(example.question)}</p><p>{counts}</p></article>"
-  )
+  tokens = f"{len(example.actor)} + {len(example.judge)} tokens"
+  return {
+    "id": example.id,
+    "pictures": [pages.picture(data) for data in example.pictures],
+    "question": example.question,
+    "sizes": f"{tokens}, {len(example.patches)} patches, {answer}",
+  }
 
 
-def _histogram(title: str, values: Sequence[int], limit: int, sizes: Sequence[int]) -> str:
-  """Returns bars of how many records have which length, up to the limit."""
+def _histogram(
+  title: str, values: Sequence[int], limit: int, sizes: Sequence[int]
+) -> markupsafe.Markup:
+  """Returns a histogram of the records' sizes; the last bin takes all from the limit on."""
   if not values:
-    return ""
+    return markupsafe.Markup()
   width = max(1, -(-(limit + 1) // _BARS))
   bins = collections.Counter(min(value, limit) // width for value in values)
   counts = [bins[b] for b in range(limit // width + 1)]

@@ -17,13 +17,14 @@ A line of `groups.jsonl` holds one group of G trajectories:
 """
 
 import base64
-import html
+import itertools
 import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import markupsafe
 import ml_collections
 
 from sejax.errors import quoted
@@ -63,61 +64,61 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """
   del config
   path = workdir / "report.html"
-  # A surrogate half in a text is no Unicode.
-  path.write_text(page(workdir), encoding="utf-8", errors="backslashreplace")
+  pages.write(path, page(workdir))
   print(f"report written to {path}")
 
 
 def page(workdir: pathlib.Path) -> str:
-  """Returns the page: one HTML text that loads nothing and runs no script; see `run`."""
+  """Returns the HTML of the page; see `run`."""
   metrics = _curves(workdir / writers.METRICS)
   if not metrics:
     raise ValueError(
       f"{workdir / writers.METRICS} holds no metrics; give a training run's --workdir"
     )
   counts = {name: metrics.pop(name) for name in list(metrics) if name.endswith(_COUNTS)}
-  sections = [
-    *_summary(workdir / "summary.json"),
-    *_charts(metrics, _CURVES),
-    *_charts(_curves(workdir / writers.TIMING), _TIMING),
-    *_charts(counts, {"Groups that define each mean": r""}),
-    *_groups(workdir / writers.GROUPS),
-    *_configuration(workdir / "config.json"),
-  ]
-  return pages.page(f"{workdir.resolve().name}: training run", sections)
+  groups, group_count = _groups(workdir / writers.GROUPS)
+  configuration = workdir / "config.json"
+  return pages.render(
+    "training.html",
+    title=f"{workdir.resolve().name}: training run",
+    summary=_summary(workdir / "summary.json"),
+    curves=[
+      *_charts(metrics, _CURVES),
+      *_charts(_curves(workdir / writers.TIMING), _TIMING),
+      *_charts(counts, {"Groups that define each mean": r""}),
+    ],
+    groups=groups,
+    group_count=group_count,
+    configuration=configuration.read_text(encoding="utf-8") if configuration.exists() else None,
+  )
 
 
-def _summary(path: pathlib.Path) -> Iterator[str]:
-  yield "<h2>Before and after</h2>"
+def _summary(path: pathlib.Path) -> dict[str, Any] | None:
+  """Returns what the page says of `summary.json`; None until the run has ended."""
   if not path.exists():
-    yield f"<p>There is no {path.name}: the run has not ended.</p>"
-    return
+    return None
   try:
     summary = json.loads(path.read_text(encoding="utf-8"))
     before, after, change = summary["before"], summary["after"], summary["change"]
-    names = [name for name in before if not name.endswith("_error")]
-    rows = [
+    figures = [
       (_words(name), _percent(before, name), _percent(after, name), _percent(change, name, "+"))
-      for name in names
+      for name in before
+      if not name.endswith("_error")
     ]
     stages = summary["stages"]
     total = stages.get("total") or sum(stages.values()) or 1
-    ended = f"<p>{summary['steps']} steps in {_duration(summary['seconds'])}.</p>"
     last = sorted(stages.items(), key=lambda stage: stage[0] == "total")
-    times = [(_words(k), _duration(v), f"{v / total:.0%}") for k, v in last]
+    trained_on = summary.get("training_problems")
+    return {
+      "figures": figures,
+      "trained_on": trained_on,
+      "problems": summary["problems"] if trained_on else None,
+      "steps": summary["steps"],
+      "duration": _duration(summary["seconds"]),
+      "stages": [(_words(k), _duration(v), f"{v / total:.0%}") for k, v in last],
+    }
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise ValueError(f"{path} is no summary of a run: {quoted(error)}") from None
-  if rows:
-    head = ("held-out, %", "before", "after", "change")
-    yield pages.table("held-out problems before and after", head, rows)
-    yield "<p>± is a standard error; that of a change is of the same problems.</p>"
-    if trained := summary.get("training_problems"):
-      number = summary["problems"]
-      yield f"<p><strong>{trained} of {number} held-out problems were trained on.</strong></p>"
-  else:
-    yield "<p>Nothing was evaluated.</p>"
-  yield ended
-  yield pages.table("time by stage", ("stage", "time", "share"), times)
 
 
 def _percent(figures: Mapping[str, float], name: str, sign: str = "") -> str:
@@ -152,57 +153,53 @@ def _curves(path: pathlib.Path) -> dict[str, tuple[list[int], list[float | None]
   return dict(sorted(curves.items()))
 
 
-def _charts(curves: Mapping[str, tuple], headings: Mapping[str, str]) -> Iterator[str]:
+def _charts(
+  curves: Mapping[str, tuple], headings: Mapping[str, str]
+) -> Iterator[tuple[str, list[markupsafe.Markup]]]:
+  """Yields each heading with the charts that belong under it, unless all of them are empty."""
   rest = dict(curves)
   for heading, pattern in headings.items():
     names = [name for name in rest if re.search(pattern, name)]
     drawn = [pages.chart(name, *rest.pop(name)) for name in names]
     if any(drawn):
-      yield f"<h2>{heading}</h2><div class=charts>{''.join(drawn)}</div>"
+      yield heading, drawn
 
 
-def _groups(path: pathlib.Path) -> Iterator[str]:
-  """Yields groups spread evenly over the file, which is read twice and never held whole."""
+def _groups(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
+  """Returns groups spread evenly over the file, and how many it holds.
+
+  The file is read twice and never held whole.
+  """
   number = sum(1 for _ in writers.read(path))
   shown = min(number, _SHOWN)
   places = {i * (number - 1) // max(1, shown - 1) for i in range(shown)}
-  yield "<h2>Groups</h2>"
-  if not number:
-    yield f"<p>No groups were kept in {path.name}.</p>"
-    return
-  yield f"<p>{shown} of {number} groups that were kept.</p><div class='records wide'>"
+  groups = []
   for place, record in enumerate(writers.read(path)):
     if place in places:
       try:
-        yield _group(record)
+        groups.append(_group(record))
       except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}:{place + 1} is no group: {quoted(error)}") from None
-  yield "</div>"
+  return groups, number
 
 
-def _group(record: Mapping[str, Any]) -> str:
-  """Returns one group: its problem, a table of its trajectories, and under it their texts."""
-  gold = record["gold"]
-  known = "no gold answer" if gold is None else f"gold answer, unseen in training: {gold}"
-  pictures = "".join(pages.picture(base64.b64decode(data)) for data in record["pictures"])
+def _group(record: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what the page says of one group."""
+  gold, question = record["gold"], record["question"]
+  trajectories = list(zip(record["texts"], record["verdicts"], strict=True))
+  for text in (question, *itertools.chain.from_iterable((t, *v) for t, v in trajectories)):
+    if not isinstance(text, str):
+      raise TypeError(f"{quoted(text)} is no text")
   columns = ("answers", "votes", "scores", "valid", "rewards", "advantages", "verdicts")
-  trajectories = zip(*(record[name] for name in columns), strict=True)
-  rows = [_row(number, *figures) for number, figures in enumerate(trajectories, 1)]
-  head = ("#", "answer", "votes", "Judge", "reward", "advantage")
-  texts = "".join(
-    f"<h4>Trajectory {number}</h4><pre>{html.escape(text)}</pre>"
-    + "".join(f"<p>Verdict:</p><pre>{html.escape(verdict)}</pre>" for verdict in verdicts)
-    for number, (text, verdicts) in enumerate(
-      zip(record["texts"], record["verdicts"], strict=True), 1
-    )
-  )
-  name = f"Step {record['step']}: {record['id']}"
-  return (
-    f"<article><h3>{html.escape(name)}</h3>{pictures}"
-    f"<p class=question>{html.escape(record['question'])}</p><p>{html.escape(known)}</p>"
-    f"{pages.table(f'{name}, trajectories', head, rows)}"
-    f"<details><summary>Trajectories and verdicts</summary>{texts}</details></article>"
-  )
+  figures = zip(*(record[name] for name in columns), strict=True)
+  return {
+    "name": f"Step {record['step']}: {record['id']}",
+    "pictures": [pages.picture(base64.b64decode(data)) for data in record["pictures"]],
+    "question": question,
+    "gold": "no gold answer" if gold is None else f"gold answer, unseen in training: {gold}",
+    "rows": [_row(number, *row) for number, row in enumerate(figures, 1)],
+    "trajectories": trajectories,
+  }
 
 
 def _row(number: int, answer, votes, score, valid, reward, advantage, verdicts) -> tuple[str, ...]:
@@ -211,10 +208,3 @@ def _row(number: int, answer, votes, score, valid, reward, advantage, verdicts) 
     answer = answer[: _LONGEST - 1] + "…"
   judged = f"{score:.2f}" if valid else "invalid" if verdicts else "none"
   return f"{number}", answer, f"{votes:.0%}", judged, f"{reward:.3f}", f"{advantage:+.3f}"
-
-
-def _configuration(path: pathlib.Path) -> Iterator[str]:
-  if path.exists():
-    text = html.escape(path.read_text(encoding="utf-8"))
-    yield "<h2>Configuration</h2>"
-    yield f"<details><summary>{path.name}</summary><pre>{text}</pre></details>"

@@ -13,10 +13,10 @@ from playwright import sync_api
 from configs import tiny
 from sejax.evaluation import metrics, results
 from sejax.evaluation.benchmarks import protocol
-from sejax.reports import inspection
+from sejax.reports import inspection, pages
 from sejax.reports import training as report
 from tests.data.problems import picture
-from tests.reports import test_report
+from tests.reports import test_pages, test_report
 
 LONG = "unbroken" * 40
 WIDTHS = {"narrow": 360, "wide": 1440}
@@ -152,6 +152,21 @@ def test_the_keyboard_reaches_and_opens_all_and_nothing_is_too_wide(page, case):
   assert all(names)
   assert len(names) + details == len(expected)
   assert page.evaluate(WIDER) == 0, "what was opened is too wide"
+
+
+@pytest.mark.parametrize("name", test_pages.MAKERS)
+def test_no_text_runs_as_a_script_and_all_of_it_is_shown(browser, name, tmp_path):
+  opened, said = browser.new_page(), []
+  opened.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+  for hostile in test_pages.HOSTILE:
+    path = tmp_path / "page.html"
+    pages.write(path, test_pages.MAKERS[name](hostile, tmp_path))
+    opened.goto(path.as_uri())
+    assert opened.locator("script, i, [onload], [onerror]").count() == 0
+    opened.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert hostile in opened.locator("main").inner_text()
+  opened.close()
+  assert said == []
 
 
 def test_a_table_too_wide_for_the_screen_moves_by_arrow_keys(browser, paths):

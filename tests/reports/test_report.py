@@ -171,7 +171,24 @@ def test_a_run_that_goes_on_has_a_page(workdir):
     ("metrics.jsonl", '{"step": 1, "kl": "x"}\n', "metrics.jsonl: kl of step 1 is 'x', no number"),
     ("summary.json", "{}", "summary.json is no summary of a run: KeyError('before')"),
     ("summary.json", "[", "summary.json is no summary of a run"),
+    (
+      "summary.json",
+      '{"before": {}, "after": {}, "change": {}, "stages": {}, "training_problems": 1}',
+      "summary.json is no summary of a run: KeyError('problems')",
+    ),
     ("groups.jsonl", '{"step": 1}\n', "groups.jsonl:1 is no group: KeyError('gold')"),
+    *(
+      (
+        "groups.jsonl",
+        json.dumps({"step": 1, **group(1), name: value}) + "\n",
+        f"{said} is no text",
+      )
+      for name, value, said in (
+        ("question", None, "None"),
+        ("texts", ["x", 7], "7"),
+        ("verdicts", [[[]], []], "[]"),
+      )
+    ),
   ],
 )
 def test_a_damaged_file_is_named(workdir, name, text, said):
