@@ -1,7 +1,7 @@
-"""What n sampled answers to each of N problems come to, with standard errors.
+"""Metrics of n sampled answers to each of N problems: pass@k, maj@n, AUC, and their uncertainty.
 
-A problem is the unit of chance: an error is that of the mean over problems, so answers to the same
-problem may depend on each other as they like.
+Standard errors and intervals are over problems, so answers to the same problem may depend on each
+other.
 """
 
 import math
@@ -37,7 +37,7 @@ class Estimate(NamedTuple):
 
 
 class Interval(NamedTuple):
-  """A figure and the ends of its confidence interval, in the figure's own unit."""
+  """A metric's value and the ends of its confidence interval, in the metric's unit."""
 
   value: float
   low: float
@@ -52,15 +52,14 @@ def bootstrap(
   level: float = 0.95,
   seed: int = 0,
 ) -> Interval:
-  """Returns a figure with its percentile interval over units drawn with replacement (Efron, 1979).
+  """Returns a statistic with its percentile bootstrap interval over units (Efron, 1979).
 
   Args:
-    statistic: the figure of each row of weights, which say how often each unit was drawn; NaN where
-      it is not defined.
-    units: problems, or what the problems come in.
-    draws: how many sets of units are drawn.
-    level: the share of draws that the interval holds.
-    seed: of the draws.
+    statistic: maps weights, how often each draw holds each unit, to the value of each draw; NaN
+      where it is not defined.
+    units: number of problems, or of groups of problems that belong together.
+    draws: number of resampled sets of units.
+    level: the share of draws inside the interval.
 
   Raises:
     ValueError: there are no units.
@@ -87,13 +86,13 @@ def mean(
   values: Float[np.ndarray, " units"],
   sizes: Float[np.ndarray, " units"] | float = 1.0,
 ) -> Float[np.ndarray, " draws"]:
-  """Returns each draw's weighted sum of values over that of sizes, for `bootstrap`."""
+  """Returns each draw's weighted sum of values divided by that of sizes; for `bootstrap`."""
   sizes = np.broadcast_to(sizes, values.shape)
   return (weights @ values) / (weights @ sizes)
 
 
 def pass_at_k(correct: Bool[np.ndarray, "N n"], k: int) -> Float[np.ndarray, " N"]:
-  """Returns the chance that at least one of k samples is right, without bias.
+  """Returns the unbiased estimate of the probability that at least one of k samples is right.
 
   With c of n samples right it is 1 - C(n - c, k) / C(n, k) (Chen et al., arXiv:2107.03374,
   equation 1).
@@ -109,14 +108,14 @@ def pass_at_k(correct: Bool[np.ndarray, "N n"], k: int) -> Float[np.ndarray, " N
 
 
 def pass_at_1(correct: Bool[np.ndarray, "N n"]) -> Float[np.ndarray, " N"]:
-  """Returns the share of right answers of each problem: the chance that one sample is right."""
+  """Returns each problem's share of right answers."""
   return correct.mean(axis=1)
 
 
 def maj_at_n(
   answer_ids: Int[np.ndarray, "N n"], correct: Bool[np.ndarray, "N n"]
 ) -> Float[np.ndarray, " N"]:
-  """Returns the chance that the majority's answer is right, a tie being broken by lot.
+  """Returns the probability that the majority answer is right; ties are broken at random.
 
   Args:
     answer_ids: equal numbers for equal answers of a problem, `ABSTAIN` for none.
@@ -129,9 +128,9 @@ def maj_at_n(
 
 
 def auc(scores: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> float:
-  """Returns the chance that a right answer's score is above a wrong one's; equal ones count half.
+  """Returns the area under the ROC curve (AUC) of scores that should be high for right answers.
 
-  The area under the receiver operating characteristic (Mann and Whitney's U over its maximum).
+  It is the probability that a right answer's score is above a wrong answer's, ties counting half.
   NaN where right or wrong answers are missing, or a score is NaN.
   """
   # Here, as the import takes a second, and evaluations of a model do not need it.
@@ -165,7 +164,7 @@ _CHUNK = 2**22  # weights that exist at once
 
 
 def _chunks(draws: int, units: int) -> Iterator[int]:
-  """Yields numbers of draws that sum to all of them, and whose weights fit in memory."""
+  """Yields the sizes of chunks of draws whose weights fit in memory."""
   size = max(1, _CHUNK // units)
   for start in range(0, draws, size):
     yield min(size, draws - start)

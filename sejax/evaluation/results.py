@@ -1,4 +1,4 @@
-"""What an evaluation leaves: scores and graded responses of each set, and a table of all."""
+"""Files that an evaluation writes: scores and graded responses of each set, and a table of all."""
 
 import collections
 import dataclasses
@@ -28,19 +28,19 @@ _HEAD = ("set", "protocol", "metric", "%", "95% interval", "problems", "samples"
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What came of one set.
+  """Scores of one benchmark set.
 
   Attributes:
-    name: of the set.
-    protocol: by which it was graded.
-    headline: the metric that is compared.
-    scores: the protocol's, and those of several samples.
-    problems: how many were graded.
-    unanswered: how many had no response; they count in no figure.
-    samples: responses to each.
-    undecided: comparisons that could not be decided, as an answer had over 1000 characters or time
-      or memory was over; they count as wrong.
-    extractors: how many answers each has read.
+    name: the set's.
+    protocol: name of the protocol by which it was graded.
+    headline: the metric by which models are compared on this set.
+    scores: the protocol's, with pass@k and maj@n added where there are several samples.
+    problems: number of graded problems.
+    unanswered: number of problems without a response; they count in no metric.
+    samples: responses to each problem.
+    undecided: comparisons that could not be decided because an answer had over 1000 characters, or
+      time or memory ran out; they count as wrong.
+    extractors: how many answers each extractor has read.
   """
 
   name: str
@@ -62,7 +62,7 @@ class Result:
     graded: Sequence[Graded],
     unanswered: int,
   ) -> "Result":
-    """Sums up a set's graded problems.
+    """Computes the scores of a set's graded problems.
 
     Raises:
       ValueError: problems differ in their number of responses, or the set cannot be scored.
@@ -85,7 +85,7 @@ class Result:
     )
 
   def plain(self) -> dict[str, Any]:
-    """Returns plain JSON values."""
+    """Returns the content of `scores.json`."""
     return {
       "set": self.name,
       "protocol": self.protocol,
@@ -128,13 +128,13 @@ def lines(graded: Iterable[Graded], protocol_name: str) -> Iterable[str]:
 def resume(
   folder: pathlib.Path, problems: Iterable[Problem], samples: int, protocol_name: str
 ) -> list[Graded]:
-  """Returns what an evaluation that was stopped has graded, and leaves in its file only that.
+  """Returns what an interrupted run has graded; drops unfinished problems from its file.
 
   Args:
-    folder: of the set.
-    problems: of the set.
-    samples: responses to each; a problem with fewer lines is not done.
-    protocol_name: by which they were graded.
+    folder: the set's, in the workdir.
+    problems: the set's.
+    samples: responses to each problem; a problem with fewer lines is unfinished.
+    protocol_name: another one in the file is refused.
 
   Raises:
     ValueError: the file is of another protocol.
@@ -178,13 +178,13 @@ def write_scores(result: Result, folder: pathlib.Path) -> None:
 
 
 def markdown(results: Sequence[Result]) -> str:
-  """Returns the table of all sets: the headlines, and under each the set's other metrics."""
+  """Returns a Markdown table of all sets, each with its headline metric first."""
   rows = [_HEAD, ("---",) * len(_HEAD), *_rows(results)]
   return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
 def page(results: Sequence[Result]) -> str:
-  """Returns the table and all break-downs as an HTML page."""
+  """Returns an HTML page with the table and all breakdowns."""
   return pages.render(
     "evaluation.html",
     title="Evaluation",
@@ -193,7 +193,7 @@ def page(results: Sequence[Result]) -> str:
     sets=[
       {
         "name": result.name,
-        "counts": _said(result),
+        "counts": _counts(result),
         "breakdowns": [
           (title, [(v, _percent(r / total), _number(r), total) for v, (r, total) in part.items()])
           for title, part in result.scores.breakdowns.items()
@@ -221,7 +221,8 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
   return rows
 
 
-def _said(result: Result) -> str:
+def _counts(result: Result) -> str:
+  """Returns the set's counts in sentences."""
   counts = ", ".join(f"{name} {_number(number)}" for name, number in result.scores.counts.items())
   said = [f"Counts: {counts}."]
   if result.unanswered:
@@ -235,7 +236,7 @@ def _said(result: Result) -> str:
 
 
 def _of_samples(graded: Sequence[Graded]) -> dict[str, metrics.Interval]:
-  """Returns what several samples of each problem give beside the mean: pass@k and maj@n."""
+  """Returns pass@k for powers of two and maj@n; nothing of a single sample."""
   correct = right_samples(graded)
   number = correct.shape[1]
   figures, k = {}, 2

@@ -21,16 +21,16 @@ _IN_ORDER = pipeline.Options(batch_size=1, once=True)
 
 
 class Counted(NamedTuple):
-  """What was counted over a set, without its pictures.
+  """Statistics of a set's records, without their pictures.
 
   Attributes:
-    actor: tokens of each Actor's prompt.
-    judge: tokens of each Judge's prompt up to the candidate.
-    patches: of each record's images.
-    golds: places in the source of examples that have an answer.
-    dropped: records that gave no example.
-    shown: the first examples.
-    unreadable: the answers of examples, where they cannot be read.
+    actor: tokens of each Actor prompt.
+    judge: tokens of each Judge prompt up to the candidate.
+    patches: image patches of each record.
+    golds: indices in the source of the examples that have an answer.
+    dropped: records that gave no example, and why.
+    shown: the first examples, which the page shows.
+    unreadable: examples whose answer cannot be read, and why.
   """
 
   actor: list[int]
@@ -46,7 +46,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Prepares a set's records in order and writes `inspect.html` to the workdir.
 
   Args:
-    config: the run's configuration; `data.inspect_limit` says how many records are counted, and
+    config: the run's; `data.inspect_limit` says how many records are counted, and
       `data.inspect_records` how many are shown.
     workdir: where the page goes.
 
@@ -58,7 +58,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   config = hub.with_local_models(config)
   source = sources.open_source(config.data)
   preparer = Preparer.of(config, source)
-  _ = preparer.processor  # what is wrong with the directory is said here, and once
+  _ = preparer.processor  # Errors of the model directory are raised here, not for every record.
   total = min(len(source), config.data.inspect_limit or len(source))
   counted = count(source, preparer, total, config.data.inspect_records)
   path = workdir / "inspect.html"
@@ -93,7 +93,10 @@ def count(source: Source, preparer: Preparer, total: int, shown: int) -> Counted
 
 
 def shapes(counted: Counted, buckets: batches.Buckets, batch_size: int) -> int:
-  """Returns how many shapes batches of these records can have."""
+  """Returns how many different shapes batches of these records can have.
+
+  Each is compiled once.
+  """
   rows = zip(counted.actor, counted.judge, counted.patches, strict=True)
   single = {buckets.choose(batches.Sizes(*row)) for row in rows}
   met = single

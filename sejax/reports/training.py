@@ -1,18 +1,18 @@
-"""A page about a run: before and after, every curve, and example groups.
+"""The page about a training run: accuracy before and after, every curve, and example groups.
 
-`--mode=report` makes it from what a run has left in its workdir so far; `summary.json`, which is
-written when a run ends, holds:
+`--mode=report` makes it from the files that a run has written to its workdir so far.
+`summary.json`, which is written when a run ends, holds:
 
-- `before`, `after`, `change`: held-out figures as shares of one, such as `pass_at_1`, each with its
-  standard error as `pass_at_1_error`; a change's error is of paired problems;
+- `before`, `after`, `change`: held-out metrics as fractions, such as `pass_at_1`, each with its
+  standard error as `pass_at_1_error`; that of a change is over paired problems;
 - `steps`, `seconds`, and `stages`, the seconds by stage.
 
 A line of `groups.jsonl` holds one group of G trajectories:
 
 - `step`, `id`, `question`, `gold` (for metrics only; null where there is none);
 - `pictures`: image files in base64;
-- `texts`, `answers` (null: none was read), `votes` (the share of the group with this answer);
-- `verdicts` (of each trajectory a list of texts), `scores`, `valid`;
+- `texts`, `answers` (null where none was found), `votes` (the share of the group with this answer);
+- `verdicts` (for each trajectory a list of texts), `scores`, `valid`;
 - `rewards`, `advantages`.
 """
 
@@ -34,8 +34,8 @@ from sejax.reports import pages
 _SHOWN = 24  # groups at most
 _LONGEST = 32  # characters of an answer in a table; its trajectory holds it whole
 
-# Headings of the curves, each over the names in which its pattern is found, unless an earlier one's
-# is: of `metrics.jsonl`, then of `timing.jsonl`.
+# Headings and patterns: a metric is drawn under the first heading whose pattern is found in its
+# name. The first table is for `metrics.jsonl`, the second for `timing.jsonl`.
 _CURVES = {
   "Accuracy": r"pass@|pass_at|maj@|maj_at|greedy",
   "Labels against gold answers, and agreement": r"label|agreement",
@@ -49,18 +49,18 @@ _TIMING = {
   "Speed and memory": r"per_second|tokens|utili[sz]ation|mfu|flops|bytes|memory|compil",
   "Seconds": r"",
 }
-_COUNTS = "_count"  # ends the names of how many groups define a mean
+_COUNTS = "_count"  # suffix of metrics that count the groups in another metric's mean
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Writes `report.html` to the workdir.
 
   Args:
-    config: not looked at; the page speaks of the configuration that the run has left.
-    workdir: of a run, whether or not it has ended.
+    config: unused; the page shows the configuration with which the run was started.
+    workdir: the run's, whether or not it has ended.
 
   Raises:
-    ValueError: there are no metrics in it, or a file is not what a run writes.
+    ValueError: the workdir has no metrics, or a file is not what a run writes.
   """
   del config
   path = workdir / "report.html"
