@@ -28,11 +28,11 @@ PLAIN = "a plain text of 31 letters here"
 HOSTILE = [
   """<script>alert(1)</script>"'&<b>""",
   """"><img src=x onerror='alert(1)'""",
-  "</pre></style></title><!--&amp;;",
+  "</pre></style></title><!--&amp;",
   "{{ 7 * 7 }}{% raw %}{# & #}<i>x",
-  "&lt;b&gt; &quot;<svg onload=x>'`",
+  "&lt;b&gt; &quot;<svg onload=x>'",
 ]
-HOSTILE = [text.ljust(len(PLAIN), ".")[: len(PLAIN)] for text in HOSTILE]
+assert {len(text) for text in HOSTILE} == {len(PLAIN)}
 
 
 class _Events(html.parser.HTMLParser):
