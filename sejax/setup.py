@@ -13,7 +13,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from sejax import config as config_lib
-from sejax import rewards, rollout
+from sejax import models, rewards, rollout
 from sejax.data import batches, counting, sources
 from sejax.data import pipeline as pipeline_lib
 from sejax.data.pipeline import Options, Pipeline, State
@@ -24,28 +24,27 @@ from sejax.evaluation.heldout import HeldOut
 from sejax.learner import minibatches
 from sejax.learner.learner import Learner, make_updater, vision_is_trained
 from sejax.models import lora
-from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import chips, layouts, meshes
 from sejax.rollout import checks, collect
 from sejax.text.equivalence import Prover
 
 
-class Models(NamedTuple):
-  """The parameter trees of a run.
+class Weights(NamedTuple):
+  """The models of a run and their parameter trees.
 
   Attributes:
-    config: of Actor and reference.
+    model: of Actor and reference.
     initial: what is trained, fp32: the policy's weights, or adapters of the frozen ones.
     frozen: the initial policy in the precision of decoding: the reference.
-    judge: the Judge's configuration.
+    judge: the Judge's.
     judge_params: its parameters; those of the reference, unless the configuration names others.
   """
 
-  config: qwen.Config
-  initial: qwen.Params
-  frozen: qwen.Params
-  judge: qwen.Config
-  judge_params: qwen.Params
+  model: models.Model
+  initial: models.Params
+  frozen: models.Params
+  judge: models.Model
+  judge_params: models.Params
 
 
 class TrainSetup(NamedTuple):
@@ -53,8 +52,8 @@ class TrainSetup(NamedTuple):
 
   Attributes:
     mesh: of all devices.
-    models: the models the run began with, laid out for training; samplers lay them out for
-      decoding.
+    weights: the parameter trees the run began with, laid out for training; samplers lay them out
+      for decoding.
     source: of the problems.
     preparer: makes examples of the source's records.
     roles: Actor and Judge, on samplers.
@@ -66,7 +65,7 @@ class TrainSetup(NamedTuple):
   """
 
   mesh: Mesh
-  models: Models
+  weights: Weights
   source: Source
   preparer: Preparer
   roles: rollout.Roles
@@ -93,10 +92,10 @@ def set_up(
   mesh = meshes.create(config.mesh)
   checks.check_rows(config, mesh)
   checks.check_processes(mesh)
-  model = judge = qwen.load_config(config.model.path)
+  model = judge = models.load_config(config.model.path)
   checks.check_buckets(config, model)
   if _has_own_judge(config):
-    judge = qwen.load_config(config.judge.path)
+    judge = models.load_config(config.judge.path)
   check_memory(config, model, mesh)
   # What is wrong with the data is said before weights are read and programs are compiled.
   source = sources.open_source(config.data)
@@ -121,10 +120,10 @@ def set_up(
     processor.pad_id,
   )
   steps = counting.num_steps(config, preparer, workdir)
-  models = _load(config, mesh)
+  weights = _load(config, mesh)
   return TrainSetup(
     mesh=mesh,
-    models=models,
+    weights=weights,
     source=source,
     preparer=preparer,
     roles=roles,
@@ -132,7 +131,7 @@ def set_up(
     learner=Learner(
       updater=make_updater(config, model, roles.actor.options.filters, steps, mesh),
       mesh=mesh,
-      frozen=models.frozen,
+      frozen=weights.frozen,
       adapters=lora.Options.of(config.lora),
       sizes=minibatches.Sizes.of(config),
       mask_truncated=config.train.mask_truncated,
@@ -179,7 +178,7 @@ def pipeline(
   )
 
 
-def decoding_weights(setup: TrainSetup, trained: qwen.Params) -> qwen.Params:
+def decoding_weights(setup: TrainSetup, trained: models.Params) -> models.Params:
   """Returns the policy as the samplers lay it out; what is so already is not copied.
 
   Args:
@@ -187,20 +186,22 @@ def decoding_weights(setup: TrainSetup, trained: qwen.Params) -> qwen.Params:
     trained: all weights, or adapters.
   """
   policy = setup.learner.policy(trained)
-  return layouts.place(policy, setup.mesh, layouts.DECODE, setup.roles.actor.dtype)
+  return layouts.place(
+    policy, setup.mesh, setup.weights.model.decode_layout, setup.roles.actor.dtype
+  )
 
 
-def _load(config: ml_collections.ConfigDict, mesh: Mesh) -> Models:
+def _load(config: ml_collections.ConfigDict, mesh: Mesh) -> Weights:
   dtype = rollout.frozen_dtype(config)
-  model, frozen = qwen.load(config.model.path, mesh, dtype)
+  model, frozen = models.load(config.model.path, mesh, dtype)
   if adapters := lora.Options.of(config.lora):
     initial = _adapters(config, model, adapters, mesh)
   else:
-    _, initial = qwen.load(config.model.path, mesh, jnp.float32)
+    _, initial = models.load(config.model.path, mesh, jnp.float32)
   judge, judge_params = model, frozen
   if _has_own_judge(config):
-    judge, judge_params = qwen.load(config.judge.path, mesh, dtype)
-  return Models(model, initial, frozen, judge, judge_params)
+    judge, judge_params = models.load(config.judge.path, mesh, dtype)
+  return Weights(model, initial, frozen, judge, judge_params)
 
 
 def _has_own_judge(config: ml_collections.ConfigDict) -> bool:
@@ -208,15 +209,15 @@ def _has_own_judge(config: ml_collections.ConfigDict) -> bool:
 
 
 def _adapters(
-  config: ml_collections.ConfigDict, model: qwen.Config, adapters: lora.Options, mesh: Mesh
-) -> qwen.Params:
+  config: ml_collections.ConfigDict, model: models.Model, adapters: lora.Options, mesh: Mesh
+) -> models.Params:
   make = functools.partial(lora.init, model=model, options=adapters)
   key = jax.random.key(config.seed)
-  places = layouts.shardings(jax.eval_shape(make, key), mesh)
+  places = layouts.shardings(jax.eval_shape(make, key), mesh, model.layout)
   return jax.jit(make, out_shardings=places)(key)
 
 
-def check_memory(config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh) -> None:
+def check_memory(config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh) -> None:
   """Refuses a policy whose weights and moments alone are more than a device holds.
 
   Raises:
@@ -226,9 +227,9 @@ def check_memory(config: ml_collections.ConfigDict, model: qwen.Config, mesh: Me
   # In fp32 the weights and the second moment.
   trained = 0 if config.lora.rank else 8 + jnp.dtype(config.optimizer.first_moment_dtype).itemsize
   kept = 0
-  for path, shape in traverse_util.flatten_dict(qwen.shapes(model), sep="/").items():
-    shard = layouts.sharding(mesh, path, shape, layouts.PARAMETERS).shard_shape(shape)
-    moments = trained and 4 if config.train.freeze_vision and "vision" in path else trained
+  for path, shape in traverse_util.flatten_dict(model.shapes(), sep="/").items():
+    shard = layouts.sharding(mesh, path, shape, model.layout).shard_shape(shape)
+    moments = trained and 4 if config.train.freeze_vision and model.is_vision(path) else trained
     kept += math.prod(shard) * (frozen + moments)
   there = chips.memory(mesh.local_devices[0])
   if there and kept > there:

@@ -61,8 +61,8 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
   given, config = config, hub.with_local_models(config)
   began, clock, compilations = time.monotonic(), Clock(), Compilations()
   setup = setup_lib.set_up(config, workdir, clock)
-  state = setup.learner.updater.init(setup.models.initial)
-  frozen_weights = fingerprint((setup.models.frozen, setup.models.judge_params))
+  state = setup.learner.updater.init(setup.weights.initial)
+  frozen_weights = fingerprint((setup.weights.frozen, setup.weights.judge_params))
   progress, first = Progress(frozen_weights), 0
 
   with (
@@ -95,7 +95,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
     for step in range(first, setup.steps):
       # ------------------------------------------------------------- one training step
       with profiling(config.log.profile_steps, workdir / EVENTS, step):
-        weights = Weights(setup.learner.policy(state.params), setup.models.judge_params)
+        weights = Weights(setup.learner.policy(state.params), setup.weights.judge_params)
         rollout = setup.collector.collect_rollout(weights, data, step)
         del weights  # of the policy before the update, which is donated
         with clock("update"):
@@ -121,7 +121,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         clock.lap(),
         compilations.lap(),
         rollout,
-        setup.models.config,
+        setup.weights.model,
         adapters=setup.learner.adapters is not None,
       )
       logs.metrics(step, figures)
@@ -185,8 +185,8 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   config_lib.require_same(config, workdir)
   config, workdir = hub.with_local_models(config), workdir.resolve()
   setup = setup_lib.set_up(config, workdir, Clock())
-  state = setup.learner.updater.init(setup.models.initial)
-  frozen_weights = fingerprint((setup.models.frozen, setup.models.judge_params))
+  state = setup.learner.updater.init(setup.weights.initial)
+  frozen_weights = fingerprint((setup.weights.frozen, setup.weights.judge_params))
   with Checkpoints(directory, config.checkpoint, read_only=True) as checkpoints:
     restored = checkpoints.restore(state, frozen_weights)
   if restored is None:
@@ -203,7 +203,7 @@ def _export(
 ) -> None:
   export_model(
     setup.learner.policy(state.params),
-    setup.models.config,
+    setup.weights.model,
     workdir / "model",
     source=config.model.path,
     dtype=config.checkpoint.export_dtype,

@@ -20,7 +20,7 @@ from sejax import assets, main, train
 from sejax import setup as setup_lib
 from sejax.config import workdir as workdir_lib
 from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl import weights
+from sejax.models import weights
 from sejax.parallel import chips
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -303,7 +303,7 @@ def test_a_set_without_any_picture_is_remarked(said, monkeypatch):
 def test_a_model_that_is_far_too_large_is_refused_before_it_is_read(rank, gib, said, monkeypatch):
   # 8.29 thousand million numbers: in fp32, with two moments and a frozen copy, or that copy alone.
   monkeypatch.setattr(chips, "memory", lambda _: 15.5 * 2**30)
-  _model(**qwen.Config.qwen2_5_vl("7b").to_hf())
+  _model(**qwen.Qwen25VL.released("7b").to_hf())
   options = ("--config.model.path=model", "--config.train.freeze_vision=False")
   assert said(TINY, "--workdir=out", *options, f"--config.lora.rank={rank}") == (
     2,

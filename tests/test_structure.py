@@ -3,6 +3,7 @@
 import ast
 import itertools
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -107,3 +108,26 @@ def test_the_configuration_is_known_to_few():
 def test_tests_mirror_the_tree():
   tests = PACKAGE.parent / "tests"
   assert {path.parent.name for path in tests.glob("*/__init__.py")} <= {*ORDER, "experiments"}
+
+
+def test_nothing_outside_models_names_a_family():
+  """Neither a family's package nor the insides of its configuration or parameters."""
+  families = {path.parent.name for path in PACKAGE.glob("models/*/model.py")}
+  assert families == {"qwen2_5_vl"}
+  naming = [
+    f"{path.relative_to(PACKAGE)}: {name}"
+    for path in FILES
+    if room(path) != "models"
+    for name in imports(path)
+    if families & set(name.split("."))
+  ]
+  assert naming == []
+  inside = re.compile(r"\.vision\.|\.text_config|\[\"(decoder|vision|lm_head)\"\]|model\.text\.")
+  reading = [
+    f"{path.relative_to(PACKAGE)}:{number}"
+    for path in FILES
+    if room(path) != "models"
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1)
+    if inside.search(line)
+  ]
+  assert reading == []

@@ -38,7 +38,7 @@ def make_pipeline(config, preparer: prepare.Preparer, workers: int) -> Iterator[
   """Returns endless batches, as the train loop reads them."""
   options = pipeline.Options(BATCH, seed=config.seed, workers=workers)
   buckets = batches.Buckets.of(config.data)
-  model = qwen.Config.qwen2_5_vl("7b")
+  model = qwen.Qwen25VL.released("7b")
   collate = batches.Collator(model, preparer.source.name, BATCH, buckets, preparer.processor.pad_id)
   return map(collate, pipeline.Pipeline(preparer, options))
 

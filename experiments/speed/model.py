@@ -38,6 +38,7 @@ from reference import make_config, torch_model
 from sizes import IMAGE_SIDE, SIZE, chosen, encode, random_prompts, text_ids
 from stopwatch import best_seconds
 
+from sejax import models
 from sejax.models import qwen2_5_vl as qwen
 from sejax.monitoring import flops
 from sejax.parallel import chips
@@ -59,7 +60,7 @@ class Size(NamedTuple):
     tolerance: by how much the loss may differ where the same is computed in another order.
   """
 
-  model: qwen.Config
+  model: qwen.Qwen25VL
   dtype: jnp.dtype
   side: int
   prompt: int
@@ -69,7 +70,7 @@ class Size(NamedTuple):
 
 SIZES = {
   "small": Size(make_config(9, 2048), jnp.dtype("float32"), 0, 512, 128, 1e-5),
-  "3b": Size(qwen.Config.qwen2_5_vl("3b"), jnp.dtype("bfloat16"), IMAGE_SIDE, 1024, 2048, 1e-3),
+  "3b": Size(qwen.Qwen25VL.released("3b"), jnp.dtype("bfloat16"), IMAGE_SIDE, 1024, 2048, 1e-3),
 }
 
 
@@ -77,7 +78,7 @@ SIZES = {
 class Batch:
   """One group: a prompt, its trajectories, their log-probs when sampled, and their advantages."""
 
-  prompt: qwen.Prompt
+  prompt: models.Prompt
   features: Float[Array, "1 s D"] | None
   tokens: np.ndarray
   old_logp: np.ndarray
@@ -89,7 +90,7 @@ class Batch:
     ids, lengths, positions = self.prompt
     shape = (rows, members, self.tokens.shape[-1])
     return (
-      qwen.Prompt(
+      models.Prompt(
         np.tile(ids, (rows, 1)), np.tile(lengths, rows), np.tile(positions, (1, rows, 1))
       ),
       None if self.features is None else jnp.tile(self.features, (rows, 1, 1)),
@@ -99,7 +100,7 @@ class Batch:
     )
 
 
-def make_batch(size: Size, params: qwen.Params) -> Batch:
+def make_batch(size: Size, params: models.Params) -> Batch:
   """Draws a batch whose old log-probs are near those of a random model."""
   rng = np.random.default_rng(1)  # Not the one that prompts are drawn with.
   prompt, images = random_prompts(size.model, 1, size.prompt, size.side)
@@ -114,19 +115,19 @@ def make_batch(size: Size, params: qwen.Params) -> Batch:
   )
 
 
-def jax_loss(config: qwen.Config) -> Callable:
+def jax_loss(config: qwen.Qwen25VL) -> Callable:
   """Returns the update's loss, not yet compiled."""
 
   def loss(
-    params: qwen.Params,
-    prompt: qwen.Prompt,
+    params: models.Params,
+    prompt: models.Prompt,
     features: Array | None,
     tokens: Array,
     old_logp: Array,
     advantages: Array,
   ) -> Float[Array, ""]:
-    last, hidden = qwen.forward(params, config, prompt, features, tokens)
-    ratio = jnp.exp(qwen.logp(params, config, last, hidden, tokens).logp - old_logp)
+    last, hidden = config.forward(params, prompt, features, tokens)
+    ratio = jnp.exp(config.logp(params, last, hidden, tokens).logp - old_logp)
     advantages = advantages[..., None]
     clipped = jnp.clip(ratio, 1 - CLIP, 1 + CLIP)
     return jnp.maximum(-advantages * ratio, -advantages * clipped).mean()
@@ -154,7 +155,7 @@ def compile_seconds(size: Size, batch: Batch, layers: int) -> float:
   """Returns the time to compile the update of a model with so many layers; nothing is allocated."""
   text = dataclasses.replace(size.model.text, num_hidden_layers=layers)
   config = dataclasses.replace(size.model, text=text)
-  params = jax.eval_shape(lambda key: qwen.init(key, config, size.dtype), jax.random.key(0))
+  params = jax.eval_shape(lambda key: config.init(key, size.dtype), jax.random.key(0))
   step = jax.jit(jax.value_and_grad(jax_loss(config)))
   lowered = step.lower(params, *batch.for_sejax(shared=True))
   start = time.perf_counter()
@@ -176,7 +177,7 @@ def main(_: list[str]) -> None:
   """Measures everything and prints it."""
   size = chosen(SIZES)
   # On the device and array by array: all at once would need several times the memory.
-  params = qwen.init(jax.random.key(0), size.model, size.dtype)
+  params = size.model.init(jax.random.key(0), size.dtype)
   batch = make_batch(size, params)
   count = sum(x.size for x in jax.tree.leaves(params["decoder"]))
   device = jax.devices()[0].device_kind

@@ -5,10 +5,12 @@ import numpy as np
 import torch
 import transformers
 
+from sejax import models
 from sejax.models import qwen2_5_vl as qwen
+from sejax.models.transformer.config import TextConfig
 
 
-def make_config(layers: int, vocab_size: int) -> qwen.Config:
+def make_config(layers: int, vocab_size: int) -> qwen.Qwen25VL:
   """A decoder, 512 wide; the vision tower is as small as it can be and is not run.
 
   Args:
@@ -16,7 +18,7 @@ def make_config(layers: int, vocab_size: int) -> qwen.Config:
     vocab_size: rows of the embedding; the last four are the vision tokens.
   """
   image, video, start, end = range(vocab_size - 4, vocab_size)
-  return qwen.Config(
+  return qwen.Qwen25VL(
     vision=qwen.VisionConfig(
       depth=1,
       hidden_size=16,
@@ -25,7 +27,7 @@ def make_config(layers: int, vocab_size: int) -> qwen.Config:
       out_hidden_size=512,
       fullatt_block_indexes=(0,),
     ),
-    text=qwen.TextConfig(
+    text=TextConfig(
       vocab_size=vocab_size,
       hidden_size=512,
       intermediate_size=1536,
@@ -44,7 +46,7 @@ def make_config(layers: int, vocab_size: int) -> qwen.Config:
   )
 
 
-def torch_model(config: qwen.Config, params: qwen.Params) -> torch.nn.Module:
+def torch_model(config: qwen.Qwen25VL, params: models.Params) -> torch.nn.Module:
   """Returns transformers' model with the decoder's weights copied in."""
   model = transformers.Qwen2_5_VLForConditionalGeneration(
     transformers.Qwen2_5_VLConfig(**config.to_hf())

@@ -28,7 +28,6 @@ with one JSON line:
   per second; `decode_bandwidth`: of the device's, null where that is not known.
 """
 
-import functools
 import json
 import pathlib
 import subprocess
@@ -44,6 +43,7 @@ from reference import make_config, torch_model
 from sizes import IMAGE_SIDE, SIZE, chosen, decode_bytes, encode, random_prompts
 from stopwatch import best_seconds
 
+from sejax import models
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import chips
 from sejax.sampling import Filters, Options, Request, Result, Role, Sampler, record_hashes
@@ -65,7 +65,7 @@ class Size(NamedTuple):
     few: of one where the cache's size matters, an eighth of what is allocated.
   """
 
-  model: qwen.Config
+  model: qwen.Qwen25VL
   dtype: jnp.dtype
   side: int
   short: int
@@ -77,7 +77,7 @@ class Size(NamedTuple):
 SIZES = {
   "small": Size(make_config(5, 32_000), jnp.dtype("float32"), 0, 64, 512, 128, 128),
   "3b": Size(
-    qwen.Config.qwen2_5_vl("3b"), jnp.dtype("bfloat16"), IMAGE_SIDE, 1024, 1024, 2048, 256
+    qwen.Qwen25VL.released("3b"), jnp.dtype("bfloat16"), IMAGE_SIDE, 1024, 1024, 2048, 256
   ),
 }
 _TUNIX_PYTHON = flags.DEFINE_string("tunix_python", "", "Python of an environment with tunix.")
@@ -108,7 +108,7 @@ class Bench:
   def __init__(self, size: Size):
     self.size = size
     # On the device and array by array: all at once would need several times the memory.
-    self.params = qwen.init(jax.random.key(0), size.model, size.dtype)
+    self.params = size.model.init(jax.random.key(0), size.dtype)
 
   def request(self, length: int, limits: np.ndarray | None = None) -> Request:
     """Returns random prompts of one length."""
@@ -167,13 +167,13 @@ def against_tunix(bench: Bench, request: Request) -> float | None:
 def shared_prefill(bench: Bench, request: Request) -> float:
   """Compares reading each prompt once with reading it for each trajectory."""
   prompt, features = request.prompt, request.features
-  repeated = qwen.Prompt(
+  repeated = models.Prompt(
     np.repeat(prompt.ids, TRAJECTORIES, axis=0),
     np.repeat(prompt.lengths, TRAJECTORIES),
     np.repeat(prompt.positions, TRAJECTORIES, axis=1),
   )
   copies = None if features is None else jnp.repeat(features, TRAJECTORIES, axis=0)
-  prefill = jax.jit(functools.partial(qwen.prefill, config=bench.size.model))
+  prefill = jax.jit(bench.size.model.prefill)
   found = best_seconds(
     {
       name: lambda inputs=inputs: jax.block_until_ready(

@@ -1,6 +1,5 @@
 """What the scripts with `--size` share: prompts with an image, and what decoding must read."""
 
-import functools
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
@@ -10,7 +9,7 @@ from absl import flags
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from sejax import config as config_lib
-from sejax import rollout
+from sejax import models, rollout
 from sejax.models import qwen2_5_vl as qwen
 from sejax.monitoring import flops
 from sejax.parallel import environment
@@ -34,8 +33,8 @@ def chosen(sizes: Mapping[str, _Size]) -> _Size:
 
 
 def random_prompts(
-  config: qwen.Config, count: int, length: int, side: int
-) -> tuple[qwen.Prompt, qwen.Images | None]:
+  config: qwen.Qwen25VL, count: int, length: int, side: int
+) -> tuple[models.Prompt, qwen.Images | None]:
   """Draws prompts of one length, and the image that each of them begins with.
 
   Args:
@@ -57,25 +56,25 @@ def random_prompts(
     window = config.vision.window_patches
     images = qwen.pack_images(config.vision, patches, grids, -(-shape[0] // window) * window)
   lengths = np.full(count, length, np.int32)
-  return qwen.Prompt(ids, lengths, qwen.prompt_positions(config, ids, lengths, grids)), images
+  return models.Prompt(ids, lengths, config.prompt_positions(ids, lengths, grids)), images
 
 
-def text_ids(config: qwen.Config) -> int:
+def text_ids(config: qwen.Qwen25VL) -> int:
   """Returns below what every id is one of text."""
   return min(config.image_token_id, config.video_token_id, config.vision_start_token_id)
 
 
 def encode(
-  params: qwen.Params, config: qwen.Config, images: qwen.Images | None
+  params: models.Params, config: qwen.Qwen25VL, images: qwen.Images | None
 ) -> Float[Array, "B s D"] | None:
   """Returns the features of prompts' images; None where there is none."""
   if images is None:
     return None
-  return jax.jit(functools.partial(qwen.encode, config=config))(params, images=images)
+  return jax.jit(config.encode)(params, images)
 
 
 def decode_bytes(
-  config: qwen.Config,
+  config: qwen.Qwen25VL,
   dtype: DTypeLike,
   steps: int,
   prompts: Int[np.ndarray, " B"],

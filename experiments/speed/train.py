@@ -37,13 +37,12 @@ from reference import make_config
 from sizes import IMAGE_SIDE, chosen, decode_bytes
 
 from configs import tiny
-from sejax import rollout
+from sejax import models, rollout
 from sejax import setup as setup_lib
 from sejax.config import validation
 from sejax.data.batches import Batch
-from sejax.learner import step as step_lib
 from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models.processor import Processor
 from sejax.monitoring import flops
 from sejax.parallel import chips, layouts
 from sejax.rollout import collect
@@ -62,10 +61,10 @@ class Size(NamedTuple):
     tokens: of a trajectory at most.
     verdict: tokens of a verdict at most.
     prompt_bucket: tokens that prompts are padded to.
-    remat: what a layer keeps for its backward pass, see `qwen.Config`.
+    remat: what a layer keeps for its backward pass, see `qwen.Qwen25VL`.
   """
 
-  model: qwen.Config
+  model: qwen.Qwen25VL
   prompts: int
   micro: int
   side: int
@@ -78,7 +77,7 @@ class Size(NamedTuple):
 
 SIZES = {
   "small": Size(make_config(layers=5, vocab_size=32_000), 4, 2, 56, 270, 64, 64, 640, "everything"),
-  "3b": Size(qwen.Config.qwen2_5_vl("3b"), 32, 4, 14 * IMAGE_SIDE, 400, 2048, 512, 1664, "nothing"),
+  "3b": Size(qwen.Qwen25VL.released("3b"), 32, 4, 14 * IMAGE_SIDE, 400, 2048, 512, 1664, "nothing"),
 }
 _RANK = flags.DEFINE_integer(
   "rank",
@@ -92,7 +91,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "Steps that are timed.", lower_bou
 def make_directory(size: Size, directory: pathlib.Path) -> None:
   """Writes random weights with the bundled processor's files."""
   source = tiny.get_config().model.path
-  processor, (bundled, _) = Processor.load(source), qwen.load(source)
+  processor, (bundled, _) = Processor.load(source), models.load(source)
   tokens = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
   model = dataclasses.replace(
     size.model,
@@ -104,8 +103,8 @@ def make_directory(size: Size, directory: pathlib.Path) -> None:
     text=dataclasses.replace(size.model.text, eos_token_id=processor.eos_ids[0]),
     **{name: getattr(bundled, name) for name in tokens},
   )
-  params = qwen.init(jax.random.key(0), model, rollout.frozen_dtype(tiny.get_config()))
-  qwen.save(params, model, directory, source=source)
+  params = model.init(jax.random.key(0), rollout.frozen_dtype(tiny.get_config()))
+  models.save(params, model, directory, source=source)
 
 
 def make_configuration(size: Size, directory: pathlib.Path) -> ml_collections.ConfigDict:
@@ -172,7 +171,7 @@ def in_use() -> int:
 
 
 def repeated_prompts(
-  roles: rollout.Roles, params: qwen.Params, batch: Batch, texts: list[list[str]]
+  roles: rollout.Roles, params: models.Params, batch: Batch, texts: list[list[str]]
 ) -> Request:
   """Returns the Judge's work with a whole prompt for each candidate."""
   group = len(texts[0])
@@ -194,7 +193,7 @@ def repeated_prompts(
     positions[:, n] = np.concatenate([shared, after], axis=1)
   features = roles.encode_for_judge(params, batch)
   return Request(
-    qwen.Prompt(ids, lengths, positions),
+    models.Prompt(ids, lengths, positions),
     np.repeat(batch.records, group, axis=0),
     None if features is None else np.repeat(np.asarray(features), group, axis=0),
   )
@@ -210,30 +209,30 @@ def main(_: list[str]) -> None:
     measure(config, setup_lib.set_up(config, pathlib.Path(folder), stages), stages)
 
 
-def measure(config: ml_collections.ConfigDict, setup: setup_lib.Run, stages: Stages) -> None:
+def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup, stages: Stages) -> None:
   """Measures steps of a run, and the Judge without its shared prefix."""
-  roles, updater, models = setup.roles, setup.updater, setup.models
+  roles, updater, weights = setup.roles, setup.learner.updater, setup.weights
   options = dataclasses.replace(roles.judge.options, trajectories=1)
-  alone = Sampler(models.judge, options, setup.mesh, roles.judge.dtype)
-  state = updater.init(models.initial)
+  alone = Sampler(weights.judge, options, setup.mesh, roles.judge.dtype)
+  state = updater.init(weights.initial)
   data = setup_lib.pipeline(config, setup.preparer, ())
   examples = next(data)
   for repeat in range(1 + _REPEATS.value):
     if repeat == 1:  # what was compiled is behind us
       stages.clear()
-    policy = setup_lib.policy(setup, state.params)
-    weights = collect.Weights(policy, models.judge_params)
-    rollout = setup.collector.collect_rollout(weights, iter([examples]), 0)
+    policy = setup.learner.policy(state.params)
+    parameters = collect.Weights(policy, weights.judge_params)
+    rollout = setup.collector.collect_rollout(parameters, iter([examples]), 0)
     with stages("judge_repeated"):
-      request = repeated_prompts(roles, models.judge_params, rollout.batch, rollout.evidence.texts)
-      alone(models.judge_params, request, seed=0, step=0, role=Role.JUDGE)
-    (part,), (advantage,) = step_lib.minibatches_of(config, setup, rollout)
+      request = repeated_prompts(roles, weights.judge_params, rollout.batch, rollout.evidence.texts)
+      alone(weights.judge_params, request, seed=0, step=0, role=Role.JUDGE)
+    (part,), (advantage,) = setup.learner.minibatches(rollout)
     with stages("old"):
       old = jax.block_until_ready(updater.token_logprobs(policy, part))
     with stages("ref"):
-      ref = jax.block_until_ready(updater.token_logprobs(models.frozen, part))
-    del policy, weights  # of the policy before the update, which is donated
-    frozen = models.frozen if setup.adapters else None
+      ref = jax.block_until_ready(updater.token_logprobs(weights.frozen, part))
+    del policy, parameters  # of the policy before the update, which is donated
+    frozen = weights.frozen if setup.learner.adapters else None
     with stages("update"):
       state, _ = jax.block_until_ready(updater.update(state, frozen, part, old, ref, advantage))
     decoding = rollout.result.stats.seconds["decode"]
@@ -241,7 +240,7 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.Run, stages: Sta
   report(setup, rollout, stages)
 
 
-def report(setup: setup_lib.Run, rollout: collect.Rollout, stages: Stages) -> None:
+def report(setup: setup_lib.TrainSetup, rollout: collect.Rollout, stages: Stages) -> None:
   """Prints a table and the JSON line."""
   batch, lengths = rollout.batch, rollout.result.lengths
   print(f"{jax.devices()[0].device_kind}, {jax.device_count()} devices, G={lengths.shape[1]}")
@@ -256,10 +255,10 @@ def report(setup: setup_lib.Run, rollout: collect.Rollout, stages: Stages) -> No
   judge = stages.seconds["judge"]
   tokens = int(batch.actor.lengths.sum() + lengths.sum())
   devices, chip = jax.device_count(), chips.here()
-  update = flops.of_update(setup.models.config, rollout, setup.adapters is not None)
+  update = flops.of_update(setup.weights.model, rollout, setup.learner.adapters is not None)
   update /= stages.seconds["update"] * devices
   decode = decode_bytes(
-    setup.models.config,
+    setup.weights.model,
     setup.roles.actor.dtype,
     rollout.result.stats.steps,
     batch.actor.lengths,

@@ -7,14 +7,12 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from sejax import rollout
+from sejax import models, rollout
 from sejax.data import figures
 from sejax.evaluation import answering, metrics
 from sejax.evaluation.answering import Answers, answer_all
 from sejax.evaluation.metrics import Estimate
-from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl.processor import Processor
-from sejax.parallel import layouts
+from sejax.models.processor import Processor
 from sejax.text.equivalence import Prover
 
 _ROWS = 32  # problems sampled together
@@ -45,7 +43,7 @@ def sample(config: ml_collections.ConfigDict, problems: int, *, judge: bool) -> 
   source = held_out(config, problems)
   mesh = Mesh(np.array(jax.local_devices())[:1], ("data",))
   directory, dtype = config.model.path, rollout.frozen_dtype(config)
-  model, params = qwen.load(directory, mesh, dtype, layouts.DECODE)
+  model, params = models.load(directory, mesh, dtype, decoding=True)
   processor = Processor.load(directory, config.data.min_pixels, config.data.max_pixels)
 
   def answered(config: ml_collections.ConfigDict, prover: Prover, **options: Any) -> Answers:

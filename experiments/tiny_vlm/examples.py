@@ -12,11 +12,12 @@ import PIL.Image
 from jaxtyping import Float32, Int32
 
 from experiments.tiny_vlm import readings, vocabulary
+from sejax import models
 from sejax.data import figures
 from sejax.data.figures import problems
 from sejax.data.figures.bits import Bits
 from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl.processor import ImagePatches, Processor
+from sejax.models.processor import ImagePatches, Processor
 from sejax.text import messages, prompts
 
 
@@ -59,7 +60,7 @@ class Example(NamedTuple):
 class Texts(NamedTuple):
   """Prompts `[B,P]`, continuations `[B,1,T]` and the weights of their tokens in the loss."""
 
-  prompt: qwen.Prompt
+  prompt: models.Prompt
   tokens: Int32[np.ndarray, "B 1 T"]
   weights: Float32[np.ndarray, "B 1 T"]
 
@@ -177,7 +178,7 @@ def _of_another_picture(problem: figures.Problem, bits: Bits) -> tuple[str, str]
 
 
 def batch(
-  config: qwen.Config,
+  config: qwen.Qwen25VL,
   actor: Sequence[Example],
   judge: Sequence[Example],
   actor_sizes: Sizes,
@@ -206,7 +207,7 @@ def _reply(processor: Processor, text: str) -> Int32[np.ndarray, " T"]:
   return np.append(processor.encode_text(text), np.int32(processor.eos_ids[0]))
 
 
-def _texts(config: qwen.Config, rows: Sequence[Example], sizes: Sizes) -> Texts:
+def _texts(config: qwen.Qwen25VL, rows: Sequence[Example], sizes: Sizes) -> Texts:
   lengths = np.array([len(row.prompt) for row in rows], np.int32)
   ids = np.zeros((len(rows), sizes.prompt), np.int32)
   tokens = np.zeros((len(rows), 1, sizes.tokens), np.int32)
@@ -217,5 +218,5 @@ def _texts(config: qwen.Config, rows: Sequence[Example], sizes: Sizes) -> Texts:
     tokens[r, 0, :end] = row.continuation
     weights[r, 0, :end] = row.weights
   grids = [row.images.grids for row in rows]
-  positions = qwen.prompt_positions(config, ids, lengths, grids)
-  return Texts(qwen.Prompt(ids, lengths, positions), tokens, weights)
+  positions = config.prompt_positions(ids, lengths, grids)
+  return Texts(models.Prompt(ids, lengths, positions), tokens, weights)

@@ -25,10 +25,12 @@ from jaxtyping import Array, Float
 from ml_collections import config_flags
 
 from experiments.tiny_vlm import examples, vocabulary
+from sejax import models
 from sejax.data import figures
 from sejax.data.figures.bits import Bits
 from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models.processor import Processor
+from sejax.models.transformer.config import TextConfig
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -64,9 +66,9 @@ _EXPORT = flags.DEFINE_bool("export", False, "Write the model of the last checkp
 _MINUTES = flags.DEFINE_float("minutes", None, "Stop after so long; another call goes on.")
 
 
-def model_config(processor: Processor, vocab_size: int) -> qwen.Config:
+def model_config(processor: Processor, vocab_size: int) -> qwen.Qwen25VL:
   """Returns the tiny architecture: every kind of block of the released models."""
-  return qwen.Config(
+  return qwen.Qwen25VL(
     vision=qwen.VisionConfig(
       depth=4,
       hidden_size=128,
@@ -77,7 +79,7 @@ def model_config(processor: Processor, vocab_size: int) -> qwen.Config:
       window_size=28,
       patch_size=vocabulary.PATCH,
     ),
-    text=qwen.TextConfig(
+    text=TextConfig(
       vocab_size=vocab_size,
       hidden_size=192,
       intermediate_size=512,
@@ -101,9 +103,9 @@ def model_config(processor: Processor, vocab_size: int) -> qwen.Config:
   )
 
 
-def loss(params: qwen.Params, config: qwen.Config, batch: examples.Batch) -> tuple[Array, dict]:
+def loss(params: models.Params, config: qwen.Qwen25VL, batch: examples.Batch) -> tuple[Array, dict]:
   """Returns the mean negative log-prob of learnt tokens by weight, both roles together, in nats."""
-  features = qwen.encode(params, config, batch.images)
+  features = config.encode(params, batch.images)
   rows = batch.actor.tokens.shape[0]
   sums, counts = zip(
     _role(params, config, features[:rows], batch.actor),
@@ -117,10 +119,13 @@ def loss(params: qwen.Params, config: qwen.Config, batch: examples.Batch) -> tup
 
 
 def _role(
-  params: qwen.Params, config: qwen.Config, features: Float[Array, "B s D"], texts: examples.Texts
+  params: models.Params,
+  config: qwen.Qwen25VL,
+  features: Float[Array, "B s D"],
+  texts: examples.Texts,
 ) -> tuple[Array, Array]:
-  last, hidden = qwen.forward(params, config, texts.prompt, features, texts.tokens)
-  scored = qwen.logp(params, config, last, hidden, texts.tokens).logp
+  last, hidden = config.forward(params, texts.prompt, features, texts.tokens)
+  scored = config.logp(params, last, hidden, texts.tokens).logp
   return -(texts.weights * scored).sum(), texts.weights.sum()
 
 
@@ -148,7 +153,7 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
   return optax.chain(optax.clip_by_global_norm(config.clip_norm), muon)
 
 
-def _matrices(params: qwen.Params) -> Any:
+def _matrices(params: models.Params) -> Any:
   """Kernels, stacked over layers or not, are `[in, out]`; None: no matrix."""
   axes = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
   return jax.tree.map_with_path(lambda path, _: axes if path[-1].key == "kernel" else None, params)
@@ -189,7 +194,7 @@ class Rows:
     self._actor_sizes = examples.Sizes.of([self._actor(i, 0) for i in shown])
     self._judge_sizes = examples.Sizes.of([self._judge(i, first) for i in shown])
 
-  def batches(self, model: qwen.Config, steps: range) -> Iterator[examples.Batch]:
+  def batches(self, model: qwen.Qwen25VL, steps: range) -> Iterator[examples.Batch]:
     """Yields the batches of the steps, made a few ahead in a thread."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
       ahead = []
@@ -200,7 +205,7 @@ class Rows:
       for future in ahead:
         yield future.result()
 
-  def _batch(self, model: qwen.Config, step: int) -> examples.Batch:
+  def _batch(self, model: qwen.Qwen25VL, step: int) -> examples.Batch:
     phase = next(phase for phase in reversed(self._phases) if phase.start <= step)
     indices = range(step * self._config.rows, (step + 1) * self._config.rows)
     cut = len(indices) - phase.judge_rows
@@ -231,7 +236,7 @@ def main(argv: list[str]) -> None:
   model = model_config(processor, config.vocab_size)
   optimizer = make_optimizer(config)
 
-  params = qwen.init(jax.random.key(config.seed), model)
+  params = model.init(jax.random.key(config.seed))
   state = {"params": params, "optimizer": optimizer.init(params)}
   options = ocp.CheckpointManagerOptions(max_to_keep=3, keep_period=200)
   with ocp.CheckpointManager(workdir / "checkpoints", options=options) as manager:
@@ -242,12 +247,12 @@ def main(argv: list[str]) -> None:
     if not _EXPORT.value:
       state = _train(config, model, optimizer, Rows(config, processor), state, start, manager)
   params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), state["params"])
-  qwen.save(params, model, workdir / "model", source=files)
+  models.save(params, model, workdir / "model", source=files)
 
 
 def _train(
   config: ml_collections.ConfigDict,
-  model: qwen.Config,
+  model: qwen.Qwen25VL,
   optimizer: optax.GradientTransformation,
   rows: Rows,
   state: dict[str, Any],

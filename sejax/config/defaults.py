@@ -47,8 +47,8 @@ def default() -> ml_collections.ConfigDict:
   config.model = ml_collections.ConfigDict()
   # A model directory in the published form; or ORGANISATION/NAME, which the hub is asked for.
   config.model.path = ""
-  config.model.remat = "nothing"  # what a layer keeps for its backward pass, see `qwen.Config`
-  config.model.unroll = False  # compile the update layer by layer, see `qwen.Config`
+  config.model.remat = "nothing"  # what a layer keeps for its backward pass, see `models.Model`
+  config.model.unroll = False  # compile the update layer by layer, see `models.Model`
   config.model.query_chunk = 1024  # attention over more queries is computed in parts
   config.model.fused_attention = True  # cuDNN's where the GPU has it; off: XLA's everywhere
   config.model.logits_chunk = 256  # tokens of a row whose logits exist at once in the update
@@ -90,7 +90,7 @@ def default() -> ml_collections.ConfigDict:
   config.sampling.max_concurrent_prompts = config_dict.placeholder(int)
   config.sampling.decode_steps = 32  # decode steps between host synchronisations
   config.sampling.pack = True  # make the batch smaller as trajectories end; compiles more programs
-  # Each layer's cache an array of its own, see `qwen.Config`; if None: on GPUs.
+  # Each layer's cache an array of its own, see `models.Model`; if None: on GPUs.
   config.sampling.layered_cache = config_dict.placeholder(bool)
 
   # Passed on to `sejax.method.group` and `sejax.method.grpo_loss`, which explain them.

@@ -13,8 +13,8 @@ import ml_collections
 import numpy as np
 from jaxtyping import Bool, Int, UInt32
 
+from sejax import models
 from sejax.data.prepare import Example
-from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts
 from sejax.sampling import record_hashes
 
@@ -39,10 +39,10 @@ class Batch(NamedTuple):
   index: Int[np.ndarray, " B"]
   questions: tuple[str, ...]
   pictures: tuple[tuple[bytes, ...], ...]
-  actor: qwen.Prompt
-  judge: qwen.Prompt
+  actor: models.Prompt
+  judge: models.Prompt
   judge_tails: tuple[tuple[str | int, ...], ...]
-  images: qwen.Images | None
+  images: models.Images | None
 
   @property
   def real(self) -> Bool[np.ndarray, " B"]:
@@ -99,14 +99,14 @@ class Collator:
   """Makes batches.
 
   Attributes:
-    config: the model.
+    model: packs images and lays positions out.
     dataset: name of the set, part of the records' hashes.
     rows: of this process in each batch, B.
     buckets: the sizes to choose from.
     pad_id: token that fills a row.
   """
 
-  config: qwen.Config
+  model: models.Model
   dataset: str
   rows: int
   buckets: Buckets
@@ -141,13 +141,12 @@ class Collator:
     )
 
   def _prompt(self, rows: Sequence[np.ndarray], grids: Sequence[np.ndarray], size: int):
-    return padded_prompts(self.config, rows, grids, size, self.pad_id)
+    return padded_prompts(self.model, rows, grids, size, self.pad_id)
 
   def _images(self, examples: Sequence[Example], grids: Sequence[np.ndarray], size: int):
-    vision = self.config.vision
-    none = np.zeros((0, vision.patch_dim), np.float32)
+    none = np.zeros((0, self.model.patch_dim), np.float32)
     patches = [example.patches for example in examples] + [none] * (len(grids) - len(examples))
-    return qwen.pack_images(vision, patches, grids, size)
+    return self.model.pack_images(patches, grids, size)
 
 
 def number_occurrences(
@@ -196,16 +195,15 @@ def occurrences(
 
 
 def padded_prompts(
-  config: qwen.Config,
+  model: models.Model,
   rows: Sequence[Int[np.ndarray, " P"]],
   grids: Sequence[Int[np.ndarray, "n 3"]],
   size: int,
   pad_id: int,
-) -> qwen.Prompt:
+) -> models.Prompt:
   """Returns prompts of one width, padded on the right.
 
   Args:
-    config: the model.
     rows: tokens of each prompt, at most `size`.
     grids: of each prompt's images.
     size: the width.
@@ -215,7 +213,7 @@ def padded_prompts(
   lengths = np.array([len(row) for row in rows], np.int32)
   for row, tokens in enumerate(rows):
     ids[row, : len(tokens)] = tokens
-  return qwen.Prompt(ids, lengths, qwen.prompt_positions(config, ids, lengths, grids))
+  return models.Prompt(ids, lengths, model.prompt_positions(ids, lengths, grids))
 
 
 def longest(examples: Sequence[Example]) -> Sizes:

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int32
 from sejax.data import images
 from sejax.data.records import BadRecord, Record, Source
 from sejax.errors import shortened
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models.processor import Processor
 from sejax.text import messages, prompts
 
 # The kind of what is dropped for its size: expected in a good set, so not counted as bad.

@@ -13,12 +13,11 @@ import numpy as np
 import tqdm
 from jaxtyping import Bool, Float32, Int, Int32
 
-from sejax import rewards, rollout
+from sejax import models, rewards, rollout
 from sejax.data import batches
 from sejax.data.pipeline import Options, Pipeline
 from sejax.data.prepare import Preparer
 from sejax.data.records import Source
-from sejax.models import qwen2_5_vl as qwen
 from sejax.text import answers
 from sejax.text.equivalence import Prover
 
@@ -52,12 +51,12 @@ class Answers(NamedTuple):
 def answer_all(
   config: ml_collections.ConfigDict,
   roles: rollout.Roles,
-  params: qwen.Params,
+  params: models.Params,
   source: Source,
   *,
   batch_size: int,
   prover: Prover,
-  judge: qwen.Params | None = None,
+  judge: models.Params | None = None,
   progress: str = "",
 ) -> Answers:
   """Samples a group of answers to each problem of a source that has gold answers.

@@ -8,11 +8,10 @@ import ml_collections
 import numpy as np
 from jaxtyping import Int32
 
-from sejax import rollout
+from sejax import models, rollout
 from sejax.data import batches
 from sejax.models import hub
-from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models.processor import Processor
 from sejax.parallel import hosts, layouts, meshes
 from sejax.rollout import checks
 from sejax.sampling import Filters, Options, Request, Role, Sampler, record_hashes
@@ -44,8 +43,8 @@ class Extractor:
     layouts.check_rows(self._mesh, "eval.batch_size", self._size)
     self._processor = Processor.load(directory)
     checks.check_processes(self._mesh)
-    checks.check_directory(directory, qwen.load_config(directory), self._processor)
-    model, self._params = qwen.load(directory, self._mesh, self._dtype, layouts.DECODE)
+    checks.check_directory(directory, models.load_config(directory), self._processor)
+    model, self._params = models.load(directory, self._mesh, self._dtype, decoding=True)
     self._model = rollout.on_devices(config, model, self._mesh)
     self._options = Options(
       trajectories=1,
@@ -83,7 +82,7 @@ class Extractor:
 
   def _sampler(self, temperature: float) -> Sampler:
     if temperature not in self._samplers:
-      banned = tuple(self._processor.banned_ids(self._model.text.vocab_size).tolist())
+      banned = tuple(self._processor.banned_ids(self._model.vocab_size).tolist())
       filters = Filters(temperature, banned=banned)
       options = dataclasses.replace(self._options, filters=filters)
       self._samplers[temperature] = Sampler(self._model, options, self._mesh, self._dtype)

@@ -9,12 +9,11 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from sejax import rollout
+from sejax import models, rollout
 from sejax.data import sources
 from sejax.data.records import Record, Source
 from sejax.evaluation import answering, metrics, overlap
 from sejax.evaluation.metrics import Estimate
-from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts
 from sejax.text.equivalence import Prover
 
@@ -119,7 +118,7 @@ class HeldOut:
     _check_overlap(found, allowed=config.eval.allow_training_problems)
     return cls(config, roles, _First(source, problems), found.shared, prover)
 
-  def __call__(self, params: qwen.Params, progress: str = "") -> Outcome:
+  def __call__(self, params: models.Params, progress: str = "") -> Outcome:
     """Samples the Actor's answers and grades them.
 
     Args:

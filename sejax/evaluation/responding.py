@@ -11,13 +11,12 @@ from collections.abc import Collection, Iterator, Sequence
 
 import ml_collections
 
-from sejax import rollout
+from sejax import models, rollout
 from sejax.data import columns
 from sejax.data.prepare import Preparer
 from sejax.data.records import Record
 from sejax.evaluation import answering
 from sejax.evaluation.benchmarks.protocol import Problem, Protocol, Stored
-from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts, layouts, meshes
 from sejax.rollout import checks
 
@@ -75,13 +74,13 @@ class Responder:
     self._mesh = meshes.create(config.mesh)
     layouts.check_rows(self._mesh, "eval.batch_size", config.eval.batch_size)
     checks.check_processes(self._mesh)
-    model = qwen.load_config(config.model.path)
+    model = models.load_config(config.model.path)
     checks.check_buckets(config, model)
     processor = self._preparer(None).processor
     checks.check_directory(config.model.path, model, processor)
     checks.check_pictures(config, processor)
     dtype = rollout.frozen_dtype(config)
-    _, self._params = qwen.load(config.model.path, self._mesh, dtype, layouts.DECODE)
+    _, self._params = models.load(config.model.path, self._mesh, dtype, decoding=True)
     self._roles = rollout.Roles.create(config, model, processor, self._mesh)
 
   @property

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import safetensors
 
+from sejax import models
 from sejax.errors import said
 from sejax.models import lora
-from sejax.models import qwen2_5_vl as qwen
 
 
 def export(
-  policy: qwen.Params,
-  model: qwen.Config,
+  policy: models.Params,
+  model: models.Model,
   directory: pathlib.Path,
   *,
   source: str,
@@ -33,7 +33,7 @@ def export(
   """
   weights = jax.tree.map(lambda x: x.astype(dtype), lora.merge(policy, jnp.dtype(dtype)))
   try:
-    qwen.save(weights, model, directory, source=source)
+    models.save(weights, model, directory, source=source)
   except (OSError, safetensors.SafetensorError) as error:
     raise ValueError(
       f"the model cannot be written to {directory} ({said(error)}); make"

@@ -2,26 +2,25 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from sejax import models
 from sejax.data.batches import Batch
 from sejax.learner import minibatches, optimizer, update
 from sejax.learner.checkpoints import Checkpoints
 from sejax.models import lora
-from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts
 from sejax.rollout import collect, frozen_dtype, on_devices
 from sejax.sampling import Filters
 
-_VISION = ("^vision/",)
-
 # Computes the image features of a batch from the parameters of a vision tower.
-Encode = Callable[[qwen.Params, Batch], Float[Array, "B s D"] | None]
+Encode = Callable[[models.Params, Batch], models.Features | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +40,13 @@ class Learner:
 
   updater: update.Updater
   mesh: Mesh
-  frozen: qwen.Params
+  frozen: models.Params
   adapters: lora.Options | None
   sizes: minibatches.Sizes
   mask_truncated: bool
   encode: Encode | None
 
-  def policy(self, trained: qwen.Params) -> qwen.Params:
+  def policy(self, trained: models.Params) -> models.Params:
     """Returns the policy's parameter tree; copies nothing.
 
     Args:
@@ -93,26 +92,23 @@ class Learner:
     def cut(rows: np.ndarray, axis: int = 0) -> list[jax.Array]:
       return minibatches.cut(self.mesh, rows, sizes.minibatches, sizes.micro_batches, axis)
 
+    def cut_tree(tree: Any) -> list[Any]:
+      leaves, structure = jax.tree.flatten(tree)
+      parts = zip(*map(cut, leaves), strict=True) if leaves else [()] * sizes.minibatches
+      return [structure.unflatten(part) for part in parts]
+
     images, features = batch.images, None
     if images is not None and self.encode is not None:
       computed = self.encode(self.frozen, batch)
-      features = hosts.to_host(hosts.shard_rows(self.mesh, computed))
+      features = jax.tree.map(lambda x: hosts.to_host(hosts.shard_rows(self.mesh, x)), computed)
       images = None
     mask = collect.loss_mask(rollout, length, truncated=not self.mask_truncated)
-    nothing = [None] * sizes.minibatches
-    prompts = zip(
+    parts = zip(
       cut(batch.actor.ids),
       cut(batch.actor.lengths),
       cut(batch.actor.positions, axis=1),
-      strict=True,
-    )
-    pictures = nothing
-    if images is not None:
-      pictures = [qwen.Images(*fields) for fields in zip(*map(cut, images), strict=True)]
-    parts = zip(
-      prompts,
-      pictures,
-      nothing if features is None else cut(features),
+      cut_tree(images),
+      cut_tree(features),
       cut(rollout.result.tokens[..., :length]),
       cut(mask),
       strict=True,
@@ -120,9 +116,13 @@ class Learner:
     return (
       [
         update.Minibatch(
-          prompt=qwen.Prompt(*prompt), images=pictures, features=features, tokens=tokens, mask=mask
+          prompt=models.Prompt(ids, lengths, positions),
+          images=images,
+          features=features,
+          tokens=tokens,
+          mask=mask,
         )
-        for prompt, pictures, features, tokens, mask in parts
+        for ids, lengths, positions, images, features, tokens, mask in parts
       ],
       cut(collect.advantage(rollout).astype(np.float32)),
     )
@@ -130,7 +130,7 @@ class Learner:
 
 def make_updater(
   config: ml_collections.ConfigDict,
-  model: qwen.Config,
+  model: models.Model,
   filters: Filters,
   steps: int,
   mesh: Mesh,
@@ -149,7 +149,7 @@ def make_updater(
   """
   updates = steps * (config.batch_size // config.mini_batch_size)
   adapters = lora.Options.of(config.lora)
-  frozen = _VISION if config.train.freeze_vision and adapters is None else ()
+  frozen = (model.vision_path,) if config.train.freeze_vision and adapters is None else ()
   return update.Updater(
     _trained_model(config, on_devices(config, model, mesh)),
     optimizer.make(config.optimizer, updates, frozen),
@@ -163,7 +163,7 @@ def make_updater(
   )
 
 
-def _trained_model(config: ml_collections.ConfigDict, model: qwen.Config) -> qwen.Config:
+def _trained_model(config: ml_collections.ConfigDict, model: models.Model) -> models.Model:
   """Returns the model as the update computes it, which is what its backward pass asks for."""
   return dataclasses.replace(
     model,

@@ -16,9 +16,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from sejax import method
+from sejax import method, models
 from sejax.models import lora
-from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import layouts
 
 Metrics = dict[str, Float[Array, ""]]
@@ -32,7 +31,7 @@ class TrainState(NamedTuple):
     optimizer: state of `optimizer.make`.
   """
 
-  params: qwen.Params
+  params: models.Params
   optimizer: optax.ApplyIfFiniteState
 
 
@@ -47,9 +46,9 @@ class Minibatch(NamedTuple):
     mask: which tokens count in the loss.
   """
 
-  prompt: qwen.Prompt
-  images: qwen.Images | None
-  features: Float[Array, "M b s D"] | None
+  prompt: models.Prompt
+  images: models.Images | None
+  features: models.Features | None
   tokens: Int[Array, "M b G R"]
   mask: Bool[Array, "M b G R"]
 
@@ -57,13 +56,13 @@ class Minibatch(NamedTuple):
 class Updater:
   """Scores and updates with programs of its own, compiled once for each shape.
 
-  On a mesh the caller lays parameters out as `layouts.PARAMETERS` says and splits a minibatch over
+  On a mesh the caller lays parameters out as `Model.layout` says and splits a minibatch over
   its axis b; gradients and the new state lie as the parameters do.
   """
 
   def __init__(
     self,
-    model: qwen.Config,
+    model: models.Model,
     optimizer: optax.GradientTransformation,
     loss: Mapping[str, Any],
     *,
@@ -96,10 +95,10 @@ class Updater:
     self._temperature, self._max_tokens = temperature or 1.0, max_tokens
     self._dtype, self._entropy, self._mesh = dtype, entropy, mesh
     self._adapters = adapters
-    self._banned = np.zeros(model.text.vocab_size, bool)
+    self._banned = np.zeros(model.vocab_size, bool)
     self._banned[list(banned_ids)] = True
 
-  def init(self, params: qwen.Params) -> TrainState:
+  def init(self, params: models.Params) -> TrainState:
     """Returns the state before the first update, on copies: the given arrays stay usable.
 
     Args:
@@ -109,7 +108,7 @@ class Updater:
     return self._constrain(TrainState(params, self._optimizer.init(params)))
 
   @functools.partial(jax.jit, static_argnums=0)
-  def token_logprobs(self, params: qwen.Params, minibatch: Minibatch) -> Float[Array, "M b G R"]:
+  def token_logprobs(self, params: models.Params, minibatch: Minibatch) -> Float[Array, "M b G R"]:
     """Returns log-probs of the tokens that count, as the sampler's `logp`, and 0 elsewhere; fp32.
 
     Args:
@@ -127,7 +126,7 @@ class Updater:
   def update(
     self,
     state: TrainState,
-    frozen: qwen.Params | None,
+    frozen: models.Params | None,
     minibatch: Minibatch,
     old_logp: Float[Array, "M b G R"],
     ref_logp: Float[Array, "M b G R"],
@@ -156,13 +155,13 @@ class Updater:
 
   def gradient(
     self,
-    params: qwen.Params,
-    frozen: qwen.Params | None,
+    params: models.Params,
+    frozen: models.Params | None,
     minibatch: Minibatch,
     old_logp: Float[Array, "M b G R"],
     ref_logp: Float[Array, "M b G R"],
     advantage: Float[Array, "M b G"],
-  ) -> tuple[qwen.Params, Metrics]:
+  ) -> tuple[models.Params, Metrics]:
     """Adds up the gradient of the loss over micro-batches in fp32; not compiled by itself.
 
     The loss is divided by counts of the whole minibatch, so how it is cut changes nothing.
@@ -199,8 +198,8 @@ class Updater:
 
   def _loss(
     self,
-    params: qwen.Params,
-    frozen: qwen.Params | None,
+    params: models.Params,
+    frozen: models.Params | None,
     micro: Minibatch,
     old_logp: Float[Array, "b G R"],
     ref_logp: Float[Array, "b G R"],
@@ -226,17 +225,17 @@ class Updater:
       **options,
     )
 
-  def _log_probs(self, params: qwen.Params, micro: Minibatch) -> qwen.LogProbs:
+  def _log_probs(self, params: models.Params, micro: Minibatch) -> models.LogProbs:
     """Scores a micro-batch, which has no axis M."""
     features = micro.features
     if features is None and micro.images is not None:
-      features = qwen.encode(params, self._model, micro.images)
-    last, hidden = qwen.forward(params, self._model, micro.prompt, features, micro.tokens)
+      features = self._model.encode(params, micro.images)
+    last, hidden = self._model.forward(params, micro.prompt, features, micro.tokens)
     scoring = (micro.tokens, self._temperature, self._banned)
-    return qwen.logp(params, self._model, last, hidden, *scoring)
+    return self._model.logp(params, last, hidden, *scoring)
 
-  def _cast(self, params: qwen.Params) -> qwen.Params:
+  def _cast(self, params: models.Params) -> models.Params:
     return jax.tree.map(lambda x: x.astype(self._dtype), params)
 
   def _constrain(self, tree: Any) -> Any:
-    return tree if self._mesh is None else layouts.constrain(tree, self._mesh)
+    return tree if self._mesh is None else layouts.constrain(tree, self._mesh, self._model.layout)

@@ -1,6 +1,32 @@
-"""Model families: parameter trees and pure functions over them."""
+"""Models: one package per family, the interface to all of them, adapters, and model directories."""
 
 import os
 
 # Else transformers says at each start that it has no PyTorch, which nothing here needs.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+from sejax.models.model import Features, Images, Model
+from sejax.models.processor import Processor
+from sejax.models.registry import FAMILIES, load_config
+from sejax.models.transformer.generation import select_last
+from sejax.models.transformer.logp import LogProbs
+from sejax.models.transformer.params import Params
+from sejax.models.transformer.state import Cache, Prefix, Prompt
+from sejax.models.weights import load, save
+
+__all__ = [
+  "FAMILIES",
+  "Cache",
+  "Features",
+  "Images",
+  "LogProbs",
+  "Model",
+  "Params",
+  "Prefix",
+  "Processor",
+  "Prompt",
+  "load",
+  "load_config",
+  "save",
+  "select_last",
+]

@@ -16,10 +16,10 @@ from flax import traverse_util
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
 from sejax.errors import quoted
-from sejax.models import qwen2_5_vl as qwen
+from sejax.models.model import Model
+from sejax.models.transformer.params import DENSE_LAYERS, LAYERS, Params
 
-TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
-_LAYERS = ("decoder", "layers")
+TARGETS = DENSE_LAYERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Options:
     return cls(options["rank"], options["alpha"], tuple(targets))
 
 
-def init(key: PRNGKeyArray, model: qwen.Config, options: Options) -> qwen.Params:
+def init(key: PRNGKeyArray, model: Model, options: Options) -> Params:
   """Returns adapters that change nothing yet, fp32: A uniform as in PEFT `LoraLayer`, B zero.
 
   Args:
@@ -73,7 +73,7 @@ def init(key: PRNGKeyArray, model: qwen.Config, options: Options) -> qwen.Params
     model: that they belong to.
     options: which there are.
   """
-  layers = qwen.shapes(model)["decoder"]["layers"]
+  layers = model.shapes()["decoder"]["layers"]
   draw = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=0)
   adapters = {}
   for number, name in enumerate(options.targets):
@@ -82,10 +82,10 @@ def init(key: PRNGKeyArray, model: qwen.Config, options: Options) -> qwen.Params
       "lora_a": draw(jax.random.fold_in(key, number), (depth, inputs, options.rank)),
       "lora_b": jnp.zeros((depth, options.rank, outputs)),
     }
-  return traverse_util.unflatten_dict({_LAYERS: adapters})
+  return traverse_util.unflatten_dict({LAYERS: adapters})
 
 
-def attach(params: qwen.Params, adapters: qwen.Params, options: Options) -> qwen.Params:
+def attach(params: Params, adapters: Params, options: Options) -> Params:
   """Returns one tree of frozen weights and adapters, in the precision of the former.
 
   Args:
@@ -107,7 +107,7 @@ def attach(params: qwen.Params, adapters: qwen.Params, options: Options) -> qwen
   return params | {"decoder": decoder}
 
 
-def merge(params: qwen.Params, dtype: DTypeLike) -> qwen.Params:
+def merge(params: Params, dtype: DTypeLike) -> Params:
   """Returns the plain tree that computes the same; sums are rounded once.
 
   Args:
@@ -121,7 +121,7 @@ def merge(params: qwen.Params, dtype: DTypeLike) -> qwen.Params:
   return params | {"decoder": decoder}
 
 
-def _merged(layer: qwen.Params, dtype: jnp.dtype) -> qwen.Params:
+def _merged(layer: Params, dtype: jnp.dtype) -> Params:
   if "lora_a" not in layer:
     return layer
   plain = {name: x for name, x in layer.items() if not name.startswith("lora_")}

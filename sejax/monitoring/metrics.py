@@ -52,9 +52,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sejax import method
+from sejax import method, models
 from sejax.data.records import Source, gold_if_readable
-from sejax.models import qwen2_5_vl as qwen
 from sejax.monitoring import flops
 from sejax.parallel import chips, hosts
 from sejax.rollout.collect import Rollout, SampledBatch, varied
@@ -144,7 +143,7 @@ def of_time(
   seconds: Mapping[str, float],
   compilations: int,
   rollout: Rollout,
-  model: qwen.Config,
+  model: models.Model,
   *,
   adapters: bool,
 ) -> dict[str, float]:

@@ -20,30 +20,10 @@ from jaxtyping import DTypeLike
 
 Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 
-PARAMETERS: Rules = (
-  (r"embed/embedding$", ("tensor", "fsdp")),
-  (r"lm_head/kernel$", ("fsdp", "tensor")),
-  (r"(patch_embed|q|k|v|qkv|gate|up|fc1)/kernel$", ("fsdp", "tensor")),
-  (r"(o|proj|down|fc2)/kernel$", ("tensor", "fsdp")),
-  (r"(q|k|v|qkv|gate|up|fc1)/bias$", ("tensor",)),
-  (r"(q|k|v|gate|up)/lora_a$", ("fsdp", None)),
-  (r"(q|k|v|gate|up)/lora_b$", (None, "tensor")),
-  (r"(o|down)/lora_a$", ("tensor", None)),
-  (r"(o|down)/lora_b$", (None, "fsdp")),
-)
-
-# For decoding: split over `tensor` only, so that no token waits for weights to be gathered.
-DECODE: Rules = tuple(
-  (pattern, tuple(axis if axis == "tensor" else None for axis in spec))
-  for pattern, spec in PARAMETERS
-)
-
 _STACKED = re.compile(r"/(layers|blocks)/")
 
 
-def sharding(
-  mesh: Mesh, path: str, shape: Sequence[int], rules: Rules = PARAMETERS
-) -> NamedSharding:
+def sharding(mesh: Mesh, path: str, shape: Sequence[int], rules: Rules) -> NamedSharding:
   """Returns where an array of the parameter tree lies.
 
   Args:
@@ -71,12 +51,12 @@ def place(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> Any:
   return jax.tree.map_with_path(move, tree)
 
 
-def shardings(tree: Any, mesh: Mesh, rules: Rules = PARAMETERS) -> Any:
+def shardings(tree: Any, mesh: Mesh, rules: Rules) -> Any:
   """Returns the layout of each array of a parameter tree, or of a tree of shapes, in its place."""
   return jax.tree.map_with_path(lambda path, x: sharding(mesh, name(path), x.shape, rules), tree)
 
 
-def constrain(tree: Any, mesh: Mesh, rules: Rules = PARAMETERS) -> Any:
+def constrain(tree: Any, mesh: Mesh, rules: Rules) -> Any:
   """Constrains parameters, or what is shaped like them, such as moments, to their layout."""
 
   def lay(path, x):
@@ -110,6 +90,11 @@ def check_rows(mesh: Mesh, name: str, size: int) -> None:
 def rows(mesh: Mesh) -> NamedSharding | None:
   """Returns where rows of a batch lie; None on one device, where nothing need be said."""
   return NamedSharding(mesh, PartitionSpec(row_axes(mesh))) if mesh.size > 1 else None
+
+
+def tensor_axis(mesh: Mesh, size: int) -> str | None:
+  """Returns `tensor` if the mesh has that axis and it divides the size."""
+  return "tensor" if "tensor" in mesh.shape and size % mesh.shape["tensor"] == 0 else None
 
 
 def row_axes(mesh: Mesh) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ import jax
 import ml_collections
 import tqdm
 
+from sejax import models
 from sejax.errors import quoted
 from sejax.models import hub
-from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import chips, meshes
 from sejax.planning import hlo, topologies
 from sejax.planning import programs as step_programs
@@ -96,13 +96,13 @@ def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str
   return fits
 
 
-def _model(path: str) -> qwen.Config:
+def _model(path: str) -> models.Model:
   """Returns a released model's configuration by its name, else that of a directory."""
   name = path.rpartition("/")[2].lower()
   for size in ("3b", "7b", "32b", "72b"):
     if name == f"qwen2.5-vl-{size}-instruct":
-      return qwen.Config.qwen2_5_vl(size)
-  return qwen.load_config(hub.local(path))
+      return models.Model.qwen2_5_vl(size)
+  return models.load_config(hub.local(path))
 
 
 def _compile(program: step_programs.Program, chip: chips.Chip) -> Row:

@@ -19,11 +19,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import DTypeLike
 
-from sejax import rollout
+from sejax import models, rollout
 from sejax.learner import update
 from sejax.learner.learner import make_updater, vision_is_trained
 from sejax.models import lora
-from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import layouts
 from sejax.rollout import checks
 from sejax.sampling import Options, Sampler, decode, packing, table
@@ -48,13 +47,15 @@ class _Trees(NamedTuple):
   """Shapes and layouts of what a run keeps, and of what it makes for sampling."""
 
   state: update.TrainState
-  frozen: qwen.Params
-  policy: qwen.Params  # as the update scores it
-  actor: qwen.Params  # laid out for decoding
-  judge: qwen.Params
+  frozen: models.Params
+  policy: models.Params  # as the update scores it
+  actor: models.Params  # laid out for decoding
+  judge: models.Params
 
 
-def of_step(config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh) -> Iterator[Program]:
+def of_step(
+  config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh
+) -> Iterator[Program]:
   """Yields the programs in the order in which a step runs them.
 
   Args:
@@ -91,12 +92,12 @@ def of_step(config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh) -
 def _sampling(
   role: str,
   config: ml_collections.ConfigDict,
-  model: qwen.Config,
+  model: models.Model,
   mesh: Mesh,
-  given: qwen.Params,
-  params: qwen.Params,
+  given: models.Params,
+  params: models.Params,
   kept: int,
-  frozen: qwen.Params | None,
+  frozen: models.Params | None,
 ) -> Iterator[Program]:
   """Yields what one role's sampling compiles.
 
@@ -119,7 +120,7 @@ def _sampling(
   places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
   empty = functools.partial(
     packing.empty,
-    config=model,
+    model=model,
     groups=shards * plan.capacity,
     members=options.members,
     prompt=rows.ids.shape[1],
@@ -128,7 +129,7 @@ def _sampling(
   )
   state = _with(jax.eval_shape(empty), places)
   index = _split(mesh, (shards * plan.unit,), jnp.int32)
-  on_mesh = {"config": model, "mesh": mesh}
+  on_mesh = {"model": model, "mesh": mesh}
   enter = jax.jit(functools.partial(packing.enter, **on_mesh))
   entry = enter.eval_shape(params, rows, index)
   entry = _with(entry, _entry_places(entry, places))
@@ -167,23 +168,23 @@ def _sampling(
   yield Program(f"{role} decode, a token", lambda: run.lower(params, state, alive, few), live)
 
 
-def _options(config: ml_collections.ConfigDict, model: qwen.Config, role: str) -> Options:
-  eos = (model.text.eos_token_id,)
+def _options(config: ml_collections.ConfigDict, model: models.Model, role: str) -> Options:
+  eos = model.eos_ids
   return rollout.sampling_options(config, role, (model.image_token_id,), eos, eos[0])
 
 
-def _updater(config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh) -> update.Updater:
+def _updater(config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh) -> update.Updater:
   filters, steps = _options(config, model, "actor").filters, config.train.steps or 1000
   return make_updater(config, model, filters, steps, mesh)
 
 
 def _trees(
-  config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh, updater: update.Updater
+  config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh, updater: update.Updater
 ) -> _Trees:
   dtype = rollout.frozen_dtype(config)
   whole = jax.tree.map(
     lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
-    qwen.shapes(model),
+    model.shapes(),
     is_leaf=lambda node: isinstance(node, tuple),
   )
 
@@ -191,22 +192,22 @@ def _trees(
     tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype), tree)
     return _with(tree, layouts.shardings(tree, mesh, rules))
 
-  frozen = laid_out(whole, layouts.PARAMETERS, dtype)
-  policy = trained = laid_out(whole, layouts.PARAMETERS)
+  frozen = laid_out(whole, model.layout, dtype)
+  policy = trained = laid_out(whole, model.layout)
   adapters = lora.Options.of(config.lora)
   if adapters is not None:
     make = functools.partial(lora.init, model=model, options=adapters)
-    trained = laid_out(jax.eval_shape(make, jax.random.key(0)), layouts.PARAMETERS)
+    trained = laid_out(jax.eval_shape(make, jax.random.key(0)), model.layout)
     policy = jax.eval_shape(functools.partial(lora.attach, options=adapters), frozen, trained)
-    policy = laid_out(policy, layouts.PARAMETERS)
-  state = laid_out(jax.eval_shape(updater.init, trained), layouts.PARAMETERS)
-  actor = laid_out(policy, layouts.DECODE, dtype)
-  return _Trees(state, frozen, policy, actor, laid_out(frozen, layouts.DECODE))
+    policy = laid_out(policy, model.layout)
+  state = laid_out(jax.eval_shape(updater.init, trained), model.layout)
+  actor = laid_out(policy, model.decode_layout, dtype)
+  return _Trees(state, frozen, policy, actor, laid_out(frozen, model.decode_layout))
 
 
 def _rows(
   config: ml_collections.ConfigDict,
-  model: qwen.Config,
+  model: models.Model,
   mesh: Mesh,
   options: Options,
   plan: Plan,
@@ -215,17 +216,11 @@ def _rows(
   size, members = config.batch_size, options.members
   width = checks.prompt_width(config.data) if role == "actor" else config.data.prompt_buckets[-1]
   split = functools.partial(_split, mesh)
-  features = None
-  if config.data.patch_buckets:
-    features = split(
-      (size, config.data.patch_buckets[-1] // model.vision.merge_unit, model.text.hidden_size),
-      rollout.frozen_dtype(config),
-    )
   return packing.Rows(
     ids=split((size, width), jnp.int32),
     lengths=split((size,), jnp.int32),
     positions=split((size, 3, width), jnp.int32),
-    features=features,
+    features=_features(config, model, lambda x: split((size, *x.shape[1:]), x.dtype)),
     given=split((size, members, plan.given), jnp.int32) if plan.given else None,
     given_lengths=split((size, members), jnp.int32) if plan.given else None,
     keys=split((size, members, 2), jnp.uint32),
@@ -240,7 +235,7 @@ def _entry_places(entry: packing.Entry, places: decode.State) -> packing.Entry:
 
 
 def _minibatch(
-  config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh
+  config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh
 ) -> update.Minibatch:
   rows, width = config.train.micro_batch_size, checks.prompt_width(config.data)
   micro = config.mini_batch_size // rows
@@ -254,10 +249,9 @@ def _minibatch(
   if vision_is_trained(config):
     images = _images(config, model, lambda x: cut((micro, rows, *x.shape[1:]), x.dtype))
   else:
-    count = config.data.patch_buckets[-1] // model.vision.merge_unit
-    features = cut((micro, rows, count, model.text.hidden_size), rollout.frozen_dtype(config))
+    features = _features(config, model, lambda x: cut((micro, rows, *x.shape[1:]), x.dtype))
   return update.Minibatch(
-    qwen.Prompt(
+    models.Prompt(
       cut((micro, rows, width), jnp.int32),
       cut((micro, rows), jnp.int32),
       cut((micro, 3, rows, width), jnp.int32, axis=2),
@@ -281,15 +275,26 @@ def _numbers(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[jax.ShapeDt
 
 def _images(
   config: ml_collections.ConfigDict,
-  model: qwen.Config,
+  model: models.Model,
   shape: Callable[[np.ndarray], jax.ShapeDtypeStruct],
-) -> qwen.Images:
+) -> models.Images:
   """Returns the shapes of images in the largest bucket, from those of one empty row."""
-  none = np.zeros((0, model.vision.patch_dim), np.float32)
-  row = qwen.pack_images(
-    model.vision, [none], [np.zeros((0, 3), np.int32)], config.data.patch_buckets[-1]
-  )
+  none = np.zeros((0, model.patch_dim), np.float32)
+  row = model.pack_images([none], [np.zeros((0, 3), np.int32)], config.data.patch_buckets[-1])
   return jax.tree.map(shape, row)
+
+
+def _features(
+  config: ml_collections.ConfigDict,
+  model: models.Model,
+  shape: Callable[[jax.ShapeDtypeStruct], jax.ShapeDtypeStruct],
+) -> models.Features:
+  """Returns the shapes of features in the largest bucket, from those of one row."""
+  dtype = rollout.frozen_dtype(config)
+  params = jax.eval_shape(functools.partial(model.init, dtype=dtype), jax.random.key(0))
+  images = _images(config, model, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype))
+  alone = dataclasses.replace(model, rows=None)  # One row is not split.
+  return jax.tree.map(shape, jax.eval_shape(alone.encode, params, images))
 
 
 def _split(mesh: Mesh, shape: tuple[int, ...], dtype: DTypeLike) -> jax.ShapeDtypeStruct:

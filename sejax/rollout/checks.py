@@ -13,11 +13,10 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from sejax import rollout
+from sejax import models, rollout
 from sejax.data.prepare import Preparer
 from sejax.errors import quoted, said, shortened
-from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models.processor import Processor
 from sejax.parallel import layouts
 from sejax.text import messages
 from sejax.text.messages import Message
@@ -26,32 +25,24 @@ from sejax.text.messages import Message
 _PROBE = (
   'Größe 北京 🙂 "it\'s" 1234567 = 1.5e-3\n\n\t<think>a_b</think> <|im_end|> \\boxed{\\frac{1}{2}}'
 )
-# Figures of a vision tower on which the patches of a batch and their order depend.
-_PATCHES = (
-  "patch_size",
-  "temporal_patch_size",
-  "in_channels",
-  "spatial_merge_size",
-  "window_size",
-)
 
 
-def check_buckets(config: ml_collections.ConfigDict, model: qwen.Config) -> None:
+def check_buckets(config: ml_collections.ConfigDict, model: models.Model) -> None:
   """Refuses lengths of arrays that the model cannot take.
 
   Args:
     config: the run's; `data` and `actor.max_tokens` are used.
     model: the Actor's.
   """
-  data, window = config.data, model.vision.window_patches
+  data, multiple = config.data, model.patch_multiple
   for size in data.patch_buckets:
-    if size % window:
-      whole = -(-size // window) * window
+    if size % multiple:
+      whole = -(-size // multiple) * multiple
       raise ValueError(
         f"config.data.patch_buckets={quoted(tuple(data.patch_buckets))} has {size}; the model's"
-        f" vision tower takes whole windows of {window} patches: {whole} would do"
+        f" vision tower takes multiples of {multiple} patches: {whole} would do"
       )
-  width, context = prompt_width(data), model.text.max_position_embeddings
+  width, context = prompt_width(data), model.context
   if width + config.actor.max_tokens > context:
     raise ValueError(
       f"prompts of up to config.data.prompt_limit={data.prompt_limit} tokens take arrays of {width}"
@@ -65,7 +56,7 @@ def prompt_width(data: ml_collections.ConfigDict) -> int:
   return next(size for size in data.prompt_buckets if size >= data.prompt_limit)
 
 
-def check_directory(directory: str, model: qwen.Config, processor: Processor) -> None:
+def check_directory(directory: str, model: models.Model, processor: Processor) -> None:
   """Refuses a model's directory whose configuration and processor are not of one model.
 
   Args:
@@ -73,16 +64,16 @@ def check_directory(directory: str, model: qwen.Config, processor: Processor) ->
     model: of its `config.json`.
     processor: of its other files.
   """
-  pictures, vision = processor.image_processor, model.vision
+  pictures, expected = processor.image_processor, model.image_format
   for name, field in (
     ("patch_size", "patch_size"),
     ("temporal_patch_size", "temporal_patch_size"),
     ("merge_size", "spatial_merge_size"),
   ):
-    if getattr(pictures, name) != getattr(vision, field):
+    if getattr(pictures, name) != expected[field]:
       raise ValueError(
         f"{shortened(directory)}: preprocessor_config.json has {name}={getattr(pictures, name)} and"
-        f" config.json vision_config.{field}={getattr(vision, field)}; give a directory whose files"
+        f" config.json vision_config.{field}={expected[field]}; give a directory whose files"
         " belong together"
       )
   if processor.image_pad_id != model.image_token_id:
@@ -99,10 +90,10 @@ def check_directory(directory: str, model: qwen.Config, processor: Processor) ->
   ]
   ids += [("a response ends with a token", token) for token in processor.eos_ids]
   for what, token in ids:
-    if not 0 <= token < model.text.vocab_size:
+    if not 0 <= token < model.vocab_size:
       raise ValueError(
         f"{shortened(directory)}: {what} as {token}, and config.json"
-        f" vocab_size={model.text.vocab_size}; ids must be below it"
+        f" vocab_size={model.vocab_size}; ids must be below it"
       )
 
 
@@ -165,7 +156,7 @@ def check_prompts(
 
 
 def check_judge(
-  config: ml_collections.ConfigDict, model: qwen.Config, judge: qwen.Config, processor: Processor
+  config: ml_collections.ConfigDict, model: models.Model, judge: models.Model, processor: Processor
 ) -> None:
   """Refuses a Judge that would not read what it is given: other patches, or other tokens.
 
@@ -178,8 +169,8 @@ def check_judge(
     processor: the Actor's.
   """
   directory = f"config.judge.path={quoted(config.judge.path)}"
-  for field in _PATCHES:
-    ours, theirs = getattr(model.vision, field), getattr(judge.vision, field)
+  for field, ours in model.image_format.items():
+    theirs = judge.image_format.get(field)
     if ours != theirs:
       raise ValueError(
         f"{directory} has vision_config.{field}={theirs}, and the Actor {ours}; both read the same"

@@ -13,12 +13,11 @@ import ml_collections
 import numpy as np
 from jaxtyping import Bool, Float, Int32
 
-from sejax import method, rewards
+from sejax import method, models, rewards
 from sejax.data import batches
 from sejax.data.batches import Batch, Collator
 from sejax.data.prepare import Example
 from sejax.data.records import Source
-from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import hosts
 from sejax.rollout.roles import Roles, by_candidate
 from sejax.sampling import Result
@@ -75,8 +74,8 @@ class Rollout(NamedTuple):
 class Weights(NamedTuple):
   """The parameter trees that sample, in any layout and precision."""
 
-  actor: qwen.Params
-  judge: qwen.Params
+  actor: models.Params
+  judge: models.Params
 
 
 class Collector:

@@ -6,7 +6,6 @@ candidate's text, special tokens left out, is what the Judge's trajectories begi
 Axes: B prompts, G trajectories of each, M verdicts on each trajectory, R tokens.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,12 +15,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Int
 
+from sejax import models
 from sejax.data.batches import Batch
-from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl import fused_attention
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models.processor import Processor
 from sejax.parallel import hosts, layouts
 from sejax.sampling import Filters, Options, Request, Result, Role, Sampler
 from sejax.sampling.sampler import Watch
@@ -39,8 +37,8 @@ def frozen_dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
 
 
 def on_devices(
-  config: ml_collections.ConfigDict, model: qwen.Config, mesh: Mesh | None
-) -> qwen.Config:
+  config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh | None
+) -> models.Model:
   """Returns the model as devices compute it: GPUs with fused attention and layers of their own.
 
   Args:
@@ -49,11 +47,11 @@ def on_devices(
     mesh: of the devices; the first device, if None.
   """
   device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
-  fused = config.model.fused_attention and fused_attention.available(device)
-  layered = config.sampling.layered_cache
-  if layered is None:
-    layered = device.platform == "gpu"
-  return dataclasses.replace(model, fused_attention=fused, layered_cache=layered)
+  return model.on_device(
+    device,
+    fused_attention=config.model.fused_attention,
+    layered_cache=config.sampling.layered_cache,
+  )
 
 
 def sampling_options(
@@ -104,10 +102,10 @@ class Roles(NamedTuple):
   def create(
     cls,
     config: ml_collections.ConfigDict,
-    model: qwen.Config,
+    model: models.Model,
     processor: Processor,
     mesh: Mesh | None = None,
-    judge_model: qwen.Config | None = None,
+    judge_model: models.Model | None = None,
   ) -> "Roles":
     """Makes the samplers that a configuration describes.
 
@@ -120,8 +118,8 @@ class Roles(NamedTuple):
       judge_model: the Judge's, if it is another.
     """
 
-    def sampler(model: qwen.Config, role: str) -> Sampler:
-      banned = tuple(processor.banned_ids(model.text.vocab_size).tolist())
+    def sampler(model: models.Model, role: str) -> Sampler:
+      banned = tuple(processor.banned_ids(model.vocab_size).tolist())
       options = sampling_options(config, role, banned, processor.eos_ids, processor.pad_id)
       return Sampler(on_devices(config, model, mesh), options, mesh, frozen_dtype(config))
 
@@ -150,7 +148,7 @@ class Roles(NamedTuple):
       ValueError: naming what would not fit into the model's context, and what would.
     """
     candidate, verdict = self.actor.options.new_tokens, self.judge.options.new_tokens
-    context = self.judge.config.text.max_position_embeddings
+    context = self.judge.model.context
     if prompt + padded(candidate + tail) + verdict > context:
       raise ValueError(
         f"the Judge's prompt of {prompt} tokens, config.actor.max_tokens={candidate} and"
@@ -158,19 +156,19 @@ class Roles(NamedTuple):
         " one of the two, or choose config.judge.rubric=short and a lower config.data.max_pixels"
       )
 
-  def encode(self, params: qwen.Params, batch: Batch) -> Float[Array, "B s D"] | None:
+  def encode(self, params: models.Params, batch: Batch) -> models.Features | None:
     """Returns the features of the batch's images by the Actor's vision tower, if it has any."""
     return _features(params, self.actor, batch)
 
-  def encode_for_judge(self, params: qwen.Params, batch: Batch) -> Float[Array, "B s D"] | None:
+  def encode_for_judge(self, params: models.Params, batch: Batch) -> models.Features | None:
     """Returns the same by the Judge's."""
     return _features(params, self.judge, batch)
 
   def act(
     self,
-    params: qwen.Params,
+    params: models.Params,
     batch: Batch,
-    features: Float[Array, "B s D"] | None,
+    features: models.Features | None,
     *,
     seed: int,
     step: int,
@@ -194,9 +192,9 @@ class Roles(NamedTuple):
 
   def judge_all(
     self,
-    params: qwen.Params,
+    params: models.Params,
     batch: Batch,
-    features: Float[Array, "B s D"] | None,
+    features: models.Features | None,
     candidates: Sequence[Sequence[str]],
     *,
     seed: int,
@@ -242,7 +240,7 @@ class Roles(NamedTuple):
   def _sample(
     self,
     sampler: Sampler,
-    params: qwen.Params,
+    params: models.Params,
     request: Request,
     seed: int,
     step: int,
@@ -259,40 +257,42 @@ class Roles(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(1, 3, 4))
 def encode_rows(
-  params: qwen.Params, config: qwen.Config, images: qwen.Images, shards: int, dtype: jnp.dtype
-) -> Float[Array, "B s D"]:
-  """Returns the features of all rows, a part of each shard's rows after the other.
+  params: models.Params, model: models.Model, images: models.Images, shards: int, dtype: jnp.dtype
+) -> models.Features:
+  """Returns the features of all rows, computed a part of each shard's rows at a time.
 
   Args:
     params: with a vision tower, in any precision.
-    config: the model.
     images: of the rows.
     shards: that the rows are split over.
     dtype: of computation.
   """
-  params = {"vision": jax.tree.map(lambda x: x.astype(dtype), params["vision"])}
-  rows, size, _ = images.patches.shape
+  params = jax.tree.map(lambda x: x.astype(dtype), model.vision_params(params))
+  rows, size = model.images_shape(images)
   local = rows // shards
   fitting = (n for n in range(1, local + 1) if local % n == 0 and n * size <= _PATCHES)
   at_once = max(fitting, default=1)
   if at_once == local:
-    return qwen.encode(params, config, images)
+    return model.encode(params, images)
 
   def parts(x):  # [B,...] -> [parts, shards * at_once, ...], whatever is of a shard staying there
     split = jnp.moveaxis(x.reshape(shards, -1, at_once, *x.shape[1:]), 1, 0)
     return split.reshape(split.shape[0], shards * at_once, *x.shape[1:])
 
-  found = jax.lax.map(lambda part: qwen.encode(params, config, part), jax.tree.map(parts, images))
-  split = jnp.moveaxis(found.reshape(-1, shards, at_once, *found.shape[2:]), 0, 1)
-  return split.reshape(rows, *found.shape[2:])
+  def join(x):  # undoes `parts`
+    split = jnp.moveaxis(x.reshape(-1, shards, at_once, *x.shape[2:]), 0, 1)
+    return split.reshape(rows, *x.shape[2:])
+
+  features = jax.lax.map(lambda part: model.encode(params, part), jax.tree.map(parts, images))
+  return jax.tree.map(join, features)
 
 
-def _features(params: qwen.Params, sampler: Sampler, batch: Batch) -> Float[Array, "B s D"] | None:
+def _features(params: models.Params, sampler: Sampler, batch: Batch) -> models.Features | None:
   if batch.images is None:
     return None
   images = jax.tree.map(lambda x: hosts.shard_rows(sampler.mesh, x), batch.images)
   shards = layouts.row_shards(sampler.mesh)
-  return encode_rows(params, sampler.config, images, shards, jnp.dtype(sampler.dtype))
+  return encode_rows(params, sampler.model, images, shards, jnp.dtype(sampler.dtype))
 
 
 def by_candidate(

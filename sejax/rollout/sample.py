@@ -22,15 +22,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from sejax import rewards, rollout
+from sejax import models, rewards, rollout
 from sejax.data import batches, image_files, prepare
 from sejax.data.records import Record
 from sejax.errors import quoted, shortened
 from sejax.method.consistency import count_votes
 from sejax.models import hub
-from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl.processor import Processor
-from sejax.parallel import layouts
+from sejax.models.processor import Processor
 from sejax.rollout import checks
 
 _PLAIN_SECONDS = 10  # Between two lines of progress where there is no terminal.
@@ -97,11 +95,11 @@ def ask(
     raise ValueError(example.message)
 
   processor = preparer.processor
-  checks.check_directory(str(directory), qwen.load_config(directory), processor)
+  checks.check_directory(str(directory), models.load_config(directory), processor)
   # One prompt is one row, so all devices but the first serve to split the weights.
   mesh = Mesh(np.array(jax.local_devices())[None], ("data", "tensor"))
   print("weights are read and programs compiled: no tokens for a while", file=sys.stderr)
-  model, params = qwen.load(directory, mesh, rollout.frozen_dtype(config), layouts.DECODE)
+  model, params = models.load(directory, mesh, rollout.frozen_dtype(config), decoding=True)
   batch = _batch_of_one(model, processor, asked.name, example)
   roles = rollout.Roles.create(config, model, processor, mesh)
   if judge:
@@ -232,13 +230,13 @@ def _preparer(config: ml_collections.ConfigDict, asked: _Asked) -> prepare.Prepa
 
 
 def _batch_of_one(
-  model: qwen.Config, processor: Processor, dataset: str, example: prepare.Example
+  model: models.Model, processor: Processor, dataset: str, example: prepare.Example
 ) -> batches.Batch:
   """Batches an example in shapes that are just large enough."""
-  window = model.vision.window_patches
+  multiple = model.patch_multiple
   buckets = batches.Buckets(
     prompt=(max(len(example.actor), len(example.judge)),),
-    patch=(-(-len(example.patches) // window) * window,),
+    patch=(-(-len(example.patches) // multiple) * multiple,),
   )
   return batches.Collator(model, dataset, 1, buckets, processor.pad_id)([example])
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from sejax.models import qwen2_5_vl as qwen
+from sejax import models
 from sejax.parallel import layouts
 from sejax.sampling import filters, keys, table
 
@@ -30,8 +30,8 @@ class State(NamedTuple):
     limit: tokens to draw at most.
   """
 
-  prefix: qwen.Prefix
-  cache: qwen.Cache
+  prefix: models.Prefix
+  cache: models.Cache
   hidden: Float[Array, "B G D"]
   keys: UInt32[Array, "B G 2"]
   count: Int[Array, "B G"]
@@ -62,15 +62,13 @@ class Report(NamedTuple):
   steps: Int[Array, ""]
 
 
-def specs(config: qwen.Config, mesh: Mesh) -> State:
+def specs(model: models.Model, mesh: Mesh) -> State:
   """Returns the layout of the state: groups over the row axes, key-value heads over `tensor`."""
   rows = PartitionSpec(layouts.row_axes(mesh))
-  heads = PartitionSpec(*rows, _tensor(config.text.num_key_value_heads, mesh))
-  layers = config.text.num_hidden_layers
-  heads = (heads,) * layers if config.layered_cache else PartitionSpec(None, *heads)
+  prefix, cache = model.state_specs(mesh)
   return State(
-    prefix=qwen.Prefix(heads, heads, rows, rows, rows),
-    cache=qwen.Cache(heads, heads, rows, rows, PartitionSpec()),
+    prefix=prefix,
+    cache=cache,
     hidden=rows,
     keys=rows,
     count=rows,
@@ -79,12 +77,12 @@ def specs(config: qwen.Config, mesh: Mesh) -> State:
 
 
 def run(
-  params: qwen.Params,
+  params: models.Params,
   state: State,
   alive: Bool[Array, "B G"],
   few: Int[Array, " n"],
   *,
-  config: qwen.Config,
+  model: models.Model,
   mesh: Mesh,
   settings: filters.Filters,
   eos_ids: tuple[int, ...],
@@ -101,7 +99,6 @@ def run(
     alive: those that go on.
     few: for each of `table.sizes(G)`: end when the living of no row shard take more places of so
       many members; negative, if not to be asked.
-    config: the model.
     mesh: with axes data, fsdp and tensor, or some of them.
     settings: filters of the distribution.
     eos_ids: tokens that end a trajectory; they belong to it.
@@ -113,13 +110,12 @@ def run(
   """
   slots = state.cache.valid.shape[-1]
   eos = jnp.array(eos_ids, jnp.int32)
-  if config.layered_cache:
-    params = qwen.layers_apart(params)
+  params = model.decoding_params(params)
   shards = layouts.row_shards(mesh)
   members = np.array(table.sizes(alive.shape[1]))
 
   # Each row is filtered within one device: members, not the vocabulary, are split over `tensor`.
-  rows = PartitionSpec(layouts.row_axes(mesh), _tensor(alive.shape[1], mesh))
+  rows = PartitionSpec(layouts.row_axes(mesh), layouts.tensor_axis(mesh, alive.shape[1]))
   draw_rows = jax.shard_map(
     lambda logits, key, count: filters.draw(settings, logits, keys.token_bits(key, count)),
     mesh=mesh,
@@ -128,7 +124,7 @@ def run(
     check_vma=False,
   )
   logits_sharding = NamedSharding(
-    mesh, PartitionSpec(layouts.row_axes(mesh), None, _tensor(config.text.vocab_size, mesh))
+    mesh, PartitionSpec(layouts.row_axes(mesh), None, layouts.tensor_axis(mesh, model.vocab_size))
   )
 
   def go_on(carry):
@@ -140,14 +136,13 @@ def run(
   def draw_one(carry):
     step, state, alive, drawn = carry
     # Where the head's weights lie; else they, not the logits, would be moved for the draw.
-    logits = jax.lax.with_sharding_constraint(qwen.logits(params, state.hidden), logits_sharding)
+    logits = jax.lax.with_sharding_constraint(model.logits(params, state.hidden), logits_sharding)
     draw = draw_rows(logits, state.keys, state.count)
     drawn = Drawn(*(x.at[step].set(new) for x, new in zip(drawn, draw, strict=True)))
     count = state.count + alive
     alive = alive & (count < state.limit) & ~(draw.token[..., None] == eos).any(-1)
-    hidden, cache = qwen.extend(
+    hidden, cache = model.extend(
       params,
-      config,
       state.prefix,
       draw.token[..., None],
       state.cache,
@@ -165,8 +160,3 @@ def run(
   )
   drawn = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), drawn)
   return state, drawn, Report(alive, state.count, state.cache.lengths, taken)
-
-
-def _tensor(size: int, mesh: Mesh) -> str | None:
-  """Returns `tensor` if the mesh has that axis and it divides the size."""
-  return "tensor" if "tensor" in mesh.shape and size % mesh.shape["tensor"] == 0 else None

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, UInt32
 
-from sejax.models import qwen2_5_vl as qwen
+from sejax import models
 from sejax.parallel import layouts
 from sejax.sampling import decode
 
@@ -34,7 +34,7 @@ class Rows(NamedTuple):
   ids: Int[Array, "B P"]
   lengths: Int[Array, " B"]
   positions: Int[Array, "B 3 P"]
-  features: Float[Array, "B s D"] | None
+  features: models.Features | None
   given: Int[Array, "B G T"] | None
   given_lengths: Int[Array, "B G"] | None
   keys: UInt32[Array, "B G 2"]
@@ -44,34 +44,21 @@ class Rows(NamedTuple):
 class Entry(NamedTuple):
   """Groups that have been read; `given` is the cache of the given tokens, if there are any."""
 
-  prefix: qwen.Prefix
-  given: qwen.Cache | None
+  prefix: models.Prefix
+  given: models.Cache | None
   hidden: Float[Array, "U G D"]
   keys: UInt32[Array, "U G 2"]
   limit: Int[Array, "U G"]
 
 
 def empty(
-  *, config: qwen.Config, groups: int, members: int, prompt: int, slots: int, dtype: DTypeLike
+  *, model: models.Model, groups: int, members: int, prompt: int, slots: int, dtype: DTypeLike
 ) -> decode.State:
   """Returns a state in which nobody lives, for prompts of P tokens."""
-  text = config.text
-  keys = (text.num_hidden_layers, groups, text.num_key_value_heads, prompt, text.head_size)
-  numbers = jnp.zeros(groups, jnp.int32)
-  prefix = qwen.Prefix(
-    jnp.zeros(keys, dtype),
-    jnp.zeros(keys, dtype),
-    numbers,
-    numbers,
-    jnp.zeros((groups, text.hidden_size), dtype),
-  )
-  cache = qwen.empty_cache(config, groups, members, slots, dtype)
-  if config.layered_cache:
-    prefix, cache = qwen.by_layer(prefix), qwen.by_layer(cache)
   return decode.State(
-    prefix=prefix,
-    cache=cache,
-    hidden=jnp.zeros((groups, members, text.hidden_size), dtype),
+    prefix=model.decoding_state(model.empty_prefix(groups, prompt, dtype)),
+    cache=model.decoding_state(model.empty_cache(groups, members, slots, dtype)),
+    hidden=jnp.zeros((groups, members, model.width), dtype),
     keys=jnp.zeros((groups, members, 2), jnp.uint32),
     count=jnp.zeros((groups, members), jnp.int32),
     limit=jnp.zeros((groups, members), jnp.int32),
@@ -79,7 +66,7 @@ def empty(
 
 
 def enter(
-  params: qwen.Params, rows: Rows, index: Int[Array, " U"], *, config: qwen.Config, mesh: Mesh
+  params: models.Params, rows: Rows, index: Int[Array, " U"], *, model: models.Model, mesh: Mesh
 ) -> Entry:
   """Reads prompts, each once, and the tokens given for their trajectories.
 
@@ -87,7 +74,6 @@ def enter(
     params: the parameter tree, laid out for decoding.
     rows: all prompts.
     index: which of each shard's prompts enter.
-    config: the model.
     mesh: with axes data, fsdp and tensor, or some of them.
   """
   spec = PartitionSpec(layouts.row_axes(mesh))
@@ -97,22 +83,24 @@ def enter(
     in_specs=(spec, spec),
     out_specs=spec,
   )(rows, index)
-  prompt = qwen.Prompt(rows.ids, rows.lengths, jnp.moveaxis(rows.positions, 1, 0))
-  prefix, _ = qwen.prefill(params, config, prompt, rows.features)
+  prompt = models.Prompt(rows.ids, rows.lengths, jnp.moveaxis(rows.positions, 1, 0))
+  prefix, _ = model.prefill(params, prompt, rows.features)
   hidden = jnp.broadcast_to(
     prefix.last_hidden[:, None], (*rows.limit.shape, prefix.last_hidden.shape[-1])
   )
   cache = None
   if rows.given is not None:
-    cache = qwen.empty_cache(config, *rows.given.shape, prefix.keys.dtype)
-    new, cache = qwen.extend(
-      params, config, prefix, rows.given, cache, rows.given_lengths, filled=0
-    )
-    new = qwen.select_last(new, rows.given_lengths)
+    cache = model.empty_cache(*rows.given.shape, prefix.keys.dtype)
+    new, cache = model.extend(params, prefix, rows.given, cache, rows.given_lengths, filled=0)
+    new = models.select_last(new, rows.given_lengths)
     hidden = jnp.where(rows.given_lengths[..., None] > 0, new, hidden)
-  if config.layered_cache:
-    prefix, cache = qwen.by_layer(prefix), cache and qwen.by_layer(cache)
-  return Entry(prefix, cache, hidden, rows.keys, rows.limit)
+  return Entry(
+    model.decoding_state(prefix),
+    None if cache is None else model.decoding_state(cache),
+    hidden,
+    rows.keys,
+    rows.limit,
+  )
 
 
 def insert(
@@ -145,14 +133,14 @@ def insert(
     cache = old._replace(valid=put(old.valid, False), lengths=put(old.lengths, 0))
     if entry.given is not None:
       start = old.used - entry.given.valid.shape[-1]
-      cache = qwen.Cache(
+      cache = models.Cache(
         keys=jax.tree.map(put_slots, cache.keys, entry.given.keys),
         values=jax.tree.map(put_slots, cache.values, entry.given.values),
         valid=_put_slots(cache.valid, entry.given.valid, places, start, axis=0, slots=2),
         lengths=put(cache.lengths, entry.given.lengths),
         used=old.used,
       )
-    prefix = qwen.Prefix(
+    prefix = models.Prefix(
       jax.tree.map(put_keys, state.prefix.keys, entry.prefix.keys),
       jax.tree.map(put_keys, state.prefix.values, entry.prefix.values),
       *map(put, state.prefix[2:], entry.prefix[2:]),
@@ -228,13 +216,13 @@ def move(
     def pick_keys(x):
       return x[_of_groups(x, groups)]
 
-    prefix = qwen.Prefix(
+    prefix = models.Prefix(
       jax.tree.map(pick_keys, state.prefix.keys),
       jax.tree.map(pick_keys, state.prefix.values),
       *(x[groups] for x in state.prefix[2:]),
     )
     keys, values = (_by_layer(align, x) for x in (state.cache.keys, state.cache.values))
-    cache = qwen.Cache(keys, values, valid, lengths, used)
+    cache = models.Cache(keys, values, valid, lengths, used)
     return decode.State(prefix, cache, *map(pick, state[2:]))
 
   return jax.shard_map(

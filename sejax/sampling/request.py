@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Int, UInt32
 
-from sejax.models import qwen2_5_vl as qwen
+from sejax import models
 from sejax.parallel import hosts
 from sejax.sampling.filters import Filters
 
@@ -79,9 +79,9 @@ class Request(NamedTuple):
     limits: tokens to draw, where fewer than `new_tokens` will do; 0 for a row that only pads.
   """
 
-  prompt: qwen.Prompt
+  prompt: models.Prompt
   records: UInt32[np.ndarray, "B 2"]
-  features: Float[Array, "B s D"] | None = None
+  features: models.Features | None = None
   given: Int[np.ndarray, "B G T"] | None = None
   given_lengths: Int[np.ndarray, "B G"] | None = None
   limits: Int[np.ndarray, "B G"] | None = None
@@ -119,7 +119,7 @@ class Plan(NamedTuple):
     return cls(capacity, max(1, capacity // 4), given, slots)
 
 
-def check(request: Request, options: Options, config: qwen.Config, mesh: Mesh) -> None:
+def check(request: Request, options: Options, model: models.Model, mesh: Mesh) -> None:
   """Checks a request before anything is compiled for it.
 
   Raises:
@@ -128,7 +128,7 @@ def check(request: Request, options: Options, config: qwen.Config, mesh: Mesh) -
   prompt = request.prompt
   size, width = prompt.ids.shape
   given = 0 if request.given is None else request.given.shape[-1]
-  context = options.context or config.text.max_position_embeddings
+  context = options.context or model.context
   if width + given + options.new_tokens > context:
     fit = context - width - given
     fits = f"at most {fit} new tokens fit" if fit > 0 else "ask in fewer words or smaller pictures"

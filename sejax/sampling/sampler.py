@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, DTypeLike, Int, Int32
 
-from sejax.models import qwen2_5_vl as qwen
+from sejax import models
 from sejax.parallel import hosts, layouts
 from sejax.sampling import decode, keys, packing
 from sejax.sampling.programs import Programs
@@ -37,7 +37,7 @@ class Sampler:
 
   def __init__(
     self,
-    config: qwen.Config,
+    model: models.Model,
     options: Options,
     mesh: Mesh | None = None,
     dtype: DTypeLike = jnp.float32,
@@ -45,7 +45,6 @@ class Sampler:
     """Checks the options.
 
     Args:
-      config: the model.
       options: how to sample.
       mesh: with axes data, fsdp and tensor, or some of them; the first device, if None.
       dtype: of weights and cache.
@@ -55,11 +54,11 @@ class Sampler:
     """
     self.options, self.dtype = options, dtype
     self.mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
-    self.config = dataclasses.replace(config, rows=layouts.rows(self.mesh))
+    self.model = dataclasses.replace(model, rows=layouts.rows(self.mesh))
     self.programs = Programs()
     self._shards = layouts.row_shards(self.mesh)
-    self._specs = decode.specs(config, self.mesh)
-    vocabulary = config.text.vocab_size
+    self._specs = decode.specs(model, self.mesh)
+    vocabulary = model.vocab_size
     options.filters.check(vocabulary)
     if outside := [i for i in options.eos_ids if not 0 <= i < vocabulary]:
       raise ValueError(
@@ -74,7 +73,7 @@ class Sampler:
 
   def __call__(
     self,
-    params: qwen.Params,
+    params: models.Params,
     request: Request,
     *,
     seed: int,
@@ -99,7 +98,7 @@ class Sampler:
     """
     if not 0 <= seed < 2**32:
       raise ValueError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
-    check(request, self.options, self.config, self.mesh)
+    check(request, self.options, self.model, self.mesh)
     loop = _Loop(self, request, (seed, step, int(role)), params, stop)
     while loop.going():
       loop.run()
@@ -116,18 +115,18 @@ class _Loop:
     sampler: Sampler,
     request: Request,
     stream: tuple[int, int, int],
-    params: qwen.Params,
+    params: models.Params,
     stop: Stop | None,
   ):
     self._stop = stop
     self._sampler, self._options, self._mesh = sampler, sampler.options, sampler.mesh
-    self._programs, self._config = sampler.programs, sampler.config
+    self._programs, self._model = sampler.programs, sampler.model
     self._seconds: Counter[str] = Counter()
     self._compiled_before = self._programs.count, self._programs.seconds
     self._steps = self._row_steps = self._moves = 0
 
     with self._stage("layout"):
-      self._params = layouts.place(params, self._mesh, layouts.DECODE, sampler.dtype)
+      self._params = layouts.place(params, self._mesh, self._model.decode_layout, sampler.dtype)
       self._rows = self._place_rows(request, stream)
       jax.block_until_ready((self._params, self._rows))
 
@@ -146,7 +145,7 @@ class _Loop:
     self._state = self._programs(
       packing.empty,
       out_shardings=self._shardings(sampler._specs),
-      config=self._config,
+      model=self._model,
       groups=self._shards * self._capacity,
       members=members,
       prompt=self._width,
@@ -236,7 +235,7 @@ class _Loop:
         self._params,
         self._rows,
         self._split(index),
-        config=self._config,
+        model=self._model,
         mesh=self._mesh,
       )
       state = self._state._replace(
@@ -267,7 +266,7 @@ class _Loop:
         out_shardings=self._shardings(
           (self._sampler._specs, self._sampler._specs.count, PartitionSpec())
         ),
-        config=self._config,
+        model=self._model,
         mesh=self._mesh,
         settings=self._options.filters,
         eos_ids=self._options.eos_ids,

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from sejax.data import batches, prepare
-from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling import record_hashes
 from tests.data.problems import Problems, preparer
 from tests.models import torch_reference
@@ -53,12 +52,12 @@ def test_no_field_of_a_batch_holds_the_answer(model_directory, collate):
 
 
 def test_rows_with_0_1_and_2_images_are_each_as_if_alone(model_directory, collate, model):
-  params = qwen.init(jax.random.key(0), model)
+  params = model.init(jax.random.key(0))
 
   @torch_reference.jit
   def read(images, prompt):
-    features = qwen.encode(params, model, images)
-    return qwen.prefill(params, model, prompt, features)[0].last_hidden
+    features = model.encode(params, images)
+    return model.prefill(params, prompt, features)[0].last_hidden
 
   examples = [preparer(Problems(6), model_directory)(index) for index in (5, 0, 1)]
   together = collate(3)(examples)

@@ -12,10 +12,10 @@ import transformers
 
 from configs import tiny
 from experiments.tiny_vlm import abilities
-from sejax import assets
+from sejax import assets, models
 from sejax.data import figures
 from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models.processor import Processor
 from sejax.text import messages, prompts
 
 DIRECTORY = assets.TINY_VLM
@@ -29,7 +29,7 @@ def test_the_weights_are_small_and_in_bf16():
 
 
 def test_vision_blocks_of_both_kinds_and_a_tied_head():
-  config, _ = qwen.load(DIRECTORY)
+  config, _ = models.load(DIRECTORY)
   assert config.tie_word_embeddings
   assert 0 < len(config.vision.fullatt_block_indexes) < config.vision.depth
 
@@ -42,7 +42,7 @@ def torch_model():
 
 @pytest.mark.parametrize("role", ["actor", "judge"])
 def test_logits_equal_transformers(torch_model, role):
-  config, params = qwen.load(DIRECTORY, dtype=jnp.float32)
+  config, params = models.load(DIRECTORY, dtype=jnp.float32)
   processor = Processor.load(DIRECTORY)
   source = figures.source("heldout", length=3, families=dict.fromkeys(figures.LEARNABLE, 1.0))
   for problem in map(source.problem, range(3)):
@@ -57,10 +57,10 @@ def test_logits_equal_transformers(torch_model, role):
       prompt = processor.prompt(asked, grids)
       ids = np.concatenate([prompt.ids, processor.continuation(prompt.tail, problem.solution)])
     lengths = np.array([ids.size], np.int32)
-    positions = qwen.prompt_positions(config, ids[None], lengths, [grids])
+    positions = config.prompt_positions(ids[None], lengths, [grids])
     images = qwen.pack_images(config.vision, [patches], [grids], len(patches))
-    features = qwen.encode(params, config, images)
-    _, logits = qwen.prefill(params, config, qwen.Prompt(ids[None], lengths, positions), features)
+    features = config.encode(params, images)
+    _, logits = config.prefill(params, models.Prompt(ids[None], lengths, positions), features)
 
     tokens = torch.from_numpy(ids[None]).long()
     with torch.no_grad():

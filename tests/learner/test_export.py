@@ -8,19 +8,19 @@ import jax.numpy as jnp
 import pytest
 
 from configs import tiny
+from sejax import models
 from sejax.learner import export
-from sejax.models import qwen2_5_vl as qwen
 
 
 @pytest.fixture(scope="module")
 def params():
-  return qwen.load(tiny.get_config().model.path)[1]
+  return models.load(tiny.get_config().model.path)[1]
 
 
 @pytest.fixture(scope="module")
 def write():
   path = tiny.get_config().model.path
-  model = qwen.load_config(path)
+  model = models.load_config(path)
   return functools.partial(export.export, model=model, source=path, dtype="bfloat16")
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sejax import config as config_lib
+from sejax import models
 from sejax.learner import optimizer
 from sejax.learner.update import Minibatch, Updater
 from sejax.models import qwen2_5_vl as qwen
@@ -35,14 +36,14 @@ class Step:
   ref_logp: np.ndarray
   advantage: np.ndarray
 
-  def minibatch(self, config: qwen.Config, micro: int) -> Minibatch:
+  def minibatch(self, config: qwen.Qwen25VL, micro: int) -> Minibatch:
     """Cuts the step into `micro` micro-batches."""
     prompt = self.batch.prompt(config, WIDTH)
     cut = lambda x: np.reshape(x, (micro, -1, *np.shape(x)[1:]))  # noqa: E731
     images = None if self.features is not None else self.batch.images(config, PATCHES)
     positions = np.moveaxis(cut(np.moveaxis(prompt.positions, 0, 1)), 2, 1)
     return Minibatch(
-      qwen.Prompt(cut(prompt.ids), cut(prompt.lengths), positions),
+      models.Prompt(cut(prompt.ids), cut(prompt.lengths), positions),
       images and jax.tree.map(cut, images),
       None if images else cut(self.features),
       cut(self.tokens),
@@ -59,9 +60,9 @@ class Step:
 class Setting:
   """transformers' torch model, the same weights as sejax's tree, and an update to make of them."""
 
-  config: qwen.Config
+  config: qwen.Qwen25VL
   torch_model: torch.nn.Module
-  params: qwen.Params
+  params: models.Params
   step: Step
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sejax import models
 from sejax.models import qwen2_5_vl as qwen
 from tests.models import torch_reference
 
@@ -13,12 +14,12 @@ from tests.models import torch_reference
 class Pair:
   """transformers' torch model and the same weights as sejax's tree."""
 
-  config: qwen.Config
+  config: qwen.Qwen25VL
   torch_model: Any
-  params: qwen.Params
+  params: models.Params
 
 
-def _make(config: qwen.Config) -> Pair:
+def _make(config: qwen.Qwen25VL) -> Pair:
   model = torch_reference.torch_model(config)
   params = torch_reference.to_params(dict(model.named_parameters()), config)
   return Pair(config, model, params)

@@ -13,16 +13,18 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from sejax.models.qwen2_5_vl import Config, TextConfig, VisionConfig, shapes, weights
+from sejax.models import weights
+from sejax.models.qwen2_5_vl import Qwen25VL, VisionConfig
+from sejax.models.transformer.config import TextConfig
 from sejax.parallel import layouts
 
 mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
 
 
-def large_model() -> Config:
+def large_model() -> Qwen25VL:
   """Arrays of megabytes, so that Python's own objects do not matter beside them."""
   vision = VisionConfig(2, 64, 128, 4, 256, fullatt_block_indexes=(1,), window_size=56)
-  return Config(vision, TextConfig(4096, 256, 1024, 4, 8, 4, (4, 6, 6)), image_token_id=4000)
+  return Qwen25VL(vision, TextConfig(4096, 256, 1024, 4, 8, 4, (4, 6, 6)), image_token_id=4000)
 
 
 def wait_until_given_up(blocks: list[weakref.ref]) -> None:
@@ -56,7 +58,7 @@ def main(directory: pathlib.Path) -> None:
   weights._read = read
 
   for path, array in traverse_util.flatten_dict(params, sep="/").items():
-    assert array.sharding == layouts.sharding(mesh, path, array.shape), path
+    assert array.sharding == layouts.sharding(mesh, path, array.shape, config.layout), path
     shard = array.addressable_shards[0].data.nbytes
     parts = {str(s.index) for s in array.addressable_shards}
     assert [size for size, _ in reads[path]] == [shard] * len(parts), path
@@ -76,7 +78,7 @@ if __name__ == "__main__":
   config, rng = large_model(), np.random.default_rng(0)
   params = jax.tree.map(
     lambda shape: rng.standard_normal(shape, np.float32),
-    shapes(config),
+    config.shapes(),
     is_leaf=lambda node: isinstance(node, tuple),
   )
   weights.save(params, config, target, max_file_bytes=4_000_000)

@@ -7,9 +7,10 @@ import pytest
 import torch
 import transformers
 
+from sejax import models
 from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl import weights
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models import weights
+from sejax.models.processor import Processor
 from tests.models import qwen_directory, torch_reference
 
 
@@ -34,10 +35,10 @@ def test_logits_equal_transformers(directory):
   patches, grids = processor.images(pictures)
   ids = processor.prompt(messages, grids).ids[None]
   lengths = np.array([ids.shape[1]], np.int32)
-  positions = qwen.prompt_positions(config, ids, lengths, [grids])
+  positions = config.prompt_positions(ids, lengths, [grids])
   size = -(-len(patches) // config.vision.window_patches) * config.vision.window_patches
-  features = qwen.encode(params, config, qwen.pack_images(config.vision, [patches], [grids], size))
-  _, logits = qwen.prefill(params, config, qwen.Prompt(ids, lengths, positions), features)
+  features = config.encode(params, qwen.pack_images(config.vision, [patches], [grids], size))
+  _, logits = config.prefill(params, models.Prompt(ids, lengths, positions), features)
 
   reference = qwen_directory.Reference.of(directory)
   rendered = reference.apply_chat_template(messages, add_generation_prompt=True)

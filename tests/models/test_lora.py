@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from sejax.models import lora
-from sejax.models import qwen2_5_vl as qwen
 from tests.models import torch_reference
 
 RANK, ALPHA, TARGETS = 4, 10.0, ("q", "v", "o", "down")
@@ -57,9 +56,9 @@ def to_adapters(config, model, get):
 
 
 def score(params, config, prompt, images, tokens):
-  features = qwen.encode(params, config, images)
-  last, hidden = qwen.forward(params, config, prompt, features, tokens)
-  return qwen.logp(params, config, last, hidden, tokens).logp
+  features = config.encode(params, images)
+  last, hidden = config.forward(params, prompt, features, tokens)
+  return config.logp(params, last, hidden, tokens).logp
 
 
 @pytest.fixture(scope="module")

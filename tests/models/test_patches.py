@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from sejax.data import images
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models.processor import Processor
 from tests import real_data
 from tests.models import qwen_directory
 

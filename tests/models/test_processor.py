@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models.processor import Processor
 from sejax.text.messages import question_parts
 from tests.models import qwen_directory
 
@@ -269,7 +269,7 @@ def test_runs_without_torch(directory):
 import sys
 sys.modules.update(dict.fromkeys(("torch", "torchvision", "tensorflow")))
 import PIL.Image
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models.processor import Processor
 processor = Processor.load({str(directory)!r})
 grids = processor.images([PIL.Image.new("RGB", (56, 56))]).grids
 ids = processor.prompt([{{"role": "user", "content": [{{"type": "image"}}]}}], grids).ids

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from sejax import models
 from sejax.models import qwen2_5_vl as qwen
 from tests.models import torch_reference
 
@@ -72,11 +73,11 @@ FLAT_3B = {
 }
 
 
-def count(params: qwen.Params) -> int:
+def count(params: models.Params) -> int:
   return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
 
-def change(config: qwen.Config, part: str | None, changes: dict) -> qwen.Config:
+def change(config: qwen.Qwen25VL, part: str | None, changes: dict) -> qwen.Qwen25VL:
   if part is None:
     return dataclasses.replace(config, **changes)
   changed = dataclasses.replace(getattr(config, part), **changes)
@@ -85,19 +86,19 @@ def change(config: qwen.Config, part: str | None, changes: dict) -> qwen.Config:
 
 @pytest.mark.parametrize("size", PUBLISHED_BYTES)
 def test_released_sizes(size):
-  config = qwen.Config.qwen2_5_vl(size)
-  shapes = jax.eval_shape(lambda key: qwen.init(key, config, jnp.bfloat16), jax.random.key(0))
+  config = qwen.Qwen25VL.released(size)
+  shapes = jax.eval_shape(lambda key: config.init(key, jnp.bfloat16), jax.random.key(0))
   assert sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes)) == PUBLISHED_BYTES[size]
 
 
 @pytest.mark.parametrize("size", PUBLISHED_BYTES)
 def test_released_sizes_are_those_of_transformers(size):
-  config = qwen.Config.qwen2_5_vl(size)
+  config = qwen.Qwen25VL.released(size)
   with torch.device("meta"):
     model = transformers.Qwen2_5_VLForConditionalGeneration(
       transformers.Qwen2_5_VLConfig(**config.to_hf())
     )
-  shapes = jax.eval_shape(lambda key: qwen.init(key, config), jax.random.key(0))
+  shapes = jax.eval_shape(lambda key: config.init(key), jax.random.key(0))
   parts = {
     "vision": model.model.visual,
     "decoder": model.model.language_model,
@@ -108,14 +109,14 @@ def test_released_sizes_are_those_of_transformers(size):
 
 
 def test_flat_form():
-  assert qwen.Config.from_hf(FLAT_3B) == qwen.Config.qwen2_5_vl("3b")
+  assert qwen.Qwen25VL.from_hf(FLAT_3B) == qwen.Qwen25VL.released("3b")
 
 
 @pytest.mark.parametrize("raw", [FLAT_3B, torch_reference.tiny_config().to_hf()])
 def test_reads_what_transformers_writes_and_back(raw):
   written = transformers.Qwen2_5_VLConfig(**raw).to_dict()
-  config = qwen.Config.from_hf(written)
-  assert config == qwen.Config.from_hf(raw)
+  config = qwen.Qwen25VL.from_hf(written)
+  assert config == qwen.Qwen25VL.from_hf(raw)
   again = transformers.Qwen2_5_VLConfig(**config.to_hf()).to_dict()
   for part in ("text_config", "vision_config"):
     ours = {f.name for f in dataclasses.fields(getattr(config, part.removesuffix("_config")))}
@@ -128,9 +129,9 @@ def test_reads_what_transformers_writes_and_back(raw):
 
 def test_init():
   config = torch_reference.tiny_config()
-  draw = torch_reference.jit(qwen.init, static_argnums=(1, 2))
-  params = draw(jax.random.key(3), config, jnp.bfloat16)
-  assert jax.tree.map(lambda x: x.shape, params) == qwen.shapes(config)
+  draw = torch_reference.jit(config.init, static_argnums=1)
+  params = draw(jax.random.key(3), jnp.bfloat16)
+  assert jax.tree.map(lambda x: x.shape, params) == config.shapes()
   assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(params))
   gate = params["decoder"]["layers"]["gate"]["kernel"].astype(jnp.float32)
   assert abs(gate.std() - 0.02) < 1e-3  # 18,432 draws: a standard error of 1e-4.
@@ -164,7 +165,6 @@ def test_refuses_what_cannot_work(part, changes, message):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"model_type": "qwen2_vl"}, r"model_type is 'qwen2_vl'"),
     ({"use_sliding_window": True}, r"use_sliding_window"),
     ({"hidden_act": "gelu"}, r"text_config.hidden_act is 'gelu'"),
     ({"rope_scaling": {"type": "yarn", "factor": 4}}, r"rope type is 'yarn'"),
@@ -182,12 +182,12 @@ def test_refuses_what_cannot_work(part, changes, message):
 )
 def test_refuses_unsupported_files(changes, message):
   with pytest.raises(ValueError, match=message):
-    qwen.Config.from_hf({**FLAT_3B, **changes})
+    qwen.Qwen25VL.from_hf({**FLAT_3B, **changes})
 
 
 def test_a_silent_file_means_what_transformers_takes():
   """A flat file whose vision part holds only what differs from the defaults."""
-  released = qwen.Config.qwen2_5_vl("32b").to_hf()
+  released = qwen.Qwen25VL.released("32b").to_hf()
   text = {k: v for k, v in released["text_config"].items() if k != "rope_parameters"}
   flat = {
     **text,
@@ -203,9 +203,9 @@ def test_a_silent_file_means_what_transformers_takes():
       "tokens_per_second": 2,
     },
   }
-  assert qwen.Config.from_hf(flat) == qwen.Config.qwen2_5_vl("32b")
+  assert qwen.Qwen25VL.from_hf(flat) == qwen.Qwen25VL.released("32b")
   del flat["rms_norm_eps"], flat["max_position_embeddings"]
-  text = qwen.Config.from_hf(flat).text
+  text = qwen.Qwen25VL.from_hf(flat).text
   theirs = transformers.Qwen2_5_VLConfig(**flat).text_config
   assert text.rms_norm_eps == theirs.rms_norm_eps
   assert text.max_position_embeddings == theirs.max_position_embeddings
@@ -223,11 +223,11 @@ def test_full_attention_beyond_the_depth_is_none_as_in_transformers():
   raw = torch_reference.tiny_config().to_hf()
   for indexes, meant in (([7, 15, 23, 31], ()), ([9, -1, 3, 0, 3], (0, 3))):
     raw["vision_config"]["fullatt_block_indexes"] = indexes
-    assert qwen.Config.from_hf(raw).vision.fullatt_block_indexes == meant
+    assert qwen.Qwen25VL.from_hf(raw).vision.fullatt_block_indexes == meant
   del raw["vision_config"]["fullatt_block_indexes"]  # which means those of the released depth
-  assert qwen.Config.from_hf(raw).vision.fullatt_block_indexes == ()
+  assert qwen.Qwen25VL.from_hf(raw).vision.fullatt_block_indexes == ()
 
 
 def test_unknown_release():
   with pytest.raises(ValueError, match=r"'8b'.*3b.*72b"):
-    qwen.Config.qwen2_5_vl("8b")
+    qwen.Qwen25VL.released("8b")

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
+from sejax import models
 from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl import fused_attention
+from sejax.models.transformer import cudnn_attention
 from tests.models import test_qwen_gradients as gradients
 from tests.models import test_qwen_model as logits
 from tests.models import torch_reference
@@ -29,7 +30,7 @@ def calls(monkeypatch) -> list[str]:
     return attend(*arrays, implementation="xla", **options)
 
   monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
-  monkeypatch.setattr(fused_attention, "usable", lambda config, dtype, tokens: tokens > 1)
+  monkeypatch.setattr(cudnn_attention, "usable", lambda config, dtype, tokens: tokens > 1)
   jax.clear_caches()
   yield made
   jax.clear_caches()
@@ -66,22 +67,22 @@ def test_gradients(tied, run, calls):
 )
 def test_devices_that_have_the_kernel(platform, kind, capability, expected):
   device = types.SimpleNamespace(platform=platform, device_kind=kind, compute_capability=capability)
-  assert fused_attention.available(device) is expected
+  assert cudnn_attention.available(device) is expected
 
 
 def test_what_the_kernel_takes():
   """Half precision, heads that fit, more than a token, and the model's permission."""
-  config = dataclasses.replace(qwen.Config.qwen2_5_vl("3b"), fused_attention=True)
-  assert fused_attention.usable(config, jnp.bfloat16, 2)
-  assert not fused_attention.usable(config, jnp.float32, 2)
-  assert not fused_attention.usable(config, jnp.bfloat16, 1)
+  config = dataclasses.replace(qwen.Qwen25VL.released("3b"), fused_attention=True)
+  assert cudnn_attention.usable(config, jnp.bfloat16, 2)
+  assert not cudnn_attention.usable(config, jnp.float32, 2)
+  assert not cudnn_attention.usable(config, jnp.bfloat16, 1)
   for sections, width in (((2, 2, 2), 12 * 16), ((48, 48, 48), 288 * 16)):
     text = dataclasses.replace(config.text, mrope_section=sections, hidden_size=width)
     vision = dataclasses.replace(config.vision, out_hidden_size=width)
     other = dataclasses.replace(config, text=text, vision=vision)
-    assert not fused_attention.usable(other, jnp.bfloat16, 2)
+    assert not cudnn_attention.usable(other, jnp.bfloat16, 2)
   forbidden = dataclasses.replace(config, fused_attention=False)
-  assert not fused_attention.usable(forbidden, jnp.bfloat16, 2)
+  assert not cudnn_attention.usable(forbidden, jnp.bfloat16, 2)
 
 
 def test_programs_for_a_gpu_call_the_kernel(monkeypatch):
@@ -91,15 +92,15 @@ def test_programs_for_a_gpu_call_the_kernel(monkeypatch):
   config = torch_reference.tiny_config(fused_attention=True)
   params = jax.tree.map(
     lambda shape: jax.ShapeDtypeStruct(shape, jnp.bfloat16),
-    qwen.shapes(config),
+    config.shapes(),
     is_leaf=lambda node: isinstance(node, tuple),
   )
-  prompt = qwen.Prompt(*(jax.ShapeDtypeStruct(s, jnp.int32) for s in ((2, 16), (2,), (3, 2, 16))))
+  prompt = models.Prompt(*(jax.ShapeDtypeStruct(s, jnp.int32) for s in ((2, 16), (2,), (3, 2, 16))))
   tokens = jax.ShapeDtypeStruct((2, 3, 8), jnp.int32)
 
   @jax.grad
   def loss(params, prompt, tokens):
-    last, hidden = qwen.forward(params, config, prompt, None, tokens)
+    last, hidden = config.forward(params, prompt, None, tokens)
     return last.sum().astype(jnp.float32) + hidden.sum().astype(jnp.float32)
 
   text = jax.jit(loss).trace(params, prompt, tokens).lower(lowering_platforms=("cuda",)).as_text()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from sejax.models import qwen2_5_vl as qwen
 from tests.models import torch_reference
 
 ROWS = [[7], [2, (10, 18), (4, 4), 2, (8, 6), 5], [(4, 12), 3]]
@@ -67,20 +66,20 @@ def make_rollout(model, batch) -> Rollout:
 
 
 def one_pass(params, config, prompt, features, tokens):
-  return qwen.forward(params, config, prompt, features, tokens)
+  return config.forward(params, prompt, features, tokens)
 
 
 def two_passes(params, config, prompt, features, tokens):
-  prefix, _ = qwen.prefill(params, config, prompt, features)
-  return prefix.last_hidden, qwen.extend(params, config, prefix, tokens)[0]
+  prefix, _ = config.prefill(params, prompt, features)
+  return prefix.last_hidden, config.extend(params, prefix, tokens)[0]
 
 
 def jax_gradient(params, config, batch, rollout, run):
   def loss(params, prompt, images, fields):
     rollout = Rollout(*fields)
-    features = qwen.encode(params, config, images)
+    features = config.encode(params, images)
     last, hidden = run(params, config, prompt, features, rollout.tokens)
-    logp = qwen.logp(params, config, last, hidden, rollout.tokens).logp
+    logp = config.logp(params, last, hidden, rollout.tokens).logp
     return grpo_loss(jnp, logp, rollout)
 
   inputs = (batch.prompt(config), batch.images(config), dataclasses.astuple(rollout))

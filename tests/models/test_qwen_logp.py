@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from sejax.models import qwen2_5_vl as qwen
 from tests.models import torch_reference
 
 B, G, T = 2, 3, 5
@@ -17,7 +16,7 @@ B, G, T = 2, 3, 5
 
 @functools.partial(torch_reference.jit, static_argnums=1)
 def logp(params, config, last, hidden, tokens, temperature=1.0, banned=None):
-  return qwen.logp(params, config, last, hidden, tokens, temperature, banned)
+  return config.logp(params, last, hidden, tokens, temperature, banned)
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def test_banned_tokens(tiny, inputs):
   np.testing.assert_allclose(got.entropy, want_entropy, rtol=0, atol=2e-5)
 
   def loss(hidden):
-    found = qwen.logp(tiny.params, tiny.config, last, hidden, tokens, 0.9, mask)
+    found = tiny.config.logp(tiny.params, last, hidden, tokens, 0.9, mask)
     return jnp.where(jnp.isfinite(found.logp), found.logp, 0).sum() + found.entropy.sum()
 
   gradient = np.asarray(torch_reference.jit(jax.grad(loss))(hidden))

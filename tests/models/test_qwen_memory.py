@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from sejax import models
 from sejax.models import qwen2_5_vl as qwen
 from tests.models import torch_reference
 
 MIB = 2**20
 
 
-def narrow_config(vocab_size: int = 128, layers: int = 2) -> qwen.Config:
+def narrow_config(vocab_size: int = 128, layers: int = 2) -> qwen.Qwen25VL:
   """Four heads of 8: what grows with lengths and vocabulary stands out against the weights."""
   tiny = torch_reference.tiny_config()
   text = dataclasses.replace(
@@ -27,8 +28,8 @@ def narrow_config(vocab_size: int = 128, layers: int = 2) -> qwen.Config:
   return dataclasses.replace(tiny, text=text, vision=vision)
 
 
-def params_of(config: qwen.Config) -> qwen.Params:
-  return jax.eval_shape(lambda key: qwen.init(key, config), jax.random.key(0))
+def params_of(config: qwen.Qwen25VL) -> models.Params:
+  return jax.eval_shape(lambda key: config.init(key), jax.random.key(0))
 
 
 def ints(*shape: int) -> jax.ShapeDtypeStruct:
@@ -39,8 +40,8 @@ def floats(*shape: int) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def prompt_of(rows: int, length: int) -> qwen.Prompt:
-  return qwen.Prompt(ints(rows, length), ints(rows), ints(3, rows, length))
+def prompt_of(rows: int, length: int) -> models.Prompt:
+  return models.Prompt(ints(rows, length), ints(rows), ints(3, rows, length))
 
 
 def temporary_bytes(function, *inputs) -> int:
@@ -49,8 +50,8 @@ def temporary_bytes(function, *inputs) -> int:
 
 
 def training_loss(config, params, prompt, tokens):
-  last, hidden = qwen.forward(params, config, prompt, None, tokens)
-  return qwen.logp(params, config, last, hidden, tokens).logp.sum()
+  last, hidden = config.forward(params, prompt, None, tokens)
+  return config.logp(params, last, hidden, tokens).logp.sum()
 
 
 def test_training_keeps_no_scores_of_all_queries():
@@ -75,7 +76,7 @@ def test_scoring_keeps_no_logits_of_all_tokens():
   config = narrow_config(vocab_size=V)
 
   def loss(params, last, hidden, tokens):
-    found = qwen.logp(params, config, last, hidden, tokens)
+    found = config.logp(params, last, hidden, tokens)
     return found.logp.sum() + found.entropy.sum()
 
   gradient = jax.grad(loss, argnums=(0, 2))
@@ -91,12 +92,12 @@ def test_a_step_copies_no_prefix(members):
   P, S = 8192, 16
 
   def step(params, prefix, tokens, cache):
-    return qwen.extend(params, config, prefix, tokens, cache)
+    return config.extend(params, prefix, tokens, cache)
 
   prefix, _ = jax.eval_shape(
-    lambda params, prompt: qwen.prefill(params, config, prompt), params_of(config), prompt_of(1, P)
+    lambda params, prompt: config.prefill(params, prompt), params_of(config), prompt_of(1, P)
   )
-  cache = jax.eval_shape(lambda: qwen.empty_cache(config, 1, members, S, jnp.float32))
+  cache = jax.eval_shape(lambda: config.empty_cache(1, members, S, jnp.float32))
   used = temporary_bytes(step, params_of(config), prefix, ints(1, members, 1), cache)
   layer = prefix.keys.size // config.text.num_hidden_layers * 4
   scores = config.text.num_attention_heads * members * P * 4

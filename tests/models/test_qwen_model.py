@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sejax.models import qwen2_5_vl as qwen
+from sejax import models
+from sejax.models.transformer import generation
 from tests.models import torch_reference
 
 ODD = (10, 18)  # Patches of a 140x252 px image, whose windows are not whole.
@@ -27,14 +28,14 @@ CASES = {
 @functools.partial(torch_reference.jit, static_argnums=1)
 def run(params, config, prompt, images, tokens):
   """Returns logits after the prompt and after each token: read first then extended, and at once."""
-  features = None if images is None else qwen.encode(params, config, images)
-  prefix, first = qwen.prefill(params, config, prompt, features)
-  extended, cache = qwen.extend(params, config, prefix, tokens)
+  features = None if images is None else config.encode(params, images)
+  prefix, first = config.prefill(params, prompt, features)
+  extended, cache = config.extend(params, prefix, tokens)
   assert cache is None
-  last, hidden = qwen.forward(params, config, prompt, features, tokens)
+  last, hidden = config.forward(params, prompt, features, tokens)
   return {
-    "in two passes": (first, qwen.logits(params, extended)),
-    "in one pass": (qwen.logits(params, last), qwen.logits(params, hidden)),
+    "in two passes": (first, generation.logits(params, extended)),
+    "in one pass": (generation.logits(params, last), generation.logits(params, hidden)),
   }
 
 
@@ -108,13 +109,13 @@ def test_two_images_give_two_answers(tiny):
 
 @functools.partial(torch_reference.jit, static_argnums=(1, 6))
 def step(params, config, prefix, tokens, cache, lengths, filled):
-  hidden, cache = qwen.extend(params, config, prefix, tokens, cache, lengths, filled)
-  return qwen.logits(params, hidden), cache
+  hidden, cache = config.extend(params, prefix, tokens, cache, lengths, filled)
+  return generation.logits(params, hidden), cache
 
 
 @functools.partial(torch_reference.jit, static_argnums=1)
 def read(params, config, prompt, images):
-  return qwen.prefill(params, config, prompt, qwen.encode(params, config, images))
+  return config.prefill(params, prompt, config.encode(params, images))
 
 
 def test_token_by_token(tiny):
@@ -125,7 +126,7 @@ def test_token_by_token(tiny):
   want_first, want_after = torch_logits(tiny.torch_model, batch, tokens)
   prefix, first = read(params, config, batch.prompt(config), batch.images(config))
   assert_close(first, want_first)
-  cache = qwen.empty_cache(config, 3, G, slots=8, dtype=jnp.float32)
+  cache = config.empty_cache(3, G, slots=8, dtype=jnp.float32)
   # What lies beyond the filled part must not be read.
   cache = cache._replace(keys=cache.keys.at[..., T:, :].set(jnp.nan))
   for t in range(T):
@@ -146,7 +147,7 @@ def test_continuing_after_texts_of_different_lengths(tiny):
     [np.arange(4) < text[..., None], np.arange(4) < (text[..., None] + 1) % 5], axis=-1
   )
   prefix, _ = read(params, config, batch.prompt(config), batch.images(config))
-  cache = qwen.empty_cache(config, 3, G, slots=8, dtype=jnp.float32)
+  cache = config.empty_cache(3, G, slots=8, dtype=jnp.float32)
   logits, cache = step(params, config, prefix, tokens[..., :4], cache, text, 0)
   got = [logits]
   for t in range(4, 8):
@@ -172,9 +173,9 @@ def test_image_tokens_in_padding_take_no_feature(tiny):
   real = np.arange(prompt.ids.shape[1]) < prompt.lengths[:, None]
   spoilt = prompt._replace(ids=np.where(real, prompt.ids, tiny.config.image_token_id))
   read = torch_reference.jit(
-    lambda params, prompt: qwen.prefill(
-      params, tiny.config, prompt, qwen.encode(params, tiny.config, images)
-    )[1]
+    lambda params, prompt: tiny.config.prefill(params, prompt, tiny.config.encode(params, images))[
+      1
+    ]
   )
   assert not real[0].all()
   np.testing.assert_array_equal(read(tiny.params, spoilt), read(tiny.params, prompt))
@@ -187,13 +188,13 @@ def test_scoring_in_two_segments(tiny):
 
   @torch_reference.jit
   def score(params, prompt):
-    prefix, _ = qwen.prefill(params, tiny.config, prompt)
-    whole, _ = qwen.extend(params, tiny.config, prefix, tokens)
-    want = qwen.logp(params, tiny.config, prefix.last_hidden, whole, tokens).logp
-    cache = qwen.empty_cache(tiny.config, 2, G, T, jnp.float32)
-    first, cache = qwen.extend(params, tiny.config, prefix, tokens[..., :2], cache)
-    rest, _ = qwen.extend(params, tiny.config, prefix, tokens[..., 2:], cache)
-    got = qwen.logp(params, tiny.config, first[:, :, -1], rest, tokens[..., 2:]).logp
+    prefix, _ = tiny.config.prefill(params, prompt)
+    whole, _ = tiny.config.extend(params, prefix, tokens)
+    want = tiny.config.logp(params, prefix.last_hidden, whole, tokens).logp
+    cache = tiny.config.empty_cache(2, G, T, jnp.float32)
+    first, cache = tiny.config.extend(params, prefix, tokens[..., :2], cache)
+    rest, _ = tiny.config.extend(params, prefix, tokens[..., 2:], cache)
+    got = tiny.config.logp(params, first[:, :, -1], rest, tokens[..., 2:]).logp
     return got, want[..., 2:]
 
   got, want = score(tiny.params, batch.prompt(tiny.config))
@@ -203,7 +204,7 @@ def test_scoring_in_two_segments(tiny):
 def test_select_last():
   hidden = np.arange(2 * 3 * 4 * 2, dtype=np.float32).reshape(2, 3, 4, 2)
   lengths = np.array([[1, 4, 2], [3, 0, 4]])
-  got = qwen.select_last(jnp.asarray(hidden), jnp.asarray(lengths))
+  got = models.select_last(jnp.asarray(hidden), jnp.asarray(lengths))
   for b, g in np.ndindex(2, 3):
     np.testing.assert_array_equal(got[b, g], hidden[b, g, max(lengths[b, g] - 1, 0)])
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl.rope import rotate, text_angles
+from sejax.models.transformer.rope import rotate, text_angles
 from tests.models import torch_reference
 
 ROWS = [
@@ -48,11 +48,11 @@ def test_refuses_tokens_that_do_not_fit_the_images(tokens, grids):
   ids = np.array([[7] * 8, [7, 7] + [torch_reference.IMAGE] * tokens + [7] * (6 - tokens)])
   grids = [np.zeros((0, 3), int), np.array(grids, int).reshape(-1, 3)]
   with pytest.raises(ValueError, match=rf"row 1: .*{tokens}"):
-    qwen.prompt_positions(config, ids, np.array([8, 8]), grids)
+    config.prompt_positions(ids, np.array([8, 8]), grids)
 
 
 def test_rotation_stays_fp32_under_bf16():
-  config = qwen.Config.qwen2_5_vl("7b").text
+  config = qwen.Qwen25VL.released("7b").text
   # Far positions are where angles, or frequencies, rounded to bf16 would be lost.
   positions = np.stack([np.arange(9000, 9008), np.arange(30, 38), np.arange(4000, 4008)])[:, None]
   angles = text_angles(config, jnp.asarray(positions))

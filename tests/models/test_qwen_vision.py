@@ -19,7 +19,7 @@ ODD = (10, 18)
 
 @functools.partial(torch_reference.jit, static_argnums=1)
 def encode(params, config, images):
-  return qwen.encode(params, config, images)
+  return config.encode(params, images)
 
 
 def torch_features(model, batch) -> list[np.ndarray]:
@@ -87,7 +87,7 @@ def test_any_pattern_of_full_blocks(full):
   tiny = torch_reference.tiny_config()
   raw = tiny.to_hf()
   raw["vision_config"]["fullatt_block_indexes"] = list(full)
-  config = qwen.Config.from_hf(raw)
+  config = qwen.Qwen25VL.from_hf(raw)
   model = torch_reference.torch_model(config, raw=raw)
   params = torch_reference.to_params(dict(model.named_parameters()), config)
   batch = torch_reference.make_batch(config, [[ODD]])
@@ -105,7 +105,7 @@ def test_full_attention_in_chunks(tiny):
 @pytest.mark.parametrize("grid", [(1, 10, 18), (1, 16, 16), (1, 2, 2), (1, 40, 26), (2, 10, 6)])
 @pytest.mark.parametrize("size", ["3b", "tiny"])
 def test_window_order(grid, size):
-  config = torch_reference.tiny_config() if size == "tiny" else qwen.Config.qwen2_5_vl(size)
+  config = torch_reference.tiny_config() if size == "tiny" else qwen.Qwen25VL.released(size)
   vision = config.vision
   want, bounds = get_vision_window_index(
     torch.tensor([grid]), vision.spatial_merge_size, vision.window_size, vision.patch_size
@@ -123,8 +123,8 @@ def test_compiled_size_does_not_grow_with_depth():
     vision = dataclasses.replace(tiny.vision, depth=depth, fullatt_block_indexes=full)
     config = dataclasses.replace(tiny, vision=vision)
     images = torch_reference.make_batch(config, [[ODD]]).images(config)
-    params = jax.eval_shape(lambda key: qwen.init(key, config), jax.random.key(0))
-    return len(jax.jit(qwen.encode, static_argnums=1).lower(params, config, images).as_text())
+    params = jax.eval_shape(lambda key: config.init(key), jax.random.key(0))
+    return len(jax.jit(config.encode).lower(params, images).as_text())
 
   assert lowered_size(32) < 1.05 * lowered_size(16)
 
@@ -146,7 +146,7 @@ def test_refuses_to_pack(size, dropped, message):
 
 def test_sizes_of_one_bucket_share_a_program(tiny):
   sizes = [(2, 2), (2, 4), (4, 2), (4, 4), (4, 6), (6, 4), (6, 6), (8, 4), (8, 6), (8, 8)]
-  programs = torch_reference.jit(lambda params, images: qwen.encode(params, tiny.config, images))
+  programs = torch_reference.jit(lambda params, images: tiny.config.encode(params, images))
   for size in sizes:
     batch = torch_reference.make_batch(tiny.config, [[size]])
     images = qwen.pack_images(tiny.config.vision, batch.patches, batch.grids, 64)

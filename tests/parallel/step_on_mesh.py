@@ -16,10 +16,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sejax import config as config_lib
+from sejax import models
 from sejax.learner import minibatches, optimizer
 from sejax.learner.update import Minibatch, TrainState, Updater
 from sejax.models import lora
 from sejax.models import qwen2_5_vl as qwen
+from sejax.models.transformer import layout
 from sejax.parallel import hosts, layouts, meshes, processes
 from tests.models import torch_reference
 
@@ -30,7 +32,7 @@ ADAPTERS = lora.Options(4, 8.0, ("q", "down"))
 PROMPTS = [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 4], [6, (4, 8)]] * 4
 
 
-def minibatch(config: qwen.Config, mesh: jax.sharding.Mesh) -> tuple:
+def minibatch(config: qwen.Qwen25VL, mesh: jax.sharding.Mesh) -> tuple:
   """Returns the whole mini-batch on the mesh, of which each process brings its rows."""
   rng = np.random.default_rng(1)
   batch = torch_reference.make_batch(config, PROMPTS)
@@ -48,7 +50,7 @@ def minibatch(config: qwen.Config, mesh: jax.sharding.Mesh) -> tuple:
 
   positions = cut(np.asarray(prompt.positions), axis=1)
   part = Minibatch(
-    qwen.Prompt(cut(prompt.ids), cut(prompt.lengths), positions),
+    models.Prompt(cut(prompt.ids), cut(prompt.lengths), positions),
     qwen.Images(*map(cut, images)),
     None,
     cut(tokens),
@@ -83,12 +85,12 @@ def step(sizes: str, folder: pathlib.Path, adapters: lora.Options | None) -> Non
   sampling = {"temperature": 0.7, "banned_ids": (1, 50), "max_tokens": R}
   adamw = optimizer.make(options, 10)
   updater = Updater(config, adamw, {"kl_coef": 0.05}, **sampling, adapters=adapters, mesh=mesh)
-  whole = layouts.place(qwen.init(jax.random.key(0), config), mesh, layouts.PARAMETERS, np.float32)
+  whole = layouts.place(config.init(jax.random.key(0)), mesh, layout.TRAINING, np.float32)
   frozen, trained = None, whole
   if adapters:
     frozen, trained = whole, lora.init(jax.random.key(1), config, adapters)
     trained = jax.tree.map(lambda x: x + 0.01, trained)
-    trained = layouts.place(trained, mesh, layouts.PARAMETERS, np.float32)
+    trained = layouts.place(trained, mesh, layout.TRAINING, np.float32)
   given = minibatch(config, mesh)
   state = updater.init(trained)
   before = to_host(state.params, mesh)
@@ -106,7 +108,9 @@ def step(sizes: str, folder: pathlib.Path, adapters: lora.Options | None) -> Non
   moved = [
     path
     for path, x in jax.tree.leaves_with_path(state)
-    if not x.sharding.is_equivalent_to(layouts.sharding(mesh, layouts.name(path), x.shape), x.ndim)
+    if not x.sharding.is_equivalent_to(
+      layouts.sharding(mesh, layouts.name(path), x.shape, config.layout), x.ndim
+    )
   ]
   assert not moved, moved
   found["rows"] = own_rows(mesh)

@@ -4,7 +4,8 @@ import pytest
 from flax import traverse_util
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from sejax.models.qwen2_5_vl import Config, shapes
+from sejax.models.qwen2_5_vl import Qwen25VL
+from sejax.models.transformer.layout import TRAINING
 from sejax.parallel import layouts
 
 MESH = AbstractMesh((2, 4, 2), ("data", "fsdp", "tensor"))
@@ -25,19 +26,19 @@ MESH = AbstractMesh((2, 4, 2), ("data", "fsdp", "tensor"))
   ],
 )
 def test_specs(path, shape, spec):
-  assert layouts.sharding(MESH, path, shape).spec == PartitionSpec(*spec)
+  assert layouts.sharding(MESH, path, shape, TRAINING).spec == PartitionSpec(*spec)
 
 
 def test_axes_that_the_mesh_lacks_are_left_out():
   mesh = AbstractMesh((2,), ("fsdp",))
-  spec = layouts.sharding(mesh, "decoder/layers/q/kernel", (3, 16, 16)).spec
+  spec = layouts.sharding(mesh, "decoder/layers/q/kernel", (3, 16, 16), TRAINING).spec
   assert spec == PartitionSpec(None, "fsdp", None)
 
 
 def test_every_large_array_of_the_7b_is_split():
   """Eight chips share all kernels and embeddings; only norms and biases of the residual stay."""
-  tree = traverse_util.flatten_dict(shapes(Config.qwen2_5_vl("7b")), sep="/")
+  tree = traverse_util.flatten_dict(Qwen25VL.released("7b").shapes(), sep="/")
   for path, shape in tree.items():
     if path.endswith(("kernel", "embedding")):
-      spec = layouts.sharding(MESH, path, shape).spec
+      spec = layouts.sharding(MESH, path, shape, TRAINING).spec
       assert {"fsdp", "tensor"} <= set(spec), path

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sejax.models.qwen2_5_vl import fused_attention
+from sejax.models.transformer import cudnn_attention
 from sejax.parallel import chips
 from sejax.planning import hlo, topologies
 from tests.models import torch_reference
@@ -32,27 +32,36 @@ def gpus():
 def test_gpus_are_what_their_data_sheets_say(gpus, name):
   (device,) = gpus(f"{name}:1")
   assert chips.of_kind(device.device_kind) == chips.GPUS[name]
-  assert fused_attention.available(device)
+  assert cudnn_attention.available(device)
 
 
 def test_fused_attention_is_split_over_rows_and_heads(gpus):
   """Each of eight GPUs computes its rows and heads, forth and back, and nothing travels."""
   rows, length, heads, kv_heads, size = 8, 128, 4, 2, 64
   mesh = Mesh(np.array(gpus("h100:8")).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
-  place = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
+  rows_axes = ("data", "fsdp")
   config = torch_reference.tiny_config(rows=NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
   assert config.text.num_key_value_heads % 2 == 0
 
   def loss(queries, keys, values):
-    out = fused_attention.attend_prompts(config, queries, keys, values)
+    out = cudnn_attention.attend_prompts(config, queries, keys, values)
     return out.astype(jnp.float32).sum()
 
   arrays = [
-    jax.ShapeDtypeStruct((rows, length, n, size), jnp.bfloat16, sharding=place)
-    for n in (heads, kv_heads, kv_heads)
+    jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
+    for shape, spec in (
+      ((rows, 1, length, heads, size), (rows_axes, None, None, "tensor")),
+      ((rows, kv_heads, 1, length, size), (rows_axes, "tensor")),
+      ((rows, kv_heads, 1, length, size), (rows_axes, "tensor")),
+    )
   ]
   grad = jax.grad(loss, argnums=(0, 1, 2))
-  cost = hlo.cost(jax.jit(grad, out_shardings=(place,) * 3).lower(*arrays).compile().as_text())
+  cost = hlo.cost(
+    jax.jit(grad, out_shardings=tuple(x.sharding for x in arrays))
+    .lower(*arrays)
+    .compile()
+    .as_text()
+  )
   # Two products forth and five back, causal: half of each. An eighth of it all.
   assert cost.flops == 7 * rows * heads * length**2 * size / 8
   assert not cost.collectives

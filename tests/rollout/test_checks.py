@@ -15,7 +15,7 @@ from sejax import setup as setup_lib
 from sejax.evaluation.extractor import Extractor
 from sejax.evaluation.responding import Responder
 from sejax.models import qwen2_5_vl as qwen
-from sejax.models.qwen2_5_vl import weights
+from sejax.models import weights
 from sejax.monitoring.timing import Clock
 from sejax.rollout import checks, sample
 
@@ -286,4 +286,4 @@ def test_processes_may_not_share_rows():
 
 def test_released_models_take_the_default_buckets():
   for size in ("3b", "7b", "32b", "72b"):
-    checks.check_buckets(config_lib.default(), qwen.Config.qwen2_5_vl(size))
+    checks.check_buckets(config_lib.default(), qwen.Qwen25VL.released(size))

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from sejax import method
+from sejax import method, models
 from sejax import rollout as rollout_lib
 from sejax.data import batches, sources
 from sejax.data.prepare import Preparer
 from sejax.data.records import BadRecord
-from sejax.models import qwen2_5_vl as qwen
 from sejax.monitoring import flops
 from sejax.monitoring import metrics as monitoring
 from sejax.monitoring import timing as timing_lib
@@ -70,7 +69,7 @@ def collected():
     config.train.update(constant_groups=constant_groups, **changes)
     source = sources.open_source(config.data)
     preparer, roles = Preparer.of(config, source), Roles()
-    model, _ = qwen.load(config.model.path)
+    model, _ = models.load(config.model.path)
     collate = batches.Collator(
       model, source.name, B, batches.Buckets.of(config.data), preparer.processor.pad_id
     )
@@ -188,7 +187,7 @@ def test_speed_counts_all_tokens_that_were_sampled(collected):
   data = [[0, 2, 4, 6], [1, 3, 5, 7]]
   rollout, _ = collected(*data, constant_groups="resample")
   once, _ = collected(data[1], constant_groups="keep")
-  model = qwen.load_config(tiny.get_config().model.path)
+  model = models.load_config(tiny.get_config().model.path)
   assert sum(int(part.lengths.sum()) for part in rollout.sampled) == 2 * once.result.lengths.sum()
   prompts = [sum(part.prompt_tokens for part in one.sampled) for one in (rollout, once)]
   sampled = [flops.of_sampling(model, one) for one in (rollout, once)]

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from sejax import config as config_lib
-from sejax import rollout
+from sejax import models, rollout
 from sejax.data import batches, prepare
-from sejax.models import qwen2_5_vl as qwen
 from sejax.rollout import roles as roles_lib
 from sejax.sampling import Request, Role, Sampler
 from tests.data.problems import Problems
@@ -39,7 +38,7 @@ def setting(tmp_path_factory):
   processor = preparer.processor
   collate = batches.Collator(model, "problems", 3, batches.Buckets((128,), (64,)), processor.pad_id)
   batch = collate([preparer(1), preparer(0)])
-  features = jax.jit(qwen.encode, static_argnums=1)(params, model, batch.images)
+  features = jax.jit(model.encode)(params, batch.images)
   return params, rollout.Roles.create(config, model, processor), batch, features
 
 
@@ -58,17 +57,17 @@ def test_features_are_the_same_in_parts(setting, monkeypatch):
   monkeypatch.setattr(roles_lib, "_PATCHES", 64)  # a row of each of two shards at a time
   encode = rollout.encode_rows.__wrapped__
   parts = jax.make_jaxpr(encode, static_argnums=(1, 3, 4))(
-    params, roles.actor.config, images, 2, np.dtype("float32")
+    params, roles.actor.model, images, 2, np.dtype("float32")
   )
   assert "length=3" in str(parts)
-  found = encode(params, roles.actor.config, images, 2, np.dtype("float32"))
+  found = encode(params, roles.actor.model, images, 2, np.dtype("float32"))
   np.testing.assert_allclose(found, np.asarray(features)[rows], atol=1e-5)
 
 
 def test_nobody_draws_vision_tokens(setting):
   _, roles, _, _ = setting
   for sampler in (roles.actor, roles.judge):
-    config = sampler.config
+    config = sampler.model
     vision = {config.image_token_id, config.video_token_id}
     vision |= {config.vision_start_token_id, config.vision_end_token_id}
     assert vision <= set(sampler.options.filters.banned)
@@ -96,8 +95,8 @@ def test_too_small_a_context_is_refused_before_any_candidate_is_sampled(setting)
 
 
 def _with_context(roles, tokens):
-  text = dataclasses.replace(roles.judge.config.text, max_position_embeddings=tokens)
-  model = dataclasses.replace(roles.judge.config, text=text)
+  text = dataclasses.replace(roles.judge.model.text, max_position_embeddings=tokens)
+  model = dataclasses.replace(roles.judge.model, text=text)
   return roles._replace(judge=Sampler(model, roles.judge.options))
 
 
@@ -111,7 +110,7 @@ def _whole(params, roles, batch, features, b, g):
   )[None]
   lengths = np.array([ids.shape[1]], np.int32)
   grids = [[[1, 4, 4]]] if b == 0 else [np.zeros((0, 3), np.int32)]
-  positions = qwen.prompt_positions(roles.judge.config, ids, lengths, grids)
-  request = Request(qwen.Prompt(ids, lengths, positions), batch.records[:1], features[b : b + 1])
+  positions = roles.judge.model.prompt_positions(ids, lengths, grids)
+  request = Request(models.Prompt(ids, lengths, positions), batch.records[:1], features[b : b + 1])
   result = roles.judge(params, request, seed=0, step=0, role=Role.JUDGE)
   return roles.processor.decode(result.tokens[0, 0, : result.lengths[0, 0]])

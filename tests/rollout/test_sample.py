@@ -11,8 +11,8 @@ import pytest
 from sejax import config as config_lib
 from sejax import main, method
 from sejax.config import validation
-from sejax.models.qwen2_5_vl import weights
-from sejax.models.qwen2_5_vl.processor import Processor
+from sejax.models import weights
+from sejax.models.processor import Processor
 from sejax.rollout import sample
 from sejax.sampling import Result
 from tests.models import qwen_directory, torch_reference

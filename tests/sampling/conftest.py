@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jaxtyping import DTypeLike
 
-from sejax import sampling
+from sejax import models, sampling
 from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling.programs import Programs
 from tests.models import torch_reference
@@ -21,9 +21,9 @@ WIDTH = 40  # Prompt tokens, with padding.
 class Tiny:
   """transformers' torch model, the same weights as sejax's tree, and four prompts."""
 
-  config: qwen.Config
+  config: qwen.Qwen25VL
   torch_model: Any
-  params: qwen.Params
+  params: models.Params
   batch: torch_reference.Batch
   features: jax.Array
   programs: Programs
@@ -32,7 +32,7 @@ class Tiny:
     rows = rows or list(range(len(self.batch.ids)))
     prompt = self.batch.prompt(self.config, WIDTH)
     return sampling.Request(
-      qwen.Prompt(prompt.ids[rows], prompt.lengths[rows], prompt.positions[:, rows]),
+      models.Prompt(prompt.ids[rows], prompt.lengths[rows], prompt.positions[:, rows]),
       sampling.record_hashes("tiny", [str(row) for row in rows]),
       np.asarray(self.features)[rows],
     )._replace(**changes)
@@ -50,9 +50,7 @@ def tiny() -> Tiny:
   model = torch_reference.torch_model(config)
   params = torch_reference.to_params(dict(model.named_parameters()), config)
   batch = torch_reference.make_batch(config, [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 9], [20]])
-  features = torch_reference.jit(qwen.encode, static_argnums=1)(
-    params, config, batch.images(config)
-  )
+  features = torch_reference.jit(config.encode)(params, batch.images(config))
   return Tiny(config, model, params, batch, features, Programs())
 
 

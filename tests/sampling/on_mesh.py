@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from sejax import models
 from sejax.models import qwen2_5_vl as qwen
+from sejax.models.transformer import layout
 from sejax.parallel import layouts
 from sejax.sampling import Filters, Options, Request, Role, Sampler, decode, packing, record_hashes
 from sejax.sampling.programs import Programs
@@ -45,7 +47,7 @@ def unflatten(flat: dict[str, np.ndarray]) -> dict:
 
 
 def request(data: dict[str, np.ndarray], rows: slice) -> Request:
-  prompt = qwen.Prompt(data["ids"][rows], data["lengths"][rows], data["positions"][:, rows])
+  prompt = models.Prompt(data["ids"][rows], data["lengths"][rows], data["positions"][:, rows])
   return Request(
     prompt,
     record_hashes("mesh", [str(i) for i in range(PROMPTS)[rows]]),
@@ -56,7 +58,7 @@ def request(data: dict[str, np.ndarray], rows: slice) -> Request:
 
 
 def sample(
-  config: qwen.Config, params: qwen.Params, request: Request, mesh: Mesh | None
+  config: qwen.Qwen25VL, params: models.Params, request: Request, mesh: Mesh | None
 ) -> dict[str, np.ndarray]:
   found, programs = {}, Programs()
   for name, options in (("greedy", GREEDY), ("sampled", SAMPLED)):
@@ -67,16 +69,16 @@ def sample(
   return found
 
 
-def gathered(config: qwen.Config, params: qwen.Params, mesh: Mesh) -> list[str]:
+def gathered(config: qwen.Qwen25VL, params: models.Params, mesh: Mesh) -> list[str]:
   """Returns the weights, by shape, that a step of decoding gathers or moves."""
-  placed = layouts.place(params, mesh, layouts.DECODE, jnp.float32)
+  placed = layouts.place(params, mesh, layout.DECODING, jnp.float32)
   specs = decode.specs(config, mesh)
   place = functools.partial(jax.tree.map, lambda spec: NamedSharding(mesh, spec))
   sizes = {"groups": PROMPTS, "members": 4, "prompt": 16, "slots": 8, "dtype": jnp.float32}
-  empty = functools.partial(packing.empty, config=config, **sizes)
+  empty = functools.partial(packing.empty, model=config, **sizes)
   state = jax.jit(empty, out_shardings=place(specs))()
   run = functools.partial(
-    decode.run, config=config, mesh=mesh, settings=SAMPLED.filters, eos_ids=(1,), steps=8, filled=8
+    decode.run, model=config, mesh=mesh, settings=SAMPLED.filters, eos_ids=(1,), steps=8, filled=8
   )
   alive = np.ones((PROMPTS, 4), bool)
   text = jax.jit(run).lower(placed, state, alive, np.zeros(3, np.int32)).compile().as_text()
@@ -92,7 +94,7 @@ def main(source: str, target: str, number: int = 0, count: int = 1, address: str
   jax.config.update("jax_disable_most_optimizations", True)
   mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
   data = dict(np.load(source))
-  config = qwen.Config.from_hf(json.loads(str(data["config"])))
+  config = qwen.Qwen25VL.from_hf(json.loads(str(data["config"])))
   # Both forms of the cache, each in one of the two runs.
   config = dataclasses.replace(config, layered_cache=count > 1)
   params = unflatten({name[2:]: value for name, value in data.items() if name.startswith("p/")})

@@ -17,7 +17,7 @@ GROUPS, PROMPT, SLOTS = 2, 1024, 32
 
 
 @pytest.fixture(scope="module")
-def config() -> qwen.Config:
+def config() -> qwen.Qwen25VL:
   tiny = torch_reference.tiny_config()
   return dataclasses.replace(tiny, text=dataclasses.replace(tiny.text, num_hidden_layers=8))
 
@@ -28,10 +28,10 @@ def peak_bytes(program: jax.stages.Compiled) -> int:
   return sizes - memory.alias_size_in_bytes
 
 
-def programs(config: qwen.Config, members: int) -> dict[str, jax.stages.Compiled]:
+def programs(config: qwen.Qwen25VL, members: int) -> dict[str, jax.stages.Compiled]:
   mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
   shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
-  params = jax.eval_shape(functools.partial(qwen.init, config=config), jax.random.key(0))
+  params = jax.eval_shape(config.init, jax.random.key(0))
   rows = packing.Rows(
     ids=shape((GROUPS, PROMPT)),
     lengths=shape((GROUPS,)),
@@ -45,7 +45,7 @@ def programs(config: qwen.Config, members: int) -> dict[str, jax.stages.Compiled
   state = jax.eval_shape(
     functools.partial(
       packing.empty,
-      config=config,
+      model=config,
       groups=GROUPS,
       members=members,
       prompt=PROMPT,
@@ -55,7 +55,7 @@ def programs(config: qwen.Config, members: int) -> dict[str, jax.stages.Compiled
   )
   run = functools.partial(
     decode.run,
-    config=config,
+    model=config,
     mesh=mesh,
     settings=Filters(top_p=0.9),
     eos_ids=(1,),
@@ -64,7 +64,7 @@ def programs(config: qwen.Config, members: int) -> dict[str, jax.stages.Compiled
   )
   alive = jax.ShapeDtypeStruct((GROUPS, members), bool)
   few = shape((len(table.sizes(members)),))
-  enter = functools.partial(packing.enter, config=config, mesh=mesh)
+  enter = functools.partial(packing.enter, model=config, mesh=mesh)
   return {
     "prefill": jax.jit(enter).lower(params, rows, shape((GROUPS,))).compile(),
     "decode": jax.jit(run, donate_argnums=1).lower(params, state, alive, few).compile(),

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling import Filters, Finish, Options, Role, Sampler, Stop, decode, record_hashes
 from sejax.sampling.programs import Programs
 from tests.sampling.conftest import WIDTH
@@ -86,9 +85,7 @@ def test_an_image_token_is_not_drawn_however_likely_it_is(tiny, sampler):
   head = tiny.params["lm_head"]["kernel"]
   loving = {**tiny.params, "lm_head": {"kernel": head.at[:, 120].set(0).at[:8, 120].set(500.0)}}
   request = tiny.request()
-  _, logits = jax.jit(qwen.prefill, static_argnums=1)(
-    loving, tiny.config, request.prompt, request.features
-  )
+  _, logits = jax.jit(tiny.config.prefill)(loving, request.prompt, request.features)
   assert (logits.argmax(-1) == 120).any()
   result = sampler(loving, request, seed=0, step=0, role=Role.ACTOR)
   assert not np.isin(result.tokens, WARM.banned).any()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sejax.models import qwen2_5_vl as qwen
+from sejax.models.transformer import generation
 from sejax.sampling import Filters, Finish, Options, Role, Sampler
 from tests.models import torch_reference
 
@@ -126,10 +126,10 @@ def trainer(tiny):
 
   @jax.jit
   def recompute(params, prompt, tokens):
-    last, hidden = qwen.forward(params, tiny.config, prompt, tiny.features, tokens)
+    last, hidden = tiny.config.forward(params, prompt, tiny.features, tokens)
     first = jnp.broadcast_to(last[:, None, None], (*tokens.shape[:2], 1, last.shape[-1]))
-    logits = qwen.logits(params, jnp.concatenate([first, hidden[:, :, :-1]], axis=2))
-    scored = qwen.logp(params, tiny.config, last, hidden, tokens, FILTERED.temperature, banned)
+    logits = generation.logits(params, jnp.concatenate([first, hidden[:, :, :-1]], axis=2))
+    scored = tiny.config.logp(params, last, hidden, tokens, FILTERED.temperature, banned)
     return scored.logp, logits
 
   return lambda params, tokens: map(np.asarray, recompute(params, tiny.request().prompt, tokens))

@@ -8,20 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sejax.models.qwen2_5_vl.attention import Keys, attend
-from sejax.models.qwen2_5_vl.config import Config
+from sejax.models.qwen2_5_vl.config import VisionConfig
 from sejax.models.qwen2_5_vl.images import Images
-from sejax.models.qwen2_5_vl.layers import dense, mlp, remat, rms_norm, split_rows
-from sejax.models.qwen2_5_vl.params import Params
-from sejax.models.qwen2_5_vl.rope import rotate, vision_angles
+from sejax.models.transformer.attention import KeySet, attend
+from sejax.models.transformer.config import ModelConfig
+from sejax.models.transformer.layers import dense, mlp, remat, rms_norm, split_rows
+from sejax.models.transformer.params import Params
+from sejax.models.transformer.rope import rotate
 
 NORM_EPS = 1e-6  # Fixed in HF `Qwen2_5_VLVisionBlock`.
+THETA = 10_000.0  # Fixed in HF `Qwen2_5_VLVisionRotaryEmbedding`.
 
 # Queries, keys and values to their attention; all `[B,S,N,H]`.
 Attention = Callable[[Array, Array, Array], Float[Array, "B S N H"]]
 
 
-def encode_images(params: Params, config: Config, images: Images) -> Float[Array, "B s D"]:
+def encode_images(params: Params, config: ModelConfig, images: Images) -> Float[Array, "B s D"]:
   """Encodes the images of each row (HF `Qwen2_5_VisionTransformerPretrainedModel`).
 
   Args:
@@ -49,8 +51,8 @@ def encode_images(params: Params, config: Config, images: Images) -> Float[Array
 
     return remat(body, config.remat)
 
-  windowed = block(lambda q, k, v: _within_windows(q, k, v, images.window, vision.window_patches))
-  full = block(lambda q, k, v: _within_images(q, k, v, images.image, config.query_chunk))
+  windowed = block(lambda q, k, v: _within_windows(config, q, k, v, images.window))
+  full = block(lambda q, k, v: _within_images(config, q, k, v, images.image))
   x = _scan_blocks(params["blocks"], x, vision.fullatt_block_indexes, windowed, full, config.unroll)
 
   features = _merge(params["merger"], x, vision.merge_unit)
@@ -72,32 +74,36 @@ def _block(
 
 
 def _within_images(
+  config: ModelConfig,
   queries: Float[Array, "B S N H"],
   keys: Float[Array, "B S N H"],
   values: Float[Array, "B S N H"],
   image: Int[Array, "B S"],
-  chunk: int,
 ) -> Float[Array, "B S N H"]:
   """Attends to all patches of the same image."""
-  queries, keys, values = (jnp.swapaxes(x, 1, 2) for x in (queries, keys, values))
-  same = Keys(keys, values, lambda index: image[:, None, index, None] == image[:, None, None])
-  out = attend(queries[:, :, None, None], [same], chunk)
-  return jnp.swapaxes(out[:, :, 0, 0], 1, 2)
+  same = KeySet(
+    jnp.swapaxes(keys, 1, 2),
+    jnp.swapaxes(values, 1, 2),
+    lambda index: image[:, None, index, None] == image[:, None, None],
+  )
+  return attend(config, queries[:, None], [same])[:, 0]
 
 
 def _within_windows(
+  config: ModelConfig,
   queries: Float[Array, "B S N H"],
   keys: Float[Array, "B S N H"],
   values: Float[Array, "B S N H"],
   window: Int[Array, "B S"],
-  length: int,
 ) -> Float[Array, "B S N H"]:
-  """Attends to the patches of the same window, at most `length` of them and contiguous.
+  """Attends to the patches of the same window, which are contiguous.
 
-  Cut into blocks of that length, a window touches at most two neighbouring blocks, so each block
-  of queries attends to itself and the blocks on both sides: no gather, and memory linear in S.
+  Cut into blocks of a whole window's length, a window touches at most two neighbouring blocks, so
+  each block of queries attends to itself and the blocks on both sides: no gather, and memory linear
+  in S.
   """
   batch, size, heads, _ = queries.shape
+  length = config.vision.window_patches
   blocks = size // length
 
   def cut(x):  # [B,S,N,H] -> [B,N,blocks,length,H]
@@ -112,13 +118,13 @@ def _within_windows(
   of_query = window.reshape(batch, blocks, length, 1)
   # No window, and no padding either, has the number given to what lies outside the row.
   of_key = jnp.swapaxes(with_neighbours(of_query, -2), -1, -2)
-  near = Keys(
+  near = KeySet(
     with_neighbours(cut(keys), 0),
     with_neighbours(cut(values), 0),
     lambda index: of_query[:, :, index] == of_key,
   )
-  out = attend(cut(queries)[:, :, :, None], [near], chunk=size)
-  return jnp.moveaxis(out[:, :, :, 0], 1, 3).reshape(queries.shape)
+  by_block = queries.reshape(batch, blocks, length, heads, -1)
+  return attend(config, by_block, [near], chunk=size).reshape(queries.shape)
 
 
 def _scan_blocks(
@@ -156,3 +162,14 @@ def _merge(params: Params, x: Float[Array, "B S W"], unit: int) -> Float[Array, 
   x = rms_norm(params["norm"], x, NORM_EPS)
   merged = x.reshape(x.shape[0], x.shape[1] // unit, -1)
   return dense(params["fc2"], jax.nn.gelu(dense(params["fc1"], merged), approximate=False))
+
+
+def vision_angles(config: VisionConfig, positions: Int[Array, "B S 2"]) -> Float[Array, "B S H/2"]:
+  """Angles of the vision tower's rotation, fp32: half the frequencies by row, half by column.
+
+  Source: HF `Qwen2_5_VLVisionRotaryEmbedding`.
+  """
+  quarter = config.head_size // 4
+  frequencies = THETA ** -(np.arange(quarter, dtype=np.float64) / quarter)
+  angles = positions[..., None].astype(jnp.float32) * frequencies.astype(np.float32)
+  return angles.reshape(*positions.shape[:-1], 2 * quarter)

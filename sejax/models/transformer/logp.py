@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from sejax.models.qwen2_5_vl.config import Config
-from sejax.models.qwen2_5_vl.layers import split_rows
-from sejax.models.qwen2_5_vl.model import logits
-from sejax.models.qwen2_5_vl.params import Params
+from sejax.models.transformer.config import ModelConfig
+from sejax.models.transformer.generation import logits
+from sejax.models.transformer.layers import split_rows
+from sejax.models.transformer.params import Params
 
 
 class LogProbs(NamedTuple):
@@ -21,7 +21,7 @@ class LogProbs(NamedTuple):
 
 def logp(
   params: Params,
-  config: Config,
+  config: ModelConfig,
   last_hidden: Float[Array, "B D"] | Float[Array, "B G D"],
   hidden: Float[Array, "B G T D"],
   tokens: Int[Array, "B G T"],

@@ -22,7 +22,7 @@ from jaxtyping import Float32, Int32
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from sejax.errors import quoted, said
-from sejax.models.qwen2_5_vl.tensor_files import parse_json
+from sejax.models.tensor_files import parse_json
 from sejax.text.messages import Message
 
 _IMAGE_PAD, _VISION_START, _VISION_END = "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"

@@ -1,4 +1,4 @@
-"""Rotary position embeddings: M-RoPE of the decoder and the two axes of the vision tower.
+"""Rotary position embeddings: M-RoPE of the decoder, and the rotation itself.
 
 Positions of prompts are laid out on the host, as they depend on the sizes of the images; angles and
 the rotation itself are fp32 whatever the parameters are.
@@ -10,13 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sejax.models.qwen2_5_vl.config import Config, TextConfig, VisionConfig
-
-VISION_THETA = 10_000.0  # Fixed in HF `Qwen2_5_VLVisionRotaryEmbedding`.
+from sejax.models.transformer.config import ModelConfig, TextConfig
 
 
 def prompt_positions(
-  config: Config,
+  config: ModelConfig,
   ids: Int[np.ndarray, "B P"],
   lengths: Int[np.ndarray, " B"],
   grids: Sequence[Int[np.ndarray, "_ 3"]],
@@ -46,7 +44,7 @@ def prompt_positions(
 
 
 def _row_positions(
-  config: Config,
+  config: ModelConfig,
   tokens: Int[np.ndarray, " P"],
   grids: Int[np.ndarray, "_ 3"],
   row: int,
@@ -89,17 +87,6 @@ def text_angles(config: TextConfig, positions: Int[Array, "3 B S"]) -> Float[Arr
   axis = np.repeat(np.arange(3), config.mrope_section)
   chosen = jnp.moveaxis(positions[axis], 0, -1)
   return chosen.astype(jnp.float32) * frequencies.astype(np.float32)
-
-
-def vision_angles(config: VisionConfig, positions: Int[Array, "B S 2"]) -> Float[Array, "B S H/2"]:
-  """Angles of the vision tower's rotation, fp32: half the frequencies by row, half by column.
-
-  Source: HF `Qwen2_5_VLVisionRotaryEmbedding`.
-  """
-  quarter = config.head_size // 4
-  frequencies = VISION_THETA ** -(np.arange(quarter, dtype=np.float64) / quarter)
-  angles = positions[..., None].astype(jnp.float32) * frequencies.astype(np.float32)
-  return angles.reshape(*positions.shape[:-1], 2 * quarter)
 
 
 def rotate(

@@ -19,46 +19,18 @@ from flax import traverse_util
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, DTypeLike
 
-from sejax.models.qwen2_5_vl.config import Config
-from sejax.models.qwen2_5_vl.params import Params, shapes
-from sejax.models.qwen2_5_vl.tensor_files import (
+from sejax.models.model import Model
+from sejax.models.registry import load_config
+from sejax.models.tensor_files import (
   INDEX,
   WEIGHTS,
   StoredTensor,
-  parse_json,
   read_directory,
   read_header,
   sort_metadata,
 )
+from sejax.models.transformer.params import Params
 from sejax.parallel import layouts
-
-# Module in the tree -> module in the files, `{}` being the number of the block or layer. These are
-# the names of the published checkpoints and those that transformers writes.
-_MODULES = {
-  "vision/patch_embed": "visual.patch_embed.proj",
-  "vision/blocks/norm1": "visual.blocks.{}.norm1",
-  "vision/blocks/qkv": "visual.blocks.{}.attn.qkv",
-  "vision/blocks/proj": "visual.blocks.{}.attn.proj",
-  "vision/blocks/norm2": "visual.blocks.{}.norm2",
-  "vision/blocks/gate": "visual.blocks.{}.mlp.gate_proj",
-  "vision/blocks/up": "visual.blocks.{}.mlp.up_proj",
-  "vision/blocks/down": "visual.blocks.{}.mlp.down_proj",
-  "vision/merger/norm": "visual.merger.ln_q",
-  "vision/merger/fc1": "visual.merger.mlp.0",
-  "vision/merger/fc2": "visual.merger.mlp.2",
-  "decoder/embed": "model.embed_tokens",
-  "decoder/layers/input_norm": "model.layers.{}.input_layernorm",
-  "decoder/layers/q": "model.layers.{}.self_attn.q_proj",
-  "decoder/layers/k": "model.layers.{}.self_attn.k_proj",
-  "decoder/layers/v": "model.layers.{}.self_attn.v_proj",
-  "decoder/layers/o": "model.layers.{}.self_attn.o_proj",
-  "decoder/layers/post_norm": "model.layers.{}.post_attention_layernorm",
-  "decoder/layers/gate": "model.layers.{}.mlp.gate_proj",
-  "decoder/layers/up": "model.layers.{}.mlp.up_proj",
-  "decoder/layers/down": "model.layers.{}.mlp.down_proj",
-  "decoder/final_norm": "model.norm",
-  "lm_head": "lm_head",
-}
 
 # The names that modules have in a running transformers model; some checkpoints carry them.
 _LIVE_PREFIXES = {"model.visual.": "visual.", "model.language_model.": "model."}
@@ -112,28 +84,13 @@ class _Parameter(NamedTuple):
     return self.path.endswith("/kernel")
 
 
-def load_config(directory: str | pathlib.Path) -> Config:
-  """Reads the configuration of a model directory.
-
-  Raises:
-    ValueError: there is none, or it is none of a Qwen2.5-VL.
-  """
-  file = pathlib.Path(directory) / "config.json"
-  if not file.exists():
-    raise ValueError(f"{directory} has no config.json; give a model directory as published")
-  raw = parse_json(file.read_bytes(), file)
-  try:
-    return Config.from_hf(raw)
-  except ValueError as error:
-    raise ValueError(f"{file}: {str(error).removeprefix('config.json: ')}") from None
-
-
 def load(
   directory: str | pathlib.Path,
   mesh: jax.sharding.Mesh | None = None,
   dtype: DTypeLike = jnp.float32,
-  rules: layouts.Rules = layouts.PARAMETERS,
-) -> tuple[Config, Params]:
+  *,
+  decoding: bool = False,
+) -> tuple[Model, Params]:
   """Reads a model directory as published or as written by `save`.
 
   Every array is placed on its devices before the next is read, shard by shard, and from each
@@ -146,10 +103,10 @@ def load(
       `model.language_model.*`).
     mesh: that the arrays are laid out on; None puts all on the default device.
     dtype: of all arrays.
-    rules: how they are laid out, see `sejax.parallel.layouts`.
+    decoding: lay arrays out for decoding, not for training.
 
   Returns:
-    The configuration and the parameter tree.
+    The model and the parameter tree.
 
   Raises:
     ValueError: a tensor is missing, unknown, cut off, or of the wrong shape or type, or a file is
@@ -161,22 +118,23 @@ def load(
       " names), whose axes are Auto"
     )
   directory = pathlib.Path(directory)
-  config = load_config(directory)
-  parameters = _parameters(config)
+  model = load_config(directory)
+  rules = model.decode_layout if decoding else model.layout
+  parameters = _parameters(model)
   tensors = _by_saved_name(read_directory(directory))
-  _check_tensors(directory, config, parameters, tensors)
+  _check_tensors(directory, model, parameters, tensors)
   arrays = {}
   silent = jax.process_index() > 0
   for parameter in tqdm.tqdm(parameters, "weights", delay=5, leave=False, disable=silent):
     views = [tensors[name].view() for name in parameter.names]
     place = mesh and layouts.sharding(mesh, parameter.path, parameter.shape, rules)
     arrays[parameter.path] = _place(parameter, views, np.dtype(dtype), place)
-  return config, traverse_util.unflatten_dict(arrays, sep="/")
+  return model, traverse_util.unflatten_dict(arrays, sep="/")
 
 
 def save(
   params: Params,
-  config: Config,
+  model: Model,
   directory: str | pathlib.Path,
   source: str | pathlib.Path | None = None,
   max_file_bytes: int = 5_000_000_000,
@@ -187,7 +145,6 @@ def save(
 
   Args:
     params: the parameter tree, of one dtype or several; each tensor keeps its own.
-    config: the model's.
     directory: to write. It may exist if it is empty or an earlier export, which is replaced.
     source: directory from which tokenizer, chat template, processor and generation settings are
       copied; None leaves them out.
@@ -201,7 +158,7 @@ def save(
   directory = pathlib.Path(directory).resolve()
   _check_target(directory)
   arrays = traverse_util.flatten_dict(params, sep="/")
-  parameters = _parameters(config)
+  parameters = _parameters(model)
   _check_arrays(parameters, arrays)
 
   partial = directory.with_name(f".{directory.name}.partial")
@@ -213,7 +170,7 @@ def save(
   try:
     _write_weights(partial, parameters, arrays, max_file_bytes)
     dtype = jnp.result_type(*arrays.values()).name
-    _write_json(partial / "config.json", {**config.to_hf(), "dtype": dtype})
+    _write_json(partial / "config.json", {**model.to_hf(), "dtype": dtype})
     for name in _PROCESSOR_FILES if source else ():
       if (file := pathlib.Path(source) / name).exists():
         shutil.copyfile(file, partial / name)
@@ -222,22 +179,22 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def _parameters(config: Config) -> list[_Parameter]:
+def _parameters(model: Model) -> list[_Parameter]:
   """Returns every array of the tree with the tensors that it is made of."""
   parameters = []
-  for path, shape in traverse_util.flatten_dict(shapes(config), sep="/").items():
+  for path, shape in traverse_util.flatten_dict(model.shapes(), sep="/").items():
     module, leaf = path.rsplit("/", 1)
-    name = f"{_MODULES[module]}.{'bias' if leaf == 'bias' else 'weight'}"
+    name = f"{model.tensor_names[module]}.{'bias' if leaf == 'bias' else 'weight'}"
     stacked = "{}" in name
-    tensor_shape = shape[stacked:]
-    if module == "vision/patch_embed":  # A convolution whose stride is its size: a dense layer.
-      vision = config.vision
-      patch = (vision.temporal_patch_size, vision.patch_size, vision.patch_size)
-      tensor_shape = (vision.hidden_size, vision.in_channels, *patch)
-    elif leaf == "kernel":
-      tensor_shape = tensor_shape[::-1]
-    names = tuple(name.format(i) for i in range(shape[0])) if stacked else (name,)
-    parameters.append(_Parameter(path, shape, names, tensor_shape, stacked))
+    parameters.append(
+      _Parameter(
+        path=path,
+        shape=shape,
+        names=tuple(name.format(i) for i in range(shape[0])) if stacked else (name,),
+        tensor_shape=model.tensor_shape(path, shape[stacked:]),
+        stacked=stacked,
+      )
+    )
   return parameters
 
 
@@ -258,7 +215,7 @@ def _by_saved_name(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTenso
 
 def _check_tensors(
   directory: pathlib.Path,
-  config: Config,
+  model: Model,
   parameters: list[_Parameter],
   tensors: Mapping[str, StoredTensor],
 ) -> None:
@@ -274,11 +231,11 @@ def _check_tensors(
         f"tensor {tensor.name} in {tensor.file} has shape {tensor.shape}; config.json asks for"
         f" {expected[name]}"
       )
-    if name == "lm_head.weight" and config.tie_word_embeddings:
+    if name == "lm_head.weight" and model.tie_word_embeddings:
       _check_tied_head(tensor, tensors["model.embed_tokens.weight"])
     elif name not in expected and not name.endswith(".inv_freq"):
       raise ValueError(
-        f"tensor {tensor.name} in {tensor.file} belongs to no Qwen2.5-VL of this config.json"
+        f"tensor {tensor.name} in {tensor.file} belongs to no {model.title} of this config.json"
       )
 
 

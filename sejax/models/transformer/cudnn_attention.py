@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from sejax.models.qwen2_5_vl.config import Config
+from sejax.models.transformer.config import ModelConfig
 
 _LARGEST_HEAD = 128  # that every GPU with the kernel takes
 _MAKER = "NVIDIA"
@@ -31,7 +31,7 @@ def available(device: jax.Device) -> bool:
   return is_nvidia and float(device.compute_capability) >= _OLDEST
 
 
-def usable(config: Config, dtype: DTypeLike, tokens: int) -> bool:
+def usable(config: ModelConfig, dtype: DTypeLike, tokens: int) -> bool:
   """Returns whether the model may use the kernel and the kernel takes such queries.
 
   Args:
@@ -45,36 +45,50 @@ def usable(config: Config, dtype: DTypeLike, tokens: int) -> bool:
 
 
 def attend_prompts(
-  config: Config,
-  queries: Float[Array, "B P N H"],
-  keys: Float[Array, "B P K H"],
-  values: Float[Array, "B P K H"],
-) -> Float[Array, "B P N H"]:
-  """Lets tokens of each row attend to themselves and to what came before.
+  config: ModelConfig,
+  queries: Float[Array, "B G T N H"],
+  keys: Float[Array, "B K G T H"],
+  values: Float[Array, "B K G T H"],
+) -> Float[Array, "B G T N H"]:
+  """Causal attention within each of G sequences of T tokens.
 
   Args:
-    config: the model; says where rows lie on a mesh.
-    queries: of N heads.
-    keys: rotated, of K heads, a divisor of N.
+    config: says where rows lie on a mesh.
+    queries: of N heads, a multiple of K.
+    keys: rotated.
     values: likewise.
   """
+  rows = [x.reshape(-1, *x.shape[2:]) for x in (queries, _by_token(keys), _by_token(values))]
+  return _causal(config, *rows).reshape(queries.shape)
+
+
+def _by_token(x: Float[Array, "B K G T H"]) -> Float[Array, "B G T K H"]:
+  return jnp.moveaxis(x, 1, 3)
+
+
+def _causal(
+  config: ModelConfig,
+  queries: Float[Array, "R S N H"],
+  keys: Float[Array, "R S K H"],
+  values: Float[Array, "R S K H"],
+) -> Float[Array, "R S N H"]:
   queries, keys, values = (_lay_out(config, x) for x in (queries, keys, values))
   return jax.nn.dot_product_attention(queries, keys, values, is_causal=True, implementation="cudnn")
 
 
 def attend_continuations(
-  config: Config,
+  config: ModelConfig,
   queries: Float[Array, "B G T N H"],
-  keys: Float[Array, "B G T K H"],
-  values: Float[Array, "B G T K H"],
-  prompt_keys: Float[Array, "B P K H"],
-  prompt_values: Float[Array, "B P K H"],
+  keys: Float[Array, "B K G T H"],
+  values: Float[Array, "B K G T H"],
+  prompt_keys: Float[Array, "B K P H"],
+  prompt_values: Float[Array, "B K P H"],
   lengths: Int[Array, " B"],
 ) -> Float[Array, "B G T N H"]:
-  """Lets G continuations of T tokens attend to their prompt, and causally to themselves.
+  """Attention of G continuations of T tokens to their prompt, and causally to themselves.
 
   Args:
-    config: the model; says where rows lie on a mesh.
+    config: says where rows lie on a mesh.
     queries: of the continuations, padded on the right.
     keys: of the continuations, rotated.
     values: likewise.
@@ -83,13 +97,15 @@ def attend_continuations(
     lengths: real tokens of each prompt.
   """
   batch, members, length = queries.shape[:3]
+  keys, values = _by_token(keys), _by_token(values)
+  prompt_keys, prompt_values = prompt_keys.swapaxes(1, 2), prompt_values.swapaxes(1, 2)
   # Queries of prompts are left out of what is asked, but the kernel counts rows from their start.
   blank = jnp.zeros((*prompt_keys.shape[:2], *queries.shape[3:]), queries.dtype)
   rows = [
     _join(prompt, own, lengths).reshape(batch * members, -1, *own.shape[3:])
     for prompt, own in ((blank, queries), (prompt_keys, keys), (prompt_values, values))
   ]
-  out = attend_prompts(config, *rows).reshape(batch, members, -1, *queries.shape[3:])
+  out = _causal(config, *rows).reshape(batch, members, -1, *queries.shape[3:])
   cut = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=length, axis=1)
   return jax.vmap(cut)(out, lengths)
 
@@ -104,7 +120,7 @@ def _join(
   return jax.lax.dynamic_update_slice_in_dim(rows, own, length, axis=1)
 
 
-def _lay_out(config: Config, x: Float[Array, "R S M H"]) -> Float[Array, "R S M H"]:
+def _lay_out(config: ModelConfig, x: Float[Array, "R S M H"]) -> Float[Array, "R S M H"]:
   """Splits rows, and heads where each device gets whole groups: the kernel splits nothing else."""
   if config.rows is None:
     return x

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax.sharding import Sharding
 from jaxtyping import Array, Float
 
-from sejax.models.qwen2_5_vl.config import Remat
-from sejax.models.qwen2_5_vl.params import Params
+from sejax.models.transformer.config import Remat
+from sejax.models.transformer.params import Params
 
 
 def dense(params: Params, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
@@ -20,7 +20,7 @@ def dense(params: Params, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
 
 
 def split_rows(x: Float[Array, "B ..."], rows: Sharding | None) -> Float[Array, "B ..."]:
-  """Says where activations and their gradients lie, see `Config.rows`."""
+  """Says where activations and their gradients lie, see `ModelConfig.rows`."""
   return x if rows is None else jax.lax.with_sharding_constraint(x, rows)
 
 

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sejax.models.qwen2_5_vl.config import Config
-from sejax.models.qwen2_5_vl.layers import dense, mlp, remat, rms_norm, split_rows
-from sejax.models.qwen2_5_vl.params import Params
-from sejax.models.qwen2_5_vl.rope import rotate
+from sejax.models.transformer.config import ModelConfig
+from sejax.models.transformer.layers import dense, mlp, remat, rms_norm, split_rows
+from sejax.models.transformer.params import Params
+from sejax.models.transformer.rope import rotate
 
 # Queries `[B,S,N,H]`, keys and values `[B,S,K,H]` and this layer's slice of the extra inputs, to
 # the attention `[B,S,N,H]` and what is to be kept of the layer.
@@ -23,7 +22,7 @@ Attention = Callable[[Array, Array, Array, Any], tuple[Float[Array, "B S N H"], 
 
 def run_layers(
   params: Params,
-  config: Config,
+  config: ModelConfig,
   x: Float[Array, "B S D"],
   angles: Float[Array, "B S H/2"],
   attention: Attention,
@@ -66,26 +65,3 @@ def run_layers(
     body = remat(body, config.remat)
     x, kept = jax.lax.scan(body, x, (layers, extra), unroll=config.unroll)
   return rms_norm(params["final_norm"], x, text.rms_norm_eps), kept
-
-
-def group_queries(
-  queries: Float[Array, "B S N H"], members: int, kv_heads: int
-) -> Float[Array, "B K G r T H"]:
-  """Lays queries of G members, T each, out as `attention.attend` takes them; r = N / K."""
-  batch, size, heads, width = queries.shape
-  shape = (batch, members, size // members, kv_heads, heads // kv_heads, width)
-  return jnp.transpose(queries.reshape(shape), (0, 3, 1, 4, 2, 5))
-
-
-def ungroup(out: Float[Array, "B K G r T H"]) -> Float[Array, "B S N H"]:
-  """Undoes `group_queries`."""
-  batch, kv_heads, members, ratio, length, width = out.shape
-  stream = jnp.transpose(out, (0, 2, 4, 1, 3, 5))
-  return stream.reshape(batch, members * length, kv_heads * ratio, width)
-
-
-def group_keys(keys: Float[Array, "B S K H"], members: int) -> Float[Array, "B K G T H"]:
-  """Lays keys or values of G members, T each, out as `attention.Keys` holds them."""
-  batch, size, kv_heads, width = keys.shape
-  shape = (batch, members, size // members, kv_heads, width)
-  return jnp.transpose(keys.reshape(shape), (0, 3, 1, 2, 4))

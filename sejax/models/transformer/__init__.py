@@ -1,0 +1,1 @@
+"""The decoder that the families share: attention, layers, caches, log-probs; pure functions."""

@@ -1,0 +1,98 @@
+"""The parameter tree: a plain nested dict, its shapes, and its random initialisation.
+
+Kernels are `[in, out]`; blocks and layers are stacked on axis 0, so that one compiled body runs
+them all. `lm_head` is absent where the head is tied to the embedding.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import DTypeLike, PRNGKeyArray
+
+from sejax.models.transformer.config import TextConfig
+
+Params = dict[str, Any]
+
+INIT_STDDEV = 0.02  # `initializer_range` of every released configuration.
+
+# Where adapters may be added, in each of the decoder's layers.
+LAYERS = ("decoder", "layers")
+DENSE_LAYERS = ("q", "k", "v", "o", "gate", "up", "down")
+
+# Module in the tree -> module in the published files, `{}` being the number of the layer.
+DECODER_TENSOR_NAMES = {
+  "decoder/embed": "model.embed_tokens",
+  "decoder/layers/input_norm": "model.layers.{}.input_layernorm",
+  "decoder/layers/q": "model.layers.{}.self_attn.q_proj",
+  "decoder/layers/k": "model.layers.{}.self_attn.k_proj",
+  "decoder/layers/v": "model.layers.{}.self_attn.v_proj",
+  "decoder/layers/o": "model.layers.{}.self_attn.o_proj",
+  "decoder/layers/post_norm": "model.layers.{}.post_attention_layernorm",
+  "decoder/layers/gate": "model.layers.{}.mlp.gate_proj",
+  "decoder/layers/up": "model.layers.{}.mlp.up_proj",
+  "decoder/layers/down": "model.layers.{}.mlp.down_proj",
+  "decoder/final_norm": "model.norm",
+  "lm_head": "lm_head",
+}
+
+
+def init(key: PRNGKeyArray, shapes: Params, dtype: DTypeLike = jnp.float32) -> Params:
+  """Draws parameters: kernels and embeddings normal, biases zero, norm scales one.
+
+  Args:
+    key: a PRNG key.
+    shapes: the tree with the shape of each array, a tuple, in its place.
+    dtype: of every array.
+
+  Returns:
+    The tree; `jax.eval_shape` of this costs no memory.
+  """
+  leaves, treedef = jax.tree.flatten_with_path(shapes, is_leaf=lambda node: isinstance(node, tuple))
+
+  def draw(key, path, shape):
+    match path[-1].key:
+      case "scale":
+        return jnp.ones(shape, dtype)
+      case "bias":
+        return jnp.zeros(shape, dtype)
+      case _:
+        return (INIT_STDDEV * jax.random.normal(key, shape)).astype(dtype)
+
+  keys = jax.random.split(key, len(leaves))
+  return jax.tree.unflatten(treedef, [draw(k, *leaf) for k, leaf in zip(keys, leaves, strict=True)])
+
+
+def decoder_shapes(c: TextConfig) -> Params:
+  """Returns the shapes of the decoder's parameters."""
+  layers = c.num_hidden_layers
+  queries, keys = c.num_attention_heads * c.head_size, c.num_key_value_heads * c.head_size
+  return {
+    "embed": {"embedding": (c.vocab_size, c.hidden_size)},
+    "layers": {
+      "input_norm": {"scale": (layers, c.hidden_size)},
+      "q": dense_shape(c.hidden_size, queries, stack=layers),
+      "k": dense_shape(c.hidden_size, keys, stack=layers),
+      "v": dense_shape(c.hidden_size, keys, stack=layers),
+      "o": dense_shape(queries, c.hidden_size, bias=False, stack=layers),
+      "post_norm": {"scale": (layers, c.hidden_size)},
+      "gate": dense_shape(c.hidden_size, c.intermediate_size, bias=False, stack=layers),
+      "up": dense_shape(c.hidden_size, c.intermediate_size, bias=False, stack=layers),
+      "down": dense_shape(c.intermediate_size, c.hidden_size, bias=False, stack=layers),
+    },
+    "final_norm": {"scale": (c.hidden_size,)},
+  }
+
+
+def head_shapes(c: TextConfig) -> Params:
+  """Returns the shapes of a head of its own."""
+  return dense_shape(c.hidden_size, c.vocab_size, bias=False)
+
+
+def dense_shape(
+  inputs: int, outputs: int, *, bias: bool = True, stack: int | None = None
+) -> Params:
+  """Returns the shapes of a dense layer, or of a stack of them."""
+  lead = () if stack is None else (stack,)
+  kernel = {"kernel": (*lead, inputs, outputs)}
+  return {**kernel, "bias": (*lead, outputs)} if bias else kernel
