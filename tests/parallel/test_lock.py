@@ -14,7 +14,7 @@ from sejax.parallel import lock
 
 HOLD = """
 import pathlib, sys
-from sejax import lock
+from sejax.parallel import lock
 with lock.Lock(pathlib.Path(sys.argv[1])):
   print("held", flush=True)
   sys.stdin.read()

@@ -8,7 +8,7 @@ import pytest
 
 SHOUT = """
 import sys
-from sejax import terminal
+from sejax.text import terminal
 terminal.prepare()
 print("√2 中文 \\udc80")
 print("∠", file=sys.stderr)
@@ -49,7 +49,8 @@ def test_trajectories_are_shown_on_any_terminal():
   """Whatever a model writes, in whatever encoding the terminal has."""
   show = """
 import sys
-from sejax import main, sample
+from sejax import main
+from sejax.rollout import sample
 answered = sample.Answered(("x = √2 \\ud83d",), ("∠A = 60°",), (1.0,))
 sample.ask = lambda *_: answered
 sys.exit(main.main(["sejax", "--mode=sample", "--config=configs/tiny.py", "--question=?"]))
