@@ -1,1 +1,1 @@
-"""Strings, on the host only: prompts, answers and verdicts."""
+"""Text processing on the host: prompts, answers, verdicts, and the exact comparison of answers."""

@@ -1,147 +1,124 @@
-r"""Reads the value that the tokens of one answer spell.
+r"""Parses the tokens of a whole answer to its value.
 
-Over arithmetic stand, loosest first: lists (`1, 2`, `a or b`), relations and labels (`x = 5`,
-`area = 5`), ratios (`3:2`) and unions of intervals; brackets hold tuples, intervals, sets and
-matrices. All of these are the string of their parts' keys.
+From the loosest to the tightest binding, the grammar has
 
-The order of a list counts, but not that of alternatives: `3 or -1`, `x = 3, -1`, `x = 3, x = -1`,
-`1 \pm 2`, and two numbers that one sign tells apart (`3, -3`; `1+\sqrt2, 1-\sqrt2`).
+- lists: `1, 2`, `a or b`;
+- relations and labelled values: `x = 5`, `area = 5`, `x > 5`;
+- ratios: `3:2`;
+- unions of intervals: `(1, 2) \cup (3, 4)`;
+- arithmetic, see `sejax.text.arithmetic_parser`;
+- tuples, intervals, sets and matrices in brackets.
+
+The value of a structure is its key, a string made of the keys of its parts. The order of a list
+matters, except among alternatives: `3 or -1`, `x = 3, -1`, `x = 3, x = -1`, `1 \pm 2`, and two
+numbers that differ in one sign (`3, -3`; `1+\sqrt2, 1-\sqrt2`).
 """
 
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sejax.text import naming, relations, vocabulary
-from sejax.text.arithmetic import Arithmetic, Value, is_number, value_key
-from sejax.text.exact import UnsupportedError
-from sejax.text.notation import Token
+from sejax.text import equations, list_items, vocabulary
+from sejax.text.algebra import UnsupportedError
+from sejax.text.arithmetic_parser import ArithmeticParser
+from sejax.text.latex import Token
+from sejax.text.list_items import Item
+from sejax.text.values import Value, is_number, value_key
+from sejax.text.variable_names import has_formula, is_value, may_be_function_call
 
 MAX_TOKENS = 48
 
-_APPLIED = re.compile(r"(?<!_)\(")  # In the key of a function's value, not of an index.
+_FUNCTION_CALL = re.compile(r"(?<!_)\(")  # in a key: f(x), but not the subscript x_(1)
 
 
-class Item(NamedTuple):
-  """One item of a list.
+class Parsed(NamedTuple):
+  """A parsed answer.
 
   Attributes:
-    value: what it is.
-    name: what the value is given to, where it has a name: `x`, `area`.
-    is_symbol: whether the name is one of mathematics, which may have several values.
-    interval: what an inequality describes; the value is then its key.
-    is_point: whether it is a point with a name, `P(3, 4)`.
-    units: what it ended with.
+    value: the value of the answer.
+    parts: all sums in it, in order. The key of a tuple, interval, set, matrix or list contains the
+      keys of some of them.
   """
 
   value: Value
-  name: str | None = None
-  is_symbol: bool = False
-  interval: relations.Interval | None = None
-  is_point: bool = False
-  units: frozenset[str] = frozenset()
-
-  def key(self) -> str:
-    """Returns the string under which a value is compared together with its name."""
-    return value_key(self.value) if self.name is None else f"{self.name}={value_key(self.value)}"
+  parts: list[Value]
 
 
-def parse(tokens: list[Token]) -> Value | None:
-  """Returns the value that tokens spell, or None where they spell none."""
-  read = parse_parts(tokens)
-  return None if read is None else read[0]
-
-
-def parse_parts(tokens: list[Token]) -> tuple[Value, list[Value]] | None:
-  """Returns the value that tokens spell and, in order, the values that it was put together from.
-
-  The key of a tuple, interval, set, matrix or list holds the keys of some of these values.
-  """
+def parse(tokens: list[Token]) -> Parsed | None:
+  """Parses the tokens of an answer; returns None if they stand for no supported value."""
   if not tokens or len(tokens) > MAX_TOKENS:
     return None
-  answer = _Answer(tokens)
+  parser = _AnswerParser(tokens)
   try:
-    return answer.read(), answer.parts
+    return Parsed(parser.answer(), parser.sums)
   except (UnsupportedError, OverflowError, ZeroDivisionError, RecursionError):
     return None
 
 
-class _Answer(Arithmetic):
-  """Recursive descent over a whole answer."""
+class _AnswerParser(ArithmeticParser):
+  """Recursive-descent parser of a whole answer."""
 
   def __init__(self, tokens: list[Token]):
     super().__init__(tokens)
-    # The parts of the tuples and ratios that were read, under their keys.
-    self._parts: dict[str, list[Value]] = {}
-    # All sums that were read as a part of something or on their own.
-    self.parts: list[Value] = []
+    # Parts of the tuples and ratios parsed so far, by key.
+    self._parts_of: dict[str, list[Value]] = {}
+    # Sums parsed so far, on their own or as a part of something.
+    self.sums: list[Value] = []
 
-  def read(self) -> Value:
+  def answer(self) -> Value:
+    """Parses the whole answer."""
     items, separators = self._items()
     if self.next is not None:
-      raise UnsupportedError(f"{self.next!r} has no place here")
+      raise UnsupportedError(f"unexpected {self.next!r}")
     intervals = [item.interval for item in items if item.interval]
     if len(intervals) == len(items) and len({interval.name for interval in intervals}) == 1:
       if separators <= vocabulary.ALTERNATIVES:
-        return _union([interval.key() for interval in intervals])
+        return _union_key([interval.key() for interval in intervals])
       if separators <= vocabulary.CONJUNCTIONS and len(items) == 2:
         common = intervals[0].intersection(intervals[1])
         if common:
           return common.key()
-    values = [both for item in items for both in relations.plus_minus(item.value)]
-    self._check_list(items, separators)
+    values = list_items.expanded_values(items)
+    list_items.check_same_kind(items)
     if len(values) == 1:
       return values[0]
     keys = list(map(value_key, values))
-    names = {item.name for item in items}
-    if len(names - {None}) > 1:  # x = 1, y = 2; with "or" between them, x = 1 or y = 2
+    names = [item.name for item in items if item.name is not None]
+    if len(set(names)) > 1:  # x = 1, y = 2; with "or" between them, x = 1 or y = 2
       named = [item.key() for item in items]
-      joint = "|" if separators & vocabulary.ALTERNATIVES else ";"
-      return joint.join(named if None in names else sorted(named))
-    if len(values) > len(items) or separators & vocabulary.ALTERNATIVES or _alternatives(items):
+      if len(names) == len(items):
+        named.sort()  # Only equations that all have a name may stand in any order.
+      return ("|" if separators & vocabulary.ALTERNATIVES else ";").join(named)
+    has_plus_minus = len(values) > len(items)
+    if has_plus_minus or separators & vocabulary.ALTERNATIVES or list_items.are_alternatives(items):
       return "|".join(sorted(set(keys)))
     return ",".join(keys)
 
-  def _check_list(self, items: list[Item], separators: set[str]) -> None:
-    """Refuses a list of items that are not of one kind."""
-    names = [item.name for item in items]
-    if len(items) > 1 and None not in names and len(set(names)) == len(names):
-      return  # AB = 5 cm, A = 30°
-    units = [item.units for item in items]
-    # 3, 4 cm are two lengths; 5%, 3 and 60°, 5 cm are two things.
-    are_alike = all(unit == units[-1] for unit in units)
-    if not are_alike and (any(units[:-1]) or not all(is_number(item.value) for item in items)):
-      raise UnsupportedError("items with different units")
-    points = [item.name for item in items if item.is_point]
-    # C(5, 2), 1 are numbers, and no two points have one name.
-    if len(items) > 1 and points and len(set(points)) < len(items):
-      raise UnsupportedError("points among other items")
-
   def _items(self) -> tuple[list[Item], set[str]]:
-    """Reads a list: its items and what separates them."""
+    """Parses a list; returns its items and the set of separators between them."""
     items, gaps = [self._item()], []
     while self.next in vocabulary.SEPARATORS:
-      between = set()
+      gap = set()
       while self.next in vocabulary.SEPARATORS:  # "1, 2, and 3"
-        between.add(self.take().text)
-      gaps.append((between - {","}) or between)
+        gap.add(self.take().text)
+      gaps.append((gap - {","}) or gap)
       items.append(self._item())
     separators = set().union(*gaps)
-    if not _is_one_list(gaps, separators):
+    if not list_items.is_flat(gaps, separators):
       raise UnsupportedError("a list with separators of two kinds")
     return items, separators
 
   def _item(self) -> Item:
-    """Reads an item of a list with its units."""
-    outside, self.units = self.units, set()
+    """Parses an item of a list and collects its units."""
+    outer_units, self.units = self.units, set()
     item = self._relation()
     if self.units:
       item = item._replace(units=frozenset(self.units))
-    self.units = outside
+    self.units = outer_units
     return item
 
   def _relation(self) -> Item:
-    """Reads a value or relation; `name = value` gives the value and the name."""
+    """Parses a value, a named value (`name = value`) or another relation."""
     point = self._point()
     if point:
       return point
@@ -153,40 +130,48 @@ class _Answer(Arithmetic):
       sides.append(self._ratio())
     if not signs:
       return Item(sides[0], label)
-    # What follows an approximation sign rounds what comes before it: the exact side is the answer.
-    while "~" in signs and any(map(naming.is_value, sides[: signs.index("~") + 1])):
+    # In \sqrt2 \approx 1.41 the side behind the sign is rounded; the exact one is the answer.
+    while "~" in signs and any(map(is_value, sides[: signs.index("~") + 1])):
       signs = signs[: signs.index("~")]
       sides = sides[: len(signs) + 1]
     if not signs:
       return Item(sides[0], label)
     if all(sign in ("=", "~") for sign in signs):
       return self._equation(sides, signs, label, start)
-    if signs == ["in"] and naming.is_value(sides[1]) and not naming.is_value(sides[0]):
+    if signs == ["in"] and is_value(sides[1]) and not is_value(sides[0]):
       return Item(sides[1], value_key(sides[0]), is_symbol=True)
-    interval = None if label else relations.interval(signs, sides)
+    interval = None if label else equations.solution_interval(signs, sides)
     if interval:
       return Item(interval.key(), interval.name, is_symbol=True, interval=interval)
-    return Item(relations.key(signs, sides), label)
+    return Item(equations.relation_key(signs, sides), label)
 
   def _equation(self, sides: list[Value], signs: list[str], label: str | None, start: int) -> Item:
-    """Returns the value of an equation where it gives one to a name, or works one out."""
-    values = [side for side in sides if naming.is_value(side)]
-    names = [side for side in sides if not naming.is_value(side)]
-    if len(sides) == 2 and self._gives_parts(*sides):
+    """Interprets an equation: a named value, a calculation with its result, or a plain equation.
+
+    Args:
+      sides: the sides of the equation.
+      signs: the signs between them, all "=" or "~".
+      label: words in front, such as `area`.
+      start: index of the equation's first token.
+    """
+    values = [side for side in sides if is_value(side)]
+    names = [side for side in sides if not is_value(side)]
+    if len(sides) == 2 and self._names_all_parts(*sides):
       names, values = sides[:1], sides[1:]
-    elif not all(map(is_number, values)) and any(map(naming.has_formula, map(value_key, names))):
-      return Item(relations.key(signs, sides), label)  # f(x+1) = 2x does not say that f(x) is 2x
+    elif not all(map(is_number, values)) and any(has_formula(value_key(name)) for name in names):
+      # f(x+1) = 2x does not mean that f(x) is 2x.
+      return Item(equations.relation_key(signs, sides), label)
     are_numbers = bool(values) and all(map(is_number, values))
     if len(values) == 1 or (are_numbers and (names or label)):
       return Item(values[-1], label or value_key(names[0]), is_symbol=not label)
-    # 1/8 + 1/8 = 1/4 is worked out; 0 = 1 is false, and 0 = 0 says nothing about 0.
+    # 1/8 + 1/8 = 1/4 is a calculation; 0 = 1 is false, and 0 = 0 does not state the value 0.
     is_true = are_numbers and len(set(map(value_key, values))) == 1
-    if is_true and self._is_worked_out(start):
+    if is_true and self._are_written_differently(start):
       return Item(values[-1])
-    return Item(relations.key(signs, sides), label)
+    return Item(equations.relation_key(signs, sides), label)
 
-  def _is_worked_out(self, start: int) -> bool:
-    """Whether the sides of an equation, which have one value, are not written alike."""
+  def _are_written_differently(self, start: int) -> bool:
+    """Whether the sides of the equation that begins at `start` differ in their tokens."""
     sides = [[]]
     for token in self.tokens[start : self.index]:
       if token.text in vocabulary.RELATIONS:
@@ -195,27 +180,27 @@ class _Answer(Arithmetic):
         sides[-1].append(token.text)
     return any(side != sides[0] for side in sides)
 
-  def _gives_parts(self, left: Value, right: Value) -> bool:
-    """Whether a tuple or ratio of names is given its parts: (p, q) = (3, 2), V_1:V_2 = 11:21.
+  def _names_all_parts(self, left: Value, right: Value) -> bool:
+    """Whether an equation names the parts of a tuple or ratio: (p, q) = (3, 2), V_1:V_2 = 11:21.
 
-    The names must stand in their own order, since (q, p) = (3, 2) is not (3, 2).
+    The names must be in alphabetical order, since (q, p) = (3, 2) is not (3, 2).
     """
-    parts = self._parts.get(left) if isinstance(left, str) else None
-    if not parts or any(map(naming.is_value, parts)):
+    parts = self._parts_of.get(left) if isinstance(left, str) else None
+    if not parts or any(map(is_value, parts)):
       return False
     names = list(map(value_key, parts))
-    if any(map(_APPLIED.search, names)) or not _are_in_order(names):
+    if any(map(_FUNCTION_CALL.search, names)) or not list_items.are_in_order(names):
       return False
     is_ratio = left[0] not in "(["
     if isinstance(right, str):
-      return right in self._parts and is_ratio == (right[0] not in "([")
+      return right in self._parts_of and is_ratio == (right[0] not in "([")
     return is_ratio and is_number(right)  # A:B = 1
 
   def _point(self) -> Item | None:
-    """Reads a named point, P(3, 4), and gives its coordinates and its name."""
-    start, name = self.index, self.token()
+    """Parses a named point, P(3, 4); returns None, at the same position, if there is none."""
+    start, name = self.index, self.peek()
     is_capital = name.kind == "name" and len(name.text) == 1 and name.text.isupper()
-    if not is_capital or self.token(1).text != "(" or self.depth:
+    if not is_capital or self.peek(1).text != "(" or self.depth:
       return None
     self.take()
     self.take()
@@ -225,44 +210,47 @@ class _Answer(Arithmetic):
     is_list = len(items) > 1 and separators <= {",", ";"} and not has_names
     is_tuple = is_list and self.accept(")")
     if is_tuple and (self.next is None or self.next in vocabulary.SEPARATORS):
+      # Combinations and distributions do not stand in a list of points.
       is_listed = start > 0 or self.next is not None
-      if is_listed or not naming.is_other_than_a_point(name.text, values):
+      if is_listed or not may_be_function_call(name.text, values):
         return Item(_bracketed("(", values, ")"), name.text, is_point=True)
-    self.move(start)
+    self.seek(start)
     return None
 
   def _label(self) -> str | None:
-    """Steps over `=`, `area =`, or words such as `the answer is` in front of an equals sign."""
+    """Skips `=`, `area =` or `the answer is =`; returns its words in lower case, None if none."""
     offset = 0
-    while self.token(offset).kind == "name":
+    while self.peek(offset).kind == "name":
       offset += 1
-    words = " ".join(self.token(i).text for i in range(offset))
+    words = " ".join(self.peek(i).text for i in range(offset))
     is_word = len(words) > 3 or words in vocabulary.SHORT_LABELS or not words.isascii()
-    if self.token(offset).text not in ("=", r"\approx") or (words and not is_word):
+    if self.peek(offset).text not in ("=", r"\approx") or (words and not is_word):
       return None
-    self.move(self.index + offset + 1)
+    self.seek(self.index + offset + 1)
     return words.casefold() or None
 
   def _ratio(self) -> Value:
+    """Parses a ratio, 3:2 or 1:2:3."""
     parts = [self._union()]
     keys = [value_key(parts[0])]
-    while self.next in vocabulary.COLONS:
+    while self.next in vocabulary.RATIO_SIGNS:
       self.take()
-      # Zeros in front tell a time of day from a ratio: 7:05 is not 7:5.
+      # A leading zero makes a time of day: 7:05 is not the ratio 7:5.
       zero = "0" if re.fullmatch(r"0\d+", self.next or "") else ""
       parts.append(self._union())
       keys.append(zero + value_key(parts[-1]))
-    return parts[0] if len(parts) == 1 else self._keep(parts, ":".join(keys))
+    return parts[0] if len(parts) == 1 else self._remember_parts(parts, ":".join(keys))
 
   def _union(self) -> Value:
+    r"""Parses a union of intervals, `(1, 2) \cup (3, 4)`."""
     parts = [self.sum()]
     while self.accept(r"\cup"):
       parts.append(self.sum())
-    self.parts.extend(parts)
-    return parts[0] if len(parts) == 1 else _union(parts)
+    self.sums.extend(parts)
+    return parts[0] if len(parts) == 1 else _union_key(parts)
 
   def structure(self, opener: str, is_argument: bool = False) -> Value:
-    r"""Reads a tuple, interval, set or matrix; brackets around one value only group it."""
+    r"""Parses a tuple, interval, set or matrix; brackets around a single value only group it."""
     if opener == r"\begin":
       return self._environment()
     if opener in ("{", r"\{"):
@@ -276,13 +264,13 @@ class _Answer(Arithmetic):
     if len(items) == 1:
       return items[0].value
     names = [item.name for item in items]
-    if separators - {",", ";"} or (any(names) and not _are_in_order(names)):
+    if separators - {",", ";"} or (any(names) and not list_items.are_in_order(names)):
       raise UnsupportedError("a list in brackets")
     values = [item.value for item in items]
-    return self._keep(values, _bracketed(opener, values, closer))
+    return self._remember_parts(values, _bracketed(opener, values, closer))
 
-  def _keep(self, parts: list[Value], key: str) -> str:
-    self._parts[key] = parts
+  def _remember_parts(self, parts: list[Value], key: str) -> str:
+    self._parts_of[key] = parts
     return key
 
   def _set(self, closer: str) -> Value:
@@ -290,17 +278,19 @@ class _Answer(Arithmetic):
       return "{}"
     items, _ = self._items()
     first = items[0].value
-    if self.next is None and len(items) == 1 and isinstance(first, str) and first[:7] == "matrix ":
-      return "cases " + first[7:]  # A brace in front of rows, \left\{ \begin{array} ... \right.
+    is_matrix = len(items) == 1 and isinstance(first, str) and first.startswith("matrix ")
+    if self.next is None and is_matrix:  # \left\{ \begin{array} ... \right.
+      return "cases " + first.removeprefix("matrix ")
     self.expect(closer)
     if len({item.name for item in items}) > 1:  # x = 1, y = 2
       return "{" + ",".join(sorted(item.key() for item in items)) + "}"
-    values = [both for item in items for both in relations.plus_minus(item.value)]
+    values = list_items.expanded_values(items)
     if len(values) == 1 and closer == "}":
       return values[0]
     return "{" + ",".join(sorted(set(map(value_key, values)))) + "}"
 
   def _environment(self) -> Value:
+    r"""Parses the rest of a LaTeX environment behind `\begin`: a matrix or a case distinction."""
     kind = self._braced_name()
     if kind == "array":
       self.expect("{")
@@ -308,7 +298,7 @@ class _Answer(Arithmetic):
         self.take()
       self.expect("}")
     elif kind not in vocabulary.MATRICES | vocabulary.CASES:
-      raise UnsupportedError(f"{kind} is not read")
+      raise UnsupportedError(f"the environment {kind} is not supported")
     rows = [[self._cell()]]
     while self.next in ("&", r"\\"):
       if self.take().text == "&":
@@ -317,7 +307,7 @@ class _Answer(Arithmetic):
         rows.append([self._cell()])
     self.expect(r"\end")
     if self._braced_name() != kind:
-      raise UnsupportedError(f"{kind} is not closed")
+      raise UnsupportedError(f"the environment {kind} is not closed")
     title = "cases " if kind in vocabulary.CASES else "matrix "
     return title + ";".join(",".join(row) for row in rows)
 
@@ -329,40 +319,14 @@ class _Answer(Arithmetic):
 
   def _cell(self) -> str:
     key = self._relation().key()
-    if self.next in (",", ";", ".") and self.token(1).text in ("&", r"\\", r"\end"):
+    if self.next in (",", ";", ".") and self.peek(1).text in ("&", r"\\", r"\end"):
       self.take()  # x = 1, \\ y = 2.
     return key
-
-
-def _is_one_list(gaps: Sequence[set[str]], separators: set[str]) -> bool:
-  """Whether separators tell how a list is grouped, as those of `A or B, C` and `1, 2; 3` do not."""
-  if separators & vocabulary.ALTERNATIVES:
-    # "or" between all items, or commas up to it: 1, 2 or 3.
-    are_alternatives = [gap <= vocabulary.ALTERNATIVES for gap in gaps]
-    marks = separators - vocabulary.ALTERNATIVES
-    return marks in (set(), {","}, {";"}) and are_alternatives == sorted(are_alternatives)
-  return not {",", ";"} <= separators
 
 
 def _bracketed(opener: str, values: list[Value], closer: str) -> str:
   return opener + ",".join(map(value_key, values)) + closer
 
 
-def _union(parts: Sequence[Value]) -> str:
+def _union_key(parts: Sequence[Value]) -> str:
   return "U".join(sorted(set(map(value_key, parts))))
-
-
-def _alternatives(items: list[Item]) -> bool:
-  """Whether the items of a list are solutions, whose order says nothing."""
-  names = [item.name for item in items]
-  values = [item.value for item in items]
-  if names[0] and len(set(names)) == 1:
-    return True  # x = 5, x = -5
-  if items[0].is_symbol and not any(names[1:]) and all(map(is_number, values)):
-    return True  # x = 5, -5
-  return len(items) == 2 and not any(names) and relations.are_conjugate(*values)
-
-
-def _are_in_order(names: Sequence[str | None]) -> bool:
-  """Whether names stand in the order that tuples have them in: (x, y), V_1:V_2."""
-  return None not in names and list(names) == sorted(set(names))

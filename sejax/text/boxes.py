@@ -1,6 +1,6 @@
-r"""Boxes: finding the last `\boxed{}` of a text and where its braces close, in linear time.
+r"""Finds the last `\boxed{}` of a text and its closing brace, in linear time.
 
-Brace counting over long texts runs in numpy: a hostile text of braces alone costs microseconds.
+Braces of long texts are counted in numpy, so that even a text of nothing but braces is fast.
 """
 
 import re
@@ -9,30 +9,30 @@ import numpy as np
 from jaxtyping import Int32
 
 OPENER = "\\boxed{"
-LOOSE_OPENER = re.compile(r"\\boxed\s*\{")  # as LaTeX reads it
+LOOSE_OPENER = re.compile(r"\\boxed\s*\{")  # LaTeX allows white space before the brace.
 _COMMAND = "\\boxed"
-_LAST_BOXES = 3  # looked at one by one; more would make the time quadratic
+_NUM_TRIED_ONE_BY_ONE = 3  # boxes; more would make the time quadratic
 
-# The inside of a box up to its closing brace, three levels of braces deep, escapes skipped; the
-# possessive quantifiers keep it linear.
+# The content of a box and its closing brace, with braces nested up to three levels deep and escapes
+# skipped. Possessive quantifiers (++) prevent backtracking.
 _ATOM = r"[^{}\\]++|(?:\\.)++"
 _SHALLOW_CONTENT = re.compile(
   rf"((?:{_ATOM}|\{{(?:{_ATOM}|\{{(?:{_ATOM}|\{{(?:{_ATOM})*+\}})*+\}})*+\}})*+)\}}", re.DOTALL
 )
-# With more braces than this ahead, counting them in numpy beats the expression.
+# With more opening braces than this in the next characters, numpy is faster than the expression.
 _FEW_BRACES, _LOOK_AHEAD = 24, 256
-# Byte -> change of brace depth as int8: 1 for an opening, -1 for a closing brace, else 0.
-_STEPS = bytes({ord("{"): 1, ord("}"): 255}.get(code, 0) for code in range(256))
+# Byte -> change of brace depth as int8: 1 for an opening brace, -1 (255) for a closing one, else 0.
+_DEPTH_CHANGES = bytes({ord("{"): 1, ord("}"): 255}.get(code, 0) for code in range(256))
 _BACKSLASH = ord("\\")
 
 
 def last_balanced(text: str) -> str | None:
-  r"""Returns the content of the last box whose braces balance, or None.
+  r"""Returns the content of the last box with balanced braces; None if there is none.
 
-  Escaped braces are text, and blanks may stand between `\boxed` and its brace.
+  Escaped braces are text. White space is allowed between `\boxed` and its brace.
   """
   end = len(text)
-  for _ in range(_LAST_BOXES):
+  for _ in range(_NUM_TRIED_ONE_BY_ONE):
     start = text.rfind(_COMMAND, 0, end)
     if start < 0:
       return None
@@ -41,52 +41,53 @@ def last_balanced(text: str) -> str | None:
     if content is not None:
       return content
     end = start
-  # Many boxes in a row are cut off: weigh the rest of them all at once.
-  last_brace = text.rfind("}")
-  openers = [m.end() for m in LOOSE_OPENER.finditer(text, 0, min(end, max(last_brace, 0)))]
+  # The last few boxes are cut off: check all the others at once.
+  last_closing_brace = text.rfind("}")
+  stop = min(end, max(last_closing_brace, 0))
+  openers = [match.end() for match in LOOSE_OPENER.finditer(text, 0, stop)]
   if not openers:
     return None
-  depth = _depth(text, escapes=True)
-  # A box opened at depth d closes when the depth first falls to d - 1 again.
-  lowest_after = np.minimum.accumulate(depth[::-1])[::-1]
-  before = np.array(openers) - 1
-  closed = before[lowest_after[before] < depth[before]]
-  return until_closed(text[closed[-1] + 1 :], escapes=True) if closed.size else None
+  depth = _brace_depth(text, escapes=True)
+  # A box whose brace opened depth d is closed if the depth behind it falls below d.
+  lowest_from_here = np.minimum.accumulate(depth[::-1])[::-1]
+  braces = np.array(openers) - 1
+  closed = braces[lowest_from_here[braces] < depth[braces]]
+  if closed.size == 0:
+    return None
+  return until_closing_brace(text[closed[-1] + 1 :], escapes=True)
 
 
-def until_closed(text: str, escapes: bool) -> str | None:
-  """Returns what stands in front of the brace that closes one brace more than were opened.
+def until_closing_brace(text: str, escapes: bool) -> str | None:
+  """Returns the text up to the first closing brace without an opening one; None if there is none.
 
   Args:
-    text: what follows an opening brace.
-    escapes: whether a backslash makes the character behind it plain text.
-
-  Returns:
-    That part, or None where no such brace comes.
+    text: the text behind an opening brace.
+    escapes: whether a backslash makes the next character plain text.
   """
   if "}" not in text:
     return None
-  closed = _depth(text, escapes) < 0
-  end = int(closed.argmax())
-  return text[:end] if closed[end] else None
+  is_closed = _brace_depth(text, escapes) < 0
+  end = int(is_closed.argmax())
+  return text[:end] if is_closed[end] else None
 
 
 def _content(text: str, start: int) -> str | None:
+  """Returns the content of the box whose brace opens just before `start`; None if cut off."""
   stop = start + _LOOK_AHEAD
   if text.count("{", start, stop) - text.count("\\{", start, stop) <= _FEW_BRACES:
     shallow = _SHALLOW_CONTENT.match(text, start)
     if shallow:
       return shallow[1]
-  return until_closed(text[start:], escapes=True)
+  return until_closing_brace(text[start:], escapes=True)
 
 
-def _depth(text: str, escapes: bool) -> Int32[np.ndarray, " characters"]:
-  """Depth of braces behind each character of a text."""
+def _brace_depth(text: str, escapes: bool) -> Int32[np.ndarray, " characters"]:
+  """Returns the number of open braces behind each character."""
   has_escapes = escapes and ("\\{" in text or "\\}" in text)
   if has_escapes:
-    text = text.replace("\\\\", "  ")  # same length, so positions stay
-  codes = text.encode("latin-1", "replace")  # one byte a character
-  steps = np.frombuffer(codes.translate(_STEPS), np.int8).astype(np.int32)
+    text = text.replace("\\\\", "  ")  # of the same length, so that positions stay
+  codes = text.encode("latin-1", "replace")  # one byte per character
+  changes = np.frombuffer(codes.translate(_DEPTH_CHANGES), np.int8).astype(np.int32)
   if has_escapes:
-    steps[1:] *= np.frombuffer(codes, np.uint8)[:-1] != _BACKSLASH
-  return np.add.accumulate(steps, out=steps)
+    changes[1:] *= np.frombuffer(codes, np.uint8)[:-1] != _BACKSLASH
+  return np.add.accumulate(changes, out=changes)

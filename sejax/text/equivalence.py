@@ -1,7 +1,7 @@
-"""Whether an answer is right: grades, for metrics, benchmarks and supervision; never for votes.
+"""Grading of answers against gold answers, for metrics, benchmarks and supervised rewards.
 
-One rule grades everywhere, `Prover.equal`. Votes use the canonical form alone, because their
-equality must be transitive and the same on every machine.
+`Prover.equal` is the one rule that grades everywhere. Votes use the canonical form alone
+(`sejax.text.canonical`), since their equality must be transitive and the same on every machine.
 """
 
 import concurrent.futures
@@ -23,25 +23,25 @@ from absl import logging
 from jaxtyping import Bool
 
 from sejax.errors import quoted
-from sejax.text import answers, statements
+from sejax.text import rounding, sentences
 from sejax.text.canonical import canonical
 
-_PROGRAM = pathlib.Path(__file__).with_name("symbolic.py")
+_PROGRAM = pathlib.Path(__file__).with_name("math_worker.py")
+_MAX_CHARACTERS = 1000  # Longer answers are not evaluated.
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-# What has a letter in it is no number: e is as likely option E, in lower case, as Euler's number.
-_NAME = re.compile(r"[A-Za-z]")
+_LETTER = re.compile(r"[A-Za-z]")
 _FUNCTIONS = "sqrt|frac|sin|cos|tan|cot|sec|csc|log|exp|arc"
 _WORD = re.compile(rf"(?<![\\A-Za-z])(?!{_FUNCTIONS})[A-Za-z]{{3,}}")
-_UNIT = re.compile(r"\\(?:text|mathrm|mbox|begin|end)\s*\{[^{}]*\}")  # or an environment
-_LONGEST = 1000  # characters of an answer; what is longer is a text
-# Arithmetic that means one thing to all: no commas, percents or names.
+_TEXT_ARGUMENT = re.compile(r"\\(?:text|mathrm|mbox|begin|end)\s*\{[^{}]*\}")
+# Arithmetic on which all readers agree: no commas, percent signs or names.
 _ARITHMETIC = re.compile(r"(?:[0-9.+\-*/(){}^\s]|\\(?:[dt]?frac|sqrt|pi|cdot|times)(?![A-Za-z]))*")
-# Numbers that differ by more do not agree after math_verify's rounding to 1e-6.
-_FAR, _FAR_OFF = 1e-5, 1e-9  # absolute, and relative, as floats round
+# Numbers that differ by more than the sum of these are different to math_verify, which rounds to
+# 1e-6; the relative part allows for rounding of floats.
+_ABSOLUTE_TOLERANCE, _RELATIVE_TOLERANCE = 1e-5, 1e-9
 _OPTION = re.compile(r"[A-H]")
-_OPTION_I = re.compile(r"\W*I\W*")  # which math_verify takes for the imaginary unit
-# What math_verify computes though it is no arithmetic: times, dates, ranges, numbers to a base,
-# and words of two letters, which are products to it; with primes it does nothing.
+_OPTION_I = re.compile(r"\W*I\W*")  # to math_verify the imaginary unit
+# math_verify would compute with these, though they are no arithmetic: times, dates, ranges, numbers
+# in a base, words of two letters (products to it), and names with primes, which it drops.
 _NO_ARITHMETIC = (
   re.compile(r"[0-9]{1,2}:[0-5][0-9]"),
   re.compile(r"[0-9]+([-/.])[0-9]+\1[0-9]+"),
@@ -49,74 +49,73 @@ _NO_ARITHMETIC = (
   re.compile(r"[0-9A-Fa-f]+_\{?[0-9]+\}?"),
   re.compile(r"[A-Za-z]{2,}|[A-Za-z]+'+"),
 )
-# What ends a process that has done nothing wrong: Ctrl-C in a terminal ends all of its programs.
-_FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM)
-_REMEMBERED = 2**16  # pairs; those of a few hundred steps
+# A worker that ends by one of these was not out of time or memory: its call is repeated.
+_EXTERNAL_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_CACHE_SIZE = 2**16  # pairs of answer and gold answer, those of a few hundred steps
 
 
 class Prover:
-  """Worker processes that evaluate mathematics; a context manager, to be shared by threads.
+  """Grades answers; evaluates mathematics in worker processes. Thread-safe, a context manager.
 
-  Whoever makes one owns it; leaving the context ends its processes. They are programs of their own
-  that are started at the first question for them, never forks of this process and its threads, and
-  they end by themselves where this process is killed, as their standard input is then closed.
+  The creator owns the processes; leaving the context ends them. A worker is a separate program,
+  started at its first call, and not a fork of this process and its threads. It ends by itself if
+  this process is killed, since its standard input is closed then.
 
-  A question that is too long has no answer: None; nor has one whose time or memory is over, which
-  ends its process, so that the next question gets a new one.
+  The result of a call is None if its arguments are too long, or if it runs out of time or memory.
+  The latter two end the worker, and the next call starts a new one.
 
   Attributes:
-    workers: how many questions are worked on at once.
-    undecided: how many answers `grade` could not decide, so far.
+    workers: number of worker processes.
+    undecided: number of answers so far that `grade` could not decide.
   """
 
   def __init__(self, workers: int | None = None, seconds: float = 5.0):
-    """Starts no process yet.
+    """Creates the pool; no process is started yet.
 
     Args:
-      workers: processes; by default one per core, at most 8.
-      seconds: for each question; the default is math_verify's own.
+      workers: number of processes; by default one per core, at most 8.
+      seconds: time limit of each call; the default is that of math_verify.
     """
     self.workers = workers or min(8, os.cpu_count() or 1)
     self.undecided = 0
     self._seconds = seconds
-    self._decide_once = functools.lru_cache(_REMEMBERED)(self._decide)
-    self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+    self._decide_once = functools.lru_cache(_CACHE_SIZE)(self._decide)
+    self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     for _ in range(self.workers):
-      self._free.put(_Worker(seconds))
+      self._idle.put(_Worker(seconds))
 
   def __enter__(self) -> "Prover":
     return self
 
   def __exit__(self, *error: object) -> None:
-    workers = [self._free.get() for _ in range(self.workers)]
+    # A worker is taken from the queue only when its call has ended.
+    workers = [self._idle.get() for _ in range(self.workers)]
     for worker in workers:
       worker.stop()
-      self._free.put(worker)
+      self._idle.put(worker)
 
   def equal(self, answer: str, gold: str) -> bool | None:
     """Whether an answer has the value of the gold answer, however it is written.
 
-    A pair is equal if any of three says so, each asked where those before it say no:
+    A pair is equal if any of three checks says so, in this order:
 
-    1. the votes' key (`sejax.text.canonical`), which is the same for both sides;
-    2. the rounding rule (`sejax.text.answers.grade`): where one side is a decimal and the other is
-       not, they agree to the decimals given, also number for number in a tuple or list; a time of
-       day on a clock of 12 hours is that on one of 24;
-    3. `math_verify`, which also joins what votes keep apart: 120,115 is 120115 to it, and 0.5 is
-       50%. It takes words for products of their letters, ratios for fractions and the letter I for
-       the imaginary unit, so it is asked of none of these; nor of two times of day, which are
-       ratios to it (10:30 as 5:15), nor of two numbers in plain arithmetic that differ, which are
-       most wrong answers and would only cost time.
+    1. the canonical forms are equal (`sejax.text.canonical`);
+    2. the values are equal up to rounding (`sejax.text.rounding`);
+    3. `math_verify` finds them equal. To it 120,115 is 120115 and 0.5 is 50%, which votes keep
+       apart. It also takes words for products of their letters, ratios for fractions, times of day
+       for ratios (10:30 for 5:15) and the letter I for the imaginary unit, so such answers are not
+       passed to it. Neither are two different numbers in plain arithmetic: most wrong answers are,
+       and would only cost time.
 
-    An answer that is a sentence or a worked solution is taken for the value that it comes to
-    (`sejax.text.statements`), unless its key already is the gold answer's.
+    An answer that is a sentence or a worked solution is replaced by the value that it states
+    (`sejax.text.sentences`) after the second check.
 
     Args:
-      answer: as it was read from a response.
+      answer: an answer, extracted from a response.
       gold: the right answer.
 
     Returns:
-      None where it was not decided: its time or memory was over, or a side is too long.
+      None if undecided: out of time or memory, or an answer is too long.
     """
     return self._decide_once(answer, gold)
 
@@ -125,128 +124,141 @@ class Prover:
   ) -> Bool[np.ndarray, "B G"]:
     """Returns which answers have the values of their gold answers.
 
-    Equal pairs are decided once. What cannot be decided is not right; it is logged, and
+    Each distinct pair is evaluated once. Undecided answers count as wrong; they are logged, and
     counted in `undecided`.
 
     Args:
-      groups: B groups of G answers each; None where there is none, which is not right.
-      golds: B right answers.
+      groups: B groups of G answers each; None for a missing answer, which is wrong.
+      golds: B gold answers.
     """
     pairs = [
       [None if answer is None else (answer, gold) for answer in group]
       for group, gold in zip(groups, golds, strict=True)
     ]
-    distinct = dict.fromkeys(pair for row in pairs for pair in row if pair)
+    distinct = list(dict.fromkeys(pair for row in pairs for pair in row if pair is not None))
     with concurrent.futures.ThreadPoolExecutor(self.workers) as threads:
-      verdicts = threads.map(lambda pair: self.equal(*pair), distinct)
-      right: dict[tuple[str, str] | None, bool | None] = {None: False}
-      right |= zip(distinct, verdicts, strict=True)
-    undecided = [pair for row in pairs for pair in row if right[pair] is None]
+      results = threads.map(lambda pair: self.equal(*pair), distinct)
+      is_right: dict[tuple[str, str] | None, bool | None] = dict(
+        zip(distinct, results, strict=True)
+      )
+    is_right[None] = False
+    undecided = [pair for row in pairs for pair in row if is_right[pair] is None]
     if undecided:
       self.undecided += len(undecided)
       logging.warning(
         "%d answers could not be decided (over %d characters, or out of time or memory) and count "
         "as wrong, such as %s",
         len(undecided),
-        _LONGEST,
+        _MAX_CHARACTERS,
         quoted(undecided[0][0]),
       )
-    return np.array([[bool(right[pair]) for pair in row] for row in pairs], bool)
+    return np.array([[bool(is_right[pair]) for pair in row] for row in pairs], bool)
 
   def latex_value(self, text: str) -> float | None:
-    """Returns the real number that a LaTeX text stands for; None where none is found in time."""
-    if _NAME.search(_COMMAND.sub("", text)):
+    """Returns the real number that a LaTeX expression evaluates to; None if there is none.
+
+    Expressions with letters have none: e may be the lower-case letter of an option.
+    """
+    if _LETTER.search(_COMMAND.sub("", text)):
       return None
-    return self._ask("latex_value", text)
+    return self._call("latex_value", text)
 
   def expression_value(self, text: str) -> float | None:
-    """Returns the value of plain arithmetic in Python's notation; None as in `latex_value`."""
-    return self._ask("expression_value", text)
+    """Returns the value of arithmetic in Python's notation, such as `3*(1/4)`; None if none."""
+    return self._call("expression_value", text)
 
   def _decide(self, answer: str, gold: str) -> bool | None:
-    if answers.grade(answer, gold):
+    if rounding.equal_up_to_rounding(answer, gold):
       return True
-    if _are_numbers_apart(answer, gold):
+    if _are_different_numbers(answer, gold):
       return False
-    conclusion = statements.conclusion(answer) if len(answer) <= _LONGEST else None
-    if conclusion is not None:
-      return self._decide(conclusion, gold)
-    if (
-      _WORD.search(_UNIT.sub("", f"{answer} {gold}"))
-      or (":" in answer) != (":" in gold)
-      or any(form.fullmatch(side.strip()) for form in _NO_ARITHMETIC for side in (answer, gold))
-      or _is_option_i(answer, gold)
-      or _are_options(answer, gold)
-    ):
+    stated = sentences.stated_value(answer) if len(answer) <= _MAX_CHARACTERS else None
+    if stated is not None:
+      return self._decide(stated, gold)
+    if not _may_math_verify(answer, gold):
       return False
-    return self._ask("verify", gold, answer)
+    return self._call("verify", gold, answer)
 
-  def _ask(self, function: str, *arguments: str) -> Any:
-    if max(map(len, arguments)) > _LONGEST:
+  def _call(self, function: str, *arguments: str) -> Any:
+    if max(map(len, arguments)) > _MAX_CHARACTERS:
       return None
-    worker = self._free.get()
+    worker = self._idle.get()
     try:
-      return worker.ask(function, arguments)
-    except BaseException:  # Ctrl-C, say: the next question must not be given this one's answer.
+      return worker.call(function, arguments)
+    except BaseException:  # Such as Ctrl-C: the next call must not receive this one's reply.
       worker.stop()
       raise
     finally:
-      self._free.put(worker)
+      self._idle.put(worker)
 
 
-def _is_option_i(*sides: str) -> bool:
-  """Whether one side is the letter I alone, and there is none in the other."""
-  bare = [_COMMAND.sub("", side) for side in sides]
-  return any(_OPTION_I.fullmatch(side) and "I" not in other for side, other in (bare, bare[::-1]))
-
-
-def _are_options(*sides: str) -> bool:
-  """Whether both sides choose an option, which the votes' key tells apart: "A. 3" and "B. 3"."""
-  return all(_OPTION.fullmatch(canonical(side)) for side in sides)
-
-
-def _are_numbers_apart(*sides: str) -> bool:
-  """Whether both sides are numbers in plain arithmetic, and clearly not the same."""
-  if not all(map(_ARITHMETIC.fullmatch, sides)):
+def _may_math_verify(answer: str, gold: str) -> bool:
+  """Whether math_verify reads both sides as they are meant, see `Prover.equal`."""
+  if _WORD.search(_TEXT_ARGUMENT.sub("", f"{answer} {gold}")):
     return False
-  one, other = (answers.number(side) for side in sides)
-  if one is None or other is None:
+  if (":" in answer) != (":" in gold):
     return False
-  return abs(one - other) > _FAR + _FAR_OFF * abs(one)
+  for side in (answer, gold):
+    if any(pattern.fullmatch(side.strip()) for pattern in _NO_ARITHMETIC):
+      return False
+  if _is_option_i(answer, gold) or _is_option_i(gold, answer):
+    return False
+  # "A. 3" and "B. 3" are different options, which math_verify would compare by their numbers.
+  are_options = all(_OPTION.fullmatch(canonical(side)) for side in (answer, gold))
+  return not are_options
+
+
+def _is_option_i(side: str, other: str) -> bool:
+  """Whether `side` is the letter I alone and the other side has no letter I."""
+  side, other = _COMMAND.sub("", side), _COMMAND.sub("", other)
+  return _OPTION_I.fullmatch(side) is not None and "I" not in other
+
+
+def _are_different_numbers(answer: str, gold: str) -> bool:
+  """Whether both sides are numbers in plain arithmetic that clearly differ."""
+  if not (_ARITHMETIC.fullmatch(answer) and _ARITHMETIC.fullmatch(gold)):
+    return False
+  answer_value, gold_value = rounding.real_value(answer), rounding.real_value(gold)
+  if answer_value is None or gold_value is None:
+    return False
+  tolerance = _ABSOLUTE_TOLERANCE + _RELATIVE_TOLERANCE * abs(answer_value)
+  return abs(answer_value - gold_value) > tolerance
 
 
 class _Worker:
-  """One process, started at the first question."""
+  """One worker process, started at its first call."""
 
   def __init__(self, seconds: float):
     self._seconds = seconds
     self._process: subprocess.Popen[str] | None = None
 
-  def ask(self, function: str, arguments: tuple[str, ...]) -> Any:
-    question = json.dumps([function, arguments, self._seconds]) + "\n"
+  def call(self, function: str, arguments: tuple[str, ...]) -> Any:
+    """Returns the result of a function of `math_worker`; None if out of time or memory."""
+    request = json.dumps([function, arguments, self._seconds]) + "\n"
     while True:
-      if reply := self._reply(question):
+      if reply := self._send(request):
         return json.loads(reply)
       status = self._process.wait()
       self.stop()
-      if status >= 0:  # no signal: neither its time nor its memory was over
+      if status >= 0:  # It ended by itself, so neither time nor memory was over.
         raise OSError(f"{_PROGRAM} ended with status {status}; is math-verify installed?")
-      if -status not in _FROM_OUTSIDE:
+      if -status not in _EXTERNAL_SIGNALS:
         return None
 
-  def _reply(self, question: str) -> str:
-    """Returns a line, or nothing where the process has ended."""
+  def _send(self, request: str) -> str:
+    """Sends a request; returns the line of the reply, empty if the process has ended."""
     if self._process is None:
       self._process = subprocess.Popen(
-        [sys.executable, "-P", str(_PROGRAM)],  # -P: its folder holds no libraries
+        # -P: modules of this folder must not shadow those that the worker imports.
+        [sys.executable, "-P", str(_PROGRAM)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         encoding="utf-8",
-        start_new_session=True,  # A terminal's Ctrl-C is for the run, which may finish a step.
+        start_new_session=True,  # Ctrl-C must not reach it: the run may still finish its step.
       )
-    with contextlib.suppress(BrokenPipeError):  # It has ended, as the empty reply will show.
-      self._process.stdin.write(question)
+    with contextlib.suppress(BrokenPipeError):  # It has ended; the empty reply tells.
+      self._process.stdin.write(request)
       self._process.stdin.flush()
     return self._process.stdout.readline()
 
@@ -255,6 +267,6 @@ class _Worker:
       self._process.kill()
       self._process.wait()
       for pipe in (self._process.stdin, self._process.stdout):
-        with contextlib.suppress(BrokenPipeError):  # what was not written is of no use any more
+        with contextlib.suppress(BrokenPipeError):  # Closing flushes what nobody reads any more.
           pipe.close()
       self._process = None

@@ -1,9 +1,8 @@
-r"""How answers are written: LaTeX, Unicode and plain text brought to one stream of tokens.
+r"""Normalizes the LaTeX, Unicode and plain-text notation of answers and splits them into tokens.
 
-`spell_out` turns Unicode signs into LaTeX; `clean` removes what carries no value (dollar signs,
-spacing commands, `\left`, text wrappers); `tokenize` cuts the rest into numbers, commands, names
-and symbols. What is removed leaves a blank, so nothing joins that did not stand together as
-written.
+The three steps are `unicode_to_latex`; `clean`, which removes what does not change the value
+(dollar signs, spacing commands, `\left`, text wrappers); and `tokenize`. Removed parts leave a
+space, so that tokens that were written apart are not joined.
 """
 
 import re
@@ -12,8 +11,8 @@ from typing import NamedTuple
 
 from sejax.text import numerals
 
-# One character -> LaTeX. NFKC does the rest (full-width digits, ligatures), but alone it would read
-# 2½ as 21/2, x² as x2, 101₂ as 1012 and ①② as 12.
+# Unicode character -> LaTeX. NFKC normalizes all others (full-width digits, ligatures); without
+# this table it would turn 2½ into 21/2, x² into x2, 101₂ into 1012 and ①② into 12.
 _FRACTIONS = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 _ENCLOSED = range(0x2460, 0x249C)  # ① to ⒛
 # fmt: off
@@ -43,22 +42,22 @@ _CHARACTERS = str.maketrans({
 _SCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺₀₁₂₃₄₅₆₇₈₉", "0123456789-+0123456789")
 _SUPERSCRIPT_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
 _SUBSCRIPT_RUN = re.compile(r"[₀₁₂₃₄₅₆₇₈₉]+")
-# Behind the letter of an option, these are no comma, point or ratio: A、60°, A．60°, A：60°.
-# With a second such letter they are: A、B.
+# The mark behind the letter of an option is no comma, decimal point or ratio sign: A、60°,
+# A．60°, A：60°. If a second such letter follows, it is: A、B.
 _OPTION_MARK = re.compile(
   r"\A\s*([A-HＡ-Ｈ])\s*(?:[、．]|(：))(?!.*(?<![A-Za-z])[A-HＡ-Ｈ](?:[、．：]|\s*。?\s*\Z))\s*",
   re.DOTALL,
 )
 
-# Words set upright are text or units; letters in other faces are symbols as before. The mark is a
-# character that no regular expression takes for white space.
+# Prefix of words that LaTeX sets upright, which are text or units; letters in other typefaces stay
+# symbols. It is a character that regular expressions do not treat as white space.
 UPRIGHT = "\x02"
 _UPRIGHT_COMMAND = re.compile(
   r"(?:\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|mathrm|mbox|hbox|operatorname)\s*\{"
   r"|\{\s*\\rm(?![A-Za-z]))([^{}]*)\}"
   r"|\\rm(?![A-Za-z])\s*([A-Za-z]+)\b"
 )
-_FACE_COMMAND = re.compile(
+_TYPEFACE_COMMAND = re.compile(
   r"\\(?:math(?:bf|it|sf|tt|cal|normal)|boldsymbol|bm|boxed|fbox|underline)(?![A-Za-z])"
   r"|\\(?:text)?color\s*(?:\[[a-zA-Z]*\]\s*)?\{[^{}]*\}"
 )
@@ -69,16 +68,16 @@ _DEGREE = re.compile(
   r"|\\(?:degree|deg|textdegree)(?![A-Za-z])|(?<=\d)\s*\\circ(?![A-Za-z])"
 )
 _PRIME = re.compile(r"\^\s*(?:\{\s*(?:(?:\\prime|')\s*)+\}|\\prime(?![A-Za-z]))")
-_VALUELESS = re.compile(
+_NO_VALUE = re.compile(
   r"\\(?:left|right)(?![A-Za-z])\.?|\\[bB]igg?[lrm]?(?![A-Za-z])|(?<!\\)\\[()\[\]]|\\\$|\$|\\!"
   r"|\\(?:displaystyle|textstyle|limits)(?![A-Za-z])|(?<!\\)\\[,;:> ]|\\q?quad(?![A-Za-z])|~|\s+"
 )
-# A line over the name of a segment says no more than the name; over a variable it makes another.
+# \overline{AB} is the segment AB; a line over a single letter makes a different variable.
 _OVERLINED_NAME = re.compile(r"\\overline\s*\{\s*(?=[A-Z]{2,}\s*\})")
 _PARALLEL = re.compile(r"(?<=[A-Z])\s*(?://|\|\|)\s*(?=[A-Z])")  # AB // CD
 _BAR = re.compile(r"\\(?:[lr]?vert|mid)(?![A-Za-z])")
 _NAMED_FIGURE = re.compile(r"(?<![A-Za-z\\])(?:([Tt]riangle)|[Aa]ngle)\s+\x02?(?=[A-Z]+(?![a-z]))")
-# A row may end with a distance to the next, or with TeX's own command.
+# \\[2pt] and plain TeX's \cr.
 _ROW_BREAK = re.compile(
   r"\\\\\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in)\s*\]|\\(?:cr|tabularnewline)(?![A-Za-z])"
 )
@@ -86,15 +85,15 @@ _EMPTY_BASE = re.compile(r"\{\}(?=\s*[\^'])")
 _WORD_COMMAND = re.compile(
   r"\\(?:(lor|vee)|(mp)|(bot)|(not\s*=)|(vartriangle|measuredangle))(?![A-Za-z])"
 )
-# A cross product depends on the order of its vectors, so it is no product of numbers.
+# \vec{a} \times \vec{b}: a cross product depends on the order of its factors.
 _CROSS = re.compile(
   r"(\\(?:vec|overrightarrow|mathbf|boldsymbol|bm)\s*(?:\{\s*[A-Za-z]+\s*\}|[A-Za-z])\s*)\\times(?![A-Za-z])"
 )
-# Between two values; elsewhere OR is a segment.
+# OR between two values; elsewhere it is the name of a segment.
 _CAPITAL_WORD = re.compile(r"([\w)}\]°%,]\s+\x02?)(OR|AND|Or|And)(?=\s+[-+\w(\\{\[|])")
 _TRIANGLE = re.compile(r"\\Delta\s*(?=[A-Z]{3}(?![A-Za-z]))")
-_DOUBLED = re.compile(r"(?:[^\\]|\\\\)*")
-_EDGES = ' \t\n,;:"`'
+_ALL_BACKSLASHES_DOUBLED = re.compile(r"(?:[^\\]|\\\\)*")
+_STRIPPED = ' \t\n,;:"`'
 _EMPHASIS = re.compile(r"\A[\s*]*\*\*|\*\*[\s*]*\Z")
 
 _AND_OR = "或者|并且|[和与及或且]"
@@ -110,11 +109,11 @@ class Token(NamedTuple):
   r"""One token of an answer.
 
   Attributes:
-    kind: number, command, name or symbol; grouped for `120,115`, which may be one number or two;
-      dotted for `12.10.2024`, which is none.
-    text: as written.
-    spaced: whether blanks come before.
-    upright: whether a name stood in `\\text{}` or the like.
+    kind: "number", "command", "name" or "symbol"; "grouped" for `120,115`, which may be one number
+      or two; "dotted" for `12.10.2024`, which is no number.
+    text: the token as written.
+    spaced: whether white space precedes it.
+    upright: whether it is a name that LaTeX sets upright, as in `\text{cm}`.
   """
 
   kind: str
@@ -123,8 +122,11 @@ class Token(NamedTuple):
   upright: bool = False
 
 
-def spell_out(text: str) -> str:
-  """Returns `text` with Unicode signs in LaTeX and look-alikes folded; linear in its length."""
+def unicode_to_latex(text: str) -> str:
+  """Replaces Unicode signs by LaTeX and variants of letters and digits by the plain ones.
+
+  Takes time linear in the length of the text.
+  """
   if text.isascii():
     return text
   text = _OPTION_MARK.sub(lambda m: m[1] + (": " if m[2] else ". "), text)
@@ -134,9 +136,13 @@ def spell_out(text: str) -> str:
 
 
 def clean(text: str) -> str:
-  """Returns spelled-out `text` without what carries no value; linear in its length."""
+  r"""Removes what does not change the value of an answer and unifies equivalent commands.
+
+  The argument must come from `unicode_to_latex`. Takes time linear in its length.
+  """
   text = text.replace(UPRIGHT, " ")
-  if "\\\\" in text and _DOUBLED.fullmatch(text):  # escaped once too often, in all its commands
+  # Escaped once too often: \\frac{1}{2}.
+  if "\\\\" in text and _ALL_BACKSLASHES_DOUBLED.fullmatch(text):
     text = text.replace("\\\\", "\\")
   text = numerals.rewrite(text.replace("$-$", "-"))
   if "\\" in text:
@@ -149,15 +155,18 @@ def clean(text: str) -> str:
         break
     if r"\times" in text:
       text = _CROSS.sub(r"\1\\cross ", text)
-    text = _FRACTION_COMMAND.sub(r"\\frac", _FACE_COMMAND.sub(" ", text)).replace(r"\%", "%")
-    text = _OVERLINED_NAME.sub("{", _BAR.sub("|", text)).replace(r"\|", r"\parallel ")
-    text = _WORD_COMMAND.sub(_same_command, text)
+    text = _TYPEFACE_COMMAND.sub(" ", text)
+    text = _FRACTION_COMMAND.sub(r"\\frac", text).replace(r"\%", "%")
+    text = _BAR.sub("|", text)
+    text = _OVERLINED_NAME.sub("{", text).replace(r"\|", r"\parallel ")
+    text = _WORD_COMMAND.sub(_usual_command, text)
     if r"\Delta" in text:
       text = _TRIANGLE.sub(r"\\triangle ", text)
     if "{}" in text:
       text = _EMPTY_BASE.sub("", text)
     text = _PRIME.sub(lambda m: "'" * max(m[0].count("prime"), m[0].count("'")), text)
-  text = _VALUELESS.sub(" ", _DEGREE.sub("°", text)).replace("{,}", ",")
+  text = _DEGREE.sub("°", text)
+  text = _NO_VALUE.sub(" ", text).replace("{,}", ",")
   if "OR" in text or "AND" in text or "Or" in text or "And" in text:
     text = _CAPITAL_WORD.sub(lambda m: m[1] + m[2].lower(), text)
   if "+/-" in text:
@@ -171,13 +180,13 @@ def clean(text: str) -> str:
   return strip(text)
 
 
-def plain(text: str) -> str:
-  """Returns cleaned text without the marks of upright words."""
+def without_marks(text: str) -> str:
+  """Removes the marks of upright words from cleaned text and collapses white space."""
   return " ".join(text.replace(UPRIGHT, "").split()).replace("( ", "(").replace(" )", ")")
 
 
 def tokenize(text: str) -> list[Token]:
-  """Cuts cleaned text into tokens; linear in its length."""
+  """Splits cleaned text into tokens; takes time linear in its length."""
   tokens = []
   end = 0
   for match in _TOKEN.finditer(text):
@@ -188,18 +197,22 @@ def tokenize(text: str) -> list[Token]:
 
 
 def strip(text: str) -> str:
-  """Strips quotes, stars, a final dot and braces around the whole; dots for more stay."""
-  text = text.strip(_EDGES)
+  """Strips white space, quotes, Markdown stars, a full stop and braces that enclose the text.
+
+  An ellipsis at the end stays, and so do the braces of a set.
+  """
+  text = text.strip(_STRIPPED)
   if "*" in text:
-    text = _EMPHASIS.sub("", text).strip(_EDGES)
+    text = _EMPHASIS.sub("", text).strip(_STRIPPED)
     if len(text) > 2 and text[0] == text[-1] == "*":
-      text = text[1:-1].strip(_EDGES)
+      text = text[1:-1].strip(_STRIPPED)
   if text.endswith(".") and not text.endswith(".."):
-    text = text[:-1].rstrip(_EDGES)
+    text = text[:-1].rstrip(_STRIPPED)
   if len(text) > 1 and text[0] == text[-1] == "'":
     text = text[1:-1]
-  if text.startswith("{") and text.find("}") == len(text) - 1 and text.count("{") == 1:
-    text = text[1:-1].strip(_EDGES) if "," not in text else text
+  is_braced = text.startswith("{") and text.find("}") == len(text) - 1 and text.count("{") == 1
+  if is_braced and "," not in text:
+    text = text[1:-1].strip(_STRIPPED)
   return text
 
 
@@ -208,41 +221,47 @@ def _mark_upright(match: re.Match) -> str:
   return " " + _LETTERS.sub(lambda m: UPRIGHT + m[0], words) + " "
 
 
-def _same_command(match: re.Match) -> str:
-  """Returns the usual command for one of the same meaning."""
-  either, sign, perpendicular, _, figure = match.groups()
-  if sign:  # Alone, it is plus-minus; beside another, its opposite.
+def _usual_command(match: re.Match) -> str:
+  r"""Returns the usual command for a synonym, such as \perp for \bot."""
+  either, minus_plus, perpendicular, _, figure = match.groups()
+  if minus_plus:  # Alone it is the same as \pm; next to a \pm it is the opposite sign.
     return match[0] if r"\pm" in match.string else r"\pm"
   if figure:
     return {"vartriangle": r"\triangle", "measuredangle": r"\angle"}[figure]
-  return " or " if either else r"\perp" if perpendicular else r"\ne "
+  if either:
+    return " or "
+  return r"\perp" if perpendicular else r"\ne "
 
 
 def _ungroup(tokens: list[Token]) -> list[Token]:
-  """Turns numbers with commas into the numbers that they stand for, where that is certain."""
-  places = [i for i, token in enumerate(tokens) if token.kind == "grouped"]
-  if not places:
+  """Replaces numbers with commas by the numbers that they mean, unless that is ambiguous."""
+  if not any(token.kind == "grouped" for token in tokens):
     return tokens
-  scripts = ("^", "_")
-  # Exponents and indices are no further numbers of the answer: 1,200 cm^{2}.
-  before = ["", "", *(token.text for token in tokens)]
-  numbers = [
-    i
-    for i, token in enumerate(tokens)
-    if token.kind in ("number", "grouped")
-    and not (before[i + 1] in scripts or (before[i + 1] == "{" and before[i] in scripts))
-  ]
+  num_numbers = sum(
+    token.kind in ("number", "grouped") and not _is_script(tokens, index)
+    for index, token in enumerate(tokens)
+  )
   in_brackets = any(token.text in ("(", "[", r"\{") for token in tokens)
   result = []
   for token in tokens:
-    parts = None
+    numbers = None
     if token.kind == "grouped":
-      parts = numerals.ungroup(token.text, len(numbers) == 1, in_brackets)
-    if parts is None:
+      numbers = numerals.ungroup(
+        token.text, is_only_number=num_numbers == 1, in_brackets=in_brackets
+      )
+    if numbers is None:
       result.append(token)
       continue
-    for part in parts:
-      if result and part is not parts[0]:
+    for position, number in enumerate(numbers):
+      if position > 0:
         result.append(Token("symbol", ","))
-      result.append(token._replace(kind="number", text=part))
+      result.append(token._replace(kind="number", text=number))
   return result
+
+
+def _is_script(tokens: list[Token], index: int) -> bool:
+  """Whether a token is an exponent or a subscript, as 2 in `1,200 cm^{2}`, not a further number."""
+  before = [token.text for token in tokens[max(index - 2, 0) : index]]
+  if before and before[-1] == "{":
+    before.pop()
+  return bool(before) and before[-1] in ("^", "_")

@@ -1,9 +1,9 @@
-"""Values of written mathematics by sympy, as a program that is killed where that takes too long.
+"""Worker program that evaluates mathematics with math_verify and sympy, for `equivalence.Prover`.
 
-What sympy does with a hostile text can take for ever and cannot be interrupted from Python, so it
-runs in a process of its own, see `equivalence.Prover`: a line of standard input asks for a function
-by name, `[name, arguments, seconds]` in JSON, and a line of standard output holds its value. When
-the time is over the system ends the process. Imports nothing of sejax, so that it starts quickly.
+On hostile text sympy may run forever, and Python cannot interrupt it. So it runs in a process of
+its own, which the operating system ends when the time limit is over. Each line of standard input is
+a call `[function name, arguments, seconds]` in JSON; its result is one JSON line on standard
+output. The program imports nothing of sejax, so that it starts quickly.
 """
 
 import ast
@@ -32,18 +32,18 @@ _OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
 
 
 def verify(gold: str, answer: str) -> bool:
-  """Whether two texts of mathematics have one value, by `math_verify`."""
+  """Whether `math_verify` finds two mathematical texts equal."""
   sides = [math_verify.parse(f"${text}$", parsing_timeout=None) for text in (gold, answer)]
   return all(sides) and math_verify.verify(*sides, timeout_seconds=None)
 
 
 def latex_value(text: str) -> float | None:
-  """Returns the real number that a LaTeX text stands for; None where it is none."""
+  """Returns the real number that a LaTeX expression evaluates to; None if it is not finite."""
   return _finite(latex2sympy2_extended.latex2sympy(text).evalf())
 
 
 def expression_value(text: str) -> float | None:
-  """Returns the value of plain arithmetic such as `3*(1/4)`; None where it is something else."""
+  """Returns the value of arithmetic in Python's notation, `3*(1/4)`; None if it is not finite."""
   return _finite(_evaluate(ast.parse(text.strip(), mode="eval").body))
 
 
@@ -67,16 +67,18 @@ FUNCTIONS = {f.__name__: f for f in (verify, latex_value, expression_value)}
 
 
 def main() -> None:
-  """Answers questions until standard input ends."""
-  replies, sys.stdout = sys.stdout, sys.stderr  # Libraries print as they like.
+  """Serves calls until standard input is closed; a call that raises returns null."""
+  # Libraries may print, which must not mix with the replies.
+  replies, sys.stdout = sys.stdout, sys.stderr
   with contextlib.suppress(ValueError, OSError):  # Some systems have no such limit.
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
   for line in sys.stdin:
     name, arguments, seconds = json.loads(line)
-    signal.setitimer(signal.ITIMER_REAL, seconds)  # Its signal has no handler: it ends the process.
+    # SIGALRM has no handler here, so it ends the process, even inside of a C extension.
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
       value = FUNCTIONS[name](*arguments)
-    except Exception:  # parsers and sympy raise whatever they like at what is no mathematics
+    except Exception:  # Parsers and sympy raise all kinds of errors on text that is no mathematics.
       value = None
     signal.setitimer(signal.ITIMER_REAL, 0)
     print(json.dumps(value), file=replies, flush=True)

@@ -1,8 +1,9 @@
-"""What Actor and Judge are sent: chat messages with images, for `Processor.prompt`.
+"""Builds the chat messages for the Actor and the Judge, which `Processor.prompt` tokenizes.
 
 Messages have the usual form: a list of `{"role": ..., "content": ...}`, the content a string or a
 list of parts, `{"type": "text", "text": ...}`, `{"type": "image"}` and `{"type": "candidate"}`.
-The last stands for a text that is known only later (see `Processor.prompt`).
+The last is a placeholder for the trajectory to judge, which is known only later (see
+`Processor.prompt`).
 """
 
 from collections.abc import Mapping
@@ -16,15 +17,15 @@ Message = Mapping[str, Any]
 def actor_messages(
   question: str, num_images: int, instruction: str = prompts.ACTOR_INSTRUCTION
 ) -> list[Message]:
-  """Returns the Actor's turn (method section 1).
+  """Returns the messages that ask the Actor a question.
 
   Args:
-    question: `<image>` stands once for each image, or nowhere: images then come first.
-    num_images: images that belong to the question.
-    instruction: what follows the question; may be empty.
+    question: contains `<image>` once for each image, or not at all; images then come first.
+    num_images: number of images of the question.
+    instruction: text behind the question; may be empty.
 
   Raises:
-    ValueError: `<image>` stands another number of times.
+    ValueError: the question contains `<image>` another number of times.
   """
   query = prompts.actor_query(question, instruction)
   return [{"role": "user", "content": question_parts(query, num_images)}]
@@ -38,16 +39,18 @@ def judge_messages(
   include_instruction: bool = False,
   instruction: str = prompts.ACTOR_INSTRUCTION,
 ) -> list[Message]:
-  """Returns the Judge's turn up to its reply, with a `candidate` part (method section 4).
+  """Returns the messages that ask the Judge to grade a candidate solution.
 
-  The images come first, wherever the question says `<image>`.
+  A `candidate` part takes the place of the solution. The images come first, wherever the question
+  contains `<image>`.
 
   Args:
-    question: the problem.
-    num_images: images that belong to it.
+    question: text of the problem.
+    num_images: number of images of the question.
     system: the Judge's system prompt, from `prompts.judge_system`.
-    include_instruction: whether the question carries the Actor's format instruction, as released.
-    instruction: that instruction.
+    include_instruction: whether the question includes the Actor's format instruction, as in the
+      paper's released code.
+    instruction: the Actor's format instruction.
   """
   prefix = prompts.judge_prefix(
     question.replace("<image>", ""),
@@ -61,14 +64,14 @@ def judge_messages(
 
 
 def question_parts(question: str, num_images: int) -> list[dict[str, str]]:
-  """Returns a question's content parts: images where it says `<image>`, first if it does not.
+  """Splits a question into text and image parts; images come first if it has no `<image>`.
 
   Args:
-    question: the text, `<image>` standing once for each image or not at all.
-    num_images: images that belong to the question.
+    question: contains `<image>` once for each image, or not at all.
+    num_images: number of images of the question.
 
   Raises:
-    ValueError: `<image>` stands another number of times.
+    ValueError: the question contains `<image>` another number of times.
   """
   texts = question.split("<image>")
   if len(texts) == 1:
@@ -76,7 +79,9 @@ def question_parts(question: str, num_images: int) -> list[dict[str, str]]:
   if len(texts) - 1 != num_images:
     raise ValueError(f"the question says <image> {len(texts) - 1} times for {num_images} images")
   parts = []
-  for place, text in enumerate(texts):
-    parts += [{"type": "image"}] if place else []
-    parts += [{"type": "text", "text": text}] if text else []
+  for index, text in enumerate(texts):
+    if index > 0:
+      parts.append({"type": "image"})
+    if text:
+      parts.append({"type": "text", "text": text})
   return parts

@@ -1,20 +1,21 @@
-r"""Numbers as they are written: digit groups, decimal commas, repeating decimals, powers of ten.
+r"""Rewrites numerals to plain digits: digit groups, decimal commas, repeating decimals, exponents.
 
-Digits join only where one number alone can be meant. `1,000` and `12,345.6` are numbers in the
-ordinary form, if they are the only number of the answer; `120,115` may be one number or two, so it
-is neither; `0,05` can only be a decimal, since no number of a list is written 05.
+Groups of digits are joined only if they cannot be separate numbers. `1,000` and `12,345.6` are one
+number if the answer has no other; `120,115` may be one number or two, so it stays as it is; `0,05`
+can only be a decimal, since a list would not contain 05.
 """
 
 import re
 from collections.abc import Sequence
 
-# Marks that stand between digits of one number only: 1{,}000 and 1,\!000.
+# Separators that LaTeX users write only within one number: 1{,}000 and 1,\!000.
 _MARKED_GROUPS = re.compile(
   r"(?<![\d.,])\d{1,3}(?:(?:\{,\}|,\s?\\!\s?|\\!,\s?)\d{3})+(?!\d)(?:\.\d+)?"
 )
 _MARKED_DECIMAL = re.compile(r"(?<![\d.,])(\d{1,12})\{,\}(\d{1,12})(?![\d,{])")
 _NO_DIGIT = re.compile(r"[^\d.]+")
-# Blanks join the groups of 1 000 and 10 045: no other number begins with a needless zero.
+# Spaces separate the groups of one number in 1 000 and 10 045: a second number would not begin
+# with a zero.
 _SPACED_GROUPS = re.compile(
   r"(?<![\d.,])(?<!\d )[1-9]\d{0,2}(?:(?: |\\,)\d{3})*(?: |\\,)0\d\d(?:(?: |\\,)\d{3})*"
   r"(?![\d/])(?! ?/)"
@@ -22,17 +23,17 @@ _SPACED_GROUPS = re.compile(
 _REPEATING = re.compile(
   r"(?<!\d)(?!(?<=\d,)\d{3}\.)(\d{0,12})\.(\d{0,12})\\(?:overline|bar|dot)\s*\{(\d{1,12})\}(?!\s*\d)"
 )
-# 1.5 x 10^3; a letter set close to one side only is a variable.
+# 1.5 x 10^3 and 1.5x10^3; an x with a space on one side only is a variable.
 _POWER_OF_TEN = re.compile(r"(?<=\d)(?:[xX]|\s+[xX]\s+)(?=10\s*\^)")
 
-# The only commas that a tokenizer need look at: all of these are numbers, or two numbers.
+# Numbers with commas, which may be one number or two; the tokenizer reads each as one token.
 GROUPED = r"(?<![\d.,])(?:[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?|\d{1,12},0\d{1,12})(?![.,]?\d)"
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
-_DOUBTFUL = re.compile(r"\d{3},[1-9]\d\d")
+_AMBIGUOUS = re.compile(r"\d{3},[1-9]\d\d")
 
 
 def rewrite(text: str) -> str:
-  r"""Returns LaTeX with numbers in plain digits, as far as the number alone decides; linear."""
+  r"""Rewrites those numerals of a LaTeX text that are unambiguous; takes linear time."""
   if "\\" in text:
     text = _REPEATING.sub(_repeating_decimal, text)
   if "," in text:
@@ -42,25 +43,26 @@ def rewrite(text: str) -> str:
   return _POWER_OF_TEN.sub(r"\\times ", text) if "x" in text or "X" in text else text
 
 
-def ungroup(grouped: str, alone: bool, in_brackets: bool) -> Sequence[str] | None:
-  """Returns the numbers that a number with commas stands for; None where that is in doubt.
+def ungroup(grouped: str, *, is_only_number: bool, in_brackets: bool) -> Sequence[str] | None:
+  """Returns the numbers, in plain digits, that a numeral with commas means; None if ambiguous.
 
   Args:
-    grouped: what `GROUPED` matches.
-    alone: whether it is the only number of the answer.
-    in_brackets: whether the answer has brackets, where a comma separates coordinates: (1,234).
+    grouped: a match of `GROUPED`.
+    is_only_number: whether the answer has no other number.
+    in_brackets: whether the answer has brackets, where commas separate coordinates: (1,234).
   """
   is_thousands = _THOUSANDS.fullmatch(grouped) is not None
   if is_thousands and ",0" in grouped:
     return [grouped.replace(",", "")]
   if in_brackets:
     return grouped.split(",") if is_thousands else None
-  if not alone or _DOUBTFUL.fullmatch(grouped):
+  if not is_only_number or _AMBIGUOUS.fullmatch(grouped):
     return None
   return [grouped.replace(",", "" if is_thousands else ".")]
 
 
 def _repeating_decimal(match: re.Match) -> str:
+  r"""Returns a repeating decimal such as `0.1\overline{6}` as a fraction."""
   whole, fixed, period = match.groups()
   denominator = 10 ** len(fixed) * (10 ** len(period) - 1)
   numerator = int(whole + fixed + period) - int((whole + fixed) or 0)

@@ -1,4 +1,7 @@
-r"""What the Actor and the Judge are asked; raw strings, as "\boxed" would send a backspace."""
+r"""Prompts of the Actor and the Judge.
+
+Their strings are raw, since "\b" in "\boxed" would otherwise be a backspace.
+"""
 
 import dataclasses
 
@@ -33,20 +36,22 @@ your evaluation, criterion by criterion
 \boxed{{overall_score}}
 Put your own score in place of each <number>. The last line repeats the overall score, in [0, 1]."""
 
-# For models that are too small for the full rubric; they learn the form of the reply in training.
+# For models that are too small to follow the full rubric, but were trained on this prompt.
 JUDGE_SYSTEM_SHORT = r"Grade the solution from 0 to 1 and end with \boxed{score}."
 
 QUESTION_HEADER = "Problem:"
 CANDIDATE_HEADER = "Candidate solution:"
 JUDGE_REQUEST = "Grade the candidate solution in the required form."
 
+RUBRICS = ("full", "short")
+
 
 @dataclasses.dataclass(frozen=True)
 class Rubric:
-  """The weights of the Judge's three criteria (arXiv:2603.21289).
+  """Weights of the Judge's three criteria (arXiv:2603.21289).
 
   Raises:
-    ValueError: weights that are negative or do not sum to 1.
+    ValueError: a weight is negative, or the weights do not sum to 1.
   """
 
   answer_correctness: float = 0.5
@@ -60,19 +65,16 @@ class Rubric:
 
 
 def actor_query(question: str, instruction: str = ACTOR_INSTRUCTION) -> str:
-  """Returns the text that follows the images in the Actor's turn."""
+  """Returns the text behind the images in the Actor's prompt."""
   return f"{question.strip()}\n\n{instruction}" if instruction else question.strip()
-
-
-RUBRICS = ("full", "short")
 
 
 def judge_system(rubric: Rubric | None = None, form: str = "full") -> str:
   """Returns the Judge's system prompt.
 
   Args:
-    rubric: weights of the criteria.
-    form: one of `RUBRICS`; the short one names no criteria.
+    rubric: weights of the criteria; by default those of the paper.
+    form: one of `RUBRICS`; "short" names no criteria.
   """
   if form == "short":
     return JUDGE_SYSTEM_SHORT
@@ -93,14 +95,14 @@ def judge_query(
   include_instruction: bool = False,
   instruction: str = ACTOR_INSTRUCTION,
 ) -> str:
-  """Returns the text that follows the images in the Judge's turn.
+  """Returns the text behind the images in the Judge's prompt.
 
   Args:
-    question: the problem.
-    candidate: the whole trajectory as text.
-    include_instruction: whether the question carries the Actor's format instruction, as in the
-      released code.
-    instruction: that instruction.
+    question: text of the problem.
+    candidate: text of the whole trajectory to grade.
+    include_instruction: whether the question includes the Actor's format instruction, as in the
+      paper's released code.
+    instruction: the Actor's format instruction.
   """
   return judge_prefix(
     question, include_instruction=include_instruction, instruction=instruction
@@ -110,11 +112,11 @@ def judge_query(
 def judge_prefix(
   question: str, *, include_instruction: bool = False, instruction: str = ACTOR_INSTRUCTION
 ) -> str:
-  """Returns the part of the Judge's query that all candidates of one question share."""
+  """Returns the part of the Judge's query in front of the candidate, the same for a whole group."""
   problem = actor_query(question, instruction if include_instruction else "")
   return f"{QUESTION_HEADER}\n{problem}\n\n{CANDIDATE_HEADER}\n"
 
 
 def judge_suffix(candidate: str) -> str:
-  """Returns the part of the Judge's query that differs per candidate."""
+  """Returns the candidate and the rest of the Judge's query."""
   return f"{candidate}\n\n{JUDGE_REQUEST}"

@@ -1,4 +1,4 @@
-"""Standard output and error that no run dies of: any character, and a reader that may go away."""
+"""Makes standard output and error robust to any character and to a reader that goes away."""
 
 import errno
 import io
@@ -6,28 +6,29 @@ import os
 import sys
 from typing import TextIO
 
-# What writing to a closed pipe, or to a terminal that is gone, fails with.
-_NOBODY_READS = (errno.EPIPE, errno.EIO)
+# Errors of writing to a closed pipe (EPIPE) or to a terminal that is gone (EIO).
+_READER_GONE = (errno.EPIPE, errno.EIO)
 
 
 def prepare() -> None:
-  r"""Lets standard output and error take all that is printed, for the rest of this process.
+  r"""Makes standard output and error robust, for the rest of this process.
 
-  Characters that a stream's encoding lacks are written as escapes, such as \u221a. What is written
-  after the reader has gone (`| head`, a connection that broke) goes nowhere.
+  Characters that the encoding of a stream lacks are written as escapes such as \u221a. Output after
+  the reader has gone (`| head`, a lost connection) is discarded instead of raising an error.
   """
   sys.stdout, sys.stderr = map(_tolerant, (sys.stdout, sys.stderr))
 
 
 def _tolerant(stream: TextIO | None) -> TextIO | None:
-  if not isinstance(stream, io.TextIOWrapper):  # none, one of a notebook, or prepared already
+  # Other streams are None, those of a notebook, or already wrapped.
+  if not isinstance(stream, io.TextIOWrapper):
     return stream
   stream.reconfigure(errors="backslashreplace")
-  return _Tolerant(stream)
+  return _TolerantStream(stream)
 
 
-class _Tolerant:
-  """A text stream whose reader may go away."""
+class _TolerantStream:
+  """Wraps a text stream; discards output once its reader has gone."""
 
   def __init__(self, stream: TextIO):
     self._stream = stream
@@ -39,7 +40,7 @@ class _Tolerant:
     try:
       return self._stream.write(text)
     except OSError as error:
-      self._leave(error)
+      self._discard_output(error)
       return len(text)
 
   def writelines(self, lines: list[str]) -> None:
@@ -50,11 +51,11 @@ class _Tolerant:
     try:
       self._stream.flush()
     except OSError as error:
-      self._leave(error)
+      self._discard_output(error)
 
-  def _leave(self, error: OSError) -> None:
-    """Sends what is still to be written nowhere."""
-    if error.errno not in _NOBODY_READS:
+  def _discard_output(self, error: OSError) -> None:
+    """Redirects the stream to the null device; raises errors other than of a lost reader."""
+    if error.errno not in _READER_GONE:
       raise error
-    with open(os.devnull, "wb") as nowhere:
-      os.dup2(nowhere.fileno(), self._stream.fileno())
+    with open(os.devnull, "wb") as null:
+      os.dup2(null.fileno(), self._stream.fileno())

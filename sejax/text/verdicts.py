@@ -1,8 +1,8 @@
-r"""Verdicts: the score in [0, 1] that ends a Judge's evaluation.
+r"""Reads verdicts: the score in [0, 1] at the end of a Judge's reply.
 
-The Judge is told to write `[BEGIN THOUGHT] ... [END THOUGHT]`, a JSON object with four numbers
-between `[BEGIN SCORES]` and `[END SCORES]`, and one last line `\boxed{overall}` (arXiv:2603.21289).
-What it quotes from a trajectory inside its closed thought is not read.
+The Judge is asked to write `[BEGIN THOUGHT] ... [END THOUGHT]`, then a JSON object with four scores
+between `[BEGIN SCORES]` and `[END SCORES]`, then a last line `\boxed{overall}` (arXiv:2603.21289).
+The thought may quote boxes and scores from the trajectory, so nothing is read from inside it.
 """
 
 import json
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from sejax.text import boxes
 
 KEY = "overall_score"
-# What becomes of a verdict whose box is not the score of its own JSON object: the box counts, and
-# such verdicts are counted; or it is invalid.
+# A verdict whose box contradicts its own JSON object: "count" uses the box and only counts such
+# verdicts in a metric, "invalid" treats the verdict as invalid.
 CONTRADICTORY = ("count", "invalid")
 
 _THOUGHT_BEGIN = re.compile(r"\[begin thought\]", re.IGNORECASE)
@@ -22,29 +22,30 @@ _THOUGHT_END = re.compile(r"\[end thought\]", re.IGNORECASE)
 _SCORES_BEGIN = re.compile(r"\[(?:begin )?scores\]", re.IGNORECASE)
 _SCORES_END = re.compile(r"\[end scores\]", re.IGNORECASE)
 _RELEASED_END = "[END SCORES]"
-# Programming notations that float() also takes (0_8, nan, inf, 0x1p3) are no scores.
+# float() would also accept 0_8, nan and inf, which are no scores.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _MAX_NUMBER_CHARACTERS = 64
-# A verdict of sane length has one or two; more would only cost time.
-_MAX_BLOCKS = 16
-_ROUNDING = 0.01 + 1e-9  # by which two roundings of a score to two decimals may differ
+_MAX_BLOCKS = 16  # A normal verdict has one block of scores; hostile ones must not cost time.
+_ROUNDING = 0.01 + 1e-9  # largest difference of two roundings of a score to two decimals
 _DECODER = json.JSONDecoder()
 
 
 def score(text: str, released: bool = False) -> float | None:
-  r"""Returns the score of a verdict, or None where there is no valid one.
+  r"""Returns the score of a verdict; None if it has no valid one.
 
-  The verdict is what the Judge writes after its thought: the last `\boxed{}` there, or else the
-  last complete tagged JSON object, which must hold the score key. Only a finite number on the scale
-  is valid; booleans, NaN, infinities, numbers off the scale, ratios, percentages, and boxes and
-  objects that are cut off are not. Whether the whole verdict was cut at a limit, only who drew it
-  knows, see `sejax.rewards.read_verdicts`. Tags are read in any case, and blanks may stand before
-  the brace of a box. Linear in the length of the text.
+  The score is the content of the last `\boxed{}` behind the thought. If that is no finite number,
+  it is `overall_score` in the last complete JSON object between score tags. Only a number in [0, 1]
+  is valid; booleans, NaN, infinities, ratios, percentages, and boxes and objects that are cut off
+  are not. Tags are read in any case, and white space is allowed before the brace of a box. Takes
+  time linear in the length of the text.
+
+  This cannot tell whether the reply was cut off at the token limit, see
+  `sejax.rewards.read_verdicts`.
 
   Args:
-    text: what the Judge wrote.
-    released: read as the released code does: boxes and tags anywhere in the text, a failed reading
-      is 0.0, NaN passes through and anything off the scale is clamped.
+    text: the Judge's reply.
+    released: follow the paper's released code: boxes and tags count anywhere in the text, an
+      unreadable score is 0.0, NaN is returned, and numbers outside of [0, 1] are clamped.
   """
   if released:
     return _released_score(text)
@@ -56,10 +57,9 @@ def score(text: str, released: bool = False) -> float | None:
 
 
 def contradicts(text: str) -> bool:
-  """Whether a verdict's box and its own JSON object hold numbers that are not the same score.
+  """Whether the box and the JSON object of a Judge's reply hold different scores.
 
-  Args:
-    text: what the Judge wrote; what it quotes inside its closed thought is left out.
+  Scores that only differ by rounding to two decimals are not different.
   """
   verdict = _after_thought(text)
   box, tagged = _to_number(_last_box(verdict)), _last_tagged_score(verdict)
@@ -67,21 +67,22 @@ def contradicts(text: str) -> bool:
 
 
 def _after_thought(text: str) -> str:
-  """What stands behind the last closed thought; nothing where the thought is still open."""
-  *_, behind = _THOUGHT_END.split(text)
-  verdict, *reopened = _THOUGHT_BEGIN.split(behind, maxsplit=1)
-  is_open = reopened and len(behind) == len(text)  # begun, and never closed
-  return "" if is_open else verdict
+  """Returns the text behind the last closed thought; empty if the only thought is still open."""
+  *closed, rest = _THOUGHT_END.split(text)
+  verdict, *open_thought = _THOUGHT_BEGIN.split(rest, maxsplit=1)
+  if open_thought and not closed:
+    return ""
+  return verdict
 
 
 def _last_box(text: str) -> str | None:
-  """The content of the last box; where that is cut off, an earlier one does not stand in."""
-  *_, inside = boxes.LOOSE_OPENER.split(text)
-  return boxes.until_closed(inside, escapes=True) if len(inside) < len(text) else None
+  """Returns the content of the last box; None if it is cut off, even if there are earlier ones."""
+  *before, rest = boxes.LOOSE_OPENER.split(text)
+  return boxes.until_closing_brace(rest, escapes=True) if before else None
 
 
 def _to_number(value: object) -> float | None:
-  """A finite float from a JSON value or from text, or None."""
+  """Returns a finite number from a JSON value or a text; None for anything else."""
   if isinstance(value, str):
     value = value.strip().strip("$").strip()
     if len(value) > _MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(value):
@@ -96,8 +97,10 @@ def _to_number(value: object) -> float | None:
 
 
 def _last_tagged_score(text: str) -> float | None:
-  # Each block is read up to the next opening tag only, so the whole takes linear time.
-  for block in _SCORES_BEGIN.split(text)[:0:-1][:_MAX_BLOCKS]:
+  """Returns the score in the last complete JSON object between score tags."""
+  # Each block ends at the next opening tag, so that all of them together take linear time.
+  _, *blocks = _SCORES_BEGIN.split(text)
+  for block in blocks[::-1][:_MAX_BLOCKS]:
     brace = _SCORES_END.split(block, maxsplit=1)[0].find("{")
     if brace < 0:
       continue
@@ -110,8 +113,8 @@ def _last_tagged_score(text: str) -> float | None:
 
 
 def _released_score(text: str) -> float:
-  _, found, inside = text.rpartition(boxes.OPENER)
-  box = boxes.until_closed(inside, escapes=True) if found else None
+  _, opener, rest = text.rpartition(boxes.OPENER)
+  box = boxes.until_closing_brace(rest, escapes=True) if opener else None
   value = None if box is None else _clamped(box.strip().strip("$"))
   if value is not None:
     return value
@@ -123,18 +126,21 @@ def _released_score(text: str) -> float:
 
 
 def _released_blocks(text: str) -> Iterator[str]:
-  """Where the scores may stand, in the order of trial: closed blocks, then open-ended ones."""
+  """Yields the texts that may hold the scores, closed blocks first, as the released code does."""
   tails = [text.split(tag, 1)[1] for tag in ("[BEGIN SCORES]", "[SCORES]") if tag in text]
   yield from (tail.split(_RELEASED_END, 1)[0] for tail in tails if _RELEASED_END in tail)
   yield from tails
 
 
 def _released_json(block: str) -> float | None:
-  """The score in the first object of a block (a missing key is 0); braces in strings count."""
+  """Returns the score in the first JSON object of a block; 0 if the object has no score.
+
+  As in the released code, braces inside of JSON strings are counted as braces.
+  """
   start = block.find("{")
   if start < 0:
     return None
-  content = boxes.until_closed(block[start + 1 :], escapes=False)
+  content = boxes.until_closing_brace(block[start + 1 :], escapes=False)
   if content is None:
     return None
   try:

@@ -1,6 +1,6 @@
-"""The words and signs that answers are written with."""
+"""Words and signs of answers: units, numerals, functions, operators and relations."""
 
-# Units that may stand behind a number, in lower case, and Chinese words for what is counted.
+# Units in lower case, and Chinese units and measure words.
 UNITS = frozenset(
   """
   mm cm dm km nm um in inch inches ft foot feet yd yard yards mi mile miles
@@ -15,15 +15,16 @@ UNITS = frozenset(
   个 只 条 张 本 块 颗 人 名 次 种 根 支 枝 棵 辆 件 份 页 台 座 间 头 匹 朵
   """.split()
 )
-# Bare, these are products of variables; they are units where they are set upright or in capitals.
-LIKE_PRODUCTS = frozenset("nm rs pa kj kw".split())
-# One letter is a unit where it is set upright.
+# Units only if set upright or in capitals; otherwise these are products of variables.
+UNITS_LIKE_PRODUCTS = frozenset("nm rs pa kj kw".split())
+# Single letters that are units if set upright.
 LETTER_UNITS = frozenset("mgshtlLNJWVAKCF")
 UNIT_MODIFIERS = frozenset(("sq", "square", "cubic"))
 UNIT_POWERS = frozenset(("squared", "cubed"))
-# What is counted, other than in a plural with s; and plurals that are numbers, or tell which way.
-COUNTED = frozenset(("people", "children", "men", "women", "mice", "dice"))
-QUANTITIES = frozenset(
+# Plurals without -s that may follow a count, and plurals with -s that may not, since they are
+# numbers themselves or change the value.
+COUNTED_NOUNS = frozenset(("people", "children", "men", "women", "mice", "dice"))
+NUMBER_NOUNS = frozenset(
   """
   halves quarters thirds ones twos threes fours fives sixes sevens eights nines tens dozens pairs
   couples scores hundreds thousands times plus minus less always zeros zeroes singles doubles
@@ -31,20 +32,21 @@ QUANTITIES = frozenset(
   reciprocals evens odds lefts rights ups downs heads tails wins losses gains
   """.split()
 )
-QUANTITY_ENDINGS = ("ths", "ss", "us", "is", "wards", "wise", "illions", "ties", "fold")
+NUMBER_NOUN_ENDINGS = ("ths", "ss", "us", "is", "wards", "wise", "illions", "ties", "fold")
 
 SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _ONES = "zero one two three four five six seven eight nine".split()
 _TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-# Words of numbers up to ninety-nine, hyphens as blanks.
+# English numerals up to ninety-nine, with spaces for hyphens -> digits.
 NUMBER_WORDS = {word: str(number) for number, word in enumerate(_ONES + _TEENS)} | {
-  f"{ten} {_ONES[one]}" if one else ten: str(10 * tens + one)
-  for tens, ten in enumerate(_TENS, start=2)
-  for one in range(10)
+  f"{word} {_ONES[ones]}" if ones else word: str(10 * tens + ones)
+  for tens, word in enumerate(_TENS, start=2)
+  for ones in range(10)
 }
 
-# Words in front of an equals sign that are no products of letters; longer words never are.
+# Labels of three letters in front of an equals sign. Longer words are always labels, other short
+# ones are products of variables.
 SHORT_LABELS = frozenset("sum age avg max min gcd lcm".split())
 FUNCTIONS = frozenset(
   "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp".split()
@@ -52,11 +54,12 @@ FUNCTIONS = frozenset(
 LOGARITHMS = frozenset(("log", "ln", "lg", "exp"))
 RECIPROCALS = {"sec": "cos", "csc": "sin", "cot": "tan"}
 INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
-# Letters that name functions whatever bracket follows: f(x + 1), P(X = 3).
-APPLIED = frozenset("fghEFGP")
-# Letters of selections, C(5, 2), of Ramsey and Stirling numbers, and of distributions, N(0, 1).
-SELECTIONS = frozenset("ACPRS")
-DISTRIBUTIONS = frozenset("BNU")
+# Letters that name functions, whatever is in the brackets behind them: f(x + 1), P(X = 3).
+FUNCTION_LETTERS = frozenset("fghEFGP")
+# Combinations C(5, 2), permutations A and P, Ramsey numbers R and Stirling numbers S; distributions
+# such as N(0, 1).
+COMBINATORIAL_LETTERS = frozenset("ACPRS")
+DISTRIBUTION_LETTERS = frozenset("BNU")
 SYMBOLS = frozenset(
   """
   alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho
@@ -64,12 +67,13 @@ SYMBOLS = frozenset(
   pi ell hbar
   """.split()
 )
-# Commands that, with what follows, name one thing.
-NAMING = frozenset(
+# Commands that form one name with their argument: \angle ABC.
+NAME_COMMANDS = frozenset(
   (r"\angle", r"\triangle", r"\odot", r"\square", r"\widehat", r"\overarc", r"\overline")
   + (r"\overrightarrow", r"\vec", r"\hat", r"\bar", r"\mathbb")
 )
 
+# Relation signs -> their usual form.
 RELATIONS = {
   "=": "=",
   r"\approx": "~",
@@ -88,20 +92,21 @@ RELATIONS = {
   r"\geq": ">=",
   r"\geqslant": ">=",
 }
-# Signs of order, which are one sign however they are written.
-ORDERS = {sign: one for sign, one in RELATIONS.items() if one[0] in "<>!"}
+# Inequality signs -> their usual form, for answers that are compared as text.
+INEQUALITIES = {sign: usual for sign, usual in RELATIONS.items() if usual[0] in "<>!"}
+# Inequality signs -> the sign for exchanged sides.
 FLIPPED = {">": "<", ">=": "<="}
 
 ALTERNATIVES = frozenset(("or", "或", "或者"))
 CONJUNCTIONS = frozenset(("and", "和", "与", "及", "且", "并且"))
 SEPARATORS = frozenset((",", ";")) | ALTERNATIVES | CONJUNCTIONS
-TIMES = frozenset(("*", r"\times", r"\cdot", r"\ast"))
-OVER = frozenset(("/", r"\div"))
+TIMES_SIGNS = frozenset(("*", r"\times", r"\cdot", r"\ast"))
+DIVISION_SIGNS = frozenset(("/", r"\div"))
 SIGNS = frozenset(("+", "-", r"\pm"))
-COLONS = frozenset((":", r"\colon"))
+RATIO_SIGNS = frozenset((":", r"\colon"))
 CLOSERS = frozenset((")", "]", r"\}", "}", "|", "&", r"\\", r"\end"))
-# What ends a product.
-ENDS = CLOSERS | SEPARATORS | SIGNS | COLONS | frozenset(RELATIONS) | {r"\cup"}
+# Tokens that end a product.
+PRODUCT_ENDS = CLOSERS | SEPARATORS | SIGNS | RATIO_SIGNS | frozenset(RELATIONS) | {r"\cup"}
 POSTFIXES = frozenset("!^_°") | {"**"}
 MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "smallmatrix"))
 CASES = frozenset(("cases", "dcases"))

@@ -14,6 +14,7 @@ from sejax.data.figures import angles, problems
 from sejax.data.figures.bits import Bits
 from sejax.data.figures.board import UNIT, Board
 from sejax.text import answers
+from sejax.text.rounding import equal_up_to_rounding
 
 FAMILIES = tuple(figures.FAMILIES)
 
@@ -171,7 +172,7 @@ def test_solutions_keep_the_form_and_wrong_ones_are_wrong(family):
     for wrong in problem.wrong:
       assert answers.format_ok(wrong.solution)
       assert answers.extract(wrong.solution) == wrong.answer == str(wrong.claims["answer"])
-      assert not answers.grade(wrong.answer, problem.answer), (problem.content, wrong)
+      assert not equal_up_to_rounding(wrong.answer, problem.answer), (problem.content, wrong)
       assert wrong.solution != problem.solution
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sejax.text.answers import grade, vote_ids
+from sejax.text.answers import vote_ids
 from sejax.text.canonical import canonical
+from sejax.text.rounding import equal_up_to_rounding
 
 EQUAL = [
   [
@@ -336,13 +337,13 @@ def test_surds_are_exact(outside, inside):
     (None, "5", False),
     ("1,414.21", r"1000\sqrt2", True),
     ("2,0.33", "2,1/3", True),
-    # Apart by form: an option and a name, a range and a number.
+    # Their canonical forms differ: an option and a variable, a range and a number.
     ("[x]", "x", False),
     ("10-15", "-5.0", False),
   ],
 )
 def test_grading_allows_a_decimals_own_precision(answer, gold, right):
-  assert grade(answer, gold) is right
+  assert equal_up_to_rounding(answer, gold) is right
 
 
 @pytest.mark.parametrize("nothing", ["...", "$$", r"\text{}", r"\,", "°", "…", "?", "{}"])

@@ -190,7 +190,7 @@ def test_groups_are_graded_together(prover):
 def test_equal_pairs_are_asked_once(monkeypatch):
   with Prover(workers=1) as prover:
     asked = []
-    monkeypatch.setattr(prover, "_ask", lambda name, *sides: asked.append(sides) or True)
+    monkeypatch.setattr(prover, "_call", lambda name, *sides: asked.append(sides) or True)
     right = prover.grade([["x_1", "x_2", "x_1"]] * 3, ["y", "y", "z"])
     assert right.all()
     assert prover.grade([["x_2", "x_1"]], ["y"]).all()
@@ -216,7 +216,7 @@ def test_numbers_are_graded_without_a_process(monkeypatch):
     raise AssertionError(arguments)
 
   with Prover() as prover:
-    monkeypatch.setattr(prover, "_ask", fail)
+    monkeypatch.setattr(prover, "_call", fail)
     numbers = [str(n) for n in range(-20, 20)] + ["3.5", "0.25", "1000.125"]
     right = prover.grade([numbers] * len(numbers), numbers)
   assert np.array_equal(right, np.eye(len(numbers), dtype=bool))
@@ -228,7 +228,7 @@ def workers_of(pid):
   for folder in pathlib.Path("/proc").glob("[0-9]*"):
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
       parent = (folder / "stat").read_text().rpartition(") ")[2].split()[1]
-      if int(parent) == pid and "symbolic.py" in (folder / "cmdline").read_text():
+      if int(parent) == pid and "math_worker.py" in (folder / "cmdline").read_text():
         found.append(int(folder.name))
   return found
 
@@ -324,12 +324,12 @@ def test_a_question_that_was_interrupted_leaves_no_answer_behind(monkeypatch):
   with equivalence.Prover(workers=1) as prover:
     assert prover.latex_value("2^2") == 4
 
-    def sent_and_interrupted(self, question):
-      self._process.stdin.write(question)
+    def sent_and_interrupted(self, request):
+      self._process.stdin.write(request)
       self._process.stdin.flush()
       raise KeyboardInterrupt
 
-    monkeypatch.setattr(equivalence._Worker, "_reply", sent_and_interrupted)
+    monkeypatch.setattr(equivalence._Worker, "_send", sent_and_interrupted)
     with pytest.raises(KeyboardInterrupt):
       prover.latex_value("3^2")
     monkeypatch.undo()
