@@ -1,13 +1,17 @@
-"""The paper as jitted kernels: votes and verdicts in; rewards, advantages and the loss out."""
+"""The method of arXiv:2603.21289 as pure jitted functions: rewards, advantages, loss and metrics.
+
+Shapes: B groups (prompts) of G trajectories each, R response tokens. Nothing of sejax outside of
+this package is imported here.
+"""
 
 from sejax.method.consistency import ABSTAIN
 from sejax.method.groups import Group, group, group_of_rewards
 from sejax.method.losses import Denominators, denominators, grpo_loss
-from sejax.method.metrics import OF_GOLDS, Measure, group_metrics, summarize
+from sejax.method.metrics import GOLD_METRICS, Measure, group_metrics, summarize
 
 __all__ = [
   "ABSTAIN",
-  "OF_GOLDS",
+  "GOLD_METRICS",
   "Denominators",
   "Group",
   "Measure",

@@ -1,4 +1,4 @@
-"""The distribution of a group over its trajectories, and the advantages read off it."""
+"""The energy distribution of a group over its trajectories, and advantages derived from it."""
 
 import math
 
@@ -10,33 +10,34 @@ from sejax.method import inputs
 
 ADVANTAGES = ("log_q", "centered", "standardized", "log_mean_exp")
 
-_STD_EPSILON = 1e-6  # The released code's, and that of GRPO.
+_STD_EPSILON = 1e-6  # as in the paper's released code and in verl's GRPO
 
 
 def log_q_and_advantage(
   rewards: Float[Array, "B G"], *, beta: float, clip_adv: float | None, advantage: str
 ) -> tuple[Float[Array, "B G"], Float[Array, "B G"]]:
-  """Log-probabilities log q of a group's energy distribution, and advantages A (arXiv:2603.21289).
+  """Returns log-probabilities log q of the groups' energy distributions, and advantages A.
 
-  log q_k = beta R_k - logsumexp_j(beta R_j), clipped to [-clip_adv, clip_adv] if given, and
+  As in arXiv:2603.21289, log q_k = beta R_k - logsumexp_j(beta R_j), clipped to
+  [-clip_adv, clip_adv] if `clip_adv` is given. The advantage is
 
-  - `centered`: A = log q - mean(log q). The paper's run: its code takes the log-softmax of the
-    rewards as reward and subtracts the group's mean, as GRPO does. Without clipping the log-sum-exp
-    cancels, and it is computed as beta (R - mean R).
-  - `log_q`: A = log q, the formula in the paper's text, which its run does not use. It is -log G
-    for a constant group and never positive.
-  - `log_mean_exp`: A = log q + log G, which is beta R less the log of the mean of exp(beta R), not
-    of the sum: above 0 where q is above 1/G. `clip_adv` bounds this sum, so that a group of equal
-    rewards stays at 0.
-  - `standardized`: the centred advantage over (std + 1e-6), std with G - 1 in the denominator.
+  - `centered`: A = log q - mean(log q), the released run. Its code uses the log-softmax of the
+    rewards as reward and subtracts the mean of the group, as GRPO does. Without clipping the
+    log-sum-exp cancels, and A is computed as beta (R - mean R).
+  - `log_q`: A = log q, the formula in the paper's text, which the released run does not use. It is
+    never positive, and -log G in a group of equal rewards.
+  - `log_mean_exp`: A = log q + log G, that is, beta R minus the log of the mean of exp(beta R),
+    not of the sum. It is positive for q above 1/G. `clip_adv` bounds A itself, so that it is 0 in a
+    group of equal rewards.
+  - `standardized`: the centered advantage over (std + 1e-6); std has G - 1 in the denominator.
 
-  A group whose log q are all equal has A exactly 0 under `centered` and `standardized`, and so has
-  a group of one. Under `log_mean_exp` it is exactly 0 where all R are equal.
+  A is exactly 0 in a group of equal log q, also in a group of one, under `centered` and
+  `standardized`; and in a group of equal R under `log_mean_exp`.
 
   Args:
     rewards: R; any finite values, one group per row.
     beta: inverse temperature of the distribution, above 0.
-    clip_adv: bound on |log q|, or on |A| under `log_mean_exp`; above 0, or None.
+    clip_adv: bound on |log q|, or on |A| under `log_mean_exp`; above 0, or None for no bound.
     advantage: one of `ADVANTAGES`.
 
   Returns:
@@ -51,7 +52,7 @@ def log_q_and_advantage(
     inputs.positive("clip_adv", clip_adv)
   scaled = beta * jnp.asarray(rewards, jnp.float32)
   log_q = jax.nn.log_softmax(scaled, axis=1)
-  above_uniform = jnp.where(_constant(log_q), 0.0, log_q + math.log(log_q.shape[1]))
+  above_uniform = jnp.where(_is_constant(log_q), 0.0, log_q + math.log(log_q.shape[1]))
   if clip_adv is not None:
     log_q = jnp.clip(log_q, -clip_adv, clip_adv)
     above_uniform = jnp.clip(above_uniform, -clip_adv, clip_adv)
@@ -60,23 +61,24 @@ def log_q_and_advantage(
   if advantage == "log_mean_exp":
     return log_q, above_uniform
   logits = scaled if clip_adv is None else log_q
-  constant = _constant(log_q)
-  centered = jnp.where(constant, 0.0, logits - jnp.mean(logits, axis=1, keepdims=True))
+  centered = logits - jnp.mean(logits, axis=1, keepdims=True)
+  centered = jnp.where(_is_constant(log_q), 0.0, centered)
   if advantage == "centered":
     return log_q, centered
-  freedom = max(log_q.shape[1] - 1, 1)
-  std = jnp.sqrt(jnp.sum(jnp.square(centered), axis=1, keepdims=True) / freedom)
+  degrees_of_freedom = max(log_q.shape[1] - 1, 1)
+  std = jnp.sqrt(jnp.sum(jnp.square(centered), axis=1, keepdims=True) / degrees_of_freedom)
   return log_q, centered / (std + _STD_EPSILON)
 
 
-def _constant(log_q: Float[Array, "B G"]) -> Bool[Array, "B 1"]:
-  """Groups whose log q differ by no more than their own rounding.
+def _is_constant(log_q: Float[Array, "B G"]) -> Bool[Array, "B 1"]:
+  """Whether the log q of a group are equal up to float32 rounding.
 
-  A float32 carries a relative error of half an eps; two equal rewards that took different vector
-  lanes end up to about two apart. Twice eps (2 to 4 units in the last place) covers that, and no
-  larger spread may count as none. Without this, the std of such a group is that residue, and
-  dividing by it turns rounding into advantages of order one.
+  Equal rewards can give log q that differ by about two units in the last place, since vector lanes
+  may round differently. The std of such a group is a rounding error, and dividing by it would give
+  advantages of order one. The bound of 2 eps is 2 to 4 units in the last place; a larger one would
+  hide real differences.
   """
-  largest, least = (f(log_q, axis=1, keepdims=True) for f in (jnp.max, jnp.min))
-  residue = 2.0 * jnp.finfo(log_q.dtype).eps * jnp.abs(least)
-  return largest - least <= residue
+  highest = jnp.max(log_q, axis=1, keepdims=True)
+  lowest = jnp.min(log_q, axis=1, keepdims=True)
+  rounding = 2.0 * jnp.finfo(log_q.dtype).eps * jnp.abs(lowest)
+  return highest - lowest <= rounding

@@ -1,4 +1,4 @@
-"""Votes and verdicts of a batch of groups to rewards and advantages, in one compiled call."""
+"""Rewards and advantages of a batch of groups from votes and verdicts, in one compiled call."""
 
 import functools
 from typing import NamedTuple
@@ -8,24 +8,24 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from sejax.method import inputs
+from sejax.method import consistency, inputs
 from sejax.method.advantages import log_q_and_advantage
-from sejax.method.consistency import self_consistency as consistency
 from sejax.method.modulation import modulation_factor
 from sejax.method.rewards import reward
 
+# Options as pairs of name and value, which can be hashed as a static argument.
 Options = tuple[tuple[str, object], ...]
 
 
 class Group(NamedTuple):
-  """What the method makes of each trajectory, stage by stage.
+  """Rewards and advantages of each trajectory, with the results of all stages of the method.
 
   Attributes:
-    self_consistency: r in [0, 1], the group's agreement with the trajectory's answer.
-    factor: g, the Judge's bounded modulation.
+    self_consistency: r in [0, 1], agreement of the group with the trajectory's answer.
+    factor: g, modulation of the reward by the Judge's score.
     reward: R = clip(r g + penalty, 0, 1).
-    log_q: log-probability under the group's energy distribution, clipped where asked.
-    advantage: A, what the update weighs the trajectory by.
+    log_q: log-probability under the group's energy distribution, clipped by `clip_adv`.
+    advantage: A, weight of the trajectory in the GRPO loss.
   """
 
   self_consistency: Float[Array, "B G"]
@@ -61,39 +61,39 @@ def group(
   clip_adv: float | None = None,
   advantage: str = "centered",
 ) -> Group:
-  """Rewards and advantages of B groups of G trajectories (arXiv:2603.21289).
+  """Returns rewards and advantages of B groups of G trajectories (arXiv:2603.21289).
 
-  The defaults are those of the released run, but for `invalid_verdict`, where the released code
-  counts an unreadable verdict as score 0 (`zero`). Options are static: each new shape or set of
-  options compiles once.
+  The defaults are those of the released run, except `invalid_verdict`: the released code counts an
+  unreadable verdict as score 0 (`zero`). Options are static: each new shape or set of options
+  compiles once.
 
   Args:
-    answer_ids: equal answers of a group by equal labels, -1 where it abstains.
+    answer_ids: equal numbers for equal answers of a group; -1 abstains.
     format_ok: whether the trajectory keeps the output format.
-    judge_scores: the Judge's scores in [0, 1]; NaN, infinite and off-scale ones are invalid. None
-      where there is no Judge: every factor is 1.
-    judge_valid: whether a score could be read; None where there is no Judge.
-    self_consistency: `frequency`, `threshold`, `majority` or `dirichlet`; this and the next five
-      are explained in `sejax.method.consistency.self_consistency`.
-    tie: what `majority` rewards on a tie: `none`, or the `first` answer.
-    threshold: share above which the majority takes all, in [0.5, 1].
+    judge_scores: the Judge's scores; NaN and numbers outside of [0, 1] count as invalid. None
+      without a Judge: all factors are 1.
+    judge_valid: whether the score could be read; None without a Judge.
+    self_consistency: `frequency`, `threshold`, `majority` or `dirichlet`. For this and the next
+      five see `sejax.method.consistency.self_consistency`.
+    tie: answer that `majority` rewards on a tie: `none`, or the `first`.
+    threshold: share of votes above which the majority answer gets all the reward, in [0.5, 1].
     alpha: pseudo-count of `dirichlet`.
     dirichlet_beta: sharpness of `dirichlet`.
-    margin: margin of `dirichlet`.
-    lam_pos: largest raise by the Judge; this and the next eight are explained in
+    margin: margin of `dirichlet`, in log-probability.
+    lam_pos: largest increase of the factor. For this and the next eight see
       `sejax.method.modulation.modulation_factor`.
-    lam_neg: largest cut by the Judge.
-    t_h: score at which half the raise is given.
-    t_l: score at which half the cut is taken.
-    tau_h: width of the raise.
-    tau_l: width of the cut.
-    g_min: least factor.
-    g_max: largest factor.
+    lam_neg: largest decrease of the factor.
+    t_h: score of half the increase.
+    t_l: score of half the decrease.
+    tau_h: width of the increase, in units of the score.
+    tau_l: width of the decrease, in units of the score.
+    g_min: lower bound of the factor.
+    g_max: upper bound of the factor.
     invalid_verdict: `neutral` (factor 1) or `zero` (score 0).
     format_penalty: added to the reward of a trajectory that breaks the format, at most 0.
-    beta: inverse temperature of the group's distribution; this and the next two are explained in
+    beta: inverse temperature of the energy distribution. For this and the next two see
       `sejax.method.advantages.log_q_and_advantage`.
-    clip_adv: bound on |log q|, or None.
+    clip_adv: bound on |log q|; None for no bound.
     advantage: `centered`, `log_q`, `log_mean_exp` or `standardized`.
 
   Returns:
@@ -143,14 +143,14 @@ def group_of_rewards(
   clip_adv: float | None = None,
   advantage: str = "centered",
 ) -> Group:
-  """The steps behind the votes and verdicts, for rewards that come from elsewhere.
+  """Returns rewards and advantages of groups whose base rewards come from a reward function.
 
   Args:
-    base: in [0, 1], in place of self-consistency; the factor is 1.
+    base: rewards in [0, 1] in place of self-consistency; the factor is 1.
     format_ok: whether the trajectory keeps the output format.
-    format_penalty: this and the next three as in `group`.
-    beta: inverse temperature of the group's distribution.
-    clip_adv: bound on |log q|, or None.
+    format_penalty: as in `group`, like the next three.
+    beta: inverse temperature of the energy distribution.
+    clip_adv: bound on |log q|; None for no bound.
     advantage: `centered`, `log_q`, `log_mean_exp` or `standardized`.
 
   Returns:
@@ -180,11 +180,11 @@ def _group(
   penalty: Options,
   distribution: Options,
 ) -> Group:
-  r = consistency(answer_ids, **dict(vote))
+  r = consistency.self_consistency(answer_ids, **dict(vote))
   g = jnp.ones_like(r)
   if judge_scores is not None:
     g = modulation_factor(judge_scores, judge_valid, **dict(judge))
-  return _distribute(r, g, format_ok, penalty, distribution)
+  return _rewards_and_advantages(r, g, format_ok, penalty, distribution)
 
 
 @functools.partial(jax.jit, static_argnames=("penalty", "distribution"))
@@ -195,10 +195,10 @@ def _group_of_rewards(
   penalty: Options,
   distribution: Options,
 ) -> Group:
-  return _distribute(base, jnp.ones_like(base), format_ok, penalty, distribution)
+  return _rewards_and_advantages(base, jnp.ones_like(base), format_ok, penalty, distribution)
 
 
-def _distribute(
+def _rewards_and_advantages(
   r: Float[Array, "B G"],
   g: Float[Array, "B G"],
   format_ok: Bool[Array, "B G"],
@@ -211,6 +211,6 @@ def _distribute(
 
 
 def _static(**options: object) -> Options:
-  inputs.plain(**options)
-  # A tuple can be hashed, as a static argument must be; a dict cannot.
+  """Packs options for a static argument of jit, which must be hashable."""
+  inputs.python_values(**options)
   return tuple(options.items())

@@ -1,7 +1,7 @@
-"""Checks at the door of the kernels: one clear line that names the thing, its value and what works.
+"""Argument checks of the jitted functions; errors name the argument, its value and what would work.
 
-Arrays are checked by shape and dtype alone, so a traced or sharded array passes without a transfer;
-options are Python values, checked before anything is compiled.
+Of arrays only shape and dtype are checked, so that traced and sharded arrays need no transfer.
+Options are Python values and are checked before anything is compiled.
 """
 
 import numbers
@@ -15,10 +15,10 @@ from jax.typing import ArrayLike
 
 HostOrDevice = jax.Array | np.ndarray
 
-# Beyond these, float32 arithmetic on an option overflows or vanishes and gives NaN.
+# Options beyond these could overflow or vanish in float32 arithmetic and give NaN.
 LEAST, LARGEST = 1e-6, 1e6
 
-# As `sejax.errors.quoted`; nothing here imports the rest of the package.
+# The same as `sejax.errors.quoted`, since this package imports nothing else of sejax.
 _QUOTES = reprlib.Repr()
 _QUOTES.maxstring = _QUOTES.maxother = 120
 quoted = _QUOTES.repr
@@ -31,45 +31,44 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
 
 
 def between(name: str, value: object, low: float, high: float) -> None:
-  """Raises ValueError unless option `name` is a real number in `[low, high]`; NaN is not."""
+  """Raises ValueError unless option `name` is a real number in `[low, high]`; NaN never is."""
   if not (isinstance(value, numbers.Real) and low <= value <= high):
     raise ValueError(f"{name}={quoted(value)} must be a number in [{low:g}, {high:g}]")
 
 
 def positive(name: str, value: object) -> None:
-  """Raises ValueError unless option `name` is above 0 and far from float32's bounds."""
+  """Raises ValueError unless option `name` is in [`LEAST`, `LARGEST`]."""
   between(name, value, LEAST, LARGEST)
 
 
 def finite(name: str, value: object) -> None:
-  """Raises ValueError unless option `name` is a number far from float32's bounds."""
+  """Raises ValueError unless the absolute value of option `name` is at most `LARGEST`."""
   between(name, value, -LARGEST, LARGEST)
 
 
-def plain(**options: object) -> None:
-  """Raises ValueError unless every option is a Python value, as a static argument must be."""
+def python_values(**options: object) -> None:
+  """Raises ValueError unless all options are Python numbers, strings or None, not arrays."""
   for name, value in options.items():
     if not isinstance(value, str | numbers.Real | None):
       raise ValueError(f"{name}={quoted(value)} must be a Python number or string")
 
 
 def integers(name: str, values: ArrayLike) -> HostOrDevice:
-  """Labels as they are, or ValueError where they are no integers or do not fit int32."""
+  """Returns an array of integers; raises ValueError for other types and beyond int32."""
   array = _array(values)
   if not jnp.issubdtype(array.dtype, jnp.integer):
     raise ValueError(f"{name} must hold integers, not {array.dtype}")
-  # Without this, 64-bit labels would lose their upper half on the way to the device, and two
-  # different ones could become the same.
+  # jax would drop the upper half of 64-bit integers, and different ones could become equal.
   if isinstance(array, np.ndarray) and not np.can_cast(array.dtype, np.int32):
-    narrow = array.astype(np.int32)
-    if not np.array_equal(array, narrow):
-      raise ValueError(f"{name} holds {array[array != narrow][0]}, which is no int32")
-    return narrow
+    cast = array.astype(np.int32)
+    if not np.array_equal(array, cast):
+      raise ValueError(f"{name} holds {array[array != cast][0]}, which is no int32")
+    return cast
   return array
 
 
 def flags(name: str, values: ArrayLike) -> HostOrDevice:
-  """Booleans as they are, integers as "is not 0"; ValueError for anything else."""
+  """Returns an array of booleans, from booleans or integers; raises ValueError for other types."""
   array = _array(values)
   if not (array.dtype == bool or jnp.issubdtype(array.dtype, jnp.integer)):
     raise ValueError(f"{name} must hold booleans, not {array.dtype}")
@@ -77,7 +76,7 @@ def flags(name: str, values: ArrayLike) -> HostOrDevice:
 
 
 def reals(name: str, values: ArrayLike) -> HostOrDevice:
-  """Real numbers as they are; ValueError for anything else, such as None in a list."""
+  """Returns an array of floats or integers; raises ValueError for others, as None in a list."""
   array = _array(values)
   if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
     raise ValueError(f"{name} must hold numbers, not {array.dtype}")
@@ -87,10 +86,10 @@ def reals(name: str, values: ArrayLike) -> HostOrDevice:
 def verdicts(
   judge_scores: ArrayLike | None, judge_valid: ArrayLike | None
 ) -> dict[str, HostOrDevice]:
-  """Returns the Judge's two arrays by name; no array where there is no Judge.
+  """Returns the Judge's two arrays by name; an empty dict without a Judge.
 
   Raises:
-    ValueError: only one of them is None, or they have the wrong type.
+    ValueError: only one of them is None, or one has the wrong type.
   """
   if (judge_scores is None) != (judge_valid is None):
     raise ValueError("judge_scores and judge_valid go together; one of them is None")
@@ -103,7 +102,7 @@ def verdicts(
 
 
 def same_group_shape(**arrays: HostOrDevice) -> None:
-  """Raises ValueError unless all arrays are `[B, G]` with one and the same B and G >= 1."""
+  """Raises ValueError unless all arrays have the same shape `[B, G]`, G at least 1."""
   (first, reference), *others = arrays.items()
   if reference.ndim != 2 or reference.shape[1] == 0:
     raise ValueError(f"{first} has shape {reference.shape}; it must be [B, G] with G at least 1")
@@ -115,5 +114,5 @@ def same_group_shape(**arrays: HostOrDevice) -> None:
 
 
 def _array(values: ArrayLike) -> HostOrDevice:
-  # A device array stays where it is; lists become host arrays, so that jit sees one argument.
+  # Lists become arrays, since jit would treat each of their numbers as an argument of its own.
   return values if isinstance(values, jax.Array) else np.asarray(values)

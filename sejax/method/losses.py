@@ -1,4 +1,4 @@
-"""The clipped GRPO loss of one micro-batch, with the denominators of the whole optimizer batch."""
+"""The clipped GRPO loss of a micro-batch, normalized by counts of the whole optimizer batch."""
 
 import functools
 from collections.abc import Callable
@@ -18,17 +18,18 @@ AGGREGATIONS = (
   "seq-mean-token-sum-norm",
 )
 
-_MAX_LOG_RATIO = 20.0  # exp stays finite in float32; both bounds are the released code's.
+# Bounds of the released code. exp of the first stays finite in float32.
+_MAX_LOG_RATIO = 20.0
 _MAX_KL = 10.0
 
 
 class Denominators(NamedTuple):
-  """What the sums of a loss are divided by, counted over a whole optimizer batch.
+  """Counts of an optimizer batch by which the sums over tokens in a loss are divided.
 
   Attributes:
-    tokens: unmasked tokens.
-    sequences: sequences with at least one unmasked token, so that padding rows do not count.
-    max_tokens: the longest response the run allows, never the width of a bucket.
+    tokens: number of unmasked tokens.
+    sequences: number of sequences with an unmasked token, that is, without padding rows.
+    max_tokens: the configured longest response, not the padded length of the batch.
   """
 
   tokens: Int[Array, ""]
@@ -40,12 +41,12 @@ def denominators(mask: Bool[Array, "*N R"], max_tokens: int) -> Denominators:
   """Counts the tokens and sequences of an optimizer batch.
 
   Args:
-    mask: response tokens of the whole batch, every micro-batch and every shard. Counts of parts
-      may be added instead.
-    max_tokens: the longest response the run allows.
+    mask: response tokens of the whole batch, of all micro-batches and shards. The counts of its
+      parts may be added up instead.
+    max_tokens: the configured longest response.
 
   Returns:
-    The denominators to give to `grpo_loss` with each part of that batch.
+    The denominators for `grpo_loss` of each micro-batch.
   """
   mask = _as_bool(mask)
   return Denominators(
@@ -71,54 +72,56 @@ def grpo_loss(
   entropy: Float[Array, "*N R"] | None = None,
   entropy_coef: float = 0.0,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-  """Clipped policy loss with KL to the initial policy (GRPO, arXiv:2402.03300).
+  """Returns the clipped policy loss with a KL penalty to the initial policy, and its metrics.
+
+  This is GRPO (arXiv:2402.03300) with the dual clip of arXiv:1912.09729.
 
   Per token, with ratio = exp(clip(logp - old_logp, -20, 20)):
 
       L = max(-A ratio, -A clip(ratio, 1 - clip_low, 1 + clip_high))
-      L = min(L, -A dual_clip)                         where A < 0 (dual clip, arXiv:1912.09729)
+      L = min(L, -A dual_clip)                         where A < 0
       d = clip(ref_logp - logp, -20, 20)
       k = clip(exp(d) - d - 1, -10, 10)                the low-variance KL estimate, in nats
       loss = aggregate(L) + kl_coef aggregate(k) - entropy_coef aggregate(entropy)
 
-  An aggregate is a sum over unmasked tokens over a denominator:
+  `aggregate` sums over unmasked tokens and divides by
 
-  - `token-mean`: tokens (DAPO, arXiv:2503.14476). The released run.
-  - `seq-mean-token-sum`: sequences.
-  - `seq-mean-token-mean`: sequences, each token weighted by 1 / its sequence's length (GRPO).
-  - `seq-mean-token-sum-norm`: max_tokens times sequences; without `denominators` R alone, as in the
-    released code (Dr. GRPO, arXiv:2503.20783).
+  - `token-mean`: the number of tokens (DAPO, arXiv:2503.14476). The released run.
+  - `seq-mean-token-sum`: the number of sequences.
+  - `seq-mean-token-mean`: the number of sequences and, per token, the length of its sequence
+    (GRPO).
+  - `seq-mean-token-sum-norm`: max_tokens times the number of sequences; without `denominators` by R
+    alone, as in the released code (Dr. GRPO, arXiv:2503.20783).
 
   With the `denominators` of the optimizer batch, the losses, gradients and metrics of its
-  micro-batches add up to those of the whole batch, however it is cut between sequences; only
-  `ratio_min` and `ratio_max` combine by minimum and maximum. Without them the call stands alone and
-  counts its own mask.
+  micro-batches add up to those of the whole batch, however it is split between sequences; only
+  `ratio_min` and `ratio_max` combine by minimum and maximum. Without `denominators`, the counts are
+  those of `mask`.
 
-  Only `logp` and `entropy` carry a gradient. Masked positions are replaced before any arithmetic,
-  so whatever stands there, NaN included, reaches neither value nor gradient; where everything is
-  masked, loss and gradient are 0. All arithmetic is float32. Options are static: each set of them
-  compiles once.
+  Gradients flow through `logp` and `entropy` only. Masked positions are replaced before any
+  arithmetic, so that NaN there reaches neither the loss nor its gradient. If everything is masked,
+  both are 0. All arithmetic is in float32. Options are static: each set of them compiles once.
 
   Args:
     logp: log-probabilities of the response tokens under the current policy, in nats.
-    old_logp: the same under the policy that sampled.
-    ref_logp: the same under the initial policy.
+    old_logp: log-probabilities under the policy that sampled the tokens.
+    ref_logp: log-probabilities under the initial policy.
     advantage: A, one per sequence.
-    mask: which tokens count, boolean or 0 and 1.
-    clip_low: how far the ratio may fall below 1, in [0, 1].
-    clip_high: how far it may rise above 1, at least 0.
-    dual_clip: bound on L in units of |A| where A < 0, at least 1; infinity switches it off.
+    mask: tokens that count; boolean, or 0 and 1.
+    clip_low: largest decrease of the ratio below 1, in [0, 1].
+    clip_high: largest increase of the ratio above 1, at least 0.
+    dual_clip: bound on L in units of |A| where A < 0, at least 1; infinity disables it.
     kl_coef: weight of the KL estimate, at least 0.
     aggregation: one of `AGGREGATIONS`.
-    denominators: counts of the whole optimizer batch; None if this call is all of it.
-    entropy: entropy of the policy at each token, in nats, or None.
+    denominators: counts of the whole optimizer batch; None if this micro-batch is all of it.
+    entropy: entropy of the policy at each token, in nats; None if not computed.
     entropy_coef: weight of the entropy bonus; needs `entropy` unless it is 0.
 
   Returns:
-    The loss and a dict of scalars without gradient: `policy_loss` and `kl` as aggregated, before
-    their coefficients; as means over tokens `clipfrac` (the ratio's clip changed L),
-    `clipfrac_lower` (the dual clip did), `ppo_kl` (of old_logp - logp) and, where given, `entropy`;
-    `ratio_min` and `ratio_max`, both 1 where everything is masked.
+    The loss, and a dict of scalar metrics without gradient: `policy_loss` and `kl`, aggregated and
+    not multiplied by coefficients; means over tokens: `clipfrac` (share where clipping the ratio
+    changed L), `clipfrac_lower` (share where the dual clip did), `ppo_kl` (old_logp - logp) and, if
+    given, `entropy`; `ratio_min` and `ratio_max`, both 1 if everything is masked.
 
   Raises:
     ValueError: an option is unknown or out of its range, or a shape does not fit.
@@ -174,11 +177,10 @@ def _grpo_loss(
   entropy_coef: float,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
   mask = _as_bool(mask)
-  logp = _select(mask, logp)
-  old_logp, ref_logp, A = (
-    jax.lax.stop_gradient(_select(mask, x))
-    for x in (old_logp, ref_logp, jnp.asarray(advantage)[..., None])
-  )
+  logp = _masked(mask, logp)
+  old_logp = jax.lax.stop_gradient(_masked(mask, old_logp))
+  ref_logp = jax.lax.stop_gradient(_masked(mask, ref_logp))
+  A = jax.lax.stop_gradient(_masked(mask, advantage[..., None]))
   weights = _weights(mask, aggregation, denominators)
   mean_weights = _weights(mask, "token-mean", denominators)
 
@@ -202,17 +204,17 @@ def _grpo_loss(
     "ratio_max": _extreme(jnp.max, ratio, mask, -jnp.inf),
   }
   if entropy is not None:
-    entropy = _select(mask, entropy)
+    entropy = _masked(mask, entropy)
     loss -= entropy_coef * jnp.sum(weights * entropy)
     metrics["entropy"] = jnp.sum(mean_weights * entropy)
   return loss, jax.lax.stop_gradient(metrics)
 
 
 def _weights(
-  mask: Bool[Array, "*N R"], aggregation: str, given: Denominators | None
+  mask: Bool[Array, "*N R"], aggregation: str, batch_counts: Denominators | None
 ) -> Float[Array, "*N R"]:
-  """Weight of each token in an aggregate, 0 where masked."""
-  counts = denominators(mask, mask.shape[-1]) if given is None else given
+  """Returns the weight of each token in an aggregate, 0 where masked."""
+  counts = denominators(mask, mask.shape[-1]) if batch_counts is None else batch_counts
   sequences = jnp.asarray(counts.sequences, jnp.float32)
   match aggregation:
     case "token-mean":
@@ -222,16 +224,16 @@ def _weights(
     case "seq-mean-token-mean":
       total = sequences * jnp.sum(mask, axis=-1, keepdims=True)
     case "seq-mean-token-sum-norm":
-      total = counts.max_tokens * (1.0 if given is None else sequences)
+      total = counts.max_tokens * (1.0 if batch_counts is None else sequences)
   return mask / jnp.maximum(total, 1.0)
 
 
 def _kl_estimate(
   logp: Float[Array, "*N R"], ref_logp: Float[Array, "*N R"]
 ) -> Float[Array, "*N R"]:
-  """KL of the current to the initial policy at each token, low-variance form ("k3")."""
+  """Estimates the KL from the current to the initial policy at each token (the "k3" estimator)."""
   d = jnp.clip(ref_logp - logp, -_MAX_LOG_RATIO, _MAX_LOG_RATIO)
-  # expm1 keeps the digits that exp(d) - 1 loses near 0, where the policy is for most of a run.
+  # expm1 keeps the digits that exp(d) - 1 loses near 0, where d is for most of a run.
   return jnp.clip(jnp.expm1(d) - d, -_MAX_KL, _MAX_KL)
 
 
@@ -239,12 +241,14 @@ def _extreme(
   reduce: Callable[..., Float[Array, ""]],
   ratio: Float[Array, "*N R"],
   mask: Bool[Array, "*N R"],
-  start: float,
+  initial: float,
 ) -> Float[Array, ""]:
-  return jnp.where(jnp.any(mask), reduce(ratio, where=mask, initial=start), 1.0)
+  """Returns the smallest or largest unmasked ratio; 1 if everything is masked."""
+  return jnp.where(jnp.any(mask), reduce(ratio, where=mask, initial=initial), 1.0)
 
 
-def _select(mask: Bool[Array, "*N R"], values: Float[Array, "*N #R"]) -> Float[Array, "*N R"]:
+def _masked(mask: Bool[Array, "*N R"], values: Float[Array, "*N #R"]) -> Float[Array, "*N R"]:
+  """Returns values in float32 with 0 where masked, also in place of NaN."""
   return jnp.where(mask, jnp.asarray(values, jnp.float32), 0.0)
 
 
@@ -257,8 +261,7 @@ def _check_shapes(
   advantage: Float[Array, "*N"],
   **per_token: Float[Array, "*N R"] | None,
 ) -> None:
-  # np.shape reads the attribute of an array, traced or not, and measures a list.
-  shape = np.shape(logp)
+  shape = np.shape(logp)  # of arrays, traced arrays and lists
   for name, array in per_token.items():
     if array is not None and np.shape(array) != shape:
       raise ValueError(f"{name} has shape {np.shape(array)} but logp has {shape}")

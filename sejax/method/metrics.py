@@ -1,6 +1,6 @@
-"""What to watch in a batch of groups: agreement, diversity, verdicts and, given gold, accuracy.
+"""Metrics of a batch of groups: agreement, diversity, verdicts and, with gold answers, accuracy.
 
-Gold answers enter here only, as `correct`, and nothing here reaches a reward.
+Gold answers are used only here, as `correct`, and no metric affects a reward.
 """
 
 import functools
@@ -13,18 +13,18 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sejax.method import inputs
 from sejax.method.consistency import Votes, count_votes
-from sejax.method.modulation import readable
+from sejax.method.modulation import valid_scores
 
-# The figures of `group_metrics` that need gold answers.
-OF_GOLDS = ("pass@1", "pass@G", "maj@G", "label_accuracy")
+# The metrics of `group_metrics` that need gold answers.
+GOLD_METRICS = ("pass@1", "pass@G", "maj@G", "label_accuracy")
 
 
 class Measure(NamedTuple):
-  """One figure per group.
+  """A metric of each group.
 
   Attributes:
-    value: the figure, 0 where it is undefined.
-    defined: whether the group has one.
+    value: the metric, 0 where it is undefined.
+    defined: whether the metric is defined for the group.
   """
 
   value: Float[Array, " B"]
@@ -39,42 +39,42 @@ def group_metrics(
   *,
   tie: str = "none",
 ) -> dict[str, Measure]:
-  """Figures of each group, with where they are defined.
+  """Returns the metrics of each group, by name.
 
   Always:
 
-  - `majority_share`: votes for a most frequent answer over G.
-  - `answer_entropy`: entropy of the answers over those who vote, in nats; where someone votes.
+  - `majority_share`: share of all G trajectories with the most frequent answer.
+  - `answer_entropy`: entropy of the answers that were voted for, in nats; undefined without votes.
   - `distinct_answers`, `abstentions`: counts.
-  - `label_share`: 1 where the group has a label, the answer that `majority` would reward (see
-    `sejax.method.consistency.Votes.labelled`), else 0.
+  - `label_share`: 1 if the group has a pseudo-label, the answer that the rule `majority` would
+    reward (`sejax.method.consistency.Votes.has_label`), else 0.
 
   With a Judge:
 
   - `invalid_verdicts`: a count.
-  - `judge_mean`: mean of the valid scores; where there is one.
-  - `agreement`: share of the Judge's favourite trajectories (highest valid score, all of them on a
-    tie) that hold a most frequent answer (any of them on a tie), which arXiv:2603.21289 watches in
-    its analysis; where someone votes and a verdict is valid.
+  - `judge_mean`: mean of the valid scores; undefined without any.
+  - `agreement`: share of the trajectories with the highest valid score that have a most frequent
+    answer; on ties, all of these count. Reported in the analysis of arXiv:2603.21289. Undefined
+    without votes or valid scores.
 
   With `correct`:
 
   - `pass@1`: share of correct trajectories.
-  - `pass@G`: 1 if any is correct, else 0.
-  - `maj@G`: probability that a most frequent answer, drawn evenly on a tie, is correct; 0 where
-    nobody votes.
-  - `label_accuracy`: whether the label is correct; where there is one.
+  - `pass@G`: 1 if any trajectory is correct, else 0.
+  - `maj@G`: probability that the most frequent answer is correct, drawn uniformly on a tie; 0
+    without votes.
+  - `label_accuracy`: whether the pseudo-label is correct; undefined without one.
 
   Args:
-    answer_ids: -1 where the trajectory abstains.
-    judge_scores: on a scale from 0 to 1; None where there is no Judge.
-    judge_valid: where a score could be read; NaN, infinite and off-scale ones are invalid too. None
-      where there is no Judge.
-    correct: whether the trajectory's answer is the gold one, or None.
-    tie: `none` (no label on a tie) or `first`.
+    answer_ids: equal numbers for equal answers of a group; -1 abstains.
+    judge_scores: the Judge's scores; None without a Judge.
+    judge_valid: whether the score could be read; NaN and scores outside of [0, 1] count as invalid
+      too. None without a Judge.
+    correct: whether the trajectory's answer equals the gold answer; None without gold answers.
+    tie: `none` (no pseudo-label on a tie) or `first`.
 
   Returns:
-    A `Measure` of `[B]` arrays by name.
+    A `Measure` of `[B]` arrays for each metric.
 
   Raises:
     ValueError: an array has the wrong shape or type, or `tie` is unknown.
@@ -91,14 +91,14 @@ def group_metrics(
 
 @jax.jit
 def summarize(measures: dict[str, Measure]) -> dict[str, Float[Array, ""]]:
-  """Means over the groups where each measure is defined, and how many those are.
+  """Averages each metric over the groups where it is defined.
 
   Args:
-    measures: from `group_metrics`, or several joined along B.
+    measures: from `group_metrics`; those of several batches may be concatenated along B.
 
   Returns:
-    For each name its mean, 0 where no group defines it, and under `<name>_count` their number, so
-    that means of several batches can be joined. Never NaN.
+    The mean of each metric, 0 if it is defined nowhere and never NaN; and as `<name>_count` the
+    number of groups where it is defined, by which means of several batches can be combined.
   """
   summary = {}
   for name, (value, defined) in measures.items():
@@ -118,37 +118,37 @@ def _group_metrics(
   tie: str,
 ) -> dict[str, Measure]:
   votes = count_votes(answer_ids)
-  labelled = votes.labelled(tie)
+  has_label = votes.has_label(tie)
   G = answer_ids.shape[1]
   voters = jnp.sum(votes.voted, axis=1)
   measures = {
-    "majority_share": _everywhere(votes.top[:, 0] / G),
+    "majority_share": _defined_everywhere(votes.max_count[:, 0] / G),
     "answer_entropy": Measure(_answer_entropy(votes), voters > 0),
-    "distinct_answers": _everywhere(votes.distinct[:, 0]),
-    "abstentions": _everywhere(G - voters),
-    "label_share": _everywhere(jnp.any(labelled, axis=1)),
+    "distinct_answers": _defined_everywhere(votes.num_distinct[:, 0]),
+    "abstentions": _defined_everywhere(G - voters),
+    "label_share": _defined_everywhere(jnp.any(has_label, axis=1)),
   }
   if judge_scores is not None:
-    scores, usable = readable(judge_scores, judge_valid)
+    scores, is_valid = valid_scores(judge_scores, judge_valid)
     measures |= {
-      "invalid_verdicts": _everywhere(jnp.sum(~usable, axis=1)),
-      "judge_mean": _mean(scores, usable),
-      "agreement": _agreement(votes, scores, usable),
+      "invalid_verdicts": _defined_everywhere(jnp.sum(~is_valid, axis=1)),
+      "judge_mean": _mean(scores, is_valid),
+      "agreement": _agreement(votes, scores, is_valid),
     }
   if correct is not None:
-    # Equal answers have equal counts, so a mean over the holders of the most frequent answers is
-    # the even mean over those answers.
-    majority = _mean(correct, votes.favoured)
+    # On a tie all most frequent answers have the same number of trajectories, so that a mean over
+    # these trajectories is a mean over the answers.
+    majority = _mean(correct, votes.is_mode)
     measures |= {
-      "pass@1": _everywhere(jnp.mean(correct, axis=1)),
-      "pass@G": _everywhere(jnp.any(correct, axis=1)),
-      "maj@G": _everywhere(majority.value),
-      "label_accuracy": _mean(correct, labelled),
+      "pass@1": _defined_everywhere(jnp.mean(correct, axis=1)),
+      "pass@G": _defined_everywhere(jnp.any(correct, axis=1)),
+      "maj@G": _defined_everywhere(majority.value),
+      "label_accuracy": _mean(correct, has_label),
     }
   return measures
 
 
-def _everywhere(value: Float[Array, " B"]) -> Measure:
+def _defined_everywhere(value: Float[Array, " B"]) -> Measure:
   return Measure(value.astype(jnp.float32), jnp.ones(value.shape, bool))
 
 
@@ -159,13 +159,13 @@ def _mean(values: Float[Array, "B G"], where: Bool[Array, "B G"]) -> Measure:
 
 
 def _answer_entropy(votes: Votes) -> Float[Array, " B"]:
-  # Each voter adds 1/n of its own -log p: over the holders of an answer that makes -p log p.
+  # A mean of -log p over the voters: those of one answer, a share p, add up to -p log p.
   voters = jnp.maximum(jnp.sum(votes.voted, axis=1, keepdims=True), 1)
   surprise = -jnp.log(jnp.maximum(votes.count, 1) / voters)
   return jnp.sum(surprise, axis=1, where=votes.voted) / voters[:, 0]
 
 
-def _agreement(votes: Votes, scores: Float[Array, "B G"], usable: Bool[Array, "B G"]) -> Measure:
-  best = jnp.max(scores, axis=1, keepdims=True, where=usable, initial=0.0)
-  value, judged = _mean(votes.favoured, usable & (scores == best))
-  return Measure(value, judged & (votes.top[:, 0] > 0))
+def _agreement(votes: Votes, scores: Float[Array, "B G"], is_valid: Bool[Array, "B G"]) -> Measure:
+  best = jnp.max(scores, axis=1, keepdims=True, where=is_valid, initial=0.0)
+  value, has_valid_score = _mean(votes.is_mode, is_valid & (scores == best))
+  return Measure(value, has_valid_score & (votes.max_count[:, 0] > 0))

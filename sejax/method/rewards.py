@@ -1,4 +1,4 @@
-"""The reward of a trajectory: self-consistency, modulated by the Judge, less the format penalty."""
+"""The reward of a trajectory: self-consistency times the Judge's factor plus the format penalty."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -13,13 +13,13 @@ def reward(
   *,
   format_penalty: float,
 ) -> Float[Array, "B G"]:
-  """Reward R = clip(r g + penalty, 0, 1) of every trajectory (arXiv:2603.21289).
+  """Returns the reward R = clip(r g + penalty, 0, 1) of each trajectory (arXiv:2603.21289).
 
   Args:
-    self_consistency: r.
-    factor: g.
+    self_consistency: r in [0, 1].
+    factor: g, from `sejax.method.modulation.modulation_factor`.
     format_ok: whether the trajectory keeps the output format.
-    format_penalty: added where it does not; at most 0.
+    format_penalty: added to the reward of a trajectory that breaks it; at most 0.
 
   Returns:
     R in [0, 1].

@@ -5,7 +5,7 @@ that the step sampled, of all processes, also those that the update then leaves 
 (`train.constant_groups`); a figure that no group defines is left out:
 
 - those of `method.group_metrics`, under their names; those of verdicts only with a Judge, and those
-  of `method.OF_GOLDS` over the groups whose record has a gold answer that can be read;
+  of `method.GOLD_METRICS` over the groups whose record has a gold answer that can be read;
 - `reward`, and `reward_std`: R, and its standard deviation within a group (over G);
 - `response_length`: tokens drawn for a trajectory;
 - `truncated`, `format`: shares of trajectories that were cut at the limit, and that keep the form;
@@ -98,7 +98,7 @@ def _of_sampled(part: SampledBatch, source: Source, prover: Prover, tie: str) ->
     counts = {name: count[real] for name, count in part.readings.counts().items()}
   measures = method.group_metrics(evidence.answer_ids[real], *judged, correct, tie=tie)
   for name, (value, defined) in measures.items():
-    counted = defined & known if name in method.OF_GOLDS else defined
+    counted = defined & known if name in method.GOLD_METRICS else defined
     sums[name] = (_sum(value, counted), _sum(counted))
   return sums | _sums(
     {
