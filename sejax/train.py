@@ -24,7 +24,7 @@ from sejax.learner.learner import check_gradients
 from sejax.learner.update import TrainState
 from sejax.models import hub
 from sejax.monitoring import metrics
-from sejax.monitoring.timing import Clock, Compilations, profiling
+from sejax.monitoring.timing import Clock, CompilationCounter, profiling
 from sejax.monitoring.writers import EVENTS, Logs
 from sejax.parallel import hosts, preemption
 from sejax.parallel.lock import Lock
@@ -59,7 +59,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, logs: Logs) -> None:
   given, config = config, hub.with_local_models(config)
-  began, clock, compilations = time.monotonic(), Clock(), Compilations()
+  began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
   setup = setup_lib.set_up(config, workdir, clock)
   state = setup.learner.updater.init(setup.weights.initial)
   frozen_weights = fingerprint((setup.weights.frozen, setup.weights.judge_params))

@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""Measures where the time of a training step goes: seconds by stage, profiles, compilations."""
 
 import contextlib
 import pathlib
@@ -9,35 +9,35 @@ import jax
 
 
 class Clock:
-  """Sums seconds by stage.
+  """Sums wall-clock seconds by stage, and names the stages in profiles.
 
-  Stages end on the host (texts, metrics), so their times hold what their programs took; each is
-  named in profiles too.
+  A stage must end with a result on the host (texts, metrics). Otherwise its time would not include
+  the programs that it launched, since jax dispatches them asynchronously.
   """
 
   def __init__(self):
     self._seconds: dict[str, float] = {}
-    self._began = time.monotonic()
+    self._lap_start = time.monotonic()
 
   @contextlib.contextmanager
   def __call__(self, stage: str) -> Iterator[None]:
-    """Adds the time of a block to a stage."""
-    began = time.monotonic()
+    """Adds the time of a `with` block to a stage."""
+    start = time.monotonic()
     with jax.profiler.TraceAnnotation(stage):
       yield
-    self._seconds[stage] = self._seconds.get(stage, 0.0) + time.monotonic() - began
+    self._seconds[stage] = self._seconds.get(stage, 0.0) + time.monotonic() - start
 
   def lap(self) -> dict[str, float]:
-    """Returns the seconds of each stage and, as `total`, of all since the last lap; starts anew."""
+    """Returns the seconds of each stage since the last lap, and all seconds as `total`."""
     now = time.monotonic()
-    lap = {**self._seconds, "total": now - self._began}
-    self._seconds, self._began = {}, now
+    lap = {**self._seconds, "total": now - self._lap_start}
+    self._seconds, self._lap_start = {}, now
     return lap
 
 
 @contextlib.contextmanager
 def profiling(steps: Sequence[int], directory: pathlib.Path, step: int) -> Iterator[None]:
-  """Profiles a block, if its step is one of those named, for TensorBoard's profile page."""
+  """Profiles a `with` block for TensorBoard if `step` is one of `steps`."""
   if step not in steps:
     yield
     return
@@ -45,18 +45,18 @@ def profiling(steps: Sequence[int], directory: pathlib.Path, step: int) -> Itera
     yield
 
 
-class Compilations:
-  """Counts the programs that are compiled in this process, or loaded from the cache of them."""
+class CompilationCounter:
+  """Counts programs that this process compiles or loads from the compilation cache."""
 
   def __init__(self):
     self._count = 0
-    jax.monitoring.register_event_duration_secs_listener(self._note)
+    jax.monitoring.register_event_duration_secs_listener(self._on_event)
 
-  def _note(self, event: str, duration: float, **_: object) -> None:
+  def _on_event(self, event: str, duration: float, **_: object) -> None:
     del duration
     self._count += event == "/jax/core/compile/backend_compile_duration"
 
   def lap(self) -> int:
-    """Returns their number since the last lap."""
+    """Returns the number of programs since the last lap."""
     count, self._count = self._count, 0
     return count

@@ -1,18 +1,18 @@
-"""What a run leaves behind while it goes: JSON lines, TensorBoard event files, Weights & Biases.
+"""Writes the logs of a run: JSON lines, TensorBoard event files and Weights & Biases.
 
-Three files of JSON lines in the workdir, a line per step (a line per group in the last), every line
-an object with its `step`:
+There are three files of JSON lines in the workdir. Each line is an object with a `step`:
 
-- `metrics.jsonl`: what the run's configuration decides, the same in every repetition, unless
+- `metrics.jsonl`: one line per step; the same in every repetition of a configuration, unless
   grading ran out of time (`undecided_grades`);
-- `timing.jsonl`: seconds, tokens per second and whatever else depends on the machine;
-- `groups.jsonl`: some of the step's groups with their texts, for the report.
+- `timing.jsonl`: one line per step; seconds, tokens per second and whatever else depends on the
+  machine;
+- `groups.jsonl`: some groups of a step with their texts, one line per group, for the report.
 
-`sejax.monitoring.metrics` explains the fields of the first two, `sejax.reports.training` those of
-the third.
+See `sejax.monitoring.metrics` for the fields of the first two, `sejax.reports.training` for those
+of the third.
 
-A line is on its way to the disk when its call returns. A step's lines are to be written before its
-checkpoint is, so that a restart finds every line up to the step that it continues from.
+A line has been passed to the operating system when its call returns. The lines of a step must be
+written before its checkpoint, so that a resumed run finds all lines up to its first step.
 """
 
 import contextlib
@@ -32,36 +32,35 @@ from sejax.errors import quoted, said
 from sejax.monitoring import events
 
 METRICS, TIMING, GROUPS = "metrics.jsonl", "timing.jsonl", "groups.jsonl"
-EVENTS = "tensorboard"  # the directory to give to TensorBoard
+EVENTS = "tensorboard"  # TensorBoard's --logdir
 
 
 class Logs:
-  """Writes one run's logs; a context manager. Only process 0 writes, the others' calls do nothing.
+  """Writes the logs of a run; a context manager. Calls on processes other than 0 do nothing.
 
-  `resume` says where the run starts or continues, and comes before anything is written.
+  `resume` must be called before anything is logged.
   """
 
   def __init__(self, workdir: pathlib.Path, config: ml_collections.ConfigDict):
-    """Opens the run of Weights & Biases, if that is wanted, and no file yet.
+    """Starts the Weights & Biases run if `config.log.wandb_project` is set; opens no files yet.
 
     Args:
-      workdir: the run's directory, which exists.
-      config: the run's configuration; `log` says where metrics go beside the JSON lines.
+      workdir: an existing directory.
+      config: the whole configuration, which Weights & Biases stores; `config.log` selects the logs.
 
     Raises:
-      ValueError: Weights & Biases is wanted and not installed, on every process; or does not let
-        this user in.
+      ValueError: Weights & Biases is not installed (on every process), or refuses access.
     """
     self._workdir = workdir
     self._config = config
     self._wandb = _import_wandb(config.log.wandb_project)
-    self._writes = jax.process_index() == 0
+    self._is_writer = jax.process_index() == 0
     self._resumed = False
     self._events: events.EventFile | None = None
-    self._tracked: Any = None
-    if self._wandb and self._writes:
+    self._wandb_run: Any = None
+    if self._wandb and self._is_writer:
       with self._wandb_errors():
-        self._tracked = self._track()
+        self._wandb_run = self._start_wandb_run()
 
   def __enter__(self) -> "Logs":
     return self
@@ -69,40 +68,40 @@ class Logs:
   def __exit__(self, *error: object) -> None:
     if self._events:
       self._events.close()
-    if self._tracked:
-      self._tracked.finish(exit_code=int(error[0] is not None))
+    if self._wandb_run:
+      self._wandb_run.finish(exit_code=int(error[0] is not None))
 
   def resume(self, step: int) -> None:
-    """Drops whatever was written of later steps, and a last line that was torn by a kill.
+    """Removes the lines of later steps, and an incomplete last line of a killed run.
 
     Args:
-      step: the last step that the restored checkpoint contains; -1 where the run starts anew.
+      step: the last step in the restored checkpoint; -1 for a new run.
 
     Raises:
       ValueError: a line other than the last is no JSON object with a step.
     """
     self._resumed = True
-    if not self._writes:
+    if not self._is_writer:
       return
     for name in (METRICS, TIMING, GROUPS):
-      _cut(self._workdir / name, step)
+      _truncate_after(self._workdir / name, step)
     if self._config.log.tensorboard:
       self._events = events.EventFile(self._workdir / EVENTS, step + 1)
 
   def metrics(self, step: int, values: Mapping[str, Any]) -> None:
-    """Logs scalars by name; those that are not finite are null in the JSON line.
+    """Logs scalars by name; NaN and infinities become null in the JSON line.
 
     Raises:
-      RuntimeError: `resume` was not called; so in `timing` and `groups`.
+      RuntimeError: `resume` was not called before; the same holds for `timing` and `groups`.
     """
     self._scalars(METRICS, step, values)
 
   def timing(self, step: int, values: Mapping[str, Any]) -> None:
-    """Logs scalars that differ from one repetition to the next, as `metrics` does."""
+    """Logs scalars that depend on the machine, otherwise as `metrics` does."""
     self._scalars(TIMING, step, values)
 
   def groups(self, step: int, groups: Sequence[Mapping[str, Any]]) -> None:
-    """Logs groups of a step, see `sejax.reports.training` for their fields; `step` is added."""
+    """Logs groups of a step, with the fields that `sejax.reports.training` describes."""
     self._append(GROUPS, [{"step": step} | dict(group) for group in groups])
 
   def _scalars(self, name: str, step: int, values: Mapping[str, Any]) -> None:
@@ -110,25 +109,26 @@ class Logs:
     self._append(name, [{"step": step} | scalars])
     if self._events:
       self._events.write(step, scalars)
-    if self._tracked:
+    if self._wandb_run:
       try:
-        # Not as its own step argument, below which it drops what a restart writes again.
-        self._tracked.log({"step": step} | scalars)
-      except Exception as error:  # The JSON lines have it all; a run is worth more than its copy.
+        # As a value, not as the `step` argument: W&B drops steps below the last one that it has,
+        # and a resumed run logs some steps again.
+        self._wandb_run.log({"step": step} | scalars)
+      except Exception as error:  # All metrics are in the JSON lines, so the run can go on.
         logging.warning("Weights & Biases gets no more metrics of this process: %s", error)
-        self._tracked = None
+        self._wandb_run = None
 
   def _append(self, name: str, records: Sequence[dict[str, Any]]) -> None:
     if not self._resumed:
-      raise RuntimeError("Logs.resume comes before anything is logged")
-    if self._writes:
-      text = "".join(json.dumps(_plain(record), allow_nan=False) + "\n" for record in records)
+      raise RuntimeError("Logs.resume must be called before anything is logged")
+    if self._is_writer:
+      text = "".join(json.dumps(_json_value(record), allow_nan=False) + "\n" for record in records)
       with (self._workdir / name).open("ab") as file:
         file.write(text.encode())
 
   @contextlib.contextmanager
   def _wandb_errors(self) -> Iterator[None]:
-    """Says in one line, whatever class it is of, why Weights & Biases cannot be used."""
+    """Turns any exception of Weights & Biases into a ValueError of one line."""
     try:
       yield
     except Exception as error:
@@ -138,14 +138,14 @@ class Logs:
         " leave the project empty"
       ) from None
 
-  def _track(self) -> Any:
-    """Opens the run of Weights & Biases, the same one after a restart."""
-    identity = self._workdir / "wandb_id.txt"
-    if not identity.exists():
-      identity.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
+  def _start_wandb_run(self) -> Any:
+    """Starts a Weights & Biases run, or continues that of the same workdir."""
+    id_file = self._workdir / "wandb_id.txt"
+    if not id_file.exists():
+      id_file.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
     run = self._wandb.init(
       project=self._config.log.wandb_project,
-      id=identity.read_text(encoding="utf-8").strip(),
+      id=id_file.read_text(encoding="utf-8").strip(),
       resume="allow",
       dir=str(self._workdir),
       config=self._config.to_dict(),
@@ -155,17 +155,18 @@ class Logs:
 
 
 def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """Yields the records of a file of JSON lines, none where there is no file.
+  """Yields the records of a log file; none if the file does not exist.
+
+  A last line without a line break is left out: it is being written, or its writer was killed.
 
   Raises:
-    ValueError: naming the file and the line that is no JSON object with a step. A last line without
-      its end is left out: it is being written, or its writer was killed.
+    ValueError: another line is no JSON object with a step.
   """
   return (record for record, _ in _lines(path))
 
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[dict[str, Any], int]]:
-  """Yields each record with the place in the file where its line ends."""
+  """Yields each record with the byte offset of the end of its line."""
   if not path.exists():
     return
   end = 0
@@ -176,38 +177,39 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[dict[str, Any], int]]:
       end += len(line)
       try:
         record = json.loads(line)
-        whole = isinstance(record["step"], int)
+        is_valid = isinstance(record["step"], int)
       except (ValueError, TypeError, KeyError, IndexError):
-        whole = False
-      if not whole:
+        is_valid = False
+      if not is_valid:
         raise ValueError(f"{path}:{number} is no JSON object with a step; remove the line")
       yield record, end
 
 
-def _cut(path: pathlib.Path, step: int) -> None:
-  """Shortens a file to the lines before the first of a later step."""
-  keep = 0
+def _truncate_after(path: pathlib.Path, step: int) -> None:
+  """Truncates a log file before the first line of a later step."""
+  size = 0
   for record, end in _lines(path):
     if record["step"] > step:
       break
-    keep = end
+    size = end
   if path.exists():
     with path.open("r+b") as file:
-      file.truncate(keep)
+      file.truncate(size)
 
 
-def _plain(value: Any) -> Any:
-  """Returns the value as strict JSON has it: arrays are lists, what is not finite is null."""
+def _json_value(value: Any) -> Any:
+  """Converts a value to strict JSON: arrays become lists, NaN and infinities become null."""
   if hasattr(value, "tolist"):
     value = value.tolist()
   if isinstance(value, Mapping):
-    return {key: _plain(item) for key, item in value.items()}
+    return {key: _json_value(item) for key, item in value.items()}
   if isinstance(value, list | tuple):
-    return [_plain(item) for item in value]
+    return [_json_value(item) for item in value]
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _import_wandb(project: str) -> Any:
+  """Returns the module wandb; None if no project is configured."""
   if not project:
     return None
   try:

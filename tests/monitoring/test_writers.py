@@ -160,7 +160,7 @@ def test_other_processes_write_nothing(config, tmp_path, monkeypatch):
 
 
 def test_nothing_is_logged_before_it_is_said_where_the_run_starts(config, tmp_path):
-  with pytest.raises(RuntimeError, match="resume comes before"):
+  with pytest.raises(RuntimeError, match="resume must be called before"):
     writers.Logs(tmp_path, config).metrics(0, {"reward": 1})
 
 
