@@ -231,7 +231,7 @@ def check_memory(config: ml_collections.ConfigDict, model: models.Model, mesh: M
     shard = layouts.sharding(mesh, path, shape, model.layout).shard_shape(shape)
     moments = trained and 4 if config.train.freeze_vision and model.is_vision(path) else trained
     kept += math.prod(shard) * (frozen + moments)
-  there = chips.memory(mesh.local_devices[0])
+  there = chips.device_memory(mesh.local_devices[0])
   if there and kept > there:
     raise ValueError(
       f"config.model.path={quoted(config.model.path)} takes {kept / 2**30:.1f} GiB of each device"

@@ -116,7 +116,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         score = figures["heldout_pass_at_1"]
 
       # ------------------------------------------------------------- logs
-      lock.require()
+      lock.require_held()
       timing = metrics.of_time(
         clock.lap(),
         compilations.lap(),
@@ -133,7 +133,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
 
       # ------------------------------------------------------------- checkpoint
       check_gradients(state, config.optimizer.max_skipped, checkpoints)
-      asked = stop.given()
+      asked = stop.requested()
       if last or asked or done % config.checkpoint.every == 0:
         progress.data = hosts.gather_json(data.state())
         progress.seconds = seconds_before + time.monotonic() - began

@@ -167,7 +167,7 @@ def rates(size: Size, seconds: dict[str, float]) -> dict[str, float | None]:
   """Returns model operations per second, and which share that is of what the device can do."""
   forward = flops.of_tokens(size.model, size.prompt, GROUP * size.response)
   done = {"forward": forward / seconds["forward"], "step": 3 * forward / seconds["shared"]}
-  chip = chips.here()
+  chip = chips.current()
   return {f"{name}_tflops": rate / 1e12 for name, rate in done.items()} | {
     f"{name}_mfu": chip and rate / chip.flops for name, rate in done.items()
   }

@@ -209,7 +209,7 @@ def tail(bench: Bench) -> dict[str, float | None]:
   lengths, stats = results[0].lengths, results[0].stats
   read = decode_bytes(size.model, size.dtype, stats.steps, request.prompt.lengths, lengths)
   rate = read / min(result.stats.seconds["decode"] for result in results)
-  chip = chips.here()
+  chip = chips.current()
   return {
     "tail_cost": found["packed"] / (found["full"] * limits.sum() / tokens),
     "tail_packing": found["unpacked"] / found["packed"],

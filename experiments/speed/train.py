@@ -254,7 +254,7 @@ def report(setup: setup_lib.TrainSetup, rollout: collect.Rollout, stages: Stages
   step = sum(stages.seconds.values())
   judge = stages.seconds["judge"]
   tokens = int(batch.actor.lengths.sum() + lengths.sum())
-  devices, chip = jax.device_count(), chips.here()
+  devices, chip = jax.device_count(), chips.current()
   update = flops.of_update(setup.weights.model, rollout, setup.learner.adapters is not None)
   update /= stages.seconds["update"] * devices
   decode = decode_bytes(

@@ -122,7 +122,7 @@ class Collator:
     """
     if len(examples) > self.rows:
       raise ValueError(f"{len(examples)} examples do not fit a batch of {self.rows} rows")
-    sizes = self.buckets.choose(Sizes(*hosts.largest(*longest(examples))))
+    sizes = self.buckets.choose(Sizes(*hosts.max_over_processes(*longest(examples))))
     empty = self.rows - len(examples)
     padding = np.full(1, self.pad_id, np.int32)
     grids = [example.grids for example in examples] + [np.zeros((0, 3), np.int32)] * empty

@@ -334,10 +334,10 @@ def in_parallel(
   if workers:
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()  # grain's workers read flags; outside of main nobody parses.
-    preemption.shield_workers()
+    preemption.start_resource_tracker()
     elements = elements.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
-      worker_init_fn=preemption.ignore_in_worker,
+      worker_init_fn=preemption.ignore_signals_in_worker,
     )
   return iter(elements)
 

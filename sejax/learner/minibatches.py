@@ -47,7 +47,7 @@ class Sizes(NamedTuple):
     Args:
       longest: tokens, in this process.
     """
-    (longest,) = hosts.largest(longest)
+    (longest,) = hosts.max_over_processes(longest)
     buckets = self.response_buckets or (self.max_tokens // 4, self.max_tokens // 2)
     return next(size for size in (*buckets, self.max_tokens) if longest <= size)
 

@@ -117,7 +117,7 @@ def _zero_negligible(norm: float) -> optax.GradientTransformation:
 def _labels(tree: Any, frozen: Sequence[str]) -> Any:
   """Returns the tree with each array's part, `trained` or `frozen`, in its place."""
   paths, treedef = jax.tree.flatten_with_path(tree)
-  names = [layouts.name(path) for path, _ in paths]
+  names = [layouts.path_name(path) for path, _ in paths]
   for pattern in frozen:
     if not any(re.search(pattern, name) for name in names):
       raise ValueError(

@@ -89,7 +89,7 @@ class Updater:
       adapters: what is trained, if not all weights.
       mesh: with axes data, fsdp and tensor, or some of them; one device, if None.
     """
-    rows = None if mesh is None else layouts.rows(mesh)
+    rows = None if mesh is None else layouts.row_sharding(mesh)
     self._model = dataclasses.replace(model, rows=rows)
     self._optimizer, self._loss_options = optimizer, dict(loss)
     self._temperature, self._max_tokens = temperature or 1.0, max_tokens

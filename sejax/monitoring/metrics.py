@@ -160,7 +160,7 @@ def of_time(
   timing = {f"{name}_seconds": value for name, value in seconds.items()}
   timing["tokens_per_second"] = sum(drawn) / seconds["total"]
   timing["compilations"] = compilations
-  if (chip := chips.here()) is not None:
+  if (chip := chips.current()) is not None:
     spent = hosts.gather_json(flops.of_step(model, rollout, adapters))
     possible = seconds["total"] * chip.flops * jax.device_count()
     timing["model_flops_utilisation"] = sum(spent) / possible

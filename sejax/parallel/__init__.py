@@ -1,1 +1,1 @@
-"""Where arrays lie on a mesh."""
+"""Devices and processes: mesh, array layouts, collectives, the workdir's lock and stop requests."""

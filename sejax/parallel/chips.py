@@ -1,4 +1,4 @@
-"""What accelerators can do, by the makers' data sheets."""
+"""Memory, compute and bandwidth of accelerators, from their makers' data sheets."""
 
 import os
 from typing import NamedTuple
@@ -9,13 +9,13 @@ _GIB = 2**30
 
 
 class Chip(NamedTuple):
-  """An accelerator, as jax counts devices.
+  """Peak figures of an accelerator; one of what jax counts as a device.
 
   Attributes:
-    memory: bytes that programs can use.
-    flops: dense bf16, per second.
-    bandwidth: of its memory, bytes per second.
-    interconnect: of its links to others together, bytes per second.
+    memory: bytes of device memory that programs can use.
+    flops: dense bf16 FLOP/s.
+    bandwidth: memory bandwidth, bytes per second.
+    interconnect: bandwidth of all its links to other accelerators together, bytes per second.
   """
 
   memory: float
@@ -24,20 +24,21 @@ class Chip(NamedTuple):
   interconnect: float
 
 
-# https://cloud.google.com/tpu/docs/system-architecture-tpu-vm; the compiler keeps 0.25 GiB back.
-# v4 is not among them: its topologies are of half chips, as no run sees them.
+# https://cloud.google.com/tpu/docs/system-architecture-tpu-vm; the compiler reserves 0.25 GiB.
+# v4 is left out: its topologies for ahead-of-time compilation have a device for each half chip,
+# other than at run time.
 TPUS = {
   "v5e": Chip(15.75 * _GIB, 197e12, 819e9, 200e9),
   "v5p": Chip(94.75 * _GIB, 459e12, 2765e9, 600e9),
   "v6e": Chip(31.75 * _GIB, 918e12, 1640e9, 448e9),
 }
-# Data sheets of the SXM modules; links are NVLink, both ways.
+# Data sheets of the SXM modules; the links are NVLink, both directions added.
 GPUS = {
   "a100": Chip(80e9, 312e12, 2039e9, 600e9),
   "h100": Chip(80e9, 989e12, 3350e9, 900e9),
   "h200": Chip(141e9, 989e12, 4800e9, 900e9),
 }
-# By what `device_kind` begins with.
+# Keyed by the beginning of `jax.Device.device_kind`.
 _KINDS = {
   "TPU v4": Chip(31.75 * _GIB, 275e12, 1228e9, 300e9),
   "TPU v5 lite": TPUS["v5e"],
@@ -54,18 +55,21 @@ _KINDS = {
 
 
 def of_kind(kind: str) -> Chip | None:
-  """Returns the chip of a `device_kind`; None where it is not known."""
-  names = [name for name in _KINDS if kind.startswith(name)]
-  return _KINDS[max(names, key=len)] if names else None
+  """Returns the chip of a `jax.Device.device_kind`; None if it is not in the table."""
+  prefixes = [prefix for prefix in _KINDS if kind.startswith(prefix)]
+  return _KINDS[max(prefixes, key=len)] if prefixes else None
 
 
-def memory(device: jax.Device) -> int | None:
-  """Returns the bytes that programs can use on a device; None where it does not say."""
+def device_memory(device: jax.Device) -> int | None:
+  """Returns the bytes that programs can use on a device; None if its backend does not report it.
+
+  On CPU the devices of a process share the host's memory equally.
+  """
   if device.platform == "cpu":
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
   return (device.memory_stats() or {}).get("bytes_limit")
 
 
-def here() -> Chip | None:
-  """Returns the chip that the first device is; None where it is not known."""
+def current() -> Chip | None:
+  """Returns the chip that this process runs on; None if it is not in the table."""
   return of_kind(jax.devices()[0].device_kind)

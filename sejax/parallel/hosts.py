@@ -1,4 +1,8 @@
-"""Rows of a batch between the host and the mesh: each process holds those of its own shards."""
+"""Moves arrays between hosts and the mesh, and exchanges host values between processes.
+
+Each process holds the rows of a batch that lie on its own devices. In shapes, `B` are the rows of
+the global batch and `b` those of this process.
+"""
 
 import json
 from typing import Any
@@ -13,7 +17,7 @@ from sejax.parallel import layouts
 
 
 def shard_rows(mesh: Mesh, rows: Shaped[np.ndarray, "b ..."] | Array) -> Shaped[Array, "B ..."]:
-  """Shards the rows of this process over the mesh; a global array is moved if it lies elsewhere."""
+  """Shards rows over the mesh: numpy rows of this process, or a global jax array."""
   sharding = NamedSharding(mesh, PartitionSpec(layouts.row_axes(mesh)))
   if isinstance(rows, jax.Array):
     return jax.device_put(rows, sharding)
@@ -21,7 +25,7 @@ def shard_rows(mesh: Mesh, rows: Shaped[np.ndarray, "b ..."] | Array) -> Shaped[
 
 
 def replicate(mesh: Mesh, x: Shaped[np.ndarray, "..."]) -> Shaped[Array, "..."]:
-  """Places an array that is identical on every process onto the mesh, whole on each device."""
+  """Places an array that is identical on every process onto the mesh, replicated."""
   return _place(mesh, x, PartitionSpec())
 
 
@@ -36,54 +40,57 @@ def _place(mesh: Mesh, x: Shaped[np.ndarray, "..."], spec: PartitionSpec) -> Sha
 
 
 def to_host(rows: Shaped[Array, "B ..."]) -> Shaped[np.ndarray, "b ..."]:
-  """Returns this process's rows, in their order."""
+  """Copies the rows of a sharded array that lie on this process's devices to the host, in order."""
   shards = {shard.index[0].start or 0: shard.data for shard in rows.addressable_shards}
   return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
 
 
 def local_shards(mesh: Mesh) -> list[int]:
-  """Returns which of the row shards this process holds."""
-  shape = (layouts.row_shards(mesh),)
+  """Returns the indices of the row shards on this process's devices, see `layouts.row_shards`."""
   sharding = NamedSharding(mesh, PartitionSpec(layouts.row_axes(mesh)))
-  return sorted(
-    {index[0].start or 0 for index in sharding.addressable_devices_indices_map(shape).values()}
-  )
+  # With one row per shard, the index of a device's row is that of its shard.
+  indices = sharding.addressable_devices_indices_map((layouts.row_shards(mesh),))
+  return sorted({rows.start or 0 for (rows,) in indices.values()})
 
 
 def require_equal(what: str, *numbers: int) -> None:
-  """Checks that all processes bring the same numbers.
+  """Checks that numbers are the same on all processes; all of them must call it.
+
+  Args:
+    what: names the numbers in the error.
+    *numbers: the numbers of this process.
 
   Raises:
-    ValueError: naming what differs, with the numbers of all processes.
+    ValueError: the numbers differ.
   """
   if jax.process_count() == 1:
     return
-  everyone = multihost_utils.process_allgather(np.array(numbers, np.int64))
-  if (everyone != everyone[0]).any():
-    raise ValueError(f"{what} must be the same in all processes; they are {everyone.tolist()}")
+  by_process = multihost_utils.process_allgather(np.array(numbers, np.int64))
+  if (by_process != by_process[0]).any():
+    raise ValueError(f"{what} must be the same in all processes; they are {by_process.tolist()}")
 
 
 def any_process(mask: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-  """Returns where any process has true."""
+  """Returns the elementwise "or" of a boolean array over all processes; all must call it."""
   if jax.process_count() == 1:
     return mask
   return multihost_utils.process_allgather(mask).any(axis=0)
 
 
-def largest(*numbers: int) -> tuple[int, ...]:
-  """Returns the largest of each number over all processes, so that they agree on a shape."""
+def max_over_processes(*numbers: int) -> tuple[int, ...]:
+  """Returns the maximum of each number over all processes, for a common shape; all must call it."""
   if jax.process_count() == 1:
     return numbers
-  everyone = multihost_utils.process_allgather(np.array(numbers, np.int64))
-  return tuple(everyone.max(axis=0).tolist())
+  by_process = multihost_utils.process_allgather(np.array(numbers, np.int64))
+  return tuple(by_process.max(axis=0).tolist())
 
 
 def gather_json(value: Any) -> list[Any]:
-  """Returns a plain JSON value of each process, in their order, in all of them."""
+  """Returns the JSON-serializable values of all processes, by process index; all must call it."""
   if jax.process_count() == 1:
     return [value]
   text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-  (size,) = largest(text.size)
+  (size,) = max_over_processes(text.size)
   padded = np.full(size, ord(" "), np.uint8)
   padded[: text.size] = text
   return [json.loads(row.tobytes()) for row in multihost_utils.process_allgather(padded)]

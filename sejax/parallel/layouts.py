@@ -1,12 +1,13 @@
-"""Layout of the parameter tree on a mesh: a short list of (pattern of the path, spec).
+"""Sharding rules for the parameter tree and for rows of a batch.
 
-Mesh axes: `data` (batches), `fsdp` (parameters, gathered where they are used) and `tensor` (heads
-and hidden units). The first pattern found in an array's path counts. A spec names the axes of one
-layer; arrays that are stacked over layers keep the stack whole. An axis that the mesh does not
-have, or whose size does not divide the dimension, is left out, so that any mesh takes any model;
-so is an axis of one device, so that layouts which are the same have the same name.
+Mesh axes: `data` (batches), `fsdp` (parameters, gathered before use) and `tensor` (heads and hidden
+units). Rows of a batch are sharded over `data` and `fsdp` together.
 
-Rows of a batch lie over `data` and `fsdp` together.
+Rules are a list of (regular expression, spec). The first expression that matches a part of an
+array's path counts. Its spec has one mesh axis for each dimension of the array in a single layer;
+the leading dimension of arrays stacked over layers is not sharded. A mesh axis is dropped if the
+mesh does not have it or its size does not divide the dimension, so that any model fits any mesh;
+and if its size is 1, so that equal layouts compare equal.
 """
 
 import math
@@ -24,13 +25,13 @@ _STACKED = re.compile(r"/(layers|blocks)/")
 
 
 def sharding(mesh: Mesh, path: str, shape: Sequence[int], rules: Rules) -> NamedSharding:
-  """Returns where an array of the parameter tree lies.
+  """Returns the sharding of an array of the parameter tree.
 
   Args:
-    mesh: any of the axes data, fsdp and tensor.
-    path: of the array in the tree, such as `decoder/layers/q/kernel`.
-    shape: of the array, with the stack of layers in front where there is one.
-    rules: patterns and specs; what none of them names is replicated.
+    mesh: has any of the axes data, fsdp and tensor.
+    path: path of the array in the tree, such as `decoder/layers/q/kernel`.
+    shape: shape of the array, including the layer dimension of stacked arrays.
+    rules: arrays that match none are replicated.
   """
   axes = next((spec for pattern, spec in rules if re.search(pattern, path)), ())
   if axes and _STACKED.search(path):
@@ -43,52 +44,64 @@ def sharding(mesh: Mesh, path: str, shape: Sequence[int], rules: Rules) -> Named
 
 
 def place(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> Any:
-  """Casts a parameter tree and lays it out; what is so already is not copied."""
+  """Casts and shards a parameter tree; arrays that need neither are not copied."""
 
-  def move(path, x):
-    return jax.device_put(x.astype(dtype), sharding(mesh, name(path), x.shape, rules))
+  def place_array(path, x):
+    return jax.device_put(x.astype(dtype), sharding(mesh, path_name(path), x.shape, rules))
 
-  return jax.tree.map_with_path(move, tree)
+  return jax.tree.map_with_path(place_array, tree)
 
 
 def shardings(tree: Any, mesh: Mesh, rules: Rules) -> Any:
-  """Returns the layout of each array of a parameter tree, or of a tree of shapes, in its place."""
-  return jax.tree.map_with_path(lambda path, x: sharding(mesh, name(path), x.shape, rules), tree)
+  """Returns the tree of shardings of a parameter tree, or of one of `jax.ShapeDtypeStruct`."""
+
+  def array_sharding(path, x):
+    return sharding(mesh, path_name(path), x.shape, rules)
+
+  return jax.tree.map_with_path(array_sharding, tree)
 
 
 def constrain(tree: Any, mesh: Mesh, rules: Rules) -> Any:
-  """Constrains parameters, or what is shaped like them, such as moments, to their layout."""
+  """Constrains the sharding of parameters, gradients or optimizer moments inside of jit."""
 
-  def lay(path, x):
-    return jax.lax.with_sharding_constraint(x, sharding(mesh, name(path), x.shape, rules))
+  def constrain_array(path, x):
+    target = sharding(mesh, path_name(path), x.shape, rules)
+    return jax.lax.with_sharding_constraint(x, target)
 
-  return jax.tree.map_with_path(lay, tree)
+  return jax.tree.map_with_path(constrain_array, tree)
 
 
-def name(path: Sequence[Any]) -> str:
-  """Returns an array's path in the parameter tree, such as `decoder/layers/q/kernel`.
+def path_name(path: Sequence[Any]) -> str:
+  """Returns an array's path in the parameter tree as a string, `decoder/layers/q/kernel`.
 
   Args:
-    path: in that tree or in one that holds it, such as an optimizer's state.
+    path: key path from `jax.tree`, in the parameter tree itself or in a tree that contains it, such
+      as the optimizer state.
   """
   return "/".join(entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey))
 
 
 def check_rows(mesh: Mesh, name: str, size: int) -> None:
-  """Refuses a number of rows that the mesh cannot split.
+  """Checks that rows can be sharded evenly over the mesh.
+
+  Args:
+    mesh: the mesh of the run.
+    name: configuration field of the number of rows, for the error.
+    size: number of rows.
 
   Raises:
-    ValueError: naming the configuration's field, its value and what would work.
+    ValueError: the number of row shards does not divide it.
   """
-  if size % (shards := row_shards(mesh)):
+  shards = row_shards(mesh)
+  if size % shards:
     raise ValueError(
       f"config.{name}={size} must be a multiple of the {shards} parts into which the mesh splits"
       " rows (data times fsdp)"
     )
 
 
-def rows(mesh: Mesh) -> NamedSharding | None:
-  """Returns where rows of a batch lie; None on one device, where nothing need be said."""
+def row_sharding(mesh: Mesh) -> NamedSharding | None:
+  """Returns the sharding of the rows of a batch; None on a single device."""
   return NamedSharding(mesh, PartitionSpec(row_axes(mesh))) if mesh.size > 1 else None
 
 
@@ -98,10 +111,10 @@ def tensor_axis(mesh: Mesh, size: int) -> str | None:
 
 
 def row_axes(mesh: Mesh) -> tuple[str, ...]:
-  """Returns the axes of the mesh that rows of a batch are split over."""
+  """Returns the mesh axes over which the rows of a batch are sharded."""
   return tuple(axis for axis in ("data", "fsdp") if axis in mesh.shape)
 
 
 def row_shards(mesh: Mesh) -> int:
-  """Returns the number of parts that rows of a batch are split into."""
+  """Returns the number of shards of the rows of a batch."""
   return math.prod(mesh.shape[axis] for axis in row_axes(mesh))

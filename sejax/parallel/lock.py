@@ -1,8 +1,9 @@
-"""One writer to a workdir: a lock file names the process that holds it, which renews it.
+"""A lock file that lets only one run write to a workdir at a time.
 
-Of the libraries, filelock either asks the file system for a lock, which folders shared by several
-machines often do not give, or leaves a file behind whose owner may be gone. Here the file holds the
-owner's host and pid, and its time of modification is renewed while the owner lives.
+The file names the host and pid of its owner, which renews the file's modification time, so that the
+lock of a dead owner can be recognized as stale. The library filelock does not serve: it either
+relies on locks of the file system, which file systems shared by several machines often lack, or on
+the mere existence of a file, which stays behind when its owner is killed.
 """
 
 import contextlib
@@ -21,22 +22,22 @@ import numpy as np
 from sejax.parallel import hosts
 
 NAME = "lock.json"
-# An owner on another host that has not renewed the lock for so long is gone.
+# The lock of an owner on another host is stale if it has not been renewed for this long.
 _STALE_SECONDS = 180.0
 _RENEWAL_SECONDS = 20.0
-# A file that is being written, or was when its writer was killed.
+# A lock file without a readable owner is being written; after this long its writer was killed.
 _UNREADABLE_SECONDS = 5.0
-_held: set[str] = set()  # tokens of the locks of this process
+_tokens_of_this_process: set[str] = set()
 
 
 class Owner(NamedTuple):
-  """Who holds a lock.
+  """The process that holds a lock.
 
   Attributes:
-    host: the machine's name.
-    pid: of the process.
-    machine: what its pids count on: the machine since it was started, or a container of it.
-    token: of this one time that the lock was taken.
+    host: host name.
+    pid: process id.
+    machine: identifies the boot and, in a container, the pid namespace in which `pid` is valid.
+    token: unique for each `Lock`.
   """
 
   host: str
@@ -45,13 +46,15 @@ class Owner(NamedTuple):
   token: str
 
   @classmethod
-  def here(cls) -> Self:
-    """Returns this process, with a new token."""
-    return cls(socket.gethostname(), os.getpid(), _machine(), uuid.uuid4().hex)
+  def current(cls) -> Self:
+    """Returns this process as an owner, with a new token."""
+    return cls(
+      host=socket.gethostname(), pid=os.getpid(), machine=_machine(), token=uuid.uuid4().hex
+    )
 
   @classmethod
   def read(cls, path: pathlib.Path) -> Self | None:
-    """Returns who a lock file names; None where it is being written or names nobody.
+    """Returns the owner in a lock file; None if it is incomplete, as while it is being written.
 
     Raises:
       FileNotFoundError: nobody holds the lock.
@@ -63,32 +66,33 @@ class Owner(NamedTuple):
 
 
 class Lock:
-  """The lock of a workdir, of a run's process 0; a context manager.
+  """The lock of a workdir, a context manager; process 0 holds it for the run.
 
-  All processes of a run enter together, so that all are refused where one is.
+  All processes of the run must enter together: if the lock is taken, all of them raise.
   """
 
   def __init__(self, workdir: pathlib.Path):
-    """Takes nothing yet.
+    """Does not take the lock yet.
 
     Args:
-      workdir: the folder; made where it is missing.
+      workdir: the folder to lock; created if missing.
     """
     self._workdir = workdir
     self._path = workdir / NAME
-    self._owner = Owner.here()
-    self._left = threading.Event()
+    self._owner = Owner.current()
+    self._released = threading.Event()
 
   def __enter__(self) -> Self:
     """Takes the lock.
 
     Raises:
-      ValueError: another process holds it; naming its host and pid.
+      ValueError: another process holds it; the message names its host and pid.
     """
     self._workdir.mkdir(parents=True, exist_ok=True)
     refusal = self._take() if jax.process_index() == 0 else ""
-    if said := hosts.gather_json(refusal)[0]:
-      raise ValueError(said)
+    refusal = hosts.gather_json(refusal)[0]
+    if refusal:
+      raise ValueError(refusal)
     if jax.process_index() == 0:
       self._renewal = threading.Thread(target=self._renew, daemon=True, name="lock")
       self._renewal.start()
@@ -97,24 +101,24 @@ class Lock:
   def __exit__(self, *error: object) -> None:
     if jax.process_index() > 0:
       return
-    self._left.set()
+    self._released.set()
     self._renewal.join()
-    _held.discard(self._owner.token)
+    _tokens_of_this_process.discard(self._owner.token)
     if self.is_held():
       self._path.unlink(missing_ok=True)
 
   def is_held(self) -> bool:
-    """Whether the lock is still this process's: a machine that slept for long may have lost it."""
+    """Whether the lock is still this process's; a host that was suspended may have lost it."""
     try:
       return Owner.read(self._path) == self._owner
     except FileNotFoundError:
       return False
 
-  def require(self) -> None:
-    """Checks `is_held`, in all processes together.
+  def require_held(self) -> None:
+    """Checks that process 0 still holds the lock; all processes must call it.
 
     Raises:
-      ValueError: it is another's now.
+      ValueError: the lock was removed, or another run took it over.
     """
     lost = jax.process_index() == 0 and not self.is_held()
     if hosts.any_process(np.array([lost])).any():
@@ -125,26 +129,28 @@ class Lock:
       )
 
   def _take(self) -> str:
-    """Returns why the lock cannot be had; empty where it was taken."""
-    _held.add(self._owner.token)
-    if refusal := self._contend():
-      _held.discard(self._owner.token)
+    """Takes the lock; returns an empty string, or the message why it cannot be taken."""
+    # Before the file is written, so that no other thread of this process finds it stale.
+    _tokens_of_this_process.add(self._owner.token)
+    refusal = self._try_until_deadline()
+    if refusal:
+      _tokens_of_this_process.discard(self._owner.token)
     return refusal
 
-  def _contend(self) -> str:
+  def _try_until_deadline(self) -> str:
     deadline = time.monotonic() + 2 * _UNREADABLE_SECONDS
     while time.monotonic() < deadline:
-      if self._write_new(self._path):
+      if self._create(self._path):
         return ""
-      with contextlib.suppress(FileNotFoundError):  # given back meanwhile
+      with contextlib.suppress(FileNotFoundError):  # The owner released the lock in between.
         owner = Owner.read(self._path)
         if not self._is_stale(owner):
           return self._refusal(owner)
         self._remove_stale()
     return self._refusal(None)
 
-  def _write_new(self, path: pathlib.Path) -> bool:
-    """Writes this owner to a file that nobody else has written; returns whether it could."""
+  def _create(self, path: pathlib.Path) -> bool:
+    """Creates a file with this owner; returns False if the file exists."""
     try:
       with path.open("x", encoding="utf-8") as file:
         file.write(json.dumps(self._owner._asdict()) + "\n")
@@ -153,30 +159,37 @@ class Lock:
     return True
 
   def _remove_stale(self) -> None:
-    """Removes a stale lock, one process at a time: a second might remove the first's new one."""
-    turn = self._path.with_name(f".{NAME}.stale")
-    if not self._write_new(turn):
+    """Removes a stale lock file.
+
+    A second file admits one process at a time, since another one could otherwise remove the new
+    lock that the first has taken in the meantime.
+    """
+    removal = self._path.with_name(f".{NAME}.stale")
+    if not self._create(removal):
       time.sleep(0.02)
-      if self._age(turn) > _UNREADABLE_SECONDS:  # killed in its turn
-        turn.unlink()
+      if self._age(removal) > _UNREADABLE_SECONDS:  # The process that removes was killed.
+        removal.unlink()
       return
     try:
       if self._is_stale(Owner.read(self._path)):
         self._path.unlink()
     finally:
-      turn.unlink(missing_ok=True)
+      removal.unlink(missing_ok=True)
 
   def _is_stale(self, owner: Owner | None) -> bool:
+    """Whether the lock file's owner, None if unreadable, is gone."""
     age = self._age(self._path)
     if owner is None:
       return age > _UNREADABLE_SECONDS
-    if owner.machine == self._owner.machine:
-      # A process that has this one's pid is this one, or the same of a container's earlier start.
-      return not _is_alive(owner.pid) or (owner.pid == os.getpid() and owner.token not in _held)
-    return age > _STALE_SECONDS
+    if owner.machine != self._owner.machine:
+      return age > _STALE_SECONDS
+    if not _is_alive(owner.pid):
+      return True
+    # The owner has the pid of this process, but is not it: a restarted container counts pids anew.
+    return owner.pid == os.getpid() and owner.token not in _tokens_of_this_process
 
   def _age(self, path: pathlib.Path) -> float:
-    """Seconds since a file was last renewed, by the file system's own clock."""
+    """Returns seconds since a file was renewed, by the file system's clock, not the host's."""
     probe = self._path.with_name(f".{NAME}.{self._owner.token}")
     try:
       probe.touch()
@@ -185,23 +198,23 @@ class Lock:
       probe.unlink(missing_ok=True)
 
   def _refusal(self, owner: Owner | None) -> str:
-    by = "another process" if owner is None else f"process {owner.pid} on {owner.host}"
+    user = "another process" if owner is None else f"process {owner.pid} on {owner.host}"
     return (
-      f"{self._workdir} is in use by {by}; wait for it, stop it, or give another --workdir (if it"
+      f"{self._workdir} is in use by {user}; wait for it, stop it, or give another --workdir (if it"
       f" is surely gone, remove {self._path})"
     )
 
   def _renew(self) -> None:
-    while not self._left.wait(_RENEWAL_SECONDS):
-      with contextlib.suppress(OSError):  # A file server may be away for a while.
+    while not self._released.wait(_RENEWAL_SECONDS):
+      with contextlib.suppress(OSError):  # A file server may be unreachable for a while.
         if self.is_held():
           os.utime(self._path)
 
 
 def _machine() -> str:
-  """Names what pids count on: a host from its start to its end, or a container on it."""
+  """Identifies host, boot and pid namespace, within which a pid names one process."""
   parts = [socket.gethostname()]
-  with contextlib.suppress(OSError):  # where there is no /proc, the host's name must do
+  with contextlib.suppress(OSError):  # Without /proc only the host name is known.
     parts.append(
       pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     )
@@ -214,9 +227,9 @@ def _is_alive(pid: int) -> bool:
     os.kill(pid, 0)
   except ProcessLookupError:
     return False
-  except PermissionError:  # another user's
+  except PermissionError:  # The process of another user.
     return True
-  try:  # One that has ended stays listed until its parent asks for its exit status.
+  try:  # A zombie has ended, but is listed until its parent reads its exit status.
     status = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
   except OSError:
     return True

@@ -1,4 +1,4 @@
-"""Requests to stop that let the step in progress end: Ctrl-C, SIGTERM, and a terminal's SIGHUP."""
+"""Turns Ctrl-C, SIGTERM and SIGHUP into requests to stop after the step in progress."""
 
 import contextlib
 import multiprocessing
@@ -15,81 +15,84 @@ import numpy as np
 
 from sejax.parallel import hosts
 
-# SIGTERM is what machines send before they are taken away; Windows has no SIGHUP.
-_REQUESTS = [
+# Schedulers send SIGTERM before they preempt a machine; Windows has no SIGHUP.
+_STOP_SIGNALS = [
   getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
-_SAID = b"\nStopping after what is in progress, and saving it; Ctrl-C again stops at once.\n"
+_MESSAGE = b"\nStopping after what is in progress, and saving it; Ctrl-C again stops at once.\n"
 
 
 class StopRequest:
-  """Whether any process of the run has been asked to stop."""
+  """Records whether any process of the run has been asked to stop."""
 
   def __init__(self):
-    self._here = False
+    self._received = False
 
-  def note(self, number: int, frame: FrameType | None) -> None:
-    """Remembers the request; a signal handler."""
+  def handle(self, number: int, frame: FrameType | None) -> None:
+    """Records the request; a signal handler."""
     del frame
-    self._here = True
+    self._received = True
     if number == signal.SIGINT:
-      with contextlib.suppress(OSError):  # nobody reads it
-        os.write(2, _SAID)  # not by `print`, which may be at work
-      # The next one ends the process from within a compiled program, too, where Python's handlers
-      # wait for its end. An interpreter that a person types into lives on.
+      with contextlib.suppress(OSError):  # Standard error may be closed.
+        os.write(2, _MESSAGE)  # A handler must not use `print`, which it may have interrupted.
+      # The default action ends the process at once on a second Ctrl-C; a Python handler would run
+      # only after the compiled program in progress. An interactive interpreter must survive it.
       is_interactive = hasattr(sys, "ps1")
       signal.signal(signal.SIGINT, signal.default_int_handler if is_interactive else signal.SIG_DFL)
 
-  def given(self) -> bool:
-    """Returns whether to stop; all processes ask together and get the same answer."""
-    return bool(hosts.any_process(np.array([self._here])).any())
+  def requested(self) -> bool:
+    """Whether any process was asked to stop; all must call it, and get the same result."""
+    return bool(hosts.any_process(np.array([self._received])).any())
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-  """Turns Ctrl-C, SIGTERM and SIGHUP into requests to stop, within a block.
+  """Handles Ctrl-C, SIGTERM and SIGHUP as requests to stop within a `with` block.
 
-  A signal that the process was told to ignore (`nohup`, or a shell's background job) stays ignored.
-  Outside of the main thread, where Python allows no handlers, signals do what they did before.
+  Signals that the process ignores (under `nohup`, or in a shell's background job) stay ignored.
+  Outside of the main thread, where Python allows no handlers, signals keep their effect.
   """
   request = StopRequest()
-  before = {}
+  previous = {}
   if threading.current_thread() is threading.main_thread():
-    for number in _REQUESTS:
+    for number in _STOP_SIGNALS:
       if signal.getsignal(number) is not signal.SIG_IGN:
-        before[number] = signal.signal(number, request.note)
+        previous[number] = signal.signal(number, request.handle)
   try:
     yield request
   finally:
-    for number, handler in before.items():
+    for number, handler in previous.items():
       signal.signal(number, handler)
 
 
-def shield_workers() -> None:
-  """Starts what Python shares memory with workers by, so that it outlives a terminal.
+def start_resource_tracker() -> None:
+  """Starts multiprocessing's resource tracker so that it ignores SIGHUP; call before workers start.
 
-  It ignores Ctrl-C and SIGTERM by itself, and SIGHUP if it is started by a process that does.
+  Workers share memory through this process. By itself it ignores only Ctrl-C and SIGTERM, and would
+  end with the terminal while the run finishes its step.
   """
   if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # The child inherits this.
     try:
       multiprocessing.resource_tracker.ensure_running()
     finally:
-      signal.signal(signal.SIGHUP, before)
+      signal.signal(signal.SIGHUP, previous)
 
 
-def ignore_in_worker(*_: int) -> None:
-  """Leaves requests to the main process, in a process that works for it and ends with it.
+def ignore_signals_in_worker(*_: int) -> None:
+  """Makes a worker process ignore requests to stop, and end with its parent; a worker initializer.
 
-  A terminal sends Ctrl-C and SIGHUP, and a cluster SIGTERM, to the whole group of processes; the
-  main one still needs its workers to finish the step.
+  Terminals send Ctrl-C and SIGHUP, and clusters SIGTERM, to the whole process group, but the parent
+  still needs its workers to finish the step.
   """
-  for number in _REQUESTS:
+  for number in _STOP_SIGNALS:
     signal.signal(number, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
 
-  def follow(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
-    os._exit(1)
 
-  if (parent := multiprocessing.parent_process()) is not None:
-    threading.Thread(target=follow, args=(parent.sentinel,), daemon=True).start()
+def _exit_with(sentinel: int) -> None:
+  """Waits for the end of the process that a sentinel belongs to, then ends this one."""
+  multiprocessing.connection.wait([sentinel])
+  os._exit(1)

@@ -1,4 +1,4 @@
-"""Several processes of one run: how they find each other, and how they end together."""
+"""Multi-process runs: joining `jax.distributed`, and ending all processes if one fails."""
 
 import os
 import sys
@@ -6,40 +6,43 @@ from typing import NoReturn
 
 import jax
 
-# A process that is killed is missed after so long, and the others end.
+# The other processes end if one has been silent for this long.
 _HEARTBEAT_SECONDS = 30
 
 
-def join(coordinator: str | None, count: int | None, number: int | None) -> None:
-  """Joins the processes of a run; called before anything asks for devices.
+def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+  """Connects the processes of a run; must be called before devices are used.
 
-  What is not given is found from the environment: on TPU pod slices, under SLURM and Open MPI, and
-  from JAX_COORDINATOR_ADDRESS (`jax.distributed.initialize`).
+  Arguments that are None are detected by `jax.distributed.initialize`: on TPU pod slices, under
+  SLURM and Open MPI, and from JAX_COORDINATOR_ADDRESS.
 
   Args:
     coordinator: host:port of process 0.
-    count: of processes.
-    number: of this one, from 0.
+    num_processes: number of processes of the run.
+    process_id: index of this process, from 0.
 
   Raises:
-    ValueError: they are not found, or do not answer.
+    ValueError: the processes cannot be detected, or do not answer.
   """
   try:
     if jax.config.jax_platforms == "cpu":
       jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
-      coordinator, count, number, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
+      coordinator, num_processes, process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
     )
   except (RuntimeError, ValueError) as error:
-    said = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:200]
     raise ValueError(
-      f"the processes of this run cannot be joined: {said}; give --coordinator=HOST:PORT,"
-      " --num_processes and --process_id, or start it where they can be found"
+      f"the processes of this run cannot be joined: {reason}; give --coordinator=HOST:PORT,"
+      " --num_processes and --process_id, or start it under SLURM, Open MPI or on a TPU pod"
     ) from None
 
 
 def leave(status: int) -> NoReturn:
-  """Ends this process; one of several that failed does not wait for the others, which then end."""
+  """Exits with a status; a process of several that failed exits at once, which ends the others.
+
+  An ordinary exit would wait for the other processes, which wait for this one.
+  """
   if status and jax.distributed.is_initialized():
     sys.stdout.flush()
     sys.stderr.flush()

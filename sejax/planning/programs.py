@@ -69,7 +69,7 @@ def of_step(
   checks.check_rows(config, mesh)
   checks.check_buckets(config, model)
   model = rollout.on_devices(config, model, mesh)
-  model = dataclasses.replace(model, rows=layouts.rows(mesh))
+  model = dataclasses.replace(model, rows=layouts.row_sharding(mesh))
   updater = _updater(config, model, mesh)
   trees = _trees(config, model, mesh, updater)
   minibatch = _minibatch(config, model, mesh)

@@ -230,7 +230,7 @@ class Roles(NamedTuple):
       for tail, texts in zip(batch.judge_tails, candidates, strict=True)
     ]
     lengths = np.array([[len(row) for row in rows] for rows in tokens], np.int32)
-    (longest,) = hosts.largest(int(lengths.max()))
+    (longest,) = hosts.max_over_processes(int(lengths.max()))
     given = np.full((*lengths.shape, padded(longest)), self.processor.pad_id, np.int32)
     for b, rows in enumerate(tokens):
       for g, row in enumerate(rows):

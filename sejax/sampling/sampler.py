@@ -54,7 +54,7 @@ class Sampler:
     """
     self.options, self.dtype = options, dtype
     self.mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
-    self.model = dataclasses.replace(model, rows=layouts.rows(self.mesh))
+    self.model = dataclasses.replace(model, rows=layouts.row_sharding(self.mesh))
     self.programs = Programs()
     self._shards = layouts.row_shards(self.mesh)
     self._specs = decode.specs(model, self.mesh)

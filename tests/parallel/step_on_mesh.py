@@ -109,7 +109,7 @@ def step(sizes: str, folder: pathlib.Path, adapters: lora.Options | None) -> Non
     path
     for path, x in jax.tree.leaves_with_path(state)
     if not x.sharding.is_equivalent_to(
-      layouts.sharding(mesh, layouts.name(path), x.shape, config.layout), x.ndim
+      layouts.sharding(mesh, layouts.path_name(path), x.shape, config.layout), x.ndim
     )
   ]
   assert not moved, moved

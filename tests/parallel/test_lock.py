@@ -109,7 +109,7 @@ def test_here_a_living_process_holds_it_however_long_it_slept(tmp_path, holder):
 
 def test_a_pid_of_an_earlier_start_is_not_this_process(tmp_path):
   """In a container every start may have the same host name and pid."""
-  write(tmp_path, **lock.Owner.here()._asdict())
+  write(tmp_path, **lock.Owner.current()._asdict())
   assert take(tmp_path)
 
 
@@ -125,10 +125,10 @@ def test_a_torn_lock_goes_stale(content, tmp_path):
 
 def test_a_lock_that_is_taken_away_is_missed(tmp_path):
   with lock.Lock(tmp_path) as held:
-    held.require()
+    held.require_held()
     write(tmp_path)
     with pytest.raises(ValueError, match=r"lock\.json no longer belongs to this process"):
-      held.require()
+      held.require_held()
   assert json.loads((tmp_path / lock.NAME).read_text())["host"] == "elsewhere"
 
 
