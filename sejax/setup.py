@@ -113,11 +113,11 @@ def set_up(
   _explain_repetitions(config.batch_size, source)
   heldout = HeldOut.of(config, roles, source, prover)
   collate = batches.Collator(
-    model,
-    source.name,
-    config.batch_size // jax.process_count(),
-    batches.Buckets.of(config.data),
-    processor.pad_id,
+    config=model,
+    dataset=source.name,
+    rows=config.batch_size // jax.process_count(),
+    buckets=batches.Buckets.of(config.data),
+    pad_id=processor.pad_id,
   )
   steps = counting.num_steps(config, preparer, workdir)
   weights = _load(config, mesh)
@@ -163,11 +163,11 @@ def pipeline(
 ) -> Pipeline:
   """Returns the data from its beginning, or from where `states` say."""
   options = Options(
-    config.batch_size,
-    config.seed,
-    config.data.workers,
-    config.data.on_bad_record,
-    config.data.max_bad_share,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    workers=config.data.workers,
+    on_bad_record=config.data.on_bad_record,
+    max_bad_share=config.data.max_bad_share,
   )
   return Pipeline(
     preparer,

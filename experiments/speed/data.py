@@ -36,10 +36,16 @@ BATCH, PASSES = 16, 3
 
 def make_pipeline(config, preparer: prepare.Preparer, workers: int) -> Iterator[batches.Batch]:
   """Returns endless batches, as the train loop reads them."""
-  options = pipeline.Options(BATCH, seed=config.seed, workers=workers)
+  options = pipeline.Options(batch_size=BATCH, seed=config.seed, workers=workers)
   buckets = batches.Buckets.of(config.data)
   model = qwen.Qwen25VL.released("7b")
-  collate = batches.Collator(model, preparer.source.name, BATCH, buckets, preparer.processor.pad_id)
+  collate = batches.Collator(
+    model=model,
+    dataset=preparer.source.name,
+    rows=BATCH,
+    buckets=buckets,
+    pad_id=preparer.processor.pad_id,
+  )
   return map(collate, pipeline.Pipeline(preparer, options))
 
 

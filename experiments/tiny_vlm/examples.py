@@ -15,7 +15,7 @@ from experiments.tiny_vlm import readings, vocabulary
 from sejax import models
 from sejax.data import figures
 from sejax.data.figures import problems
-from sejax.data.figures.bits import Bits
+from sejax.data.figures.rng import Rng
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.processor import ImagePatches, Processor
 from sejax.text import messages, prompts
@@ -101,52 +101,52 @@ class Sizes(NamedTuple):
 def corpus(problems: Iterable[figures.Problem]) -> Iterator[str]:
   """Yields every kind of text about the problems, for learning a vocabulary."""
   for number, problem in enumerate(problems):
-    bits = Bits("corpus", number)
+    rng = Rng("corpus", number)
     yield from vocabulary.TURNS
     yield prompts.JUDGE_SYSTEM_SHORT
     yield prompts.judge_query(problem.question, problem.solution)
     for wrong in problem.wrong:
-      yield "".join(readings.reading(problem.solution, problem.facts, wrong.answer, bits))
+      yield "".join(readings.reading(problem.solution, problem.facts, wrong.answer, rng))
 
 
 def actor_example(
-  processor: Processor, problem: figures.Problem, bits: Bits, careless: int
+  processor: Processor, problem: figures.Problem, rng: Rng, careless: int
 ) -> Example:
   """Tokenizes a problem with its solution.
 
   Args:
     processor: of the model.
     problem: the problem.
-    bits: decide whether the solution has a slip, and which.
+    rng: decide whether the solution has a slip, and which.
     careless: share of solutions with a slip, in a hundred.
   """
   images = _images(processor, problem)
   prompt = processor.prompt(messages.actor_messages(problem.question, 1, ""), images.grids)
   text = problem.solution
-  if careless and problem.wrong and bits.below(100) < careless:
-    text = bits.choice(problem.wrong).solution
+  if careless and problem.wrong and rng.below(100) < careless:
+    text = rng.choice(problem.wrong).solution
   reply = _reply(processor, text)
   return Example(images, prompt.ids, reply, np.ones(len(reply), np.float32))
 
 
 def judge_example(
-  processor: Processor, problem: figures.Problem, bits: Bits, lessons: Lessons
+  processor: Processor, problem: figures.Problem, rng: Rng, lessons: Lessons
 ) -> Example:
   """Tokenizes a problem with the reading of a candidate solution.
 
   Args:
     processor: of the model.
     problem: the problem.
-    bits: decide on candidate and wording.
+    rng: decide on candidate and wording.
     lessons: what is shown and learnt.
   """
   images = _images(processor, problem)
   asked = messages.judge_messages(problem.question, 1, prompts.JUDGE_SYSTEM_SHORT)
   prompt = processor.prompt(asked, images.grids)
-  compared = lessons.compared and bits.below(100) < lessons.compared
+  compared = lessons.compared and rng.below(100) < lessons.compared
   right = 50 if compared else lessons.right
-  text, claimed = _candidate(problem, bits, right, lessons.elsewhere)
-  telling, end = readings.reading(problem.solution, problem.facts, claimed, bits)
+  text, claimed = _candidate(problem, rng, right, lessons.elsewhere)
+  telling, end = readings.reading(problem.solution, problem.facts, claimed, rng)
   given = processor.continuation(prompt.tail, text)
   reply = _reply(processor, telling + end)
   weights = np.full(len(given) + len(reply), lessons.weight, np.float32)
@@ -155,25 +155,25 @@ def judge_example(
   return Example(images, prompt.ids, np.concatenate([given, reply]), weights)
 
 
-def _candidate(problem: figures.Problem, bits: Bits, right: int, elsewhere: int) -> tuple[str, str]:
+def _candidate(problem: figures.Problem, rng: Rng, right: int, elsewhere: int) -> tuple[str, str]:
   """Returns a solution and its answer."""
-  lot = bits.below(100)
+  lot = rng.below(100)
   if lot < right or not problem.wrong:
     return problem.solution, problem.answer
-  if lot < right + elsewhere and (other := _of_another_picture(problem, bits)):
+  if lot < right + elsewhere and (other := _of_another_picture(problem, rng)):
     return other
-  wrong = bits.choice(problem.wrong)
+  wrong = rng.choice(problem.wrong)
   return wrong.solution, str(wrong.answer)
 
 
-def _of_another_picture(problem: figures.Problem, bits: Bits) -> tuple[str, str] | None:
+def _of_another_picture(problem: figures.Problem, rng: Rng) -> tuple[str, str] | None:
   """Returns a solution, and its answer, to the same question about another picture."""
   family = figures.FAMILIES[problem.family]
   for _ in range(100):
-    content = family.content(bits, problem.level)
+    content = family.content(rng, problem.level)
     if problem.question in family.questions(content):
       facts = family.facts(content)
-      return problems.tell(family, content, facts, bits), str(facts["answer"])
+      return problems.write_solution(family, content, facts, rng), str(facts["answer"])
   return None
 
 

@@ -27,7 +27,7 @@ from ml_collections import config_flags
 from experiments.tiny_vlm import examples, vocabulary
 from sejax import models
 from sejax.data import figures
-from sejax.data.figures.bits import Bits
+from sejax.data.figures.rng import Rng
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.processor import Processor
 from sejax.models.transformer.config import TextConfig
@@ -214,12 +214,12 @@ class Rows:
     return examples.batch(model, actor, judge, self._actor_sizes, self._judge_sizes)
 
   def _actor(self, index: int, careless: int) -> examples.Example:
-    bits, problem = Bits("pretrain", self._config.seed, index), self._source.problem(index)
-    return examples.actor_example(self._processor, problem, bits, careless)
+    rng, problem = Rng("pretrain", self._config.seed, index), self._source.problem(index)
+    return examples.actor_example(self._processor, problem, rng, careless)
 
   def _judge(self, index: int, lessons: examples.Lessons) -> examples.Example:
-    bits, problem = Bits("pretrain", self._config.seed, index), self._source.problem(index)
-    return examples.judge_example(self._processor, problem, bits, lessons)
+    rng, problem = Rng("pretrain", self._config.seed, index), self._source.problem(index)
+    return examples.judge_example(self._processor, problem, rng, lessons)
 
 
 def main(argv: list[str]) -> None:

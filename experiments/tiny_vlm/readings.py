@@ -5,13 +5,13 @@ the candidate arrived. So a Judge is as good as its own eyes, and learns to see 
 that teach the Actor.
 """
 
-from sejax.data.figures.bits import Bits
 from sejax.data.figures.family import Claims
+from sejax.data.figures.rng import Rng
 
 RIGHT, NEAR, FAR = "1.0", "0.2", "0.0"
 
 
-def reading(solution: str, facts: Claims, claimed: int | str, bits: Bits) -> tuple[str, str]:
+def reading(solution: str, facts: Claims, claimed: int | str, rng: Rng) -> tuple[str, str]:
   r"""Returns an evaluation in the Judge's output form, `\boxed{score}` at its end, in two parts.
 
   The second begins where both answers are compared.
@@ -20,12 +20,12 @@ def reading(solution: str, facts: Claims, claimed: int | str, bits: Bits) -> tup
     solution: a right solution.
     facts: of the problem; the last is `answer`.
     claimed: the answer at which the candidate arrives.
-    bits: decides the wording.
+    rng: decides the wording.
   """
   telling = solution.partition("<think>")[2].partition("</think>")[0]
   score = _score(facts["answer"], claimed)
-  said = bits.choice(("It says", "The solution says", "Candidate:"))
-  verdict = bits.choice(("right", "same")) if score == RIGHT else bits.choice(("wrong", "not so"))
+  said = rng.choice(("It says", "The solution says", "Candidate:"))
+  verdict = rng.choice(("right", "same")) if score == RIGHT else rng.choice(("wrong", "not so"))
   return (
     f"[BEGIN THOUGHT]\n{telling}",
     f" {said} {claimed}: {verdict}.\n[END THOUGHT]\n\\boxed{{{score}}}",

@@ -1,4 +1,4 @@
-"""Examples to a batch: padded arrays of a bounded number of shapes; host only.
+"""Collates examples into batches: arrays padded to one of a few bucket sizes; host only.
 
 Axes: B prompts, P prompt tokens, S patches.
 """
@@ -20,18 +20,20 @@ from sejax.sampling import record_hashes
 
 
 class Batch(NamedTuple):
-  """This process's rows of a batch. The answers stay with the source.
+  """This process's rows of a batch. Gold answers are not part of it, see `Source.gold`.
+
+  A batch may have fewer records than rows; the remaining rows are padding.
 
   Attributes:
-    record_ids: names of the records; empty for a row that only pads.
-    records: hashes of them and their occurrences, for the sampler's keys.
-    index: their places in the source, for `source.gold`; -1 for a row that only pads.
-    questions: their texts.
-    pictures: their encoded images, for reports.
+    record_ids: ids of the records; empty in padding rows.
+    records: 64-bit hash of each record and its occurrence, which seeds its samples.
+    index: positions of the records in the source; -1 in padding rows.
+    questions: texts of the records.
+    pictures: encoded image files of each record, for reports.
     actor: the Actor's prompts.
-    judge: the Judge's prompts up to the candidate.
+    judge: the Judge's prompts up to where the candidate solution is inserted.
     judge_tails: what follows the candidate, for `Processor.continuation`.
-    images: of both roles; None where no row of any process has one.
+    images: image patches, shared by both roles; None if no row of any process has an image.
   """
 
   record_ids: tuple[str, ...]
@@ -46,17 +48,17 @@ class Batch(NamedTuple):
 
   @property
   def real(self) -> Bool[np.ndarray, " B"]:
-    """Rows that hold a record; the others have one padding token and get a limit of 0."""
+    """False in padding rows, which hold a prompt of one padding token and are never sampled."""
     return self.index >= 0
 
 
 class Sizes(NamedTuple):
-  """A batch's shape, or the largest lengths that it must hold.
+  """Row lengths of the arrays of a batch.
 
   Attributes:
-    actor: tokens of the Actor's prompts.
-    judge: tokens of the Judge's.
-    patches: of a row's images; 0 where no row has one.
+    actor: tokens of an Actor's prompt.
+    judge: tokens of a Judge's prompt.
+    patches: patches of a row's images; 0 if no row has images.
   """
 
   actor: int
@@ -66,11 +68,11 @@ class Sizes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Buckets:
-  """The sizes that arrays may have, ascending.
+  """The lengths that arrays are padded to; one program is compiled per combination in use.
 
   Attributes:
-    prompt: tokens.
-    patch: patches, each a multiple of a window's.
+    prompt: numbers of tokens, ascending.
+    patch: numbers of patches, ascending, each a multiple of the patches in an attention window.
   """
 
   prompt: tuple[int, ...]
@@ -78,32 +80,31 @@ class Buckets:
 
   @classmethod
   def of(cls, data: ml_collections.ConfigDict) -> Self:
-    """Returns those of a configuration's section `data`."""
+    """Creates the buckets of the section `config.data`."""
     return cls(tuple(data.prompt_buckets), tuple(data.patch_buckets))
 
   def choose(self, needed: Sizes) -> Sizes:
-    """Returns the smallest sizes that hold what is needed.
+    """Rounds sizes up to the next buckets.
 
     Raises:
-      ValueError: nothing does.
+      ValueError: a size exceeds the largest bucket.
     """
     return Sizes(
-      _smallest("prompt", self.prompt, needed.actor),
-      _smallest("prompt", self.prompt, needed.judge),
-      _smallest("patch", self.patch, needed.patches) if needed.patches else 0,
+      actor=_smallest_bucket("prompt", self.prompt, needed.actor),
+      judge=_smallest_bucket("prompt", self.prompt, needed.judge),
+      patches=_smallest_bucket("patch", self.patch, needed.patches) if needed.patches else 0,
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Collator:
-  """Makes batches.
+  """Function from examples to a `Batch`.
 
   Attributes:
-    model: packs images and lays positions out.
-    dataset: name of the set, part of the records' hashes.
-    rows: of this process in each batch, B.
-    buckets: the sizes to choose from.
-    pad_id: token that fills a row.
+    dataset: name of the data set, hashed together with the record ids.
+    rows: rows of this process in each batch, B.
+    buckets: the lengths to pad to.
+    pad_id: token id used as padding.
   """
 
   model: models.Model
@@ -113,60 +114,74 @@ class Collator:
   pad_id: int
 
   def __call__(self, examples: Sequence[Example]) -> Batch:
-    """Returns the examples in their order, then rows that only pad.
+    """Collates examples in their order and appends padding rows.
 
-    All processes call it together: they agree on the sizes.
+    A collective operation: all processes must call it, as they agree on the padded sizes.
 
     Raises:
       ValueError: there are more examples than rows, or one exceeds the largest bucket.
     """
     if len(examples) > self.rows:
       raise ValueError(f"{len(examples)} examples do not fit a batch of {self.rows} rows")
-    sizes = self.buckets.choose(Sizes(*hosts.max_over_processes(*longest(examples))))
-    empty = self.rows - len(examples)
-    padding = np.full(1, self.pad_id, np.int32)
-    grids = [example.grids for example in examples] + [np.zeros((0, 3), np.int32)] * empty
-    ids = (*(example.id for example in examples), *[""] * empty)
-    numbers = (*(example.occurrence for example in examples), *[0] * empty)
+    sizes = self.buckets.choose(Sizes(*hosts.max_over_processes(*_max_sizes(examples))))
+    rows = [*examples, *[self._padding_row()] * (self.rows - len(examples))]
+    grids = [row.grids for row in rows]
+    record_ids = tuple(row.id for row in rows)
     return Batch(
-      record_ids=ids,
-      records=record_hashes(self.dataset, ids, numbers),
-      index=np.array([example.index for example in examples] + [-1] * empty),
-      questions=(*(example.question for example in examples), *[""] * empty),
-      pictures=(*(example.pictures for example in examples), *[()] * empty),
-      actor=self._prompt([*(e.actor for e in examples), *[padding] * empty], grids, sizes.actor),
-      judge=self._prompt([*(e.judge for e in examples), *[padding] * empty], grids, sizes.judge),
-      judge_tails=(*(example.judge_tail for example in examples), *[()] * empty),
-      images=self._images(examples, grids, sizes.patches) if sizes.patches else None,
+      record_ids=record_ids,
+      records=record_hashes(self.dataset, record_ids, [row.occurrence for row in rows]),
+      index=np.array([row.index for row in rows]),
+      questions=tuple(row.question for row in rows),
+      pictures=tuple(row.pictures for row in rows),
+      actor=self._prompts([row.actor for row in rows], grids, sizes.actor),
+      judge=self._prompts([row.judge for row in rows], grids, sizes.judge),
+      judge_tails=tuple(row.judge_tail for row in rows),
+      images=self._images(rows, sizes.patches) if sizes.patches else None,
     )
 
-  def _prompt(self, rows: Sequence[np.ndarray], grids: Sequence[np.ndarray], size: int):
-    return padded_prompts(self.model, rows, grids, size, self.pad_id)
+  def _padding_row(self) -> Example:
+    prompt = np.full(1, self.pad_id, np.int32)
+    return Example(
+      index=-1,
+      id="",
+      question="",
+      pictures=(),
+      actor=prompt,
+      judge=prompt,
+      judge_tail=(),
+      patches=np.zeros((0, self.model.patch_dim), np.float32),
+      grids=np.zeros((0, 3), np.int32),
+    )
 
-  def _images(self, examples: Sequence[Example], grids: Sequence[np.ndarray], size: int):
-    none = np.zeros((0, self.model.patch_dim), np.float32)
-    patches = [example.patches for example in examples] + [none] * (len(grids) - len(examples))
+  def _prompts(
+    self, tokens: Sequence[np.ndarray], grids: Sequence[np.ndarray], size: int
+  ) -> models.Prompt:
+    return padded_prompts(
+      model=self.model, tokens=tokens, grids=grids, size=size, pad_id=self.pad_id
+    )
+
+  def _images(self, rows: Sequence[Example], size: int) -> models.Images:
+    patches, grids = [row.patches for row in rows], [row.grids for row in rows]
     return self.model.pack_images(patches, grids, size)
 
 
 def number_occurrences(
   examples: Sequence[Example], seen: collections.Counter[str]
 ) -> list[Example]:
-  """Numbers the occurrences of each record in a step, so that no two of them are sampled alike.
+  """Numbers repeated records within a training step, so that each repetition is sampled anew.
 
-  Epochs meet in a batch, and one that is larger than the set holds several. All processes call it
-  together, as the same record may lie in several of them. The stream's order counts, so a record
-  has the same number whichever process reads it.
+  A record repeats in a step when the batch is larger than the data set, or spans the end of an
+  epoch. Occurrences are counted in the order of the stream, so the numbers do not depend on which
+  process reads a record. A collective operation: all processes must call it.
 
   Args:
-    examples: this process's, of one batch.
-    seen: how often records, by their ids, occurred in earlier batches of the step; brought up to
-      date.
+    examples: this process's examples of one batch.
+    seen: occurrences of each record id in earlier batches of the step; updated in place.
 
   Returns:
     The examples with their `occurrence`.
   """
-  parts = hosts.gather_json([(example.turn, example.id) for example in examples])
+  parts = hosts.gather_json([(example.position, example.id) for example in examples])
   numbers = occurrences(parts, seen)[jax.process_index()]
   return [
     example._replace(occurrence=number) for example, number in zip(examples, numbers, strict=True)
@@ -176,57 +191,58 @@ def number_occurrences(
 def occurrences(
   parts: Sequence[Sequence[tuple[int, str]]], seen: collections.Counter[str]
 ) -> list[list[int]]:
-  """Returns the numbers that `number_occurrences` gives, those of each process.
+  """Returns the occurrence numbers of each process's examples, for `number_occurrences`.
 
   Args:
-    parts: of each process, the place in the stream and the record of each example.
+    parts: for each process, the stream position and the record id of each of its examples.
     seen: see `number_occurrences`.
   """
   numbers = [[0] * len(part) for part in parts]
-  places = [
-    (turn, process, row, record)
+  stream = [
+    (position, process, row, record_id)
     for process, part in enumerate(parts)
-    for row, (turn, record) in enumerate(part)
+    for row, (position, record_id) in enumerate(part)
   ]
-  for _, process, row, record in sorted(places):
-    numbers[process][row] = seen[record]
-    seen[record] += 1
+  for _, process, row, record_id in sorted(stream):
+    numbers[process][row] = seen[record_id]
+    seen[record_id] += 1
   return numbers
 
 
 def padded_prompts(
+  *,
   model: models.Model,
-  rows: Sequence[Int[np.ndarray, " P"]],
+  tokens: Sequence[Int[np.ndarray, " P"]],
   grids: Sequence[Int[np.ndarray, "n 3"]],
   size: int,
   pad_id: int,
 ) -> models.Prompt:
-  """Returns prompts of one width, padded on the right.
+  """Pads token sequences on the right to one length and computes their positions.
 
   Args:
-    rows: tokens of each prompt, at most `size`.
-    grids: of each prompt's images.
-    size: the width.
-    pad_id: token that fills a row.
+    tokens: tokens of each prompt, at most `size`.
+    grids: sizes of each prompt's images in patches, see `Example`.
+    size: the padded length.
+    pad_id: token id used as padding.
   """
-  ids = np.full((len(rows), size), pad_id, np.int32)
-  lengths = np.array([len(row) for row in rows], np.int32)
-  for row, tokens in enumerate(rows):
-    ids[row, : len(tokens)] = tokens
+  ids = np.full((len(tokens), size), pad_id, np.int32)
+  lengths = np.array([len(row) for row in tokens], np.int32)
+  for row, row_tokens in enumerate(tokens):
+    ids[row, : len(row_tokens)] = row_tokens
   return models.Prompt(ids, lengths, model.prompt_positions(ids, lengths, grids))
 
 
-def longest(examples: Sequence[Example]) -> Sizes:
-  """Returns the largest lengths among examples, those of a row that only pads at the least."""
+def _max_sizes(examples: Sequence[Example]) -> Sizes:
+  """Returns the largest lengths among examples; without examples those of a padding row."""
   return Sizes(
-    max((len(example.actor) for example in examples), default=1),
-    max((len(example.judge) for example in examples), default=1),
-    max((len(example.patches) for example in examples), default=0),
+    actor=max((len(example.actor) for example in examples), default=1),
+    judge=max((len(example.judge) for example in examples), default=1),
+    patches=max((len(example.patches) for example in examples), default=0),
   )
 
 
-def _smallest(what: str, sizes: Sequence[int], needed: int) -> int:
-  for size in sizes:
+def _smallest_bucket(name: str, buckets: Sequence[int], needed: int) -> int:
+  for size in buckets:
     if needed <= size:
       return size
-  raise ValueError(f"{needed} does not fit the largest {what} bucket, {sizes[-1]}")
+  raise ValueError(f"{needed} does not fit the largest {name} bucket, {buckets[-1]}")

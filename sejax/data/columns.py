@@ -1,4 +1,4 @@
-"""Rows of published sets to records: what their columns are called and what may stand in them."""
+"""Converts rows of published data sets, whose column names and value types vary, to records."""
 
 import decimal
 import math
@@ -14,30 +14,30 @@ from sejax.data import image_files
 from sejax.data.records import BadRecord, Record
 from sejax.errors import quoted, shortened
 
-# Names in the order in which they are looked for. Each row has its own first: sets that were joined
-# have a column of every name, and nulls in those that a row does not use.
+# Column names in order of preference. The choice is made per row: concatenated data sets have the
+# columns of all their parts, with nulls in those that a row does not use.
 QUESTION = ("problem", "question")
 IMAGES = ("images", "image")
 ANSWER = ("answer", "solution")
 
-# image_1, Image1, img-01 or "image 1": columns of an image each, as MMMU's.
+# Columns with one image each, as in MMMU: image_1, Image1, img-01 or "image 1".
 _NUMBERED = re.compile(r"(?:images?|imgs?)[ _-]?(\d+)", re.IGNORECASE)
-# Where MMMU puts an image. Other spellings are a place only beside numbered columns: in MathVision
-# `<image1>` is a part of the one picture.
-_PLACE = re.compile(r"<image (\d+)>")
-_ANY_PLACE = re.compile(r"<\|?image[ _-]?(\d+)\|?>")
+# MMMU's placeholder for an image. Other spellings count only beside numbered columns: in MathVision
+# `<image1>` refers to a part of the only image.
+_PLACEHOLDER = re.compile(r"<image (\d+)>")
+_ANY_PLACEHOLDER = re.compile(r"<\|?image[ _-]?(\d+)\|?>")
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_LARGEST_EXACT = 2**53  # whole floats from here on do not say which number was meant
+_LARGEST_EXACT = 2**53  # from here on, float64 does not represent every integer
 
 
-def wanted(names: Iterable[str]) -> list[str]:
-  """Returns the columns that a record may be made of."""
+def record_columns(names: Iterable[str]) -> list[str]:
+  """Returns the columns that `read_record` and `read_gold` may use."""
   known = (*QUESTION, *IMAGES, *ANSWER)
   return [name for name in names if name in known or _NUMBERED.fullmatch(name)]
 
 
-def missing(names: Iterable[str]) -> tuple[str, ...]:
-  """Returns what no record can be made without, as the names of which one is needed."""
+def missing_columns(names: Iterable[str]) -> tuple[str, ...]:
+  """Returns names of a required column that is absent, any one of which would do; () if none is."""
   names = set(names)
   if names.isdisjoint(QUESTION):
     return QUESTION
@@ -47,62 +47,70 @@ def missing(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_record(record_id: str, row: Mapping[str, Any], folder: pathlib.Path) -> Record:
-  """Makes a record of a row.
+  """Converts a row to a record.
+
+  Columns:
+
+  - `problem` or `question`: a text that holds `<image>` once per image, or never.
+  - `images` or `image`: one image or a list of images. An image is an encoded file, a text for
+    `image_files.read`, or `{bytes, path}`, of which bytes are preferred. A null or an empty text
+    instead of a list means that there is no image.
+  - Or `image_1`, `image_2` and so on: one image each, null if the row has none. The text may then
+    hold `<image 1>`, `<image 2>` and so on, each once and in order.
+
+  Where both names of a pair exist, the first one that is not null is used.
 
   Args:
-    record_id: the record's id.
-    row: `problem` or `question`, a text that says `<image>` once for each image or nowhere, and
-      `images` or `image`: one or a list of encoded files, texts for `image_files.read`, `{bytes,
-      path}` (bytes go first) or, alone, null or an empty text for none. Of both names the first
-      that holds anything counts. Or `image_1`, `image_2` and so on, an image each, null where the
-      row has none; the text may then say `<image 1>`, `<image 2>` and so on, each once and in
-      order.
-    folder: what paths are relative to; they may not lead out of it.
+    record_id: used for the record and in error messages.
+    row: values by column name; other columns are ignored.
+    folder: base of relative image paths; no path may lead out of it.
 
   Raises:
     BadRecord: of kind `bad question`, `bad image value`, `missing image`, `path outside the
-      folder`, or `wrong number of images`; the message names the record.
+      folder`, or `wrong number of images`.
   """
   try:
     numbered = _numbered_images(row)
     images = numbered or _images(row)
-    question = _with_places(_question(row), [number for number, _ in images], bool(numbered))
+    question = _with_plain_placeholders(
+      _question(row), [number for number, _ in images], bool(numbered)
+    )
     files = tuple(_image_bytes(value, folder) for _, value in images)
-    _check_number(question, len(files))
+    _check_num_images(question, len(files))
   except BadRecord as error:
-    raise BadRecord(error.kind, f"record {shortened(record_id)}: {error}") from None
+    raise BadRecord(error.kind, error.message, record_id) from None
   return Record(record_id, question, files)
 
 
 def read_gold(record_id: str, row: Mapping[str, Any]) -> str | None:
-  """Returns a row's answer.
+  """Reads the gold answer of a row from the column `answer` or `solution`.
+
+  The value is a text, a number, or a list or struct that holds one of these and nulls. If a text
+  has `<answer>` tags, the content of the last pair is the answer.
 
   Args:
-    record_id: the record's id.
-    row: `answer` or `solution`, the first that holds anything: a text, of which the content of the
-      last pair of `<answer>` tags is taken if there is one; a number; or a list or struct whose
-      only entry that is not null is one of these.
+    record_id: used in error messages.
+    row: values by column name; other columns are ignored.
 
   Returns:
-    The answer without surrounding blanks; None where the row has none.
+    The answer without surrounding white space, or None if the row has none.
 
   Raises:
-    BadRecord: of kind `bad answer`: it is none of these; the message names record and column.
+    BadRecord: of kind `bad answer`: the value has another form.
   """
-  name = _first(row, ANSWER)
-  if name is None or _is_blank(row[name]):
+  name = _first_filled(row, ANSWER)
+  if name is None or _is_all_null(row[name]):
     return None
   try:
-    text = _text_of(_only_entry(row[name]))
+    text = _answer_text(_only_entry(row[name]))
   except ValueError as error:
-    said = f"record {shortened(record_id)}: its {name} {error}"
-    raise BadRecord("bad answer", said) from None
+    raise BadRecord("bad answer", f"its {name} {error}", record_id) from None
   tagged = _TAGGED.findall(text)
   return (tagged[-1] if tagged else text).strip() or None
 
 
 def _question(row: Mapping[str, Any]) -> str:
-  name = _first(row, QUESTION)
+  name = _first_filled(row, QUESTION)
   if name is None:
     listed = shortened(", ".join(sorted(map(str, row))) or "no columns")
     raise BadRecord(
@@ -119,25 +127,25 @@ def _question(row: Mapping[str, Any]) -> str:
 
 
 def _images(row: Mapping[str, Any]) -> list[tuple[int, Any]]:
-  """Returns the images of `images` or `image`, of whatever kind, with their numbers from 1."""
-  name = _first(row, IMAGES)
-  return list(enumerate(() if name is None else _listed(row[name]), start=1))
+  """Returns the values in `images` or `image`, numbered from 1."""
+  name = _first_filled(row, IMAGES)
+  return list(enumerate(() if name is None else _as_list(row[name]), start=1))
 
 
 def _numbered_images(row: Mapping[str, Any]) -> list[tuple[int, Any]]:
-  """Returns the images of `image_1` and so on with their numbers, in the numbers' order.
+  """Returns the values in `image_1` and so on, with their numbers and sorted by these.
 
   Raises:
-    BadRecord: it is not clear which are the row's images, and in which order.
+    BadRecord: the images are ambiguous: `image` or `images` has some too, or numbers repeat.
   """
   names = {
     name: int(match[1])
     for name in row
-    if (match := _NUMBERED.fullmatch(name)) and not _is_blank(row[name])
+    if (match := _NUMBERED.fullmatch(name)) and not _is_all_null(row[name])
   }
   if not names:
     return []
-  plain = [name for name in IMAGES if not _is_blank(row.get(name))]
+  plain = [name for name in IMAGES if not _is_all_null(row.get(name))]
   if plain or len(set(names.values())) < len(names):
     raise BadRecord(
       "wrong number of images",
@@ -147,35 +155,41 @@ def _numbered_images(row: Mapping[str, Any]) -> list[tuple[int, Any]]:
   return [
     (number, value)
     for name, number in sorted(names.items(), key=lambda item: item[1])
-    for value in _listed(row[name])
+    for value in _as_list(row[name])
   ]
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
   if isinstance(value, np.ndarray):
     value = value.tolist()
   if isinstance(value, (list, tuple)):
     return list(value)
-  return [] if _is_empty(value) else [value]
+  return [] if _is_null(value) else [value]
 
 
-def _with_places(question: str, image_numbers: list[int], is_numbered: bool) -> str:
-  """Returns the question with `<image>` for each `<image 1>`.
+def _with_plain_placeholders(question: str, image_numbers: list[int], is_numbered: bool) -> str:
+  """Replaces numbered placeholders, such as `<image 1>`, by `<image>`.
+
+  Args:
+    question: the row's text.
+    image_numbers: numbers of the row's images, in order.
+    is_numbered: whether the images come from numbered columns.
 
   Raises:
-    BadRecord: it names the images otherwise than each once and in order, so `<image>` would say
-      something else.
+    BadRecord: the placeholders are not the images' numbers in order, each once, so that `<image>`
+      would stand for the wrong images.
   """
-  pattern = _ANY_PLACE if is_numbered else _PLACE
-  places = [match[0] for match in pattern.finditer(question)]
-  if not places:
+  pattern = _ANY_PLACEHOLDER if is_numbered else _PLACEHOLDER
+  placeholders = list(pattern.finditer(question))
+  if not placeholders:
     return question
-  if "<image>" in question or [int(pattern.match(p)[1]) for p in places] != image_numbers:
-    there = ", ".join(map(str, image_numbers)) or "none"
+  if "<image>" in question or [int(match[1]) for match in placeholders] != image_numbers:
+    listed = shortened(", ".join(match[0] for match in placeholders))
+    numbers = ", ".join(map(str, image_numbers)) or "none"
     raise BadRecord(
       "wrong number of images",
-      f"its text says {shortened(', '.join(places))}, and its images are {there}; it must name"
-      " each once and in order, or none",
+      f"its text says {listed}, and its images are {numbers}; it must name each once and in order,"
+      " or none",
     )
   return pattern.sub("<image>", question)
 
@@ -183,8 +197,8 @@ def _with_places(question: str, image_numbers: list[int], is_numbered: bool) -> 
 def _image_bytes(value: Any, folder: pathlib.Path) -> bytes:
   if isinstance(value, Mapping) and not {"bytes", "path"}.isdisjoint(value):
     content, path = value.get("bytes"), value.get("path")
-    value = path if _is_empty(content) else content
-  if _is_empty(value) or value == {}:
+    value = path if _is_null(content) else content
+  if _is_null(value) or value == {}:
     raise BadRecord("missing image", "an image is null or empty; it needs bytes or a path")
   if isinstance(value, bytes):
     return value
@@ -196,33 +210,34 @@ def _image_bytes(value: Any, folder: pathlib.Path) -> bytes:
   )
 
 
-def _check_number(question: str, num_images: int) -> None:
-  places = question.count("<image>")
-  if places and places != num_images:
+def _check_num_images(question: str, num_images: int) -> None:
+  num_placeholders = question.count("<image>")
+  if num_placeholders and num_placeholders != num_images:
     raise BadRecord(
-      "wrong number of images", f"its text says <image> {places} times for {num_images} images"
+      "wrong number of images",
+      f"its text says <image> {num_placeholders} times for {num_images} images",
     )
   if not (question.strip() or num_images):
     raise BadRecord("bad question", "it has neither a text nor an image")
 
 
 def _only_entry(value: Any) -> Any:
-  """Returns what a list or struct holds beside nulls, or a value that is neither.
+  """Unwraps lists and structs that hold one value and nulls, at any depth.
 
   Raises:
-    ValueError: it holds more.
+    ValueError: one holds no value or several.
   """
   inner = value
   while (entries := _entries(inner)) is not None:
-    filled = [entry for entry in entries if not _is_blank(entry)]
+    filled = [entry for entry in entries if not _is_all_null(entry)]
     if len(filled) != 1:
       raise ValueError(f"is {quoted(value)}, with {len(filled)} entries; it must have one")
     (inner,) = filled
   return inner
 
 
-def _text_of(value: Any) -> str:
-  """Returns a text or number as it would be written by hand: 7.0, as tables have 7, becomes 7."""
+def _answer_text(value: Any) -> str:
+  """Returns a text or number as one would write it: 7.0, which tables make of 7, becomes 7."""
   if isinstance(value, str):
     return value
   if isinstance(value, (bool, np.bool_, decimal.Decimal, numbers.Integral)):
@@ -233,38 +248,39 @@ def _text_of(value: Any) -> str:
   raise ValueError(f"is {quoted(value)}, which is neither a text nor a number")
 
 
-def _first(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
-  """Returns the first name under which the row holds anything; failing that, one it has at all."""
-  there = [name for name in names if name in row]
-  filled = [name for name in there if not _is_blank(row[name])]
-  # A list of nulls says more than null does: there should be an image.
-  listed = [name for name in there if _entries(row[name])]
-  return next(iter(filled or listed or there), None)
+def _first_filled(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
+  """Returns the first column that is not null; failing that, the first that exists."""
+  present = [name for name in names if name in row]
+  filled = [name for name in present if not _is_all_null(row[name])]
+  # A list of nulls is preferred to null: it says that there should be an image.
+  lists = [name for name in present if _entries(row[name])]
+  return next(iter(filled or lists or present), None)
 
 
-def _is_blank(value: Any) -> bool:
-  """Whether a value holds nothing, however deep its lists and structs are."""
-  waiting = [value]
-  while waiting:
-    value = waiting.pop()
+def _is_all_null(value: Any) -> bool:
+  """Whether a value is null or consists of nulls, at any depth of lists and structs."""
+  pending = [value]
+  while pending:
+    value = pending.pop()
     entries = _entries(value)
     if entries is not None:
-      waiting += entries
-    elif not _is_empty(value):
+      pending += entries
+    elif not _is_null(value):
       return False
   return True
 
 
-def _is_empty(value: Any) -> bool:
+def _is_null(value: Any) -> bool:
+  """Whether a scalar is null or one of the values that files use in its place."""
   if isinstance(value, str):
     return not value.strip()
   if isinstance(value, (float, np.floating)):
-    return math.isnan(value)  # what tables have for null
+    return math.isnan(value)  # the null of pandas
   return value is None or value == b""
 
 
 def _entries(value: Any) -> list[Any] | None:
-  """Returns the entries of a list or struct; None for what is neither."""
+  """Returns the entries of a list or struct, or None for any other value."""
   if isinstance(value, Mapping):
     return list(value.values())
   if isinstance(value, np.ndarray):

@@ -1,8 +1,8 @@
-"""How many records of a set can be used, which decides how many steps the epochs of a run have.
+"""Counts the usable records of a data set, which gives the number of training steps per epoch.
 
-All are looked at once, before the run begins: decoded and tokenized, but not cut into patches,
-which takes longest. The number is kept in the workdir, so that a restart need not count again, and
-has as many steps even if pictures have been mended since.
+Before training, every record is decoded and tokenized once; only the slowest part, cutting images
+into patches, is left out. The count is saved in the workdir: a restart does not count again, and
+has the same number of steps even if images have been repaired in the meantime.
 """
 
 import collections
@@ -25,115 +25,123 @@ from sejax.data.prepare import Dropped, Preparer
 from sejax.parallel import hosts
 
 FILE = "usable_records.json"
-_AHEAD = 64  # records that wait to be counted; unlike examples they are small
+_PREFETCH = 64  # checked records are small, unlike examples with patches
 
 
 def num_steps(config: ml_collections.ConfigDict, preparer: Preparer, workdir: pathlib.Path) -> int:
-  """Returns the number of batches of a run: `train.steps`, or else those of its epochs.
+  """Returns the number of training steps: `train.steps` if set, else that of `train.epochs`.
 
-  Epochs are as many batches as hold every usable record `train.epochs` times; the last is filled up
-  from the next epoch.
+  It is rounded up: the last batch is filled with records of the next epoch.
 
   Args:
-    config: the run's.
-    preparer: of its examples.
-    workdir: where the number of usable records is kept.
+    config: `train`, `batch_size`, `seed` and `data` are used.
+    preparer: makes the run's examples.
+    workdir: where the number of usable records is saved.
 
   Raises:
-    ValueError: no record can be used.
+    ValueError: no record is usable.
   """
   if config.train.steps is not None:
     return config.train.steps
-  return math.ceil(config.train.epochs * usable(config, preparer, workdir) / config.batch_size)
+  return math.ceil(
+    config.train.epochs * count_usable(config, preparer, workdir) / config.batch_size
+  )
 
 
-def usable(config: ml_collections.ConfigDict, preparer: Preparer, workdir: pathlib.Path) -> int:
-  """Returns how many records of a set give an example, as remembered or by looking at them.
+def count_usable(
+  config: ml_collections.ConfigDict, preparer: Preparer, workdir: pathlib.Path
+) -> int:
+  """Returns the number of usable records, from the workdir or by checking all of them.
 
-  All processes call it together; each looks at its share.
+  A collective operation: each process checks its share.
 
   Args:
-    config: the run's, whose section `data` says where the set is.
-    preparer: of its examples.
-    workdir: where the number is remembered.
+    config: `seed` and `data` are used.
+    preparer: makes the run's examples.
+    workdir: where the number is saved.
 
   Raises:
-    ValueError: none does.
+    ValueError: no record is usable.
   """
   source, file = preparer.source, workdir / FILE
   identity = _identity(config, preparer)
-  # Process 0 answers for all: others might see the file a moment later.
-  remembered = hosts.gather_json(_remembered(file, identity))[0]
-  if remembered is not None:
-    return remembered
-  own = {} if _all_alike_fit(preparer) else _count(preparer, config.seed, config.data.workers)
-  dropped = sum(map(collections.Counter, hosts.gather_json(own)), collections.Counter())
-  found = len(source) - dropped.total()
-  if not found:
+  # Only process 0 decides: on a network file system the others might see the file later.
+  saved = hosts.gather_json(_read_count(file, identity))[0]
+  if saved is not None:
+    return saved
+  if _all_representatives_fit(preparer):
+    own_dropped = {}
+  else:
+    own_dropped = _count_dropped(preparer, config.seed, config.data.workers)
+  dropped = sum(map(collections.Counter, hosts.gather_json(own_dropped)), collections.Counter())
+  usable = len(source) - dropped.total()
+  if not usable:
     raise ValueError(
       f"none of {len(source)} records of {source.name} gives an example:"
       f" {pipeline.tally(dropped)}; see --mode=inspect"
     )
   if dropped:
-    logging.info("%d of %d records can be used: %s", found, len(source), pipeline.tally(dropped))
+    logging.info("%d of %d records can be used: %s", usable, len(source), pipeline.tally(dropped))
   if jax.process_index() == 0:
-    told = {"usable": found, "records": len(source), "dropped": dropped, "identity": identity}
-    # A restart may come while it is written, and an export may write it beside a run.
-    new = file.with_name(f"{FILE}.{os.getpid()}")
-    new.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    new.replace(file)
-  return found
+    content = {"usable": usable, "records": len(source), "dropped": dropped, "identity": identity}
+    # Replaced atomically: the run may be killed here, and an export may write the file at once.
+    temporary = file.with_name(f"{FILE}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(file)
+  return usable
 
 
-def _all_alike_fit(preparer: Preparer) -> bool:
-  """Whether a source tells of few records to which all are alike, and these can be used."""
-  alike = getattr(preparer.source, "alike", None)
-  if alike is None:
+def _all_representatives_fit(preparer: Preparer) -> bool:
+  """Whether the source names a few records that represent all others, and all these are usable."""
+  representatives = getattr(preparer.source, "representatives", None)
+  if representatives is None:
     return False
-  preparer = dataclasses.replace(preparer, source=alike())
-  return not any(isinstance(preparer.read(i), Dropped) for i in range(len(preparer.source)))
+  preparer = dataclasses.replace(preparer, source=representatives())
+  return not any(isinstance(preparer.tokenize(i), Dropped) for i in range(len(preparer.source)))
 
 
-def _count(preparer: Preparer, seed: int, workers: int) -> dict[str, int]:
-  """Returns how many records of this process's share are dropped, by kind.
+def _count_dropped(preparer: Preparer, seed: int, workers: int) -> dict[str, int]:
+  """Counts the dropped records of this process's share, by kind.
 
   Raises:
-    ValueError: none of the first `pipeline.PATIENCE` can be used.
+    ValueError: none of the first `pipeline.PATIENCE` records is usable.
   """
   process, processes = jax.process_index(), jax.process_count()
-  # Shuffled, so that the first are a random part of the set.
+  # Shuffled, so that the first `PATIENCE` records are a random sample.
   records = grain.MapDataset.range(len(preparer.source)).shuffle(seed)[process::processes]
   dropped = collections.Counter()
-  looks = pipeline.in_parallel(
-    records.map(_Look(preparer)), workers, threads=os.cpu_count() or 1, ahead=_AHEAD
+  checks = pipeline.in_parallel(
+    records.map(_UsableCheck(preparer)), workers, threads=os.cpu_count() or 1, prefetch=_PREFETCH
   )
-  bar = tqdm.tqdm(looks, "records", len(records), delay=1, disable=process > 0)
-  for seen, look in enumerate(bar, start=1):
-    if not isinstance(look, Dropped):
+  bar = tqdm.tqdm(checks, "records", len(records), delay=1, disable=process > 0)
+  for seen, check in enumerate(bar, start=1):
+    if not isinstance(check, Dropped):
       continue
-    dropped[look.kind] += 1
+    dropped[check.kind] += 1
     if seen == dropped.total() == pipeline.PATIENCE:
-      raise ValueError(pipeline.nothing_usable(preparer.source, seen, dropped, look))
+      raise ValueError(pipeline.none_usable(preparer.source, seen, dropped, check))
   return dropped
 
 
 @dataclasses.dataclass(frozen=True)
-class _Look:
-  """Says why a record gives no example, or True where it does; a class, to travel to workers."""
+class _UsableCheck:
+  """Returns True for a usable record, else why it is dropped; a class because it is pickled."""
 
   preparer: Preparer
 
   def __call__(self, index: int) -> Dropped | bool:
-    read = self.preparer.read(index)
-    return read if isinstance(read, Dropped) else True  # grain leaves out elements that are None
+    tokenized = self.preparer.tokenize(index)
+    # True, because grain skips elements that are None.
+    return tokenized if isinstance(tokenized, Dropped) else True
 
 
 def _identity(config: ml_collections.ConfigDict, preparer: Preparer) -> str:
-  """Returns a hash of all that decides which records can be used."""
+  """Returns a hash of everything that determines which records are usable."""
   names = ("source", "path", "split", "name", "image_folder", "figures")
   data = config.data.to_dict()
   facts: dict[str, Any] = {name: data[name] for name in names}
-  facts["path"] = os.path.abspath(data["path"]) if data["path"] else ""  # however it is spelt
+  # Absolute, so that `data` and `./data` are the same set.
+  facts["path"] = os.path.abspath(data["path"]) if data["path"] else ""
   facts |= {"set": preparer.source.name, "records": len(preparer.source)}
   for field in dataclasses.fields(preparer):
     if field.name != "source":
@@ -141,13 +149,13 @@ def _identity(config: ml_collections.ConfigDict, preparer: Preparer) -> str:
   return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _remembered(file: pathlib.Path, identity: str) -> int | None:
-  """Returns the number that a file holds for a set; None where it holds none."""
+def _read_count(file: pathlib.Path, identity: str) -> int | None:
+  """Returns the saved count if it belongs to this data set and configuration, else None."""
   if jax.process_index() > 0 or not file.exists():
     return None
   try:
-    told = json.loads(file.read_text(encoding="utf-8"))
-    return int(told["usable"]) if told["identity"] == identity else None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return int(content["usable"]) if content["identity"] == identity else None
   except (ValueError, KeyError, TypeError) as error:
     logging.warning("%s is damaged (%s), so records are counted again", file, error)
     return None

@@ -1,10 +1,11 @@
-"""What a record gives for an image, to the bytes of the image file: a path, a data URI or base64.
+"""Reads an image file that a record gives as a path, a data URI or base64.
 
-Paths come from whoever made the set, so a path must not reach other files of the machine. Its
-names decide that, before any file is touched: a path whose names lead out of the set's folder
-(`..`, an absolute path elsewhere, a drive of Windows) is refused. Links are followed wherever they
-lead, since whoever owns the folder has put them there; in the hub's cache every picture is a link
-to a file outside the snapshot. The folder itself may be a link, too. `~` is a name like any other.
+Paths come from whoever published the data set, so they must not reach other files of the machine.
+A path that leads out of the data set's folder (by `..`, as an absolute path, or by a Windows drive)
+is refused before any file is opened. This is decided by the text of the path alone. Symbolic links
+are followed wherever they lead, as only the owner of the folder can create them: in the Hugging
+Face cache every file is a link to a place outside the snapshot. The folder itself may be a link.
+`~` is not expanded.
 """
 
 import base64
@@ -21,49 +22,49 @@ _DATA_URI = re.compile(r"\s*data:([^,]*),", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]++=*+")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-# How the formats that `images.decode` reads begin; 12 bytes, 16 characters of base64, tell them.
-_BEGINNING = re.compile(
+# First bytes of the formats that `images.decode` reads; 12 bytes (16 base64 characters) suffice.
+_SIGNATURES = re.compile(
   rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0{4}|II\*\0|MM\0\*|P[1-7]\s",
   re.DOTALL,
 )
 
 
 def read(text: str, folder: pathlib.Path) -> bytes:
-  """Returns the bytes that a text stands for.
+  """Returns the image file that a text contains or points to.
 
   Args:
-    text: a data URI, an image file in base64, or the path of a file in the folder; a backslash
-      separates names as a slash does.
-    folder: what paths are relative to; an absolute path must lead into it.
+    text: a data URI, an image file in base64, or the path of a file in `folder`. A backslash in a
+      path is read as a slash.
+    folder: base of relative paths; an absolute path must lead into it.
 
   Raises:
     BadRecord: of kind `bad image value`, `missing image` or `path outside the folder`.
   """
-  inline = of_text(text)
+  inline = decode_inline(text)
   return _read_inside(folder, text) if inline is None else inline
 
 
-def of_text(text: str) -> bytes | None:
-  """Returns the image file that a text holds, as a data URI or in base64; None where it is neither.
+def decode_inline(text: str) -> bytes | None:
+  """Decodes an image file that is given as a data URI or in base64; None if it is neither.
 
   Raises:
-    BadRecord: of kind `bad image value`: it is one of them, and broken.
+    BadRecord: of kind `bad image value`: the base64 is broken.
   """
   if header := _DATA_URI.match(text):
     content = urllib.parse.unquote_to_bytes(text[header.end() :])
     is_base64 = header[1].rstrip().lower().endswith(";base64")
-    return _of_base64(content, text) if is_base64 else content
+    return _decode_base64(content, text) if is_base64 else content
   text = text.strip()
-  beginning = "".join(text[:64].split())[:16]
-  if len(beginning) < 16 or not _BASE64.fullmatch(text):
+  signature = "".join(text[:64].split())[:16]
+  if len(signature) < 16 or not _BASE64.fullmatch(text):
     return None
-  if not _BEGINNING.match(_of_base64(beginning.encode(), text)):
+  if not _SIGNATURES.match(_decode_base64(signature.encode(), text)):
     return None
-  return _of_base64(text.encode(), text)
+  return _decode_base64(text.encode(), text)
 
 
-def _of_base64(content: bytes, text: str) -> bytes:
-  """Decodes base64 of either alphabet, with or without padding and white space."""
+def _decode_base64(content: bytes, text: str) -> bytes:
+  """Decodes standard or URL-safe base64, with or without padding and white space."""
   packed = content.translate(_URL_SAFE, b" \t\r\n\v\f").rstrip(b"=")
   try:
     return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
@@ -72,7 +73,7 @@ def _of_base64(content: bytes, text: str) -> bytes:
 
 
 def _read_inside(folder: pathlib.Path, path: str) -> bytes:
-  target = _inside(folder, path)
+  target = _resolve_inside(folder, path)
   try:
     if not target.is_file():  # a pipe or a device would block
       raise BadRecord("missing image", f"there is no file {quoted(path)} in {shortened(folder)}")
@@ -83,13 +84,13 @@ def _read_inside(folder: pathlib.Path, path: str) -> bytes:
     ) from None
 
 
-def _inside(folder: pathlib.Path, path: str) -> pathlib.Path:
-  """Returns the file that a path names, by its names alone; see the module."""
+def _resolve_inside(folder: pathlib.Path, path: str) -> pathlib.Path:
+  """Returns the file of a path in the folder, judging the path by its text; see the module."""
   if "\0" in path:
     raise BadRecord("missing image", f"the image path {quoted(path)} holds a NUL")
   names = path.replace("\\", "/")
   if names.startswith("/"):
-    names = _relative(os.path.normpath(f"/{names.lstrip('/')}"), folder)
+    names = _relative_to_folder(os.path.normpath(f"/{names.lstrip('/')}"), folder)
   elif _DRIVE.match(path):
     names = None
   if names is None or pathlib.PurePosixPath(os.path.normpath(names)).parts[:1] == ("..",):
@@ -100,8 +101,8 @@ def _inside(folder: pathlib.Path, path: str) -> pathlib.Path:
   return folder / os.path.normpath(names)
 
 
-def _relative(path: str, folder: pathlib.Path) -> str | None:
-  """Returns an absolute path's names below the folder, which may be a link; None if it is not."""
+def _relative_to_folder(path: str, folder: pathlib.Path) -> str | None:
+  """Returns an absolute path relative to the folder or what it links to; None if outside."""
   for root in (os.path.abspath(folder), os.path.realpath(folder)):
     if pathlib.PurePosixPath(path).is_relative_to(root):
       return os.path.relpath(path, root)

@@ -1,4 +1,4 @@
-"""Sets of one JSON object per line, with image files beside them."""
+"""Data sets in a JSON lines file, with image files beside it."""
 
 import json
 import pathlib
@@ -12,19 +12,19 @@ from sejax.errors import shortened
 
 
 class JsonlSource:
-  """Records of a JSON lines file; keeps only where its lines begin.
+  """Source of the records in a JSON lines file, of which only the line offsets stay in memory.
 
-  A line holds the fields of `columns.read_record` and `read_gold`, and perhaps `id`, without which
-  a record's id is `<file's stem>/<line number>`. Blank lines are no records.
+  Each line is an object with the fields that `columns.read_record` and `columns.read_gold` take. A
+  field `id` is optional; the default id is `<file stem>/<line number>`. Blank lines are skipped.
   """
 
   def __init__(self, path: pathlib.Path, *, name: str = "", folder: pathlib.Path | None = None):
-    """Reads through the file once, to find its lines.
+    """Scans the file once for its lines.
 
     Args:
       path: the file.
-      name: the set's name; by default the file's stem.
-      folder: what image paths are relative to; by default the file's own folder.
+      name: name of the data set; by default the file's stem.
+      folder: base of relative image paths; by default the file's folder.
 
     Raises:
       ValueError: there is no such file.
@@ -49,7 +49,7 @@ class JsonlSource:
     return columns.read_record(self._id(index, row), row, self._folder)
 
   def gold(self, index: int) -> str | None:
-    """Returns the answer of a record, see `columns.read_gold`; None where there is none."""
+    """Returns the gold answer of a record, or None if it has none; see `columns.read_gold`."""
     row = self._row(index)
     return columns.read_gold(self._id(index, row), row)
 
@@ -69,19 +69,15 @@ class JsonlSource:
     try:
       row = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-      raise BadRecord(
-        "unreadable line",
-        f"record {shortened(self._line_id(index))}: the line is no JSON: {shortened(error)}",
-      ) from None
+      message = f"the line is no JSON: {shortened(error)}"
+      raise BadRecord("unreadable line", message, self._line_id(index)) from None
     if not isinstance(row, dict):
-      raise BadRecord(
-        "unreadable line", f"record {shortened(self._line_id(index))}: the line is no object"
-      )
+      raise BadRecord("unreadable line", "the line is no object", self._line_id(index))
     return row
 
 
 def _find_lines(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-  """Returns offset and number, from 1, of each line that is not blank."""
+  """Returns the byte offset and the number (from 1) of each line that is not blank."""
   offsets, numbers, offset = [], [], 0
   with path.open("rb") as file:
     for number, line in enumerate(file, start=1):

@@ -1,4 +1,4 @@
-"""Sets in the form of the Hugging Face hub: parquet files with images inside."""
+"""Data sets as the Hugging Face hub stores them: parquet files with the images inside."""
 
 import bisect
 import collections
@@ -16,73 +16,73 @@ from sejax.data import columns
 from sejax.data.records import BadRecord, Record
 from sejax.errors import quoted, shortened
 
-# Row groups that stay in memory, in bytes as Arrow holds them. The published training sets fit in
-# whole; shuffled access to a larger one reads a row group per record.
+# Limit on cached row groups, in bytes of Arrow memory. The published training sets fit completely;
+# shuffled access to a larger set reads one row group per record.
 CACHE_BYTES = 256 * 2**20
 
 # train.parquet, train-00000-of-00002.parquet, train-00000-of-00002-0123abcd.parquet
 _SHARD = re.compile(r"(?P<split>.*?)(-(?P<shard>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?)?\.parquet")
 
-# 0000.parquet, in a folder that names the split
-_NUMBER = re.compile(r"(\d{4,})\.parquet")
+# 0000.parquet, in a folder named after the split
+_NUMBERED = re.compile(r"(\d{4,})\.parquet")
 _NO_SUBSET = ("data", "default")
 
 
 class ParquetSource:
-  """Records of parquet files; reads a row group at a time.
+  """Source of the records in parquet files; reads and caches whole row groups.
 
-  A record's id is `<prefix>/<row>`, rows being counted through the files in their order: it does
-  not depend on how the rows are spread over files and row groups.
+  A record's id is `<prefix>/<row>`, where rows are counted across all files in order. It therefore
+  does not depend on how rows are spread over files and row groups.
   """
 
   def __init__(
     self, files: Sequence[pathlib.Path], *, name: str, prefix: str, folder: pathlib.Path
   ):
-    """Reads the files' metadata, no rows.
+    """Reads the metadata of the files, but no rows.
 
     Args:
-      files: the files in order.
-      name: the set's name.
-      prefix: how record ids begin.
-      folder: what image paths in the rows are relative to.
+      files: in the order in which rows are counted.
+      name: name of the data set.
+      prefix: first part of the record ids.
+      folder: base of relative image paths.
 
     Raises:
       ValueError: a file is no parquet file or lacks the text or the image column.
     """
     self.name = name
     self._prefix, self._folder = prefix, folder
-    self._groups: list[tuple[pathlib.Path, int]] = []  # file, and number within it
-    self._starts = [0]  # of each row group's rows, and the end
+    self._groups: list[tuple[pathlib.Path, int]] = []  # file, and index of the row group in it
+    self._starts = [0]  # index of each row group's first row, and the total number of rows
     for path in files:
       metadata = _check_columns(path)
       for number in range(metadata.num_row_groups):
         self._groups.append((path, number))
         self._starts.append(self._starts[-1] + metadata.row_group(number).num_rows)
-    self._forget()
+    self._reset_cache()
 
   @classmethod
   def open(
     cls, path: pathlib.Path, *, split: str, name: str = "", folder: pathlib.Path | None = None
   ) -> Self:
-    """Opens a file, or a split of a directory in hub form.
+    """Opens a single file, or one split of a directory as downloaded from the hub.
 
     Args:
-      path: a file, or a directory in hub form, see `split_files`.
-      split: which files of a directory, with its subset before it where there are several; a single
-        file is taken as it is.
-      name: the set's name; by default that of the file's stem or the directory.
-      folder: what image paths are relative to; by default the directory, or that of the file.
+      path: a file, or a directory that `split_files` understands.
+      split: the split to read from a directory, as `subset/split` if the directory has several
+        subsets; ignored for a file.
+      name: name of the data set; by default the directory's name or the file's stem.
+      folder: base of relative image paths; by default the directory, or the file's folder.
 
     Raises:
       ValueError: there is no such file, split or column, or a shard is missing.
     """
     if path.is_file():
       shard = _SHARD.fullmatch(path.name)
-      whole = shard is not None and shard["count"] in (None, "00001")
-      prefix = shard["split"] if whole else path.stem
+      is_only_shard = shard is not None and shard["count"] in (None, "00001")
+      prefix = shard["split"] if is_only_shard else path.stem
       return cls([path], name=name or path.stem, prefix=prefix, folder=folder or path.parent)
     files = split_files(path)
-    split = _choose(path, split, files)
+    split = _resolve_split(path, split, files)
     _check_shards(path, split, files[split])
     name = name or path.resolve().name
     return cls(files[split], name=name, prefix=split, folder=folder or path)
@@ -98,7 +98,7 @@ class ParquetSource:
     return columns.read_record(record_id, row, self._folder)
 
   def gold(self, index: int) -> str | None:
-    """Returns the answer of a record, see `columns.read_gold`; None where there is none."""
+    """Returns the gold answer of a record, or None if it has none; see `columns.read_gold`."""
     return columns.read_gold(*self._row(index))
 
   def __getstate__(self) -> dict[str, Any]:
@@ -106,10 +106,10 @@ class ParquetSource:
 
   def __setstate__(self, state: dict[str, Any]) -> None:
     self.__dict__.update(state)
-    self._forget()
+    self._reset_cache()
 
-  def _forget(self) -> None:
-    """Starts with an empty cache: each process has its own, and no file stays open."""
+  def _reset_cache(self) -> None:
+    """Empties the cache, which is neither pickled nor shared between processes."""
     self._lock = threading.Lock()
     self._cache: collections.OrderedDict[int, pa.Table] = collections.OrderedDict()
 
@@ -118,44 +118,44 @@ class ParquetSource:
     if not 0 <= index < len(self):
       raise IndexError(f"{self!r} has no record {index}")
     record_id = f"{self._prefix}/{index}"
-    place = bisect.bisect_right(self._starts, index) - 1
-    row = index - self._starts[place]
+    group = bisect.bisect_right(self._starts, index) - 1
+    row = index - self._starts[group]
     try:
       with self._lock:  # one thread at a time, so that no evicted row group is still in use
-        table = self._table(place)
+        table = self._table(group)
         return record_id, {name: table[name][row].as_py() for name in table.column_names}
     except (pa.ArrowException, OSError) as error:
-      said = f"record {shortened(record_id)}: {shortened(error)}"
-      raise BadRecord("unreadable row group", said) from None
+      raise BadRecord("unreadable row group", shortened(error), record_id) from None
 
-  def _table(self, place: int) -> pa.Table:
-    """Returns a row group from the cache, or reads it and lets the longest unused ones go."""
-    if place not in self._cache:
-      path, number = self._groups[place]
+  def _table(self, group: int) -> pa.Table:
+    """Returns a row group from the cache, reading it and evicting the least recently used."""
+    if group not in self._cache:
+      path, number = self._groups[group]
       with pq.ParquetFile(path) as file:
-        self._cache[place] = file.read_row_group(
-          number, columns.wanted(file.schema_arrow.names), use_threads=False
+        self._cache[group] = file.read_row_group(
+          number, columns.record_columns(file.schema_arrow.names), use_threads=False
         )
-    self._cache.move_to_end(place)
+    self._cache.move_to_end(group)
     while len(self._cache) > 1 and self._cached_bytes() > CACHE_BYTES:
       self._cache.popitem(last=False)
-    return self._cache[place]
+    return self._cache[group]
 
   def _cached_bytes(self) -> int:
     return sum(table.nbytes for table in self._cache.values())
 
 
 def split_files(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-  """Returns the parquet files of a directory in hub form by split, in the order of their names.
+  """Finds the parquet files of a downloaded hub repository, sorted by name, for each split.
 
-  A split in a subset's folder is named `subset/split`. These are one split, `en/train`:
+  A split in the folder of a subset is named `subset/split`. Each of these paths belongs to the
+  split `en/train` (the last is the form of the hub's automatic conversions):
 
       en/train-00000-of-00001.parquet   data/en/train.parquet   en/train/0000.parquet
 
-  the last as the hub's own conversions are. The folders `data` and `default` stand for no subset.
+  The folders `data` and `default` are not subsets.
 
   Raises:
-    ValueError: there are none.
+    ValueError: the directory has no parquet files.
   """
   found = itertools.chain.from_iterable(path.glob(f"{'*/' * depth}*.parquet") for depth in range(4))
   splits = collections.defaultdict(list)
@@ -164,7 +164,7 @@ def split_files(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     if any(folder.startswith(".") for folder in folders):
       continue
     folders = [folder for folder in folders if folder not in _NO_SUBSET]
-    if not (folders and _NUMBER.fullmatch(name)):  # else the last folder names the split
+    if not (folders and _NUMBERED.fullmatch(name)):  # else the last folder names the split
       folders.append(_SHARD.fullmatch(name)["split"])
     splits["/".join(folders)].append(file)
   if not splits:
@@ -175,11 +175,11 @@ def split_files(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   return dict(splits)
 
 
-def _choose(path: pathlib.Path, split: str, splits: Collection[str]) -> str:
-  """Returns the split of a name, which may be that of its only subset.
+def _resolve_split(path: pathlib.Path, split: str, splits: Collection[str]) -> str:
+  """Returns the full name of a split; the subset may be omitted if only one has the split.
 
   Raises:
-    ValueError: there is none, or there are several.
+    ValueError: no subset has the split, or several have it.
   """
   if split in splits:
     return split
@@ -198,15 +198,15 @@ def _choose(path: pathlib.Path, split: str, splits: Collection[str]) -> str:
 
 
 def _check_shards(path: pathlib.Path, split: str, files: Sequence[pathlib.Path]) -> None:
-  """Refuses a split with missing shards, or files of two downloads."""
-  numbers = [_NUMBER.fullmatch(file.name) for file in files]
+  """Raises ValueError if shards of a split are missing, or come from different downloads."""
+  numbers = [_NUMBERED.fullmatch(file.name) for file in files]
   if all(numbers) and split.rpartition("/")[2] != files[0].stem:
-    there, counts = [int(number[1]) for number in numbers], {len(files)}
+    indices, counts = [int(number[1]) for number in numbers], {len(files)}
   else:
     shards = [_SHARD.fullmatch(file.name) for file in files]
     counts = {int(shard["count"] or 1) for shard in shards}
-    there = [int(shard["shard"] or 0) for shard in shards]
-  if len(counts) > 1 or there != list(range(max(counts))):
+    indices = [int(shard["shard"] or 0) for shard in shards]
+  if len(counts) > 1 or indices != list(range(max(counts))):
     raise ValueError(
       f"split {quoted(split)} of {shortened(path)} should be complete in files numbered from 0; it"
       f" has {shortened(', '.join(file.name for file in files))}"
@@ -214,17 +214,17 @@ def _check_shards(path: pathlib.Path, split: str, files: Sequence[pathlib.Path])
 
 
 def _check_columns(path: pathlib.Path) -> pq.FileMetaData:
-  """Returns a file's metadata.
+  """Returns the metadata of a file that has all required columns.
 
   Raises:
-    ValueError: it is no parquet file, or has no text or image column.
+    ValueError: it is no parquet file, or lacks the text or the image column.
   """
   try:
     metadata = pq.read_metadata(path)
     names = metadata.schema.to_arrow_schema().names
   except (pa.ArrowException, OSError) as error:
     raise ValueError(f"{shortened(path)} cannot be read as parquet: {shortened(error)}") from None
-  if missing := columns.missing(names):
+  if missing := columns.missing_columns(names):
     listed = shortened(", ".join(names))
     raise ValueError(f"{shortened(path)} has the columns {listed}; it needs {' or '.join(missing)}")
   return metadata

@@ -1,9 +1,9 @@
-"""The stream of examples: shuffled per epoch, shared out to processes, batched, restorable.
+"""Input pipeline: shuffles, shards over processes, prepares examples, batches; restorable.
 
-Every process reads its own part of one endless sequence of records, `stream[process::processes]`,
-which runs on across the ends of epochs. A record's place in the sequence is all there is to know:
-it gives the epoch and the record, so that an iterator is restored by starting there. Records are
-prepared one for one, dropped ones included, so that workers change neither order nor place.
+The records form one endless stream that is reshuffled every epoch. Each process reads its own
+shard, `stream[process::processes]`. The position in the stream is the whole state: it determines
+epoch and record, so an iterator is restored by starting there. Dropped records keep their position,
+so the order does not depend on the number of worker processes.
 """
 
 import collections
@@ -17,34 +17,33 @@ import numpy as np
 from absl import flags, logging
 
 from sejax.data.prepare import TOO_LONG, Dropped, Example, Preparer
-from sejax.data.records import BadRecord, Source
+from sejax.data.records import NO_GOLD, Source, gold_errors
 from sejax.errors import quoted, shortened
 from sejax.parallel import hosts, preemption
 
-# Images are decoded and resized outside Python's lock, so threads help without workers too. What is
-# ahead is memory: an example of 4,096 patches is 19 MB.
-_THREADS, _AHEAD = 2, 4
-# The share of bad records means nothing before so many have been seen.
-_ENOUGH = 100
-_TRIED = 16  # records, before anything is made ready for them
-_LOGGED = 10  # drops of each kind; further ones are counted
-# Records from the first on of which one must be usable. They are a random part of the set.
+# Images are decoded and resized without the GIL, so threads help even without worker processes.
+# Prefetched examples cost memory: one of 4,096 patches is 19 MB.
+_THREADS, _PREFETCH = 2, 4
+_MIN_SEEN = 100  # records to see before `max_bad_share` is enforced
+_NUM_CHECKED = 16  # records that `check` tries
+_MAX_LOGGED = 10  # dropped records of each kind that are logged one by one
+# The run ends if none of the first so many records, a random sample of the set, is usable.
 PATIENCE = 1000
 
 State = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-  """How a source is read.
+  """Options of the pipeline.
 
   Attributes:
-    batch_size: prompts in a batch, over all processes.
-    seed: of the shuffling.
-    workers: processes that prepare examples; 0: threads of this one.
-    on_bad_record: `skip` counts and logs it, `stop` ends the run.
-    max_bad_share: of the records seen by a process; where more are bad, the run ends.
-    once: one pass in the source's order, for evaluation, instead of an endless shuffled one.
+    batch_size: prompts per batch, over all processes.
+    seed: seed of the shuffling.
+    workers: worker processes that prepare examples; 0 prepares them in threads of this process.
+    on_bad_record: `skip` counts and logs a bad record, `stop` ends the run.
+    max_bad_share: the run ends if a process sees a larger share of bad records.
+    once: a single pass in the source's order, for evaluation, instead of endless shuffled epochs.
   """
 
   batch_size: int
@@ -56,38 +55,43 @@ class Options:
 
 
 def check(preparer: Preparer, max_bad_share: float, *, needs_gold: bool = False) -> None:
-  """Refuses a set that holds nothing, or of which all records that are tried are bad.
+  """Checks a few random records before the run starts.
 
-  They are from all over it, so that a wrong folder or field is said at once, and some bad records
-  are no reason. Answers that cannot be read are said, and refused only where they are needed.
+  This reports a wrong folder, field or format at once instead of after the model is loaded. A few
+  bad records are tolerated. It warns if no checked record has an image, if none fits the size
+  limits, or if gold answers are unreadable but not needed.
 
   Args:
-    preparer: of the set.
-    max_bad_share: of the run; 1 accepts all.
-    needs_gold: whether the run asks for answers.
+    preparer: prepares the records that are checked.
+    max_bad_share: the run's limit; with 1, any share of bad records is accepted.
+    needs_gold: whether the reward function reads gold answers.
 
   Raises:
-    ValueError: naming the set, a record, and what is wrong with it.
+    ValueError: the source is empty, all checked records are bad, or a gold answer that is needed is
+      missing or unreadable.
   """
   source = preparer.source
   size = len(source)
   if not size:
     raise ValueError(f"{source.name} holds no records; give a set that does as config.data.path")
-  # Not evenly spaced: bad records may be, too.
-  places = np.random.default_rng(0).choice(size, min(size, _TRIED), replace=False)
-  _check_golds(source, places, needs_gold=needs_gold)
+  # Random rather than evenly spaced, because bad records may be evenly spaced.
+  chosen = np.random.default_rng(0).choice(size, min(size, _NUM_CHECKED), replace=False)
+  indices = [int(index) for index in chosen]
+  _check_golds(source, indices, needs_gold=needs_gold)
   good, bad, long = [], [], []
-  for place in map(int, places):
-    prepared = preparer(place)
+  for index in indices:
+    prepared = preparer(index)
     if isinstance(prepared, Example):
       good.append(prepared)
       if prepared.pictures:
         return
+    elif prepared.kind == TOO_LONG:
+      long.append(prepared)
     else:
-      (long if prepared.kind == TOO_LONG else bad).append(prepared)
-  # A set that the run would accept hardly ever looks so.
-  is_sure = max_bad_share < 1 and (len(places) == size or max_bad_share ** len(places) < 1e-3)
-  if len(bad) == len(places) and is_sure:
+      bad.append(prepared)
+  # By chance, a set with an acceptable share of bad records looks like this once in 1,000 times.
+  is_sure = max_bad_share < 1 and (len(indices) == size or max_bad_share ** len(indices) < 1e-3)
+  if len(bad) == len(indices) and is_sure:
     raise ValueError(
       f"none of {len(bad)} records of {source.name} that were tried can be used;"
       f" {bad[0].explanation}; mend the set, or give another as config.data.path"
@@ -96,46 +100,42 @@ def check(preparer: Preparer, max_bad_share: float, *, needs_gold: bool = False)
     logging.warning(
       "None of %d records of %s that were tried has a picture; images, image, or image_1, image_2"
       " and so on name it",
-      len(places),
+      len(indices),
       source.name,
     )
   elif long:
-    logging.warning("None of %d records that were tried fits; %s", len(places), long[0].explanation)
+    logging.warning(
+      "None of %d records that were tried fits; %s", len(indices), long[0].explanation
+    )
 
 
-def _check_golds(source: Source, places: np.ndarray, *, needs_gold: bool) -> None:
-  said = []
-  for place in map(int, places):
-    try:
-      if source.gold(place) is None and needs_gold:
-        raise ValueError(
-          f"record {place} of {source.name} has no gold answer; config.rewards.function needs"
-          " one of every record"
-        )
-    except BadRecord as error:
-      if error.kind == "bad answer":  # Whatever else is wrong is no fault of the answer.
-        said.append(str(error))
-  if said and needs_gold:
-    raise ValueError(f"{said[0]}; config.rewards.function needs one of every record")
-  if said:
+def _check_golds(source: Source, indices: Sequence[int], *, needs_gold: bool) -> None:
+  errors = list(gold_errors(source, indices))
+  missing = [error for error in errors if error.kind == NO_GOLD]
+  # Errors of other kinds concern the whole record, which will be dropped anyway.
+  unreadable = [error for error in errors if error.kind == "bad answer"]
+  if needs_gold and (missing or unreadable):
+    first = (missing + unreadable)[0]
+    raise ValueError(f"{first}; config.rewards.function needs one of every record")
+  if unreadable:
     logging.warning(
       "%d answers of %d records of %s that were tried cannot be read; they count as none: %s",
-      len(said),
-      len(places),
+      len(unreadable),
+      len(indices),
       source.name,
-      said[0],
+      unreadable[0],
     )
 
 
 class Pipeline:
-  """Iterator over lists of examples, the rows of this process in each batch.
+  """Iterator over this process's share of each batch, a list of examples.
 
-  Every list of an endless pipeline is full. That of a single pass may be short, or empty while
-  other processes still have rows, so that all see the same number of batches.
+  In an endless pipeline every list has `batch_size / processes` examples. In a single pass the last
+  lists may be shorter or empty, so that all processes see the same number of batches.
 
   Attributes:
-    seen: records read so far, by this process.
-    dropped: how many of them gave no example, by kind.
+    seen: number of records this process has read.
+    dropped: number of these that were dropped, by kind.
   """
 
   def __init__(
@@ -147,66 +147,66 @@ class Pipeline:
     processes: int = 1,
     states: Sequence[State] = (),
   ):
-    """Starts at the beginning, or where `states` say.
+    """Creates a pipeline at the start of the stream, or restores one.
 
     Args:
       preparer: makes the examples.
-      options: how to read.
-      process: this process's number.
-      processes: how many there are.
-      states: what `state` gave in each of the processes that saved, in any order.
+      options: how to read the source.
+      process: index of this process.
+      processes: number of processes.
+      states: to restore, the `state()` of every process that saved, in any order. The number of
+        processes may differ from the current one if all had read equally far.
 
     Raises:
-      ValueError: the batch does not divide, the source is empty, the model's directory cannot be
-        read, or the states are of another stream or of processes that had not read equally far
-        while their number changed.
+      ValueError: `batch_size` is not a multiple of `processes`, the source is empty, the model
+        directory cannot be read, or the states do not belong to this stream and these processes.
     """
     if options.batch_size % processes:
       raise ValueError(f"batch_size={options.batch_size} does not divide by {processes} processes")
     if not len(preparer.source):
       raise ValueError(f"{preparer.source.name} holds no records")
-    _ = preparer.processor  # What is wrong with the directory is said once, not of every record.
+    _ = preparer.processor  # Loads it here, so that an error is raised once and not per record.
     self._preparer, self._options = preparer, options
     self._process, self._processes = process, processes
     self._rows = options.batch_size // processes
-    self._turn, self.seen, self.dropped = 0, 0, collections.Counter()
-    self._logged = collections.Counter()  # drops by kind
-    self._fruitless = 0  # records since the last example
-    self._fruitful = bool(states)  # whether there ever was one
+    self._position, self.seen, self.dropped = 0, 0, collections.Counter()
+    self._logged = collections.Counter()  # dropped records since the start or restore, by kind
+    self._dropped_in_a_row = 0
+    self._any_usable = bool(states)  # whether the run has had an example
     if states:
       self._restore(states)
-    self._prepared = read(preparer, options, self._turn + process, processes)
+    self._prepared = read(preparer, options, self._position + process, processes)
 
   def __iter__(self) -> Self:
     return self
 
   def __next__(self) -> list[Example]:
-    """Returns the rows of the next batch.
+    """Returns this process's examples of the next batch.
 
     Raises:
-      StopIteration: a single pass is over in all processes.
-      ValueError: a record is bad and that is not allowed, or too many are.
+      StopIteration: a single pass has ended in all processes.
+      ValueError: a record is bad with `on_bad_record="stop"`, or too many records are bad.
     """
     rows = list(itertools.islice(self._examples(), self._rows))
     if self._options.once and not hosts.any_process(np.array([bool(rows)])).any():
-      self._check_share(enough=0)
+      self._check_bad_share(min_seen=0)
       self.log_dropped()
       raise StopIteration
     return rows
 
   def state(self) -> State:
-    """Returns what a checkpoint keeps of this process's place, as plain JSON values."""
+    """Returns this process's position and counts as JSON values, for a checkpoint."""
     return {
       **self._stream(),
       "process": self._process,
       "processes": self._processes,
-      "turn": self._turn,
+      "turn": self._position,  # the key in existing checkpoints
       "seen": self.seen,
       "dropped": dict(self.dropped),
     }
 
   def _stream(self) -> State:
-    """What must be equal for a place to mean the same record."""
+    """Returns what identifies the stream: positions are meaningless in any other."""
     source, options = self._preparer.source, self._options
     return {
       "source": source.name,
@@ -217,42 +217,44 @@ class Pipeline:
 
   def _examples(self) -> Iterator[Example]:
     for prepared in self._prepared:
-      turn = self._turn + self._process
-      self._turn += self._processes
+      position = self._position + self._process
+      self._position += self._processes
       self.seen += 1
       if isinstance(prepared, Dropped):
         self._drop(prepared)
       else:
-        self._fruitless, self._fruitful = 0, True
-        yield prepared._replace(turn=turn)
+        self._dropped_in_a_row, self._any_usable = 0, True
+        yield prepared._replace(position=position)
 
   def _drop(self, dropped: Dropped) -> None:
     self.dropped[dropped.kind] += 1
-    self._fruitless += 1
-    said = f"{dropped.explanation} ({dropped.kind})"
+    self._dropped_in_a_row += 1
+    reason = f"{dropped.explanation} ({dropped.kind})"
     if self._options.on_bad_record == "stop" and dropped.kind != TOO_LONG:
-      raise ValueError(f"{said}; on_bad_record='skip' would go on without it")
+      raise ValueError(f"{reason}; on_bad_record='skip' would go on without it")
     self._logged[dropped.kind] += 1
-    if self._logged[dropped.kind] <= _LOGGED:
-      is_last = self._logged[dropped.kind] == _LOGGED
+    if self._logged[dropped.kind] <= _MAX_LOGGED:
+      is_last = self._logged[dropped.kind] == _MAX_LOGGED
       more = "; further ones of this kind are counted, not logged" if is_last else ""
-      logging.warning("Dropped %s%s", said, more)
-    share = -(-len(self._preparer.source) // self._processes)
-    self._check_share(min(_ENOUGH, share))
+      logging.warning("Dropped %s%s", reason, more)
+    records_per_process = -(-len(self._preparer.source) // self._processes)
+    self._check_bad_share(min_seen=min(_MIN_SEEN, records_per_process))
     if not self._options.once:
-      self._check_fruitful(dropped)
+      self._check_any_usable(dropped)
 
-  def _check_fruitful(self, last: Dropped) -> None:
-    # Fewer may lie between the same good record's places in two epochs.
-    enough = 2 * len(self._preparer.source)
-    if not self._fruitful:
-      enough = min(enough, PATIENCE)
-    if self._fruitless >= enough:
-      raise ValueError(nothing_usable(self._preparer.source, self._fruitless, self.dropped, last))
+  def _check_any_usable(self, last: Dropped) -> None:
+    # Shuffling may put nearly two epochs between two occurrences of the only usable record.
+    limit = 2 * len(self._preparer.source)
+    if not self._any_usable:
+      limit = min(limit, PATIENCE)
+    if self._dropped_in_a_row >= limit:
+      raise ValueError(
+        none_usable(self._preparer.source, self._dropped_in_a_row, self.dropped, last)
+      )
 
   def log_dropped(self) -> None:
-    """Logs how many records were dropped in all, by kind, where not each of them was logged."""
-    if any(count > _LOGGED for count in self._logged.values()):
+    """Logs the number of dropped records by kind, unless every one was logged."""
+    if any(count > _MAX_LOGGED for count in self._logged.values()):
       logging.warning(
         "Dropped %d of %d records of %s: %s",
         self.dropped.total(),
@@ -261,10 +263,10 @@ class Pipeline:
         tally(self.dropped),
       )
 
-  def _check_share(self, enough: int) -> None:
+  def _check_bad_share(self, min_seen: int) -> None:
     bad = self.dropped.total() - self.dropped[TOO_LONG]
     limit = self._options.max_bad_share
-    if self.seen >= enough and bad > limit * self.seen:
+    if self.seen >= min_seen and bad > limit * self.seen:
       raise ValueError(
         f"{bad} of {self.seen} records of {self._preparer.source.name} are bad, more than"
         f" config.data.max_bad_share={limit}: {tally(self.dropped)}; mend them, or raise it"
@@ -282,17 +284,17 @@ class Pipeline:
       raise ValueError(f"the data's state is of {saved} processes, and {len(states)} are given")
     if saved == self._processes:
       state = next(state for state in states if state["process"] == self._process)
-      self._turn, self.seen = state["turn"], state["seen"]
+      self._position, self.seen = state["turn"], state["seen"]
       self.dropped.update(state["dropped"])
       return
-    turns = sorted(state["turn"] for state in states)
-    if turns[0] != turns[-1]:
+    positions = sorted(state["turn"] for state in states)
+    if positions[0] != positions[-1]:
       raise ValueError(
         f"the data cannot go on with {self._processes} processes: the {saved} that saved had read"
-        f" {turns[0] // saved} to {turns[-1] // saved} records each; restore with {saved}"
+        f" {positions[0] // saved} to {positions[-1] // saved} records each; restore with {saved}"
       )
-    self._turn = turns[0]
-    if self._process == 0:  # It answers for all, so that sums over processes stay.
+    self._position = positions[0]
+    if self._process == 0:  # It takes over all counts, so that sums over processes do not change.
       self.seen = sum(state["seen"] for state in states)
       for state in states:
         self.dropped.update(state["dropped"])
@@ -301,13 +303,13 @@ class Pipeline:
 def read(
   preparer: Preparer, options: Options, first: int = 0, step: int = 1
 ) -> Iterator[Example | Dropped]:
-  """Returns what becomes of every `step`-th record, in the stream's order.
+  """Prepares every `step`-th record of the stream, starting at position `first`, in order.
 
   Args:
     preparer: makes the examples.
-    options: how to read; its batch size and what to do with bad records do not matter here.
-    first: place in the stream to begin at.
-    step: how far it is from one record to the next.
+    options: `seed`, `workers` and `once` are used.
+    first: position in the stream.
+    step: distance between records; the number of processes in training.
   """
   records = grain.MapDataset.range(len(preparer.source))
   if not options.once:
@@ -318,22 +320,22 @@ def read(
 
 
 def in_parallel(
-  dataset: grain.MapDataset, workers: int, threads: int = _THREADS, ahead: int = _AHEAD
+  dataset: grain.MapDataset, workers: int, threads: int = _THREADS, prefetch: int = _PREFETCH
 ) -> Iterator[Any]:
-  """Returns the elements of a data set in its order, made by threads.
+  """Computes the elements of a lazy data set with threads or processes; yields them in order.
 
   Args:
-    dataset: whose elements are made when they are asked for.
-    workers: processes that make them; 0: this one does.
-    threads: of each process.
-    ahead: elements that may wait to be asked for.
+    dataset: its elements are computed on access.
+    workers: worker processes; 0 computes in this process.
+    threads: threads of each process.
+    prefetch: elements computed in advance by each process.
   """
   elements = dataset.to_iter_dataset(
-    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
   )
   if workers:
     if not flags.FLAGS.is_parsed():
-      flags.FLAGS.mark_as_parsed()  # grain's workers read flags; outside of main nobody parses.
+      flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags, which only main parses.
     preemption.start_resource_tracker()
     elements = elements.mp_prefetch(
       grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2),
@@ -343,12 +345,19 @@ def in_parallel(
 
 
 def tally(dropped: Mapping[str, int]) -> str:
-  """Returns the counts of dropped records by kind, the largest first."""
+  """Formats the numbers of dropped records by kind, largest first: `3 broken, 1 too long`."""
   return ", ".join(f"{count} {kind}" for kind, count in collections.Counter(dropped).most_common())
 
 
-def nothing_usable(source: Source, seen: int, dropped: Mapping[str, int], last: Dropped) -> str:
-  """Says that no record of a set can be used."""
+def none_usable(source: Source, seen: int, dropped: Mapping[str, int], last: Dropped) -> str:
+  """Returns the error message for a source of which no record was usable.
+
+  Args:
+    source: the source.
+    seen: number of records read in a row without getting an example.
+    dropped: number of dropped records by kind.
+    last: the record that was dropped last.
+  """
   return (
     f"none of {seen} records of {shortened(source.name)} in a row gave an example (dropped so far:"
     f" {tally(dropped)}); the last one: {last.explanation}; see --mode=inspect"

@@ -1,4 +1,4 @@
-"""One record to one example: decoded, cut into patches and tokenized for both roles; host only."""
+"""Turns one record into a training example: decodes images, cuts patches, tokenizes; host only."""
 
 import dataclasses
 import functools
@@ -9,32 +9,31 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float32, Int32
 
-from sejax.data import images
+from sejax.data import images, records
 from sejax.data.records import BadRecord, Record, Source
-from sejax.errors import shortened
 from sejax.models.processor import Processor
 from sejax.text import messages, prompts
 
-# The kind of what is dropped for its size: expected in a good set, so not counted as bad.
+# Kind of a record that exceeds a size limit. Good data sets have some, so it does not count as bad.
 TOO_LONG = "too long"
 _UNUSABLE = "unusable prompt"
 
 
 class Example(NamedTuple):
-  """A record ready to be batched; its answer stays with the source.
+  """A tokenized record with its image patches, ready to be batched. Its gold answer is not in it.
 
   Attributes:
-    index: place in the source, for `source.gold`.
-    id: the record's.
+    index: position in the source, to look up `source.gold`.
+    id: the record's id.
     question: the record's text.
-    pictures: the encoded images, for reports.
+    pictures: encoded image files, for reports.
     actor: tokens of the Actor's prompt.
-    judge: tokens of the Judge's prompt up to the candidate.
+    judge: tokens of the Judge's prompt up to where the candidate solution is inserted.
     judge_tail: what follows the candidate, for `Processor.continuation`.
-    patches: of all images; both roles see the same.
-    grids: of each image, see `ImagePatches`.
-    turn: place in the stream that gave it; 0 outside of one.
-    occurrence: how often the record occurred before in the same step, see
+    patches: patches of all images in order; both roles see the same.
+    grids: size of each image in patches (time, height, width), see `ImagePatches`.
+    position: position in the pipeline's stream of records; 0 outside of a pipeline.
+    occurrence: number of earlier occurrences of the same record in a training step, see
       `batches.number_occurrences`.
   """
 
@@ -47,18 +46,18 @@ class Example(NamedTuple):
   judge_tail: tuple[str | int, ...]
   patches: Float32[np.ndarray, "S patch_dim"]
   grids: Int32[np.ndarray, "n 3"]
-  turn: int = 0
+  position: int = 0
   occurrence: int = 0
 
 
 class Dropped(NamedTuple):
-  """A record that gives no example.
+  """A record that could not be turned into an example, and why.
 
   Attributes:
-    index: place in the source.
-    id: the record's; where not even that could be read, its index.
-    kind: to count by: a `BadRecord`'s, or `TOO_LONG`.
-    message: what is wrong.
+    index: position in the source.
+    id: the record's id, or `index <i>` if the id could not be read.
+    kind: category for counting: that of a `BadRecord`, or `TOO_LONG`.
+    message: what is wrong, without the record's id.
   """
 
   index: int
@@ -68,27 +67,25 @@ class Dropped(NamedTuple):
 
   @property
   def explanation(self) -> str:
-    """What is wrong with which record; sources name it in their messages, decoders do not."""
-    if self.message.startswith("record "):
-      return self.message
-    return f"record {shortened(self.id)}: {self.message}"
+    """The message with the id of the record in front."""
+    return records.about_record(self.id, self.message)
 
 
 class Prompts(NamedTuple):
-  """The tokens of a record's prompts, as in `Example`."""
+  """Prompt tokens of both roles; the fields are those of `Example`."""
 
   actor: Int32[np.ndarray, " P"]
   judge: Int32[np.ndarray, " P"]
   judge_tail: tuple[str | int, ...]
 
 
-class Read(NamedTuple):
-  """A record that gives an example, before its pictures are cut into patches.
+class Tokenized(NamedTuple):
+  """A usable record, decoded and tokenized, before its images are cut into patches.
 
   Attributes:
-    record: as it is in the source.
+    record: the record as the source returned it.
     pictures: its decoded images.
-    prompts: of both roles.
+    prompts: tokens for both roles.
   """
 
   record: Record
@@ -96,22 +93,26 @@ class Read(NamedTuple):
   prompts: Prompts
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Preparer:
-  """Makes examples of a source's records; small when pickled, so that it travels to workers.
+  """Function from the index of a record to its `Example`.
+
+  Worker processes receive it pickled, so it holds the path of the processor, not the processor.
 
   Attributes:
     source: the records.
-    directory: the model's, for `Processor.load`.
-    min_pixels: smaller images are enlarged to this area; None keeps the directory's value.
-    max_pixels: larger images are reduced to this area; None keeps the directory's value.
-    prompt_limit: tokens of the Actor's prompt, image tokens included; longer ones are dropped.
+    directory: model directory, for `Processor.load`.
+    min_pixels: smaller images are enlarged to this area; None uses the model directory's value.
+    max_pixels: larger images are reduced to this area; None uses the model directory's value.
+    prompt_limit: maximum tokens of the Actor's prompt, including image tokens; records with more
+      are dropped.
     judge_limit: the same for the Judge's prompt up to the candidate.
-    patch_limit: patches of a prompt's images; prompts with more are dropped.
-    instruction: what the Actor is told about the form of its answer.
-    include_instruction: whether the Judge reads that too, as in the released code.
-    judge_system: the Judge's system prompt.
-    judged: whether there is a Judge; without one the Actor's prompt stands for its own.
+    patch_limit: maximum patches of all images of a record; records with more are dropped.
+    instruction: text of the Actor's prompt that asks for the output format.
+    include_instruction: whether the Judge's prompt repeats `instruction`, as in the released code.
+    judge_system: system prompt of the Judge.
+    judged: whether a Judge reads the responses; without one, the Actor's prompt fills the Judge's
+      fields of an example.
   """
 
   source: Source
@@ -128,85 +129,91 @@ class Preparer:
 
   @classmethod
   def of(cls, config: ml_collections.ConfigDict, source: Source) -> Self:
-    """Returns what a configuration's `model.path`, `data`, `actor` and `judge` describe."""
-    data = config.data
+    """Creates a preparer from the sections `model`, `data`, `actor` and `judge`."""
+    data, judge = config.data, config.judge
     return cls(
-      source,
-      config.model.path,
-      data.min_pixels,
-      data.max_pixels,
-      data.prompt_limit,
-      data.prompt_buckets[-1],
-      data.patch_buckets[-1],
-      config.actor.instruction,
-      config.judge.include_instruction,
-      config.judge.system
-      or prompts.judge_system(prompts.Rubric(**config.judge.weights), config.judge.rubric),
+      source=source,
+      directory=config.model.path,
+      min_pixels=data.min_pixels,
+      max_pixels=data.max_pixels,
+      prompt_limit=data.prompt_limit,
+      judge_limit=data.prompt_buckets[-1],
+      patch_limit=data.patch_buckets[-1],
+      instruction=config.actor.instruction,
+      include_instruction=judge.include_instruction,
+      judge_system=judge.system
+      or prompts.judge_system(prompts.Rubric(**judge.weights), judge.rubric),
     )
 
   @property
   def processor(self) -> Processor:
-    """The model's processor, loaded once in each process."""
+    """The model's processor, loaded once per process."""
     return _processor(self.directory, self.min_pixels, self.max_pixels)
 
   def __call__(self, index: int) -> Example | Dropped:
-    """Returns the example of a record, or why there is none."""
-    read = self.read(index)
-    if isinstance(read, Dropped):
-      return read
-    record = read.record
+    """Returns the example of a record, or why it was dropped."""
+    tokenized = self.tokenize(index)
+    if isinstance(tokenized, Dropped):
+      return tokenized
+    record = tokenized.record
     try:
-      patches, grids = self.processor.images(read.pictures)
+      patches, grids = self.processor.images(tokenized.pictures)
     except ValueError as error:
       return Dropped(int(index), record.id, _UNUSABLE, str(error))
     return Example(
-      int(index), record.id, record.question, record.images, *read.prompts, patches, grids
+      index=int(index),
+      id=record.id,
+      question=record.question,
+      pictures=record.images,
+      **tokenized.prompts._asdict(),
+      patches=patches,
+      grids=grids,
     )
 
-  def read(self, index: int) -> Read | Dropped:
-    """Returns all of a record's example but its patches, which take longest; or why there is none.
+  def tokenize(self, index: int) -> Tokenized | Dropped:
+    """Does everything for a record except cutting its images into patches, the slowest part.
 
-    Whether it can be used is known by then.
+    Bad records and size limits are found here, so that records can be counted without patches.
     """
     index = int(index)
-    name = f"index {index}"
+    record_id = f"index {index}"
     try:
       record = self.source[index]
-      record.id.encode()  # It is hashed, and may come from JSON with half a surrogate pair.
-      name = record.id
-      pictures = [self._picture(data) for data in record.images]
+      record.id.encode()  # It is hashed, and JSON may hold half a surrogate pair.
+      record_id = record.id
+      pictures = [self._decode(data) for data in record.images]
       grids = self.processor.grids([picture.size for picture in pictures])
       tokens = self._prompts(record, grids)
     except BadRecord as error:
-      return Dropped(index, name, error.kind, str(error))
+      return Dropped(index, error.record_id or record_id, error.kind, error.message)
     except ValueError as error:
-      return Dropped(index, name, _UNUSABLE, str(error))
+      return Dropped(index, record_id, _UNUSABLE, str(error))
     for what, size, limit in (
       ("Actor's prompt has {} tokens", len(tokens.actor), self.prompt_limit),
       ("Judge's prompt has {} tokens", len(tokens.judge), self.judge_limit),
       ("images have {} patches", int(grids.prod(axis=1).sum()), self.patch_limit),
     ):
       if size > limit:
-        return Dropped(index, name, TOO_LONG, f"the {what.format(size)}; the limit is {limit}")
-    return Read(record, pictures, tokens)
+        return Dropped(index, record_id, TOO_LONG, f"the {what.format(size)}; the limit is {limit}")
+    return Tokenized(record, pictures, tokens)
 
   def _prompts(self, record: Record, grids: Int32[np.ndarray, "n 3"]) -> Prompts:
     processor = self.processor
-    asked = messages.actor_messages(record.question, len(grids), self.instruction)
-    actor = processor.prompt(asked, grids).ids
+    actor_messages = messages.actor_messages(record.question, len(grids), self.instruction)
+    actor = processor.prompt(actor_messages, grids).ids
     if not self.judged:
-      return Prompts(actor, actor, ())
-    judged = messages.judge_messages(
+      return Prompts(actor=actor, judge=actor, judge_tail=())
+    judge_messages = messages.judge_messages(
       record.question,
       len(grids),
       self.judge_system,
       include_instruction=self.include_instruction,
       instruction=self.instruction,
     )
-    judge = processor.prompt(judged, grids)
-    return Prompts(actor, judge.ids, judge.tail)
+    judge = processor.prompt(judge_messages, grids)
+    return Prompts(actor=actor, judge=judge.ids, judge_tail=judge.tail)
 
-  def _picture(self, data: bytes) -> PIL.Image.Image:
+  def _decode(self, data: bytes) -> PIL.Image.Image:
     picture = images.decode(data)
     processor = self.processor.image_processor
     images.check_size(

@@ -1,4 +1,4 @@
-"""The sources by name, and the one that a configuration asks for."""
+"""Opens the data source that `config.data` describes: figures, jsonl, parquet or tfds."""
 
 import pathlib
 from collections.abc import Callable
@@ -10,24 +10,24 @@ from sejax.errors import quoted
 
 
 def open_source(data: ml_collections.ConfigDict) -> Source:
-  """Opens the source that the configuration's section `data` describes.
+  """Opens the source that a section `config.data` describes.
 
   Args:
-    data: `source`, a name of `SOURCES`; and what it needs of `path`, `split`, `name` and
-      `image_folder`.
+    data: `source` is a key of `SOURCES`; `path`, `split`, `name` and `image_folder` are used where
+      the source needs them.
 
   Raises:
-    ValueError: the source is unknown, or cannot be opened as described.
+    ValueError: the source is unknown or cannot be opened.
   """
   check(data)
   return SOURCES[data.source](data)
 
 
 def check(data: ml_collections.ConfigDict) -> None:
-  """Refuses a section `data` that names no source; touches no file.
+  """Validates `data.source` and `data.path` without opening files.
 
   Raises:
-    ValueError: naming the field, its value and what would work.
+    ValueError: the source is unknown, or needs a path and has none.
   """
   if data.source not in SOURCES:
     raise ValueError(f"source={quoted(data.source)} must be one of {', '.join(sorted(SOURCES))}")
@@ -37,7 +37,7 @@ def check(data: ml_collections.ConfigDict) -> None:
     )
 
 
-# Each kind is imported when it is asked for: a run pays for its own alone.
+# Each source is imported only when it is used, because some imports (tfds) take seconds.
 
 
 def _figures(data: ml_collections.ConfigDict) -> Source:

@@ -1,25 +1,25 @@
-"""Whether an image file lacks its end, by its own structure, whatever lies behind the picture.
+"""Detects truncated image files by walking the segments of the file format.
 
-Pillow accepts some cut files, grey or stale at the bottom. Looking for an end marker anywhere does
-not tell them: a thumbnail inside the file has one too, and phones put films and second pictures
-behind the first (Motion Photo), in which any bytes may occur. So the file is walked part by part,
-from one length to the next; what is behind its end is not looked at.
+Pillow decodes some truncated files without an error and leaves the bottom grey. Searching for the
+end marker anywhere does not detect them: an embedded thumbnail has such a marker too, and phones
+append videos and further images (Motion Photo), which may contain any bytes. Therefore the file is
+walked from segment to segment by their lengths; data after the end of the image are ignored.
 """
 
 import re
 
-# In a JPEG a part begins with a marker: 0xFF, repeated at will, and a byte. Parts have lengths, but
-# not so the compressed pixels after a start of scan: there 0xFF 0x00 stands for the byte 0xFF, and
-# restart markers (D0 to D7) may come between. Neither they nor TEM (01) ends or begins a part.
+# A JPEG segment begins with a marker: 0xFF, possibly repeated, and a byte. Segments state their
+# length, except for the compressed pixels after a start of scan, in which 0xFF 0x00 encodes the
+# byte 0xFF and restart markers (D0 to D7) may occur. These and TEM (01) are no segment boundaries.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 _JPEG_START, _JPEG_END = 0xD8, 0xD9
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def is_truncated(data: bytes) -> bool:
-  """Returns whether a JPEG, PNG or WebP file ends before its picture does; False for all else.
+  """Returns whether a JPEG, PNG or WebP file is truncated; False for any other format.
 
-  Time is linear in the file's size.
+  Takes time linear in the file's size.
   """
   if data.startswith(b"\xff\xd8"):
     return not _jpeg_ends(data)
@@ -31,24 +31,24 @@ def is_truncated(data: bytes) -> bool:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-  """Whether the end-of-image marker comes, at the level of the file itself."""
-  place = 2
-  while marker := _JPEG_MARKER.search(data, place):
-    place = marker.end()
-    kind = data[place - 1]
+  """Whether the file has an end-of-image marker outside of any segment's data."""
+  offset = 2
+  while marker := _JPEG_MARKER.search(data, offset):
+    offset = marker.end()
+    kind = data[offset - 1]
     if kind == _JPEG_END:
       return True
     if kind != _JPEG_START:
-      place += int.from_bytes(data[place : place + 2], "big")
+      offset += int.from_bytes(data[offset : offset + 2], "big")
   return False
 
 
 def _png_ends(data: bytes) -> bool:
-  """Whether the chunk IEND comes whole; a chunk is a length, a name, so many bytes, and 4 more."""
-  place = len(_PNG_SIGNATURE)
-  while place + 12 <= len(data):
-    end = place + 12 + int.from_bytes(data[place : place + 4], "big")
-    if data[place + 4 : place + 8] == b"IEND":
+  """Whether the file has a complete IEND chunk. A chunk is length, type, data and a checksum."""
+  offset = len(_PNG_SIGNATURE)
+  while offset + 12 <= len(data):
+    end = offset + 12 + int.from_bytes(data[offset : offset + 4], "big")
+    if data[offset + 4 : offset + 8] == b"IEND":
       return end <= len(data)
-    place = end
+    offset = end
   return False

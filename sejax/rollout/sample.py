@@ -211,7 +211,7 @@ def _directory(path: str) -> pathlib.Path:
 
 
 def _read(path: str) -> bytes:
-  inline = image_files.of_text(path)
+  inline = image_files.decode_inline(path)
   if inline is not None:
     return inline
   if not os.path.isfile(path):  # pathlib's raises where a text is too long for a path
@@ -238,7 +238,10 @@ def _batch_of_one(
     prompt=(max(len(example.actor), len(example.judge)),),
     patch=(-(-len(example.patches) // multiple) * multiple,),
   )
-  return batches.Collator(model, dataset, 1, buckets, processor.pad_id)([example])
+  collate = batches.Collator(
+    config=model, dataset=dataset, rows=1, buckets=buckets, pad_id=processor.pad_id
+  )
+  return collate([example])
 
 
 def _print(answered: Answered) -> None:

@@ -33,7 +33,7 @@ class Problems:
 
   def __getitem__(self, index: int) -> Record:
     if index in self.bad:
-      raise BadRecord("broken", f"record p/{index} is broken")
+      raise BadRecord("broken", "it is broken", f"p/{index}")
     pictures = tuple(picture(28 + 28 * (index % 3), 56, n) for n in range(index % 3))
     return Record(f"p/{index}", f"What is {index} + 1?", pictures)
 
@@ -43,6 +43,15 @@ class Problems:
 
 def preparer(source: Problems, directory: pathlib.Path, **changes) -> Preparer:
   """Returns a preparer with generous limits and short prompts."""
-  options = {"prompt_limit": 200, "judge_limit": 400, "patch_limit": 64, "instruction": "Box it."}
-  options["judge_system"] = prompts.JUDGE_SYSTEM_SHORT
-  return Preparer(source, str(directory), None, None, **options | changes)
+  options = {
+    "source": source,
+    "directory": str(directory),
+    "min_pixels": None,
+    "max_pixels": None,
+    "prompt_limit": 200,
+    "judge_limit": 400,
+    "patch_limit": 64,
+    "instruction": "Box it.",
+    "judge_system": prompts.JUDGE_SYSTEM_SHORT,
+  }
+  return Preparer(**options | changes)

@@ -19,7 +19,9 @@ def model():
 
 @pytest.fixture
 def collate(model):
-  return lambda rows: batches.Collator(model, "problems", rows, BUCKETS, 151_643)
+  return lambda rows: batches.Collator(
+    config=model, dataset="problems", rows=rows, buckets=BUCKETS, pad_id=151_643
+  )
 
 
 def test_a_batch_holds_its_examples_in_order_and_then_padding(model_directory, collate):

@@ -40,7 +40,7 @@ class Texts(Problems):
 
   def __getitem__(self, index):
     if index in self.bad:
-      raise BadRecord("broken", f"record p/{index} is broken")
+      raise BadRecord("broken", "it is broken", f"p/{index}")
     return Record(f"p/{index}", f"What is {index} + 1?")
 
 
@@ -53,7 +53,7 @@ def test_every_usable_record_is_used_in_each_epoch(config, model_directory, tmp_
   prepare = preparer(Problems(13, BAD), model_directory)
   steps = counting.num_steps(config, prepare, tmp_path)
   assert steps == 9  # 3 * 11 / 4, rounded up
-  data = Pipeline(prepare, Options(4, seed=5, max_bad_share=0.5))
+  data = Pipeline(prepare, Options(batch_size=4, seed=5, max_bad_share=0.5))
   used = collections.Counter(example.id for _ in range(steps) for example in next(data))
   assert len(used) == 11
   assert min(used.values()) == 3
@@ -83,7 +83,7 @@ def test_what_is_counted_is_what_gives_examples(config, model_directory, tmp_pat
   prepared = [prepare(index) for index in range(13)]
   expected = sum(not isinstance(one, Dropped) for one in prepared)
   assert 0 < expected < 13
-  assert counting.usable(config, prepare, tmp_path) == expected
+  assert counting.count_usable(config, prepare, tmp_path) == expected
   told = json.loads((tmp_path / counting.FILE).read_text())
   assert (told["usable"], told["records"]) == (expected, 13)
   kinds = collections.Counter(one.kind for one in prepared if isinstance(one, Dropped))
@@ -91,19 +91,19 @@ def test_what_is_counted_is_what_gives_examples(config, model_directory, tmp_pat
 
 
 def test_workers_can_be_sent_what_counts(model_directory):
-  look = counting._Look(preparer(Problems(13, BAD), model_directory))
+  look = counting._UsableCheck(preparer(Problems(13, BAD), model_directory))
   sent = pickle.loads(pickle.dumps(look))
   assert (sent(0), sent(3)) == (True, look(3))
   assert sent(3).kind == "broken"
 
 
 def test_the_number_is_remembered_for_the_same_set(config, model_directory, tmp_path):
-  assert counting.usable(config, preparer(Problems(13, BAD), model_directory), tmp_path) == 11
+  assert counting.count_usable(config, preparer(Problems(13, BAD), model_directory), tmp_path) == 11
   unread = preparer(Unread(13), model_directory)
   config.data.path = "."
-  counting.usable(config, preparer(Problems(13, BAD), model_directory), tmp_path)
+  counting.count_usable(config, preparer(Problems(13, BAD), model_directory), tmp_path)
   config.data.path = str(pathlib.Path.cwd())
-  assert counting.usable(config, unread, tmp_path) == 11
+  assert counting.count_usable(config, unread, tmp_path) == 11
   changes = [
     (unread, {"path": "elsewhere"}),
     (unread, {"split": "test"}),
@@ -124,13 +124,13 @@ def test_the_number_is_remembered_for_the_same_set(config, model_directory, tmp_
     other = config.copy_and_resolve_references()
     other.data.update(data)
     with pytest.raises(AssertionError, match="is looked at"):
-      counting.usable(other, prepare, tmp_path)
+      counting.count_usable(other, prepare, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"usable": null, "identity": null}'])
 def test_a_damaged_file_is_counted_anew(config, model_directory, tmp_path, text):
   (tmp_path / counting.FILE).write_text(text)
-  assert counting.usable(config, preparer(Problems(13, BAD), model_directory), tmp_path) == 11
+  assert counting.count_usable(config, preparer(Problems(13, BAD), model_directory), tmp_path) == 11
 
 
 def test_processes_share_the_counting(config, model_directory, monkeypatch):
@@ -138,23 +138,23 @@ def test_processes_share_the_counting(config, model_directory, monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 3)
   for process in range(3):
     monkeypatch.setattr(jax, "process_index", lambda p=process: p)
-    counts.append(counting._count(prepare, config.seed, 0))
+    counts.append(counting._count_dropped(prepare, config.seed, 0))
   assert sum(counts, collections.Counter()) == {"broken": 2}
 
 
 def test_a_set_of_which_nothing_fits_is_refused(config, model_directory, tmp_path):
   small = preparer(Problems(13, BAD), model_directory, prompt_limit=3)
   with pytest.raises(ValueError, match=r"none of 13 records of problems .*11 too long, 2 broken"):
-    counting.usable(config, small, tmp_path)
+    counting.count_usable(config, small, tmp_path)
   large = preparer(Texts(20_000), model_directory, prompt_limit=3)
   with pytest.raises(ValueError, match=r"none of 1000 records .*far: 1000 too long.*limit is 3"):
-    counting.usable(config, large, tmp_path)
+    counting.count_usable(config, large, tmp_path)
   assert not list(tmp_path.iterdir())
 
 
 def test_a_set_of_which_much_is_dropped_is_counted_to_its_end(config, model_directory, tmp_path):
   bad = frozenset(n for n in range(2600) if n % 20)
-  assert counting.usable(config, preparer(Texts(2600, bad), model_directory), tmp_path) == 130
+  assert counting.count_usable(config, preparer(Texts(2600, bad), model_directory), tmp_path) == 130
   assert len(bad) > 2 * pipeline.PATIENCE
 
 
@@ -168,7 +168,7 @@ class Undrawn(figures.Figures):
 
 def test_figures_are_counted_without_drawing_them(config, model_directory, tmp_path):
   prepare = preparer(Undrawn(length=100_000), model_directory)
-  assert counting.usable(config, prepare, tmp_path) == 100_000
+  assert counting.count_usable(config, prepare, tmp_path) == 100_000
 
 
 def test_figures_that_do_not_all_fit_are_counted_one_by_one(config, model_directory, tmp_path):
@@ -176,14 +176,16 @@ def test_figures_that_do_not_all_fit_are_counted_one_by_one(config, model_direct
   lengths = [len(preparer(source, model_directory)(index).actor) for index in range(60)]
   for limit in (max(lengths), max(lengths) - 1, min(lengths)):
     prepare = preparer(source, model_directory, prompt_limit=limit)
-    assert counting.usable(config, prepare, tmp_path) == sum(n <= limit for n in lengths)
+    assert counting.count_usable(config, prepare, tmp_path) == sum(n <= limit for n in lengths)
 
 
 def test_every_figure_is_like_one_of_those_that_stand_for_all():
   for split, size, seed in (("train", 56, 0), ("heldout", 112, 3)):
     source = figures.Figures(split, size, length=300, seed=seed)
-    alike = source.alike()
-    assert len(alike) < 100
-    assert {source[index].question for index in range(300)} <= {one.question for one in alike}
-    (picture,) = {len(one.images[0]) for one in alike}
+    representatives = source.representatives()
+    assert len(representatives) < 100
+    assert {source[index].question for index in range(300)} <= {
+      one.question for one in representatives
+    }
+    (picture,) = {len(record.images[0]) for record in representatives}
     assert {len(source[index].images[0]) for index in range(20)} == {picture}

@@ -11,8 +11,8 @@ import pytest
 
 from sejax.data import figures
 from sejax.data.figures import angles, problems
-from sejax.data.figures.bits import Bits
 from sejax.data.figures.board import UNIT, Board
+from sejax.data.figures.rng import Rng
 from sejax.text import answers
 from sejax.text.rounding import equal_up_to_rounding
 
@@ -58,10 +58,10 @@ def test_bytes_are_the_golden_ones(family):
 
 
 def test_bits_are_splitmix64():
-  bits = Bits()
-  bits._state = 1234567
+  rng = Rng()
+  rng._state = 1234567
   # The values of the algorithm's published test vector for this seed.
-  assert [bits.draw() for _ in range(3)] == [
+  assert [rng.draw() for _ in range(3)] == [
     6457827717110365317,
     3203168211198807973,
     9817491932198370423,
@@ -69,8 +69,8 @@ def test_bits_are_splitmix64():
 
 
 def test_weighted_choices_follow_their_weights():
-  bits = Bits("weights")
-  counts = np.bincount([bits.weighted((1.0, 0.0, 3.0)) for _ in range(4000)], minlength=3)
+  rng = Rng("weights")
+  counts = np.bincount([rng.weighted((1.0, 0.0, 3.0)) for _ in range(4000)], minlength=3)
   assert counts[1] == 0
   # Four standard deviations of a binomial count.
   assert abs(counts[2] - 3000) < 4 * math.sqrt(4000 * 0.75 * 0.25)
@@ -146,11 +146,11 @@ class _CheckedBoard(Board):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_label_is_cut_off_or_lies_over_a_line(family):
   for level in figures.LEVELS:
-    bits = Bits("labels", level)
+    rng = Rng("labels", level)
     for _ in range(200):
       board = _CheckedBoard()
-      content = figures.FAMILIES[family].content(bits, level)
-      figures.FAMILIES[family].draw(board, content, bits)
+      content = figures.FAMILIES[family].content(rng, level)
+      figures.FAMILIES[family].draw(board, content, rng)
       for box, written in board.labels:
         np.testing.assert_array_equal(board.grid[box], written, err_msg=repr(content))
 
@@ -246,7 +246,9 @@ def test_bars_have_the_heights_that_answers_say():
 def test_splits_share_no_content():
   contents = {}
   for split in figures.SPLITS:
-    picks = (problems.pick(Bits(split, i), split, figures.Mixture()) for i in range(20_000))
+    picks = (
+      problems.sample_content(Rng(split, i), split, figures.Mixture()) for i in range(20_000)
+    )
     contents[split] = {(family.name, content) for family, _, content in picks}
   assert not contents["train"] & contents["heldout"]
   assert len(contents["heldout"]) > 5000

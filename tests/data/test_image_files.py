@@ -151,7 +151,7 @@ def test_data_uris_and_base64_are_read(folder, text):
 )
 def test_base64_of_every_format_is_known(beginning):
   data = beginning + bytes(range(256))
-  assert image_files.of_text(base64.b64encode(data).decode()) == data
+  assert image_files.decode_inline(base64.b64encode(data).decode()) == data
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_base64_of_every_format_is_known(beginning):
   ["a.png", "iVBORw0KGgo.png", "images/abcdefghijklmnop", "/9j/4AAQSkZJRgABAQ.jpg", "9j4AAQ"],
 )
 def test_paths_are_no_base64(path):
-  assert image_files.of_text(path) is None
+  assert image_files.decode_inline(path) is None
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def number_steps(pipelines, steps):
   found = []
   for _ in range(steps):
     rows = [next(pipeline) for pipeline in pipelines]
-    parts = [[(example.turn, example.id) for example in part] for part in rows]
+    parts = [[(example.position, example.id) for example in part] for part in rows]
     numbers = batches.occurrences(parts, collections.Counter())
     found.append(
       {
@@ -180,7 +180,9 @@ def test_one_pass_keeps_the_order_and_ends_with_a_short_batch(make):
 
 def test_a_bad_record_stops_the_run_where_that_is_asked(make):
   pipeline = make(on_bad_record="stop", once=True)
-  with pytest.raises(ValueError, match=r"record p/3 is broken.*on_bad_record='skip' would go on"):
+  with pytest.raises(
+    ValueError, match=r"record p/3: it is broken.*on_bad_record='skip' would go on"
+  ):
     list(pipeline)
 
 
@@ -195,7 +197,7 @@ def test_too_many_bad_records_stop_the_run(make):
 
 def test_skipped_records_are_logged_with_their_id(make, caplog):
   list(make(once=True))
-  assert "record p/3 is broken" in caplog.text
+  assert "record p/3: it is broken" in caplog.text
 
 
 def test_a_source_without_a_good_record_does_not_spin(make):
@@ -220,7 +222,7 @@ def test_drops_in_a_process_of_many_do_not_end_the_run(make):
 
 def test_a_model_directory_that_cannot_be_read_is_no_fault_of_records(tmp_path):
   with pytest.raises(ValueError, match="absent"):
-    Pipeline(preparer(Problems(3), tmp_path / "absent"), Options(1))
+    Pipeline(preparer(Problems(3), tmp_path / "absent"), Options(batch_size=1))
 
 
 def test_an_id_that_cannot_be_hashed_is_a_bad_record(model_directory):
@@ -348,7 +350,7 @@ class Listed(Problems):
   """Problems whose answers cannot be read."""
 
   def gold(self, index):
-    raise BadRecord("bad answer", f"record p/{index}: its answer is ['1', '2'], with 2 entries")
+    raise BadRecord("bad answer", "its answer is ['1', '2'], with 2 entries", f"p/{index}")
 
 
 def test_unreadable_answers_are_said_at_start_and_refused_where_needed(model_directory, caplog):
@@ -368,7 +370,7 @@ def test_missing_answers_are_refused_where_they_are_needed(model_directory):
       return None
 
   check(preparer(Unanswered(40), model_directory), 0.05)
-  with pytest.raises(ValueError, match=r"of problems has no gold answer; config\.train"):
+  with pytest.raises(ValueError, match=r"of problems has no gold answer; config\.rewards"):
     check(preparer(Unanswered(40), model_directory), 0.05, needs_gold=True)
 
 

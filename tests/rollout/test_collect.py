@@ -71,7 +71,11 @@ def collected():
     preparer, roles = Preparer.of(config, source), Roles()
     model, _ = models.load(config.model.path)
     collate = batches.Collator(
-      model, source.name, B, batches.Buckets.of(config.data), preparer.processor.pad_id
+      config=model,
+      dataset=source.name,
+      rows=B,
+      buckets=batches.Buckets.of(config.data),
+      pad_id=preparer.processor.pad_id,
     )
     collector = collect.Collector(config, roles, collate, source, timing_lib.Clock(), None)
     data = iter([[preparer(index) for index in rows] for rows in indices])

@@ -36,7 +36,13 @@ def setting(tmp_path_factory):
     role.update(temperature=0.0, max_tokens=4)
   preparer = prepare.Preparer.of(config, Problems(2))
   processor = preparer.processor
-  collate = batches.Collator(model, "problems", 3, batches.Buckets((128,), (64,)), processor.pad_id)
+  collate = batches.Collator(
+    config=model,
+    dataset="problems",
+    rows=3,
+    buckets=batches.Buckets((128,), (64,)),
+    pad_id=processor.pad_id,
+  )
   batch = collate([preparer(1), preparer(0)])
   features = jax.jit(model.encode)(params, batch.images)
   return params, rollout.Roles.create(config, model, processor), batch, features

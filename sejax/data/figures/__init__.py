@@ -1,4 +1,4 @@
-"""Figures: built-in drawn problems with answers, solutions and slips, made by index."""
+"""Figures: a built-in data set of drawn problems, generated from their index."""
 
 from sejax.data.figures.board import SIZES, bmp
 from sejax.data.figures.family import LEVELS, Problem, Wrong

@@ -1,8 +1,8 @@
-"""Sines as integers: a library's sine may differ in the last digit between machines."""
+"""Integer sines and cosines; those of a math library may differ between machines."""
 
 ONE = 10_000
 
-# Of 0, 2.5, 5, ... 90 degrees, in ten-thousandths.
+# Sines of 0, 2.5, 5, ... 90 degrees, times `ONE`.
 _SINES = (
   *(0, 436, 872, 1305, 1736, 2164, 2588, 3007, 3420, 3827),
   *(4226, 4617, 5000, 5373, 5736, 6088, 6428, 6756, 7071, 7373),
@@ -12,7 +12,7 @@ _SINES = (
 
 
 def sine(steps: int) -> int:
-  """Returns the sine of an angle given in steps of 2.5 degrees, in ten-thousandths."""
+  """Returns `ONE` times the sine of an angle, given in steps of 2.5 degrees."""
   steps %= 144
   if steps >= 72:
     return -sine(steps - 72)
@@ -20,7 +20,7 @@ def sine(steps: int) -> int:
 
 
 def cosine(steps: int) -> int:
-  """Returns the cosine of an angle given in steps of 2.5 degrees, in ten-thousandths."""
+  """Returns `ONE` times the cosine of an angle, given in steps of 2.5 degrees."""
   return sine(steps + 36)
 
 

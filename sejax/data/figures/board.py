@@ -1,8 +1,8 @@
-"""A drawing board in integer arithmetic, so that a picture's bytes are the same on any machine.
+"""A canvas that draws in integer arithmetic, so that images are identical on any machine.
 
-Everything is drawn on one grid of 224 x 224 points; a smaller picture is the average over blocks of
-points, so that every size shows the same drawing. Letters
-are made of squares of 4 x 4 points that begin at multiples of 4: one pixel of the smallest picture.
+Everything is drawn on a grid of 224 x 224 points. A smaller image averages over blocks of points,
+so every size shows the same drawing. Letters consist of squares of 4 x 4 points, aligned to
+multiples of 4: each is one pixel of the smallest image, in which text therefore stays sharp.
 """
 
 import functools
@@ -28,14 +28,14 @@ _COLOURS = (
   *((20, 146, 60), (240, 146, 16), (140, 56, 176)),
 )
 _SUB = 16  # polygons are computed in sixteenths of a point
-_FIELD = 20  # bits of a colour channel in a sum of packed colours
+_FIELD = 20  # bits per channel in packed colours, enough to sum over all points of a block
 
 
 class Board:
-  """A picture being drawn; x runs to the right and y down, in points from 0 to 224.
+  """A canvas; x runs to the right and y down, in points from 0 to 224.
 
   Args:
-    tint: the paper's colour, an index of `TINTS`.
+    tint: background colour, an index into `TINTS`.
   """
 
   def __init__(self, tint: int = 0):
@@ -59,16 +59,16 @@ class Board:
     window[_disc(radius)] = self._inks[ink]
 
   def ring(self, x: int, y: int, radius: int, ink: int, width: int = 4) -> None:
-    """Draws a circle of a line width that lies inside the radius."""
+    """Draws a circle; the line lies inside the radius."""
     window = self.grid[y - radius : y + radius, x - radius : x + radius]
     window[_ring(radius, width)] = self._inks[ink]
 
   def polygon(self, corners: Sequence[tuple[int, int]], ink: int) -> None:
-    """Fills a convex polygon; a point belongs to it where its centre does."""
+    """Fills a convex polygon: all points whose centre is inside."""
     self._fill([(x * _SUB, y * _SUB) for x, y in corners], ink)
 
   def line(self, x0: int, y0: int, x1: int, y1: int, ink: int, width: int = 4) -> None:
-    """Draws a straight line of a width, with square ends."""
+    """Draws a straight line with square ends."""
     dx, dy = x1 - x0, y1 - y0
     length = math.isqrt((dx * dx + dy * dy) * _SUB * _SUB) or 1  # in sixteenths
     across_x = -dy * width * _SUB * _SUB // (2 * length)
@@ -77,13 +77,13 @@ class Board:
     self._fill([(x * _SUB + s * across_x, y * _SUB + s * across_y) for x, y, s in ends], ink)
 
   def outline(self, corners: Sequence[tuple[int, int]], ink: int, width: int = 4) -> None:
-    """Draws a closed polygon's sides, rounded at its corners."""
+    """Draws the sides of a closed polygon with rounded corners."""
     for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[0]], strict=True):
       self.line(x0, y0, x1, y1, ink, width)
       self.disc(x0, y0, width // 2, ink)
 
   def text(self, x: int, y: int, text: str, ink: int = INK) -> None:
-    """Writes a line of text around a point, moved to the next place where its pixels are sharp.
+    """Writes a line of text centred at a point, rounded to the grid on which letters are sharp.
 
     Raises:
       ValueError: the text does not fit the board.
@@ -97,7 +97,7 @@ class Board:
     self.grid[top : top + height, left : left + width][mask] = self._inks[ink]
 
   def image(self, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Returns the picture in RGB at one of `SIZES` (pixels a side)."""
+    """Renders the canvas as an RGB image; `size`, one of `SIZES`, is its side in pixels."""
     step = POINTS // size
     rows = sum(self.grid[start::step] for start in range(step))
     sums = sum(rows[:, start::step] for start in range(step))
@@ -134,7 +134,7 @@ class Board:
 
 
 def bmp(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
-  """Returns an RGB picture as an uncompressed BMP file (24 bits, rows from the bottom)."""
+  """Encodes an RGB image as an uncompressed BMP file (24 bits, bottom row first)."""
   height, width, _ = image.shape
   rows = image[::-1, :, ::-1].reshape(height, width * 3)
   data = np.pad(rows, ((0, 0), (0, -width * 3 % 4))).tobytes()
@@ -145,7 +145,7 @@ def bmp(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
 
 @functools.cache
 def _inks(tint: int) -> np.ndarray:
-  """Colours as integers of three fields, so that one sum adds up all channels."""
+  """Returns the palette as integers that pack three channels, so that one sum adds all of them."""
   colours = (TINTS[tint], *_COLOURS)
   return np.array([r << 2 * _FIELD | g << _FIELD | b for r, g, b in colours], np.int64)
 

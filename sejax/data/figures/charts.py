@@ -1,10 +1,10 @@
-"""A bar chart: reading a bar, finding the tallest, comparing two."""
+"""Bar charts: read a bar, find the tallest or shortest, subtract or add two."""
 
 from collections.abc import Iterator
 
-from sejax.data.figures.bits import Bits
 from sejax.data.figures.board import BLUE, GREEN, INK, ORANGE, PALE, PURPLE, RED, Board
 from sejax.data.figures.family import Claims, Family
+from sejax.data.figures.rng import Rng
 
 _LETTERS = "ABCDE"
 _BOTTOM, _STEP, _HIGHEST = 188, 20, 8
@@ -13,34 +13,34 @@ _VALUE, _TALLEST, _SHORTEST, _DIFFERENCE, _TOTAL = "value", "tallest", "shortest
 
 
 class _Bars(Family):
-  """A content is what is asked, the letters asked about and the bars' values."""
+  """Content: kind of question, letters of the bars in the question, values of all bars."""
 
   name = "bars"
   _kinds = ((_VALUE,), (_VALUE, _TALLEST, _SHORTEST), (_DIFFERENCE, _TOTAL))
 
-  def content(self, bits: Bits, level: int) -> tuple:
+  def content(self, rng: Rng, level: int) -> tuple:
     number = 3 + level
-    kind = bits.choice(self._kinds[level])
-    if kind in (_TALLEST, _SHORTEST):  # all different, so that there is one answer
-      return kind, "", bits.sample(range(1, _HIGHEST + 1), number)
-    values = tuple(bits.between(1, _HIGHEST) for _ in range(number))
-    first, second = bits.sample(range(number), 2)
+    kind = rng.choice(self._kinds[level])
+    if kind in (_TALLEST, _SHORTEST):  # distinct values, so that the answer is unique
+      return kind, "", rng.sample(range(1, _HIGHEST + 1), number)
+    values = tuple(rng.between(1, _HIGHEST) for _ in range(number))
+    first, second = rng.sample(range(number), 2)
     if kind == _VALUE:
       return kind, _LETTERS[first], values
     if kind == _DIFFERENCE and values[first] == values[second]:
-      kind = _TOTAL  # no bar is taller
+      kind = _TOTAL  # neither bar is taller
     if values[first] < values[second]:
       first, second = second, first
     return kind, _LETTERS[first] + _LETTERS[second], values
 
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
+  def draw(self, board: Board, content: tuple, rng: Rng) -> None:
     _, _, values = content
     for height in range(1, _HIGHEST + 1):
       y = _BOTTOM - height * _STEP
       board.rect(_LEFT, y, _RIGHT, y + (4 if height % 2 == 0 else 1), PALE)
       if height % 2 == 0:
         board.text(12, y, str(height))
-    inks = bits.sample((RED, BLUE, GREEN, ORANGE, PURPLE), len(values))
+    inks = rng.sample((RED, BLUE, GREEN, ORANGE, PURPLE), len(values))
     pitch = (_RIGHT - _LEFT) // len(values)
     width = 16 if len(values) > 4 else 20
     for index, (value, ink) in enumerate(zip(values, inks, strict=True)):
@@ -67,7 +67,7 @@ class _Bars(Family):
       kind, {letter: values[_LETTERS.index(letter)] for letter in _read(content)}, asked
     )
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
     kind, asked, values = content
     seen = {letter: values[_LETTERS.index(letter)] for letter in _read(content)}
     if kind in (_TALLEST, _SHORTEST):
@@ -79,11 +79,11 @@ class _Bars(Family):
         "two bars swapped",
         _claims(kind, {**seen, first: seen[second], second: seen[first]}, ""),
       )
-      yield "any bar", {**seen, "answer": bits.choice(order[1:])}
+      yield "any bar", {**seen, "answer": rng.choice(order[1:])}
       return
-    letter = bits.choice(asked)
-    near = abs(seen[letter] + bits.choice((1, -1)))
-    far = (seen[letter] + bits.choice((3, 4, 5))) % (_HIGHEST + 1)
+    letter = rng.choice(asked)
+    near = abs(seen[letter] + rng.choice((1, -1)))
+    far = (seen[letter] + rng.choice((3, 4, 5))) % (_HIGHEST + 1)
     yield "off by one", _claims(kind, {**seen, letter: near}, asked)
     place = _LETTERS.index(letter)
     beside = values[place + 1] if place + 1 < len(values) else values[place - 1]
@@ -95,7 +95,7 @@ class _Bars(Family):
       right = int(_claims(kind, seen, asked)["answer"])
       yield "sum off", dict(_claims(kind, seen, asked)) | {"answer": right + 1}
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
     kind, asked, _ = content
     answer = claims["answer"]
     if kind == _VALUE:
@@ -119,13 +119,13 @@ _SIGNS = {_DIFFERENCE: "-", _TOTAL: "+"}
 
 
 def _read(content: tuple) -> str:
-  """The letters of the bars that one must read."""
+  """Returns the letters of the bars that must be read to answer the question."""
   kind, asked, values = content
   return _LETTERS[: len(values)] if kind in (_TALLEST, _SHORTEST) else asked
 
 
 def _claims(kind: str, seen: dict[str, int], asked: str) -> Claims:
-  """What follows from the values seen."""
+  """Returns the values read from the bars and the answer that follows from them."""
   if kind in (_TALLEST, _SHORTEST):
     pick = max if kind == _TALLEST else min
     return {**seen, "answer": pick(seen, key=lambda letter: seen[letter])}

@@ -1,29 +1,29 @@
-"""A clock with two hands: full hours, half hours, quarters."""
+"""Analogue clocks that show full hours, half hours or quarters."""
 
 from collections.abc import Iterator
 
 from sejax.data.figures import angles
-from sejax.data.figures.bits import Bits
 from sejax.data.figures.board import BLUE, INK, RED, Board
 from sejax.data.figures.family import Claims, Family
+from sejax.data.figures.rng import Rng
 
-_STEPS = 144  # a turn in steps of 2.5 degrees
+_STEPS = 144  # steps of 2.5 degrees in a full turn
 
 
 class _Clock(Family):
-  """A content is the time and what the face looks like."""
+  """Content: time, centre, radius and colour of the hour hand."""
 
   name = "clock"
   _minutes = ((0,), (0, 30), (0, 15, 30, 45))
 
-  def content(self, bits: Bits, level: int) -> tuple:
-    time = bits.between(1, 12), bits.choice(self._minutes[level])
-    radius = bits.between(98, 110)
+  def content(self, rng: Rng, level: int) -> tuple:
+    time = rng.between(1, 12), rng.choice(self._minutes[level])
+    radius = rng.between(98, 110)
     slack = 111 - radius
-    centre = 112 + bits.between(-slack, slack), 112 + bits.between(-slack, slack)
-    return time, centre, radius, bits.choice((INK, BLUE, RED))
+    centre = 112 + rng.between(-slack, slack), 112 + rng.between(-slack, slack)
+    return time, centre, radius, rng.choice((INK, BLUE, RED))
 
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
+  def draw(self, board: Board, content: tuple, rng: Rng) -> None:
     (hour, minute), (x, y), radius, ink = content
     board.ring(x, y, radius, INK)
     for mark in range(1, 13):
@@ -48,18 +48,18 @@ class _Clock(Family):
   def facts(self, content: tuple) -> Claims:
     return _claims(*content[0])
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
     hour, minute = content[0]
     if minute:
       yield "the next hour", _claims(hour % 12 + 1, minute)
     else:
-      yield "an hour off", _claims((hour - 1 + bits.choice((1, -1))) % 12 + 1, 0)
+      yield "an hour off", _claims((hour - 1 + rng.choice((1, -1))) % 12 + 1, 0)
     swapped = (minute // 5) or 12, hour % 12 * 5
     yield "hands swapped", _claims(*swapped)
-    yield "minute hand misread", _claims(hour, (minute + bits.choice((15, 30, 45))) % 60)
-    yield "far off", _claims((hour - 1 + bits.between(3, 9)) % 12 + 1, minute)
+    yield "minute hand misread", _claims(hour, (minute + rng.choice((15, 30, 45))) % 60)
+    yield "far off", _claims((hour - 1 + rng.between(3, 9)) % 12 + 1, minute)
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
     hour, minute, answer = claims["hour"], claims["minute"], claims["answer"]
     points = int(minute) // 5 or 12
     where = f"past {hour}" if minute else f"at {hour}"
@@ -75,7 +75,7 @@ def _claims(hour: int, minute: int) -> Claims:
 
 
 def _direction(steps: int) -> tuple[int, int]:
-  """A clock hand's direction after a turn from the top, in ten-thousandths."""
+  """Returns `angles.ONE` times the unit vector of a clock hand, `steps` clockwise from the top."""
   return angles.sine(steps), -angles.cosine(steps)
 
 

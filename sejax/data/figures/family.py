@@ -1,4 +1,4 @@
-"""What a family of figures is, and what it says of a picture."""
+"""The interface of a family of figures (dots, clocks, ...) and the problems it generates."""
 
 import abc
 import dataclasses
@@ -8,25 +8,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from sejax.data.figures.bits import Bits
 from sejax.data.figures.board import Board
+from sejax.data.figures.rng import Rng
 
 LEVELS = (0, 1, 2)
 
-# What is read in a picture step by step, in reading order, ending in "answer"; `facts` where it is
-# true, `claims` where a solution says so.
+# Intermediate results by name, in the order in which one reads them from the image, and last the
+# key "answer". Called `facts` where they are true, `claims` where they are those of a solution.
 Claims = Mapping[str, int | str]
 
 
 class Wrong(NamedTuple):
-  """A solution with a slip.
+  """A wrong solution: it makes one typical mistake, a slip, and is consistent otherwise.
 
   Attributes:
-    solution: its text, in the form of a right one and true to the slip to the end.
-    answer: where it arrives.
-    slip: the slip's name.
-    claims: what it says, under the names of the problem's facts; a claim of another name belongs to
-      another way of solving, as where sides are added that should be multiplied.
+    solution: text in the same format as a right solution.
+    answer: the wrong final answer.
+    slip: name of the mistake.
+    claims: intermediate results, named as in the problem's facts. Other names belong to a wrong
+      method, such as adding sides that should be multiplied.
   """
 
   solution: str
@@ -37,18 +37,19 @@ class Wrong(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  r"""A drawn problem.
+  r"""A generated problem.
 
   Attributes:
-    family: the name of its family.
-    level: its difficulty, one of `LEVELS`.
-    image: the picture.
+    family: name of the family.
+    level: difficulty, one of `LEVELS`.
+    image: RGB image.
     question: a short sentence.
     answer: the gold answer.
-    solution: `<think>`, the steps, `</think>\boxed{answer}`.
-    facts: what the picture shows, step by step; the last is `answer`.
-    wrong: solutions with typical slips; none ends in the gold answer.
-    content: a text that names everything which makes the problem but its wording and its looks.
+    solution: a right solution, `<think>...</think>\boxed{answer}`.
+    facts: true intermediate results; the last is `answer`.
+    wrong: solutions with typical mistakes; none ends in the gold answer.
+    content: text that identifies the problem apart from its wording and looks. Problems of equal
+      content are in the same split.
   """
 
   family: str
@@ -63,35 +64,42 @@ class Problem:
 
 
 class Family(abc.ABC):
-  """A kind of figure. A content is a tuple of ints, strings and tuples of them."""
+  """Generator of one kind of problem.
+
+  A problem is determined by its content: a tuple of ints, strings and such tuples, whose meaning is
+  up to the family. Question, answer and split depend on the content alone.
+  """
 
   name: str
 
   @abc.abstractmethod
-  def content(self, bits: Bits, level: int) -> tuple:
-    """Returns a random content: what decides question, answer and split."""
+  def content(self, rng: Rng, level: int) -> tuple:
+    """Samples the content of a problem."""
 
   @abc.abstractmethod
-  def draw(self, board: Board, content: Any, bits: Bits) -> None:
-    """Draws a content; the bits decide on looks that do not matter to the answer."""
+  def draw(self, board: Board, content: Any, rng: Rng) -> None:
+    """Draws a problem; `rng` chooses colours and sizes that do not change the answer."""
 
   @abc.abstractmethod
   def questions(self, content: Any) -> tuple[str, ...]:
-    """Returns the ways to ask."""
+    """Returns all wordings of the question."""
 
   @abc.abstractmethod
   def facts(self, content: Any) -> Claims:
-    """Returns what the picture shows."""
+    """Returns the true intermediate results and the answer."""
 
   @abc.abstractmethod
-  def slips(self, content: Any, bits: Bits) -> Iterator[tuple[str, Claims]]:
-    """Yields names and claims of slips; one that arrives at the right answer does not count."""
+  def slips(self, content: Any, rng: Rng) -> Iterator[tuple[str, Claims]]:
+    """Yields typical mistakes: a name, and the claims that follow from it.
+
+    The caller discards mistakes that happen to give the right answer.
+    """
 
   @abc.abstractmethod
-  def tellings(self, content: Any, claims: Claims) -> tuple[str, ...]:
-    """Returns the ways to tell the claims."""
+  def phrasings(self, content: Any, claims: Claims) -> tuple[str, ...]:
+    """Returns all wordings of a chain of thought that makes these claims."""
 
 
-def solution(telling: str, answer: object) -> str:
-  """Returns a solution in the form that `sejax.text.answers.format_ok` asks for."""
-  return f"<think>{telling}</think>\\boxed{{{answer}}}"
+def solution(thought: str, answer: object) -> str:
+  """Formats a solution as `sejax.text.answers.format_ok` requires."""
+  return f"<think>{thought}</think>\\boxed{{{answer}}}"

@@ -1,11 +1,11 @@
-"""The pixel font: characters of five rows and three columns, the degree sign of two."""
+"""A pixel font: characters are five rows by three columns, the degree sign has two columns."""
 
 import functools
 
 import numpy as np
 from jaxtyping import Bool
 
-# Rows of a glyph from the top, a line for each character.
+# The rows of each glyph from top to bottom.
 _ROWS = {
   "0": "### #.# #.# #.# ###",
   "1": ".#. ##. .#. .#. ###",
@@ -33,10 +33,10 @@ _ROWS = {
 
 @functools.cache
 def glyph(character: str) -> Bool[np.ndarray, "5 width"]:
-  """Returns a character's pixels.
+  """Returns the pixels of a character.
 
   Raises:
-    ValueError: the font does not have it.
+    ValueError: the font lacks the character.
   """
   if character not in _ROWS:
     raise ValueError(f"the font has no {character!r}, only {''.join(_ROWS)}")

@@ -1,26 +1,26 @@
-"""Numbers: on a line, as coordinates, written down, on dice, as a part of a whole."""
+"""Number lines, coordinates, sums of numbers or dice, and fractions."""
 
 from collections.abc import Iterator
 
-from sejax.data.figures.bits import Bits
 from sejax.data.figures.board import BLUE, GREEN, INK, ORANGE, PALE, PURPLE, RED, Board
 from sejax.data.figures.family import Claims, Family
+from sejax.data.figures.rng import Rng
 
 
 class _NumberLine(Family):
-  """A content is the first number, the step between ticks, their number and the marked tick."""
+  """Content: first number, step between ticks, number of ticks, index of the marked tick."""
 
   name = "number_line"
   _steps = ((1,), (2, 5, 10), (3, 4, 20))
 
-  def content(self, bits: Bits, level: int) -> tuple:
-    step = bits.choice(self._steps[level])
-    start = step * bits.between(0, (1, 3, 2)[level]) if step < 20 else 0
+  def content(self, rng: Rng, level: int) -> tuple:
+    step = rng.choice(self._steps[level])
+    start = step * rng.between(0, (1, 3, 2)[level]) if step < 20 else 0
     last = min(10, (99 - start) // step)
-    number = bits.between(min(5, last), last)
-    return start, step, number, bits.between(1, number - 1)
+    number = rng.between(min(5, last), last)
+    return start, step, number, rng.between(1, number - 1)
 
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
+  def draw(self, board: Board, content: tuple, rng: Rng) -> None:
     start, step, number, marked = content
     pitch = 176 // number // 4 * 4
     left, y = 24 + (176 - pitch * number) // 8 * 4, 128
@@ -30,10 +30,10 @@ class _NumberLine(Family):
       board.rect(x, y - 12, x + 4, y + 16, INK)
     labels = ((0, start), (1, start + step), (number, start + step * number))
     for tick, value in labels:
-      # The second label hangs lower, so that no two touch.
+      # The second label is lower, so that no two touch.
       board.text(left + tick * pitch + 2, y + (56 if tick == 1 else 30), str(value))
     x = left + marked * pitch + 2
-    ink = bits.choice((RED, BLUE, PURPLE))
+    ink = rng.choice((RED, BLUE, PURPLE))
     board.rect(x - 4, y - 60, x + 4, y - 30, ink)
     board.polygon([(x - 14, y - 34), (x + 14, y - 34), (x, y - 16)], ink)
 
@@ -44,15 +44,15 @@ class _NumberLine(Family):
     start, step, _, marked = content
     return self._claims(start, step, marked)
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
     start, step, _, marked = content
-    yield "a tick off", self._claims(start, step, marked + bits.choice((1, -1)))
-    yield "ticks far off", self._claims(start, step, marked + bits.between(3, 5))
+    yield "a tick off", self._claims(start, step, marked + rng.choice((1, -1)))
+    yield "ticks far off", self._claims(start, step, marked + rng.between(3, 5))
     yield "wrong step", self._claims(start, step + 1, marked)
     if start:
       yield "counted from 0", self._claims(0, step, marked)
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
     start, step, ticks, answer = (claims[key] for key in ("start", "step", "ticks", "answer"))
     return (
       f"From {start} in steps of {step}. {ticks} steps: {start} + {ticks} * {step} = {answer}.",
@@ -64,16 +64,16 @@ class _NumberLine(Family):
 
 
 class _Coordinates(Family):
-  """A content is the size of the grid and the point."""
+  """Content: size of the grid, x and y of the dot."""
 
   name = "coordinates"
   _sizes = (4, 6, 8)
 
-  def content(self, bits: Bits, level: int) -> tuple:
+  def content(self, rng: Rng, level: int) -> tuple:
     size = self._sizes[level]
-    return size, bits.between(0, size), bits.between(0, size)
+    return size, rng.between(0, size), rng.between(0, size)
 
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
+  def draw(self, board: Board, content: tuple, rng: Rng) -> None:
     size, x, y = content
     pitch = 168 // size // 4 * 4
     left, bottom = 32, 184
@@ -87,7 +87,7 @@ class _Coordinates(Family):
     for line in range(0, size + 1, every):
       board.text(left + line * pitch + 2, bottom + 24, str(line))
       board.text(left - 18, bottom - line * pitch + 2, str(line))
-    board.disc(left + x * pitch + 2, bottom - y * pitch + 2, 10, bits.choice((RED, BLUE, PURPLE)))
+    board.disc(left + x * pitch + 2, bottom - y * pitch + 2, 10, rng.choice((RED, BLUE, PURPLE)))
 
   def questions(self, content: tuple) -> tuple[str, ...]:
     return "What are the coordinates of the dot?", "Where is the dot?"
@@ -95,15 +95,15 @@ class _Coordinates(Family):
   def facts(self, content: tuple) -> Claims:
     return self._claims(*content[1:])
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
     size, x, y = content
     yield "coordinates swapped", self._claims(y, x)
-    yield "x off by one", self._claims(abs(x + bits.choice((1, -1))), y)
-    yield "y off by one", self._claims(x, abs(y + bits.choice((1, -1))))
+    yield "x off by one", self._claims(abs(x + rng.choice((1, -1))), y)
+    yield "y off by one", self._claims(x, abs(y + rng.choice((1, -1))))
     half = size // 2
     yield "far off", self._claims((x + half) % (size + 1), (y + half) % (size + 1))
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
     x, y = claims["x"], claims["y"]
     return (
       f"The dot is {x} to the right and {y} up.",
@@ -116,19 +116,19 @@ class _Coordinates(Family):
 
 
 class _Sum(Family):
-  """A content is the numbers and where they stand."""
+  """Content: the numbers to add."""
 
   name = "sum"
   _kinds = ((2, 1, 9), (3, 1, 9), (3, 10, 40))
   _places = tuple((x, y) for y in (40, 112, 184) for x in (44, 112, 180))
 
-  def content(self, bits: Bits, level: int) -> tuple:
+  def content(self, rng: Rng, level: int) -> tuple:
     number, low, high = self._kinds[level]
-    return tuple(bits.between(low, high) for _ in range(number))
+    return tuple(rng.between(low, high) for _ in range(number))
 
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
-    ink = bits.choice((RED, BLUE, GREEN, ORANGE))
-    places = sorted(bits.sample(range(len(self._places)), len(content)))
+  def draw(self, board: Board, content: tuple, rng: Rng) -> None:
+    ink = rng.choice((RED, BLUE, GREEN, ORANGE))
+    places = sorted(rng.sample(range(len(self._places)), len(content)))
     for place, value in zip(places, content, strict=True):
       x, y = self._places[place]
       board.frame(x - 28, y - 24, x + 28, y + 24, ink)
@@ -140,15 +140,15 @@ class _Sum(Family):
   def facts(self, content: tuple) -> Claims:
     return _sum_claims(content)
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
-    return _sum_slips(content, 9 if max(content) < 10 else 40, bits)
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
+    return _sum_slips(content, 9 if max(content) < 10 else 40, rng)
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
-    return _sum_tellings(claims, "The numbers are")
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+    return _sum_phrasings(claims, "The numbers are")
 
 
 class _Dice(Family):
-  """A content is the faces and where they lie."""
+  """Content: positions of the dice, faces of the dice."""
 
   name = "dice"
   _places = ((60, 60), (164, 60), (60, 164), (164, 164))
@@ -161,12 +161,12 @@ class _Dice(Family):
     ((-1, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (1, 1)),
   )
 
-  def content(self, bits: Bits, level: int) -> tuple:
-    places = tuple(sorted(bits.sample(range(4), 2 + level)))
-    return places, tuple(bits.between(1, 6) for _ in places)
+  def content(self, rng: Rng, level: int) -> tuple:
+    places = tuple(sorted(rng.sample(range(4), 2 + level)))
+    return places, tuple(rng.between(1, 6) for _ in places)
 
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
-    ink = bits.choice((INK, RED, BLUE))
+  def draw(self, board: Board, content: tuple, rng: Rng) -> None:
+    ink = rng.choice((INK, RED, BLUE))
     for place, face in zip(*content, strict=True):
       x, y = self._places[place]
       board.frame(x - 44, y - 44, x + 44, y + 44, ink)
@@ -179,11 +179,11 @@ class _Dice(Family):
   def facts(self, content: tuple) -> Claims:
     return _sum_claims(content[1])
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
-    return _sum_slips(content[1], 6, bits)
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
+    return _sum_slips(content[1], 6, rng)
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
-    return _sum_tellings(claims, "The dice show")
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+    return _sum_phrasings(claims, "The dice show")
 
 
 def _sum_claims(values: tuple[int, ...]) -> dict[str, int]:
@@ -192,17 +192,17 @@ def _sum_claims(values: tuple[int, ...]) -> dict[str, int]:
   }
 
 
-def _sum_slips(values: tuple[int, ...], highest: int, bits: Bits) -> Iterator[tuple[str, Claims]]:
-  at = bits.below(len(values))
-  near = values[at] + (1 if values[at] < highest else -1)
-  far = (values[at] + highest // 2 - 1) % highest + 1
+def _sum_slips(values: tuple[int, ...], highest: int, rng: Rng) -> Iterator[tuple[str, Claims]]:
+  index = rng.below(len(values))
+  near = values[index] + (1 if values[index] < highest else -1)
+  far = (values[index] + highest // 2 - 1) % highest + 1
   for slip, value in (("a number misread", near), ("a number far off", far)):
-    yield slip, _sum_claims((*values[:at], value, *values[at + 1 :]))
+    yield slip, _sum_claims((*values[:index], value, *values[index + 1 :]))
   yield "a number forgotten", _sum_claims(values[:-1])
-  yield "sum off", _sum_claims(values) | {"answer": sum(values) + bits.choice((1, -1, 10))}
+  yield "sum off", _sum_claims(values) | {"answer": sum(values) + rng.choice((1, -1, 10))}
 
 
-def _sum_tellings(claims: Claims, begin: str) -> tuple[str, ...]:
+def _sum_phrasings(claims: Claims, begin: str) -> tuple[str, ...]:
   values = [str(value) for name, value in claims.items() if name != "answer"]
   line = f"{' + '.join(values)} = {claims['answer']}"
   if len(values) == 1:
@@ -211,22 +211,22 @@ def _sum_tellings(claims: Claims, begin: str) -> tuple[str, ...]:
 
 
 class _Fraction(Family):
-  """A content is rows, columns and which of the cells are shaded."""
+  """Content: rows, columns and indices of the shaded cells."""
 
   name = "fraction"
   _grids = (((1, 3), (1, 4), (1, 5)), ((2, 2), (2, 3), (2, 4)), ((3, 3), (2, 5), (3, 4)))
 
-  def content(self, bits: Bits, level: int) -> tuple:
-    rows, columns = bits.choice(self._grids[level])
+  def content(self, rng: Rng, level: int) -> tuple:
+    rows, columns = rng.choice(self._grids[level])
     cells = rows * columns
-    shaded = tuple(sorted(bits.sample(range(cells), bits.between(1, cells - 1))))
+    shaded = tuple(sorted(rng.sample(range(cells), rng.between(1, cells - 1))))
     return rows, columns, shaded
 
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
+  def draw(self, board: Board, content: tuple, rng: Rng) -> None:
     rows, columns, shaded = content
     side = min(192 // columns // 4 * 4, 64)
     left, top = (224 - side * columns) // 8 * 4, (224 - side * rows) // 8 * 4
-    ink = bits.choice((BLUE, GREEN, ORANGE, PURPLE))
+    ink = rng.choice((BLUE, GREEN, ORANGE, PURPLE))
     for cell in range(rows * columns):
       row, column = divmod(cell, columns)
       x, y = left + column * side, top + row * side
@@ -241,7 +241,7 @@ class _Fraction(Family):
     rows, columns, shaded = content
     return self._claims(len(shaded), rows * columns)
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
     rows, columns, shaded = content
     number, cells = len(shaded), rows * columns
     yield "shaded off by one", self._claims(number - 1 or 2, cells)
@@ -250,7 +250,7 @@ class _Fraction(Family):
       yield "the blank part", self._claims(cells - number, cells)
       yield "shaded to blank", self._claims(number, cells - number)
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
     shaded, cells, answer = claims["shaded"], claims["cells"], claims["answer"]
     return (
       f"There are {cells} cells, {shaded} of them shaded. That is {answer}.",

@@ -1,36 +1,36 @@
-"""Problems by index: the mixture of families and levels, the split, and the making of one."""
+"""Generates the figure problem of an index: samples family, level and content, and draws it."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from sejax.data.figures import charts, clocks, counting, numbers, rectangles, triangles
-from sejax.data.figures.bits import Bits, fingerprint
 from sejax.data.figures.board import SIZES, TINTS, Board
 from sejax.data.figures.family import LEVELS, Claims, Family, Problem, Wrong, solution
+from sejax.data.figures.rng import Rng, fingerprint
 from sejax.errors import quoted
 
-_ROOMS = (counting, charts, clocks, numbers, rectangles, triangles)
+_MODULES = (counting, charts, clocks, numbers, rectangles, triangles)
 FAMILIES: Mapping[str, Family] = {
-  family.name: family for room in _ROOMS for family in room.FAMILIES
+  family.name: family for module in _MODULES for family in module.FAMILIES
 }
 LEARNABLE = ("dots", "colours", "bars", "clock")
 SPLITS = ("train", "heldout")
 
-_HELD_OUT_OF = 8  # one content in 8 is held out
-_TRIALS = 2000
+_HELD_OUT_OF = 8  # one content in 8 belongs to the held-out split
+_TRIALS = 2000  # samples until a content belongs to the wanted split
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-  """Which problems are drawn.
+  """Distribution of the problems over families and levels.
 
   Attributes:
-    families: the relative weight of each family by its name; all alike where it is None.
-    levels: the levels of difficulty, drawn alike.
+    families: relative weight of each family by name; None weighs all families equally.
+    levels: levels of difficulty, equally likely.
 
   Raises:
-    ValueError: a family or level that does not exist, weights that give no distribution.
+    ValueError: a family or level does not exist, or no weight is positive.
   """
 
   families: Mapping[str, float] | None = None
@@ -58,50 +58,50 @@ class Mixture:
 def problem(
   index: int, split: str, *, mixture: Mixture | None = None, size: int = 56, seed: int = 0
 ) -> Problem:
-  """Returns the problem with an index: the same at any time, on any machine, in any order.
+  """Generates the problem of an index, deterministically and identically on every machine.
 
   Args:
     index: any integer from 0.
-    split: one of `SPLITS`. A content belongs to one of them by its hash alone, so no problem of
-      the one occurs in the other, whatever index, level or seed.
-    mixture: what to draw from; all families and levels by default.
-    size: pixels a side of the picture, one of `SIZES`.
-    seed: names the sequence of problems.
+    split: one of `SPLITS`. The hash of its content decides which split a problem belongs to, so the
+      splits share no problem, for any index, level or seed.
+    mixture: distribution of the problems; by default all families and levels.
+    size: side of the image in pixels, one of `SIZES`.
+    seed: seed of the whole sequence of problems.
 
   Raises:
-    ValueError: a negative index, an unknown split or size.
+    ValueError: `index` is negative, or `split` or `size` does not exist.
   """
   if index < 0:
     raise ValueError(f"index {index} of a figure must be at least 0")
   check(split, size)
-  bits = bits_of(index, split, seed)
-  family, level, content = pick(bits, split, mixture or Mixture())
-  board = Board(bits.below(len(TINTS)))
-  family.draw(board, content, bits)
+  rng = problem_rng(index, split, seed)
+  family, level, content = sample_content(rng, split, mixture or Mixture())
+  board = Board(rng.below(len(TINTS)))
+  family.draw(board, content, rng)
   facts = family.facts(content)
   return Problem(
     family=family.name,
     level=level,
     image=board.image(size),
-    question=bits.choice(family.questions(content)),
+    question=rng.choice(family.questions(content)),
     answer=str(facts["answer"]),
-    solution=tell(family, content, facts, bits),
+    solution=write_solution(family, content, facts, rng),
     facts=facts,
-    wrong=_wrong(family, content, facts, bits),
+    wrong=_wrong(family, content, facts, rng),
     content=repr((family.name, content)),
   )
 
 
-def bits_of(index: int, split: str, seed: int) -> Bits:
-  """Returns the random bits of the problem with an index, of which `pick` takes the first."""
-  return Bits("figures", int(seed), split, int(index))
+def problem_rng(index: int, split: str, seed: int) -> Rng:
+  """Returns the generator of a problem's random choices; the first go to `sample_content`."""
+  return Rng("figures", int(seed), split, int(index))
 
 
 def check(split: str, size: int) -> None:
-  """Refuses a split or size that does not exist.
+  """Validates a split and an image size.
 
   Raises:
-    ValueError: naming it and those that do.
+    ValueError: one of them does not exist.
   """
   if split not in SPLITS:
     raise ValueError(f"figures have no split {quoted(split)}, only {', '.join(SPLITS)}")
@@ -109,17 +109,17 @@ def check(split: str, size: int) -> None:
     raise ValueError(f"figures have no size {quoted(size)}, only {', '.join(map(str, SIZES))}")
 
 
-def pick(bits: Bits, split: str, mixture: Mixture) -> tuple[Family, int, tuple]:
-  """Returns a random family and level of the mixture, and a content that belongs to the split.
+def sample_content(rng: Rng, split: str, mixture: Mixture) -> tuple[Family, int, tuple]:
+  """Samples a family and a level from the mixture, and a content that belongs to the split.
 
   Raises:
-    RuntimeError: of many contents none did, so the family has too few.
+    RuntimeError: the family has no, or too few, contents in the split.
   """
   weights = mixture.families
-  family = FAMILIES[tuple(weights)[bits.weighted(tuple(weights.values()))]]
-  level = bits.choice(mixture.levels)
+  family = FAMILIES[tuple(weights)[rng.weighted(tuple(weights.values()))]]
+  level = rng.choice(mixture.levels)
   for _ in range(_TRIALS):
-    content = family.content(bits, level)
+    content = family.content(rng, level)
     if split_of(family.name, content) == split:
       return family, level, content
   raise RuntimeError(f"no {family.name} of level {level} belongs to the split {split}")
@@ -130,15 +130,15 @@ def split_of(family: str, content: tuple) -> str:
   return SPLITS[fingerprint(family, content) % _HELD_OUT_OF == 0]
 
 
-def tell(family: Family, content: Any, claims: Claims, bits: Bits) -> str:
-  """Returns a solution that makes the claims, in one of the ways to tell them."""
-  return solution(bits.choice(family.tellings(content, claims)), claims["answer"])
+def write_solution(family: Family, content: Any, claims: Claims, rng: Rng) -> str:
+  """Writes a solution that makes the claims, in a random wording."""
+  return solution(rng.choice(family.phrasings(content, claims)), claims["answer"])
 
 
-def _wrong(family: Family, content: Any, facts: Claims, bits: Bits) -> tuple[Wrong, ...]:
-  """The slips that matter, each written out."""
+def _wrong(family: Family, content: Any, facts: Claims, rng: Rng) -> tuple[Wrong, ...]:
+  """Returns a solution for each mistake that leads to a wrong answer."""
   return tuple(
-    Wrong(tell(family, content, claims, bits), str(claims["answer"]), slip, claims)
-    for slip, claims in family.slips(content, bits)
+    Wrong(write_solution(family, content, claims, rng), str(claims["answer"]), slip, claims)
+    for slip, claims in family.slips(content, rng)
     if claims["answer"] != facts["answer"]
   )

@@ -1,18 +1,18 @@
-"""Rectangles and what is cut from them: area and perimeter."""
+"""Area and perimeter of rectangles, area of L-shapes."""
 
 from collections.abc import Iterator
 
-from sejax.data.figures.bits import Bits
 from sejax.data.figures.board import BLUE, GREEN, INK, ORANGE, PALE, PAPER, UNIT, Board
 from sejax.data.figures.family import Claims, Family
+from sejax.data.figures.rng import Rng
 
 _RANGES = ((2, 6), (3, 9), (5, 15))
-_LEFT, _BOTTOM = 40, 188  # room for the height's label at the left, the width's below
+_LEFT, _BOTTOM = 40, 188  # leaves room for labels left of and below the rectangle
 _LONGEST = 160
 
 
 def _draw(board: Board, content: tuple[int, int], ink: int) -> None:
-  """Draws a rectangle to scale with its sides labelled, small ones in unit squares."""
+  """Draws a rectangle to scale with labelled sides; small ones show their unit squares."""
   width, height = content
   squares = max(content) <= _RANGES[0][1]
   unit = _LONGEST // max(content)
@@ -31,17 +31,17 @@ def _draw(board: Board, content: tuple[int, int], ink: int) -> None:
 
 
 class _Rectangle(Family):
-  """A content is width and height."""
+  """Content: width and height."""
 
-  def content(self, bits: Bits, level: int) -> tuple:
-    return bits.between(*_RANGES[level]), bits.between(*_RANGES[level])
+  def content(self, rng: Rng, level: int) -> tuple:
+    return rng.between(*_RANGES[level]), rng.between(*_RANGES[level])
 
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
-    _draw(board, content, bits.choice((BLUE, GREEN, ORANGE)))
+  def draw(self, board: Board, content: tuple, rng: Rng) -> None:
+    _draw(board, content, rng.choice((BLUE, GREEN, ORANGE)))
 
 
 class _Area(_Rectangle):
-  """How large is it?"""
+  """What is the area?"""
 
   name = "area"
 
@@ -51,17 +51,17 @@ class _Area(_Rectangle):
   def facts(self, content: tuple) -> Claims:
     return _area(*content)
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
     width, height = content
     yield "perimeter for area", _perimeter(width, height)
-    yield "a side off by one", _area(width + bits.choice((1, -1)), height)
+    yield "a side off by one", _area(width + rng.choice((1, -1)), height)
     yield "product off", dict(_area(width, height)) | {"answer": width * height + width}
     yield "sides added", {"width": width, "height": height, "sign": "+", "answer": width + height}
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
     width, height, answer = claims["width"], claims["height"], claims["answer"]
     if "half" in claims:
-      return _perimeter_tellings(claims)
+      return _perimeter_phrasings(claims)
     product = f"{width} {claims.get('sign', '*')} {height} = {answer}"
     return (
       f"The sides are {width} and {height}. The area is {product}.",
@@ -71,7 +71,7 @@ class _Area(_Rectangle):
 
 
 class _Perimeter(_Rectangle):
-  """How long is its outline?"""
+  """What is the perimeter?"""
 
   name = "perimeter"
 
@@ -81,20 +81,20 @@ class _Perimeter(_Rectangle):
   def facts(self, content: tuple) -> Claims:
     return _perimeter(*content)
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
     width, height = content
     right = dict(_perimeter(width, height))
     yield "area for perimeter", _area(width, height)
     yield "not doubled", right | {"answer": width + height}
-    yield "a side off by one", _perimeter(width, height + bits.choice((1, -1)))
-    half = width + height + bits.choice((1, -1))
+    yield "a side off by one", _perimeter(width, height + rng.choice((1, -1)))
+    half = width + height + rng.choice((1, -1))
     yield "sum off", right | {"half": half, "answer": 2 * half}
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
     if "half" not in claims:
       width, height, answer = claims["width"], claims["height"], claims["answer"]
       return (f"The sides are {width} and {height}. {width} * {height} = {answer}.",)
-    return _perimeter_tellings(claims)
+    return _perimeter_phrasings(claims)
 
 
 def _area(width: int, height: int) -> Claims:
@@ -106,7 +106,7 @@ def _perimeter(width: int, height: int) -> Claims:
   return {"width": width, "height": height, "half": half, "answer": 2 * half}
 
 
-def _perimeter_tellings(claims: Claims) -> tuple[str, ...]:
+def _perimeter_phrasings(claims: Claims) -> tuple[str, ...]:
   width, height, half, answer = (claims[name] for name in ("width", "height", "half", "answer"))
   if answer == half:
     return (f"The sides are {width} and {height}. {width} + {height} = {half}.",)
@@ -118,18 +118,18 @@ def _perimeter_tellings(claims: Claims) -> tuple[str, ...]:
 
 
 class _Notched(Family):
-  """A content is the outer sides and those of the corner that is cut out."""
+  """L-shape. Content: width and height of the whole, then of the corner that is cut out."""
 
   name = "l_shape"
   _ranges = ((4, 6), (5, 9), (8, 14))
 
-  def content(self, bits: Bits, level: int) -> tuple:
-    width, height = bits.between(*self._ranges[level]), bits.between(*self._ranges[level])
-    return width, height, bits.between(2, width - 2), bits.between(2, height - 2)
+  def content(self, rng: Rng, level: int) -> tuple:
+    width, height = rng.between(*self._ranges[level]), rng.between(*self._ranges[level])
+    return width, height, rng.between(2, width - 2), rng.between(2, height - 2)
 
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
+  def draw(self, board: Board, content: tuple, rng: Rng) -> None:
     # Not to scale: the labels need room in the corner that is cut out.
-    ink = bits.choice((BLUE, GREEN, ORANGE))
+    ink = rng.choice((BLUE, GREEN, ORANGE))
     top, right, x, y = 12, 216, 128, 96
     board.rect(_LEFT, top, right, _BOTTOM, ink)
     board.frame(_LEFT, top, right, _BOTTOM, INK)
@@ -148,16 +148,16 @@ class _Notched(Family):
   def facts(self, content: tuple) -> Claims:
     return self._claims(*content)
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
     width, height, cut_width, cut_height = content
     right = dict(self.facts(content))
     whole, cut = width * height, cut_width * cut_height
     yield "cut not taken off", right | {"cut": 0, "answer": whole}
     yield "cut added", right | {"sign": "+", "answer": whole + cut}
     yield "product off", right | {"whole": whole + width, "answer": whole + width - cut}
-    yield "difference off", right | {"answer": whole - cut + bits.choice((1, -1, 10))}
+    yield "difference off", right | {"answer": whole - cut + rng.choice((1, -1, 10))}
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
     width, height, cut_width, cut_height = content
     whole, cut, answer = claims["whole"], claims["cut"], claims["answer"]
     if not cut:

@@ -1,4 +1,4 @@
-"""The built-in figures as a source of records: nothing is downloaded, nothing is stored."""
+"""The built-in figures as a `records.Source`, generated on access."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -10,21 +10,21 @@ from sejax.data.figures.family import Problem
 
 
 class Figures:
-  """Drawn problems by index, as `records.Source`.
+  """Source of generated problems.
 
   Attributes:
-    name: of the set.
-    split: `train` or `heldout`.
+    name: name of the data set.
+    split: see below.
 
   Args:
-    split: `train` or `heldout`; they share no problem.
-    size: pixels a side: 56, 112 or 224.
-    mixture: families with their weights, and levels; all alike by default.
-    length: the number of problems.
-    seed: names the sequence of problems.
+    split: `train` or `heldout`, which share no problem.
+    size: side of the images in pixels: 56, 112 or 224.
+    mixture: distribution of the problems; by default all families and levels equally.
+    length: number of problems.
+    seed: seed of the whole sequence of problems.
 
   Raises:
-    ValueError: a split, size or length that does not exist.
+    ValueError: `split`, `size` or `length` is invalid.
   """
 
   name = "figures"
@@ -57,32 +57,33 @@ class Figures:
     return self._length
 
   def __getitem__(self, index: int) -> records.Record:
-    """Returns a problem's question and picture, a BMP file."""
+    """Returns a problem's question and its image as a BMP file."""
     problem = self.problem(index)
     return records.Record(f"figures/{self.split}/{index}", problem.question, (bmp(problem.image),))
 
   def gold(self, index: int) -> str:
-    """Returns the answer for metrics."""
+    """Returns the gold answer of a problem."""
     return self.problem(index).answer
 
-  def alike(self) -> Sequence[records.Record]:
-    """Returns records to which all are alike: each has the text of one, and a picture of its size.
+  def representatives(self) -> Sequence[records.Record]:
+    """Returns a few records that have the same prompt lengths as all others.
 
-    They are few, as the pictures differ and the questions repeat; nothing is drawn to find them.
+    There is one per distinct question, since all images have the same size. Finding them needs no
+    drawing, so that `counting` need not prepare every problem.
     """
-    asked = set()
+    questions = set()
     for index in range(self._length):
-      bits = problems.bits_of(index, self.split, self._seed)
-      family, _, content = problems.pick(bits, self.split, self._mixture)
-      asked.update(family.questions(content))
-    picture = self[0].images
-    return [records.Record(question, question, picture) for question in sorted(asked)]
+      rng = problems.problem_rng(index, self.split, self._seed)
+      family, _, content = problems.sample_content(rng, self.split, self._mixture)
+      questions.update(family.questions(content))
+    images = self[0].images
+    return [records.Record(question, question, images) for question in sorted(questions)]
 
   def problem(self, index: int) -> Problem:
-    """Returns all there is to know about a problem, the picture as an array.
+    """Generates a problem with its image, solutions and facts.
 
     Raises:
-      IndexError: there are not so many.
+      IndexError: the index is not below the length.
     """
     if not 0 <= index < self._length:
       raise IndexError(f"figure {index} of {self._length}")
@@ -97,5 +98,6 @@ def source(
   length: int = 100_000,
   seed: int = 0,
 ) -> Figures:
-  """Returns a source from plain values, as a configuration holds them; see `Figures`."""
-  return Figures(split, size, problems.Mixture(families, tuple(levels)), length, seed)
+  """Creates a source from plain values, as in `config.data.figures`; see `Figures`."""
+  mixture = problems.Mixture(families, tuple(levels))
+  return Figures(split=split, size=size, mixture=mixture, length=length, seed=seed)

@@ -1,11 +1,11 @@
-"""Triangles: the missing angle, the missing side of a right one."""
+"""The missing angle of a triangle, and the missing side of a right triangle."""
 
 from collections.abc import Iterator
 
 from sejax.data.figures import angles
-from sejax.data.figures.bits import Bits
 from sejax.data.figures.board import INK, POINTS, UNIT, Board
 from sejax.data.figures.family import Claims, Family
+from sejax.data.figures.rng import Rng
 
 _TRIPLES = (
   ((3, 4, 5), (6, 8, 10), (9, 12, 15)),
@@ -15,22 +15,22 @@ _TRIPLES = (
 
 
 class _Angle(Family):
-  """A content is the angles at left, right and top, and which of them is missing."""
+  """Content: the angles at left, right and top, and the index of the missing one."""
 
   name = "angle"
   _steps = (10, 5, 5)
   _ranges = ((40, 80), (30, 90), (25, 120))
 
-  def content(self, bits: Bits, level: int) -> tuple:
+  def content(self, rng: Rng, level: int) -> tuple:
     step, (low, high) = self._steps[level], self._ranges[level]
     while True:
-      left, right = (step * bits.between(low // step, high // step) for _ in range(2))
+      left, right = (step * rng.between(low // step, high // step) for _ in range(2))
       if low <= 180 - left - right <= high:
-        return (left, right, 180 - left - right), bits.below(3)
+        return (left, right, 180 - left - right), rng.below(3)
 
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
+  def draw(self, board: Board, content: tuple, rng: Rng) -> None:
     (left, right, top), missing = content
-    # The law of sines gives the apex for a base of 1; in steps of 2.5 degrees.
+    # Angles in steps of 2.5 degrees; the law of sines gives the apex for a base of length `ONE`.
     a, b = 2 * left // 5, 2 * right // 5
     sine_top = angles.sine(2 * top // 5)
     rise = angles.sine(a) * angles.sine(b) // sine_top
@@ -54,15 +54,15 @@ class _Angle(Family):
   def facts(self, content: tuple) -> Claims:
     return _angle(*_known(content))
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
     first, second = _known(content)
     yield "not taken from 180", dict(_angle(first, second)) | {"answer": first + second}
-    yield "an angle misread", _angle(first + bits.choice((5, -5, 10, -10)), second)
-    off = first + second + bits.choice((10, -10))
+    yield "an angle misread", _angle(first + rng.choice((5, -5, 10, -10)), second)
+    off = first + second + rng.choice((10, -10))
     yield "sum off", dict(_angle(first, second)) | {"sum": off, "answer": 180 - off}
     yield "one angle forgotten", {"first": first, "sum": first, "answer": 180 - first}
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
     total, answer, first = claims["sum"], claims["answer"], claims["first"]
     if "second" not in claims:
       return (f"The angle is {first}. 180 - {first} = {answer}.",)
@@ -87,16 +87,16 @@ def _angle(first: int, second: int) -> Claims:
 
 
 class _RightTriangle(Family):
-  """A content is width, height and hypotenuse, which of them is missing, and the mirroring."""
+  """Content: (width, height, hypotenuse), the index of the missing side, whether it is mirrored."""
 
   name = "right_triangle"
 
-  def content(self, bits: Bits, level: int) -> tuple:
-    short, long, slope = bits.choice(_TRIPLES[level])
-    legs = (short, long) if bits.below(2) else (long, short)
-    return (*legs, slope), bits.below(3), bits.below(2)
+  def content(self, rng: Rng, level: int) -> tuple:
+    short, long, slope = rng.choice(_TRIPLES[level])
+    legs = (short, long) if rng.below(2) else (long, short)
+    return (*legs, slope), rng.below(3), rng.below(2)
 
-  def draw(self, board: Board, content: tuple, bits: Bits) -> None:
+  def draw(self, board: Board, content: tuple, rng: Rng) -> None:
     sides, missing, mirrored = content
     labels = ["x" if index == missing else str(side) for index, side in enumerate(sides)]
     # Not to scale, but the longer leg is the longer one.
@@ -126,19 +126,19 @@ class _RightTriangle(Family):
     answer = (width, height, slope)[missing]
     return {"first": squares[0], "second": squares[1], "square": square, "answer": answer}
 
-  def slips(self, content: tuple, bits: Bits) -> Iterator[tuple[str, Claims]]:
+  def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
     (width, height, slope), missing, _ = content
     right = dict(self.facts(content))
     answer = right["answer"]
-    yield "root off", right | {"answer": answer + bits.choice((1, -1))}
+    yield "root off", right | {"answer": answer + rng.choice((1, -1))}
     if missing == 2:
       yield "sides added", {"plain": f"{width} + {height}", "answer": width + height}
     else:
       leg = height if missing == 0 else width
       yield "sides subtracted", {"plain": f"{slope} - {leg}", "answer": slope - leg}
-    yield "far off", right | {"answer": answer + bits.choice((3, 5, 10))}
+    yield "far off", right | {"answer": answer + rng.choice((3, 5, 10))}
 
-  def tellings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
+  def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
     if "plain" in claims:
       return (f"The side is {claims['plain']} = {claims['answer']}.",)
     first, second, square, answer = (claims[key] for key in ("first", "second", "square", "answer"))

@@ -1,4 +1,4 @@
-"""Random choices in integer arithmetic: the same on any machine, with any version of numpy."""
+"""Portable random numbers: integer arithmetic alone, so equal on any machine and numpy version."""
 
 import hashlib
 import math
@@ -10,16 +10,16 @@ _MASK = (1 << 64) - 1
 
 
 def fingerprint(*parts: object) -> int:
-  """Returns 64 bits that depend on the parts' `repr` alone: strings, ints and tuples of them."""
+  """Hashes the `repr` of strings, ints and tuples of these to 64 bits."""
   digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
   return int.from_bytes(digest, "little")
 
 
-class Bits:
-  """A stream of choices (splitmix64; Steele, Lea and Flood 2014).
+class Rng:
+  """Random number generator (splitmix64; Steele, Lea and Flood, 2014).
 
   Args:
-    parts: what names the stream; equal names give equal streams.
+    parts: the seed: strings, ints and tuples of these.
   """
 
   def __init__(self, *parts: object):
@@ -34,11 +34,11 @@ class Bits:
     return z ^ (z >> 31)
 
   def below(self, bound: int) -> int:
-    """Returns an integer in [0, bound); the bias, below bound / 2**64, is of no account."""
+    """Returns an integer in [0, bound); its bias, less than bound / 2**64, is negligible."""
     return (self.draw() * bound) >> 64
 
   def between(self, low: int, high: int) -> int:
-    """Returns an integer in [low, high], both included."""
+    """Returns an integer in [low, high], including both ends."""
     return low + self.below(high - low + 1)
 
   def choice(self, options: Sequence[_T]) -> _T:
@@ -51,11 +51,11 @@ class Bits:
     return tuple(pool.pop(self.below(len(pool))) for _ in range(count))
 
   def weighted(self, weights: Sequence[float]) -> int:
-    """Returns an index with a probability that is proportional to its weight."""
+    """Returns an index with probability proportional to its weight."""
     left = self.draw() / 2**64 * math.fsum(weights)
     for index, weight in enumerate(weights):
       if left < weight:
         return index
       left -= weight
-    # Rounding may leave a residue behind the last weight.
+    # Rounding errors may leave a remainder after the last weight.
     return max(index for index, weight in enumerate(weights) if weight > 0)
