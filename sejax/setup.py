@@ -113,7 +113,7 @@ def set_up(
   _explain_repetitions(config.batch_size, source)
   heldout = HeldOut.of(config, roles, source, prover)
   collate = batches.Collator(
-    config=model,
+    model=model,
     dataset=source.name,
     rows=config.batch_size // jax.process_count(),
     buckets=batches.Buckets.of(config.data),

@@ -176,7 +176,7 @@ MISTAKES = {
   "no answers to measure by": (
     lambda: _lines(question="How many?"),
     (TINY, "--workdir=out", "--config.data.source=jsonl", "--config.data.path=set.jsonl"),
-    "held-out problems: record 0 of set has no answer to grade by; see config.eval.path and"
+    "held-out problems: record 0 of set has no gold answer; see config.eval.path and"
     " config.eval.split, or go without: config.eval.num_problems=0",
   ),
   "held-out problems that are the training problems": (

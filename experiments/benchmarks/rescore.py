@@ -73,8 +73,10 @@ def grade(data: pathlib.Path, run: Run, prover: Prover) -> tuple[list[Graded], d
   """Returns a run's graded problems, and the published metrics as they come out here, in %."""
   benchmark = BENCHMARKS[run.name]
   _, protocol = benchmark.protocol("authors")
-  problems = rows.problems([data / run.problems], benchmark, protocol)
-  graded = grading.grade(protocol, rows.answers(data / run.responses, problems, benchmark), prover)
+  problems = rows.read_problems([data / run.problems], benchmark, protocol)
+  graded = grading.grade(
+    protocol, rows.read_answers(data / run.responses, problems, benchmark), prover
+  )
   figures = protocol.scores(graded).metrics
   return graded, {name: f"{100 * figures[name].value:.2f}" for name in run.published}
 

@@ -1,1 +1,1 @@
-"""Measuring a model on problems with known answers; nothing here is used in training."""
+"""Evaluates models on problems with known answers; training never uses these answers."""

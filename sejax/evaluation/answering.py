@@ -1,11 +1,11 @@
-"""A model's answers to a set of problems, in the set's order, graded against the gold answers.
+"""Samples a model's answers to the problems of a source and grades them by the gold answers.
 
 Axes: N problems, G samples of each.
 """
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -23,18 +23,18 @@ from sejax.text.equivalence import Prover
 
 
 class Answers(NamedTuple):
-  """Graded trajectories, and what a Judge said of them.
+  """Graded trajectories, with a Judge's scores if there is one.
 
   Attributes:
-    index: the problems' places in the source.
-    texts: the trajectories.
-    answer_ids: equal numbers for equal answers of a problem, `ABSTAIN` for none.
-    correct: whether the answer is the gold one.
-    format_ok: whether the trajectory keeps the form.
-    lengths: its tokens.
-    truncated: whether it was cut at the limit.
-    judge_scores: the mean of valid verdicts; 0 where no Judge was asked.
-    judge_valid: whether there is one.
+    index: positions of the problems in the source.
+    texts: the trajectories, N lists of G.
+    answer_ids: within a problem, equal answers have equal ids; `ABSTAIN` if there is no answer.
+    correct: whether the answer agrees with the gold answer.
+    format_ok: whether the trajectory has the required output format.
+    lengths: tokens of the trajectory.
+    truncated: whether the trajectory was cut off at the token limit.
+    judge_scores: mean of the valid verdicts; 0 if there is none.
+    judge_valid: whether there is a valid verdict.
   """
 
   index: Int[np.ndarray, " N"]
@@ -59,27 +59,26 @@ def answer_all(
   judge: models.Params | None = None,
   progress: str = "",
 ) -> Answers:
-  """Samples a group of answers to each problem of a source that has gold answers.
+  """Samples `config.group_size` answers to each problem of a source and grades them.
 
   Args:
-    config: of the run; `model.path`, `actor.instruction`, `judge`, `answers`, `data` and `seed` are
-      used.
-    roles: that sample.
-    params: of the Actor.
-    source: the problems; records that cannot be used are left out, and logged.
+    config: `model.path`, `actor.instruction`, `judge`, `answers`, `data` and `seed` are used.
+    roles: samplers of the Actor and the Judge.
+    params: the Actor's parameters.
+    source: the problems; unusable records are logged and left out.
     batch_size: problems sampled together, over all processes.
-    prover: grades.
-    judge: parameters of a Judge that reads every trajectory; None: none is asked.
-    progress: name of a progress bar; empty: no bar.
+    prover: compares answers with the gold answers.
+    judge: the Judge's parameters; None skips the Judge.
+    progress: label of a progress bar; empty shows none.
 
   Returns:
-    The answers to this process's problems.
+    The answers to this process's share of the problems, in the source's order.
 
   Raises:
-    ValueError: a problem has no gold answer, or none can be used.
+    ValueError: a problem has no gold answer, or no record is usable.
   """
   preparer = dataclasses.replace(Preparer.of(config, source), judged=judge is not None)
-  reader = in_order(config, roles, preparer, batch_size)
+  reader = batches_in_order(config, roles, preparer, batch_size)
   total = -(-len(source) // batch_size)
   parts = []
   for batch in tqdm.tqdm(reader, progress, total, disable=not progress):
@@ -104,31 +103,33 @@ def answer_all(
 
 
 def greedy(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns a configuration by which the Actor gives its most likely answer alone."""
+  """Returns a copy of a configuration with a single greedy sample per problem."""
   config = config.copy_and_resolve_references()
   config.group_size, config.actor.temperature = 1, 0.0
   return config
 
 
-def in_order(
+def batches_in_order(
   config: ml_collections.ConfigDict, roles: rollout.Roles, preparer: Preparer, batch_size: int
 ) -> Iterator[batches.Batch]:
-  """Yields the batches of a source once, in its order; records that cannot be used are left out.
+  """Yields the batches of one pass over a source, in its order, without unusable records.
 
   Args:
-    config: of the run.
-    roles: that sample.
-    preparer: of the source's examples.
-    batch_size: over all processes.
+    config: `data` is used.
+    roles: give the Actor's model configuration and processor.
+    preparer: makes the examples.
+    batch_size: problems per batch, over all processes.
   """
   processes = jax.process_count()
-  options = Options(batch_size, workers=config.data.workers, max_bad_share=1.0, once=True)
+  options = Options(
+    batch_size=batch_size, workers=config.data.workers, max_bad_share=1.0, once=True
+  )
   collate = batches.Collator(
-    roles.actor.config,
-    preparer.source.name,
-    batch_size // processes,
-    batches.Buckets.of(config.data),
-    roles.processor.pad_id,
+    model=roles.actor.config,
+    dataset=preparer.source.name,
+    rows=batch_size // processes,
+    buckets=batches.Buckets.of(config.data),
+    pad_id=roles.processor.pad_id,
   )
   pipeline = Pipeline(preparer, options, process=jax.process_index(), processes=processes)
   return map(collate, pipeline)
@@ -142,15 +143,28 @@ def _grade(
   verdicts: tuple[list[list[list[str]]], list[list[list[bool]]]] | None,
   prover: Prover,
 ) -> Answers:
+  """Grades a batch.
+
+  Args:
+    config: `answers` and `judge` are used.
+    source: has the gold answers.
+    batch: the problems, perhaps with padding rows.
+    acted: the Actor's trajectories.
+    verdicts: for each trajectory, texts of the Judge's verdicts and whether each was truncated;
+      None without a Judge.
+    prover: compares answers with the gold answers.
+  """
   real = batch.real
-  texts = [row for row, kept in zip(acted.texts, real, strict=True) if kept]
+  texts = _rows(acted.texts, real)
   extracted, answer_ids = rewards.read_answers(texts, config)
   golds = [_gold(source, int(index)) for index in batch.index[real]]
   scores = np.zeros(answer_ids.shape, np.float32)
   valid = np.zeros(answer_ids.shape, bool)
   if verdicts is not None:
-    said, cut = ([row for row, kept in zip(rows, real, strict=True) if kept] for rows in verdicts)
-    read = rewards.read_verdicts(said, config.judge, cut)
+    verdict_texts, verdict_truncated = verdicts
+    read = rewards.read_verdicts(
+      _rows(verdict_texts, real), config.judge, _rows(verdict_truncated, real)
+    )
     scores, valid = read.scores, read.valid
   return Answers(
     index=batch.index[real],
@@ -163,6 +177,11 @@ def _grade(
     judge_scores=scores,
     judge_valid=valid,
   )
+
+
+def _rows(values: list[Any], real: Bool[np.ndarray, " B"]) -> list[Any]:
+  """Returns the values without those of padding rows."""
+  return [value for value, is_real in zip(values, real, strict=True) if is_real]
 
 
 def _gold(source: Source, index: int) -> str:

@@ -1,15 +1,15 @@
-r"""Evaluation on the published benchmarks: `python -m sejax.main --mode=evaluate`.
+r"""Evaluates a model, or stored responses, on published benchmarks: `--mode=evaluate`.
 
     python -m sejax.main --mode=evaluate --config=configs/sample.py --workdir=DIR \
       --config.eval.sets=mathvision --config.eval.sets_path=SETS \
       [--config.model.path=MODEL | --config.eval.predictions=FILE] [--config.eval.extractor=MODEL]
 
-Lets the model answer, or takes stored responses, grades them and writes, per set, `scores.json` and
-`problems.jsonl`; `summary.md` and `summary.html` say of all sets what they come to. A model's run
-that was stopped goes on with the problems that have no line in `problems.jsonl` yet.
+Samples responses from the model, or reads stored ones, and grades them. Writes `scores.json` and
+`problems.jsonl` for each benchmark, and `summary.md` and `summary.html` for all of them. An
+interrupted evaluation of a model resumes with the problems that are not yet in `problems.jsonl`.
 
-See `sejax.evaluation.benchmarks` for the sets and their protocols, and `sejax.evaluation.rows` for
-the forms of files.
+See `sejax.evaluation.benchmarks` for the benchmarks and their protocols, and
+`sejax.evaluation.rows` for the file formats.
 """
 
 import functools
@@ -22,26 +22,25 @@ import ml_collections
 import tqdm
 
 from sejax.evaluation import benchmarks, grading, results, rows
-from sejax.evaluation.benchmarks.protocol import Graded, Problem, Protocol, Stored
+from sejax.evaluation.benchmarks.protocol import Graded, Problem, Protocol, StoredAnswers
 from sejax.evaluation.extractor import Extractor
-from sejax.evaluation.responding import Asked, Responder
+from sejax.evaluation.responder import BenchmarkSource, Responder
 from sejax.models import hub
 from sejax.reports import pages
 from sejax.text.equivalence import Prover
 
-_TOGETHER = 256  # problems whose stored answers are graded together
+_CHUNK = 256  # problems with stored responses that are graded at a time
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Grades answers to the sets that `config.eval` names: stored ones, or those of a model.
+  """Evaluates on the benchmarks in `config.eval.sets` and writes the results to the workdir.
 
   Args:
-    config: the run's; of `eval` the sets, the protocol, the data, and stored answers are used, and
-      without these what `Responder` takes.
-    workdir: where the results go.
+    config: `eval` is used, and whatever `Responder` uses unless `eval.predictions` is set.
+    workdir: where the results are written.
 
   Raises:
-    ValueError: a file is missing or not what it should be, named.
+    ValueError: a file is missing or malformed, or an option cannot work.
   """
   names = benchmarks.names(config.eval.sets)
   if not names:
@@ -67,24 +66,39 @@ def _evaluate(
   name: str,
   config: ml_collections.ConfigDict,
   folder: pathlib.Path,
-  grade: Callable[[Protocol, Sequence[tuple[Problem, Stored]]], list[Graded]],
+  grade: Callable[[Protocol, Sequence[tuple[Problem, StoredAnswers]]], list[Graded]],
   responder: Responder | None,
 ) -> results.Result:
+  """Evaluates on one benchmark and writes its files.
+
+  Args:
+    name: the benchmark.
+    config: `eval` is used.
+    folder: where its results are written.
+    grade: grades responses by a protocol.
+    responder: samples responses; None reads stored ones.
+  """
   benchmark = benchmarks.BENCHMARKS[name]
   protocol_name, protocol = benchmark.protocol(config.eval.protocol)
-  files = rows.find(config.eval.sets_path, benchmark)
-  problems = rows.problems(files, benchmark, protocol)
+  files = rows.find_files(config.eval.sets_path, benchmark)
+  problems = rows.read_problems(files, benchmark, protocol)
   folder.mkdir(parents=True, exist_ok=True)
   done: list[Graded] = []
   if responder is None:
-    path = rows.predictions(config.eval.predictions, name)
-    responses = _parts(rows.answers(path, problems, benchmark))
+    path = rows.find_predictions(config.eval.predictions, name)
+    responses = _chunks(rows.read_answers(path, problems, benchmark))
   else:
     done = results.resume(folder, problems, responder.samples, protocol_name)
-    asked = Asked(name, problems, protocol, files[0].parent)
-    responses = responder(asked, {one.problem.id for one in done})
-  grade = functools.partial(grade, protocol)
-  graded = _grade_all(done, responses, grade, protocol_name, folder, len(problems))
+    source = BenchmarkSource(name, problems, protocol, files[0].parent)
+    responses = responder(source, {item.problem.id for item in done})
+  graded = _grade_all(
+    done=done,
+    responses=responses,
+    grade=functools.partial(grade, protocol),
+    protocol_name=protocol_name,
+    folder=folder,
+    total=len(problems),
+  )
   if not graded:
     raise ValueError(f"no problem of {name} can be asked: see the warnings above")
   unanswered = len(problems) - len(graded)
@@ -94,29 +108,39 @@ def _evaluate(
   return result
 
 
-def _parts(
-  answered: Sequence[tuple[Problem, Stored]],
-) -> Iterator[Sequence[tuple[Problem, Stored]]]:
-  return (answered[n : n + _TOGETHER] for n in range(0, len(answered), _TOGETHER))
+def _chunks(
+  answered: Sequence[tuple[Problem, StoredAnswers]],
+) -> Iterator[Sequence[tuple[Problem, StoredAnswers]]]:
+  return (answered[start : start + _CHUNK] for start in range(0, len(answered), _CHUNK))
 
 
 def _grade_all(
+  *,
   done: list[Graded],
-  responses: Iterable[Sequence[tuple[Problem, Stored]]],
-  grade: Callable[[Sequence[tuple[Problem, Stored]]], list[Graded]],
+  responses: Iterable[Sequence[tuple[Problem, StoredAnswers]]],
+  grade: Callable[[Sequence[tuple[Problem, StoredAnswers]]], list[Graded]],
   protocol_name: str,
   folder: pathlib.Path,
   total: int,
 ) -> list[Graded]:
-  """Grades responses as they come, and writes each problem's lines once it is graded."""
+  """Grades responses as they arrive and appends each graded problem to `problems.jsonl`.
+
+  Args:
+    done: problems that were graded before the evaluation was interrupted.
+    responses: batches of problems with their responses.
+    grade: grades such a batch.
+    protocol_name: written to the file.
+    folder: the benchmark's results.
+    total: number of problems, for the progress bar.
+  """
   graded, writes = list(done), jax.process_index() == 0
   path = folder / results.PROBLEMS if writes else pathlib.Path(os.devnull)
   with (
     path.open("a" if done else "w", encoding="utf-8") as file,
     tqdm.tqdm(desc=folder.name, total=total, initial=len(done), disable=not writes) as bar,
   ):
-    for part in responses:
-      new = grade(part)
+    for batch in responses:
+      new = grade(batch)
       file.writelines(results.lines(new, protocol_name))
       file.flush()
       graded += new

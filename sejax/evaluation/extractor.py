@@ -1,4 +1,4 @@
-"""A language model that reads answers out of responses, where a protocol asks for one."""
+"""A language model that extracts answers from responses, for protocols that use one."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,31 +16,31 @@ from sejax.parallel import hosts, layouts, meshes
 from sejax.rollout import checks
 from sejax.sampling import Filters, Options, Request, Role, Sampler, record_hashes
 
-_NEW_TOKENS = 128  # An answer is short.
-_LEAST_WIDTH = 256
+_NEW_TOKENS = 128  # an extracted answer is short
+_MIN_WIDTH = 256  # tokens; shorter prompts are padded to it
 
 
 class Extractor:
-  """A model directory as a `protocol.Model`: text in, text out, by our own sampler.
+  """A `protocol.Model` that runs a text model from a directory on sejax's sampler.
 
-  A reply depends on its prompt, the temperature and the seed, not on what is asked beside it.
+  A reply depends on its prompt, the temperature and the seed, not on the other prompts of a batch.
   """
 
   def __init__(self, config: ml_collections.ConfigDict):
     """Loads the model.
 
     Args:
-      config: of the run; `eval.extractor`, a directory or a hub name, `eval.batch_size`, `mesh`,
-        `model.dtype`, `sampling` and `seed` are used.
+      config: `eval.extractor` (a directory or hub name), `eval.batch_size`, `mesh`, `model.dtype`,
+        `sampling` and `seed` are used.
 
     Raises:
-      ValueError: naming what cannot work.
+      ValueError: the model cannot be loaded, or an option cannot work with it.
     """
     self.name = config.eval.extractor
     directory = hub.local(self.name)
-    self._seed, self._size = config.seed, config.eval.batch_size
+    self._seed, self._batch_size = config.seed, config.eval.batch_size
     self._mesh, self._dtype = meshes.create(config.mesh), rollout.frozen_dtype(config)
-    layouts.check_rows(self._mesh, "eval.batch_size", self._size)
+    layouts.check_rows(self._mesh, "eval.batch_size", self._batch_size)
     self._processor = Processor.load(directory)
     checks.check_processes(self._mesh)
     checks.check_directory(directory, models.load_config(directory), self._processor)
@@ -58,29 +58,31 @@ class Extractor:
     self._samplers: dict[float, Sampler] = {}
 
   def __call__(self, prompts: Sequence[str], temperature: float) -> list[str]:
-    """Returns a reply to each prompt; every process calls it with the same ones.
+    """Samples a reply to each prompt. All processes must call it with the same prompts.
 
     Args:
-      prompts: texts of a user's turn each.
-      temperature: of sampling; 0: the most likely token.
+      prompts: user messages, one for each reply.
+      temperature: sampling temperature; 0 is greedy.
     """
     sampler = self._sampler(temperature)
-    local = self._size // jax.process_count()
+    local = self._batch_size // jax.process_count()
+    own = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
     replies: list[str] = []
-    for start in range(0, len(prompts), self._size):
-      part = prompts[start : start + self._size]
-      tokens = [self._tokens(prompt) for prompt in part]
-      here = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
-      request = self._request(part[here], tokens[here], local, _width(tokens))
+    for start in range(0, len(prompts), self._batch_size):
+      batch = prompts[start : start + self._batch_size]
+      tokens = [self._tokens(prompt) for prompt in batch]
+      request = self._request(batch[own], tokens[own], local, _width(tokens))
       result = sampler(self._params, request, seed=self._seed, step=0, role=Role.EVALUATION)
       texts = [
         self._processor.decode(rows[0, : lengths[0]])
         for rows, lengths in zip(result.tokens, result.lengths, strict=True)
       ]
-      replies += [text for texts in hosts.gather_json(texts[: len(part[here])]) for text in texts]
+      for process_texts in hosts.gather_json(texts[: len(batch[own])]):
+        replies += process_texts
     return replies
 
   def _sampler(self, temperature: float) -> Sampler:
+    """Returns the sampler of a temperature; each compiles its own program."""
     if temperature not in self._samplers:
       banned = tuple(self._processor.banned_ids(self._model.vocab_size).tolist())
       filters = Filters(temperature, banned=banned)
@@ -89,23 +91,27 @@ class Extractor:
     return self._samplers[temperature]
 
   def _tokens(self, prompt: str) -> Int32[np.ndarray, " P"]:
-    content = [{"type": "text", "text": prompt}]  # literally, should it say <image>
+    content = [{"type": "text", "text": prompt}]  # so that <image> in the text is no placeholder
     return self._processor.prompt([{"role": "user", "content": content}]).ids
 
   def _request(
     self, prompts: Sequence[str], tokens: Sequence[Int32[np.ndarray, " P"]], rows: int, width: int
   ) -> Request:
-    """Returns this process's rows; those that only pad draw nothing."""
+    """Returns this process's rows of a request; padding rows have a limit of 0 tokens."""
     empty = rows - len(prompts)
     padding = np.full(1, self._processor.pad_id, np.int32)
     no_images = [np.zeros((0, 3), np.int32)] * rows
     prompt = batches.padded_prompts(
-      self._model, [*tokens, *[padding] * empty], no_images, width, self._processor.pad_id
+      model=self._model,
+      tokens=[*tokens, *[padding] * empty],
+      grids=no_images,
+      size=width,
+      pad_id=self._processor.pad_id,
     )
     limits = np.array([[_NEW_TOKENS]] * len(prompts) + [[0]] * empty, np.int32)
     return Request(prompt, record_hashes("extractor", [*prompts, *[""] * empty]), limits=limits)
 
 
 def _width(tokens: Sequence[Int32[np.ndarray, " P"]]) -> int:
-  """Returns a power of two that holds all, so that few shapes are compiled."""
-  return max(_LEAST_WIDTH, 1 << (max(map(len, tokens)) - 1).bit_length())
+  """Rounds the length of the longest prompt up to a power of two, so that few shapes compile."""
+  return max(_MIN_WIDTH, 1 << (max(map(len, tokens)) - 1).bit_length())

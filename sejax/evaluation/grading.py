@@ -1,138 +1,161 @@
-"""Grading responses by a benchmark's protocol: find or ask for the answer, then compare it."""
+"""Grades responses by a benchmark's protocol: extracts the answers, then compares them."""
 
 import concurrent.futures
 from collections.abc import Iterator, Sequence
 
 from sejax.evaluation.benchmarks.protocol import (
-  Asking,
   Graded,
   Model,
+  ModelExtraction,
   Problem,
   Protocol,
-  Stored,
+  StoredAnswers,
 )
 from sejax.text.equivalence import Prover
 
+# Extractors that are no model, as the results name them.
 RULES, STORED, VERDICT = "rules", "stored extraction", "stored verdict"
-_HOTTER = 0.5  # by which each further try of a model is hotter
+_TEMPERATURE_STEP = 0.5  # added with each further attempt of a model
 
-# A problem, a response to it, and what was read from it: the answer and by whom.
-_Pair = tuple[Problem, str]
-_Read = tuple[str | None, str]
+_Response = tuple[Problem, str]  # a response with the problem it answers
+_Extraction = tuple[str | None, str]  # the answer, and what extracted it
 
 
 def grade(
   protocol: Protocol,
-  answered: Sequence[tuple[Problem, Stored]],
+  answered: Sequence[tuple[Problem, StoredAnswers]],
   prover: Prover,
   model: Model | None = None,
 ) -> list[Graded]:
-  """Grades the answers to some problems.
+  """Grades the responses to some problems.
 
   Args:
-    protocol: by which.
+    protocol: how to extract and compare answers.
     answered: problems, each with its n responses.
-    prover: compares values.
-    model: reads answers where the protocol asks one; None: rules do, as the results then say.
+    prover: compares mathematical values.
+    model: extracts answers if the protocol uses a model; None uses the protocol's rules instead.
 
   Returns:
-    The problems in their order, graded.
+    The graded problems in the same order.
   """
-  pairs = [(problem, text) for problem, stored in answered for text in _unread(stored)]
-  found = iter(_read_all(protocol, pairs, model))
-  reads = [_stored_or_read(stored, found) for _, stored in answered]
-  comparisons = [
+  responses = [(problem, text) for problem, stored in answered for text in _to_extract(stored)]
+  extracted = iter(_extract_all(protocol, responses, model))
+  extractions = [_stored_or_next(stored, extracted) for _, stored in answered]
+  answers = [
     (problem, answer)
-    for (problem, _), read in zip(answered, reads, strict=True)
-    for answer, _ in read
+    for (problem, _), row in zip(answered, extractions, strict=True)
+    for answer, _ in row
   ]
-  verdicts = iter(_compare_all(protocol, comparisons, prover, model))
+  verdicts = iter(_compare_all(protocol, answers, prover, model))
   return [
-    _graded(problem, stored, read, verdicts)
-    for (problem, stored), read in zip(answered, reads, strict=True)
+    _graded(problem, stored, row, verdicts)
+    for (problem, stored), row in zip(answered, extractions, strict=True)
   ]
 
 
 def _graded(
-  problem: Problem, stored: Stored, read: list[_Read], verdicts: Iterator[bool | None]
+  problem: Problem,
+  stored: StoredAnswers,
+  extractions: list[_Extraction],
+  verdicts: Iterator[bool | None],
 ) -> Graded:
-  right = tuple(next(verdicts) for _ in read)
+  """Returns a graded problem; takes one verdict for each extraction from the iterator."""
+  right = tuple(next(verdicts) for _ in extractions)
   if stored.verdicts is not None:
-    number = len(stored.verdicts)
-    return Graded(problem, ("",) * number, (None,) * number, (VERDICT,) * number, stored.verdicts)
-  extractions, extractors = zip(*read, strict=True)
-  return Graded(problem, stored.responses, extractions, extractors, right)
+    n = len(stored.verdicts)
+    return Graded(
+      problem=problem,
+      responses=("",) * n,
+      extractions=(None,) * n,
+      extractors=(VERDICT,) * n,
+      right=stored.verdicts,
+    )
+  answers, extractors = zip(*extractions, strict=True)
+  return Graded(
+    problem=problem,
+    responses=stored.responses,
+    extractions=answers,
+    extractors=extractors,
+    right=right,
+  )
 
 
-def _stored_or_read(stored: Stored, found: Iterator[_Read]) -> list[_Read]:
+def _stored_or_next(stored: StoredAnswers, extracted: Iterator[_Extraction]) -> list[_Extraction]:
+  """Returns a problem's stored extractions, or else takes one per response from the iterator."""
   if stored.extractions is None:
-    return [next(found) for _ in _unread(stored)]
+    return [next(extracted) for _ in _to_extract(stored)]
   return [(answer or None, STORED) for answer in stored.extractions]
 
 
-def _unread(stored: Stored) -> tuple[str, ...]:
-  """Returns the responses from which nothing was read before."""
+def _to_extract(stored: StoredAnswers) -> tuple[str, ...]:
+  """Returns the responses of a problem that have no stored extraction."""
   return stored.responses if stored.extractions is None else ()
 
 
-def _read_all(protocol: Protocol, pairs: Sequence[_Pair], model: Model | None) -> list[_Read]:
-  if model is None or protocol.asking is None:
-    return [(protocol.rules(problem, response), RULES) for problem, response in pairs]
-  asking = protocol.asking
-  read = [(asking.find(problem, response), RULES) for problem, response in pairs]
-  waiting = [place for place, (answer, _) in enumerate(read) if answer is None]
-  for attempt in range(asking.tries):
-    if not waiting:
+def _extract_all(
+  protocol: Protocol, responses: Sequence[_Response], model: Model | None
+) -> list[_Extraction]:
+  """Extracts an answer from each response, by rules or with a model as the protocol says."""
+  if model is None or protocol.model_extraction is None:
+    return [(protocol.extract(problem, text), RULES) for problem, text in responses]
+  extraction = protocol.model_extraction
+  extracted = [(extraction.rule(problem, text), RULES) for problem, text in responses]
+  pending = [index for index, (answer, _) in enumerate(extracted) if answer is None]
+  for attempt in range(extraction.max_attempts):
+    if not pending:
       break
-    replies = model([asking.query(*pairs[place]) for place in waiting], _HOTTER * attempt)
-    for place, reply in zip(waiting, replies, strict=True):
-      read[place] = (asking.read(pairs[place][0], reply), model.name)
-    waiting = [place for place in waiting if read[place][0] is None]
-  for place in waiting:
-    if (answer := asking.unread(*pairs[place])) is not None:
-      read[place] = (answer, RULES)
-  return read
+    prompts = [extraction.prompt(*responses[index]) for index in pending]
+    replies = model(prompts, _TEMPERATURE_STEP * attempt)
+    for index, reply in zip(pending, replies, strict=True):
+      problem, _ = responses[index]
+      extracted[index] = (extraction.parse(problem, reply), model.name)
+    pending = [index for index in pending if extracted[index][0] is None]
+  for index in pending:
+    answer = extraction.fallback(*responses[index])
+    if answer is not None:
+      extracted[index] = (answer, RULES)
+  return extracted
 
 
 def _compare_all(
   protocol: Protocol,
-  comparisons: Sequence[tuple[Problem, str | None]],
+  answers: Sequence[tuple[Problem, str | None]],
   prover: Prover,
   model: Model | None,
 ) -> list[bool | None]:
-  if model is not None and protocol.asking and protocol.asking.dispute:
-    return _ask_about_all(protocol.asking, comparisons, model)
+  """Returns whether each answer is right; None if undecided."""
+  extraction = protocol.model_extraction
+  if model is not None and extraction is not None and extraction.judge_prompt is not None:
+    return _judge_all(extraction, answers, model)
 
-  def compare(comparison: tuple[Problem, str | None]) -> bool | None:
-    problem, answer = comparison
-    return False if answer is None else protocol.right(problem, answer, prover)
+  def compare(pair: tuple[Problem, str | None]) -> bool | None:
+    problem, answer = pair
+    return False if answer is None else protocol.is_right(problem, answer, prover)
 
   with concurrent.futures.ThreadPoolExecutor(prover.workers) as threads:
-    return list(threads.map(compare, comparisons))
+    return list(threads.map(compare, answers))
 
 
-def _ask_about_all(
-  asking: Asking, comparisons: Sequence[tuple[Problem, str | None]], model: Model
+def _judge_all(
+  extraction: ModelExtraction, answers: Sequence[tuple[Problem, str | None]], model: Model
 ) -> list[bool]:
-  """Returns verdicts: equal texts are right, about others the model is asked."""
+  """Accepts answers that equal the gold answer literally, and lets the model judge the others."""
   right = [
-    answer is not None and answer.strip() == problem.gold.strip() for problem, answer in comparisons
+    answer is not None and answer.strip() == problem.gold.strip() for problem, answer in answers
   ]
-  waiting = [
-    place
-    for place, (_, answer) in enumerate(comparisons)
-    if answer is not None and not right[place]
+  pending = [
+    index for index, (_, answer) in enumerate(answers) if answer is not None and not right[index]
   ]
-  for attempt in range(asking.tries):
-    if not waiting:
+  for attempt in range(extraction.max_attempts):
+    if not pending:
       break
-    replies = model([asking.dispute(*comparisons[place]) for place in waiting], _HOTTER * attempt)
-    clear = {
-      place: reply.strip() == "1"
-      for place, reply in zip(waiting, replies, strict=True)
-      if reply.strip() in ("0", "1")
-    }
-    for place, verdict in clear.items():
-      right[place] = verdict
-    waiting = [place for place in waiting if place not in clear]
+    prompts = [extraction.judge_prompt(*answers[index]) for index in pending]
+    replies = model(prompts, _TEMPERATURE_STEP * attempt)
+    undecided = []
+    for index, reply in zip(pending, replies, strict=True):
+      if reply.strip() in ("0", "1"):
+        right[index] = reply.strip() == "1"
+      else:
+        undecided.append(index)
+    pending = undecided
   return right

@@ -1,4 +1,7 @@
-"""The held-out problems of a run: the same samples' keys each time, so that changes are paired."""
+"""Evaluates the Actor on held-out problems before, during and after training.
+
+Every evaluation uses the same random keys, so differences between checkpoints are paired samples.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,7 +14,7 @@ from jaxtyping import Float
 
 from sejax import models, rollout
 from sejax.data import sources
-from sejax.data.records import Record, Source
+from sejax.data.records import Record, Source, gold_errors
 from sejax.evaluation import answering, metrics, overlap
 from sejax.evaluation.metrics import Estimate
 from sejax.parallel import hosts
@@ -19,12 +22,12 @@ from sejax.text.equivalence import Prover
 
 
 class Outcome(NamedTuple):
-  """One value per problem, of all processes, in the source's order.
+  """Accuracy on each held-out problem, in the source's order; identical in all processes.
 
   Attributes:
-    samples: n, of each problem.
-    pass_at_1: the share of right ones.
-    maj: whether the majority is right.
+    samples: number of samples per problem, n.
+    pass_at_1: fraction of right samples.
+    maj: whether the majority answer is right; a fraction if several answers tie.
   """
 
   samples: int
@@ -33,11 +36,15 @@ class Outcome(NamedTuple):
 
   @classmethod
   def of(cls, plain: Mapping[str, Any]) -> "Outcome":
-    """Returns the outcome of what `plain` gave."""
-    return cls(plain["samples"], np.array(plain["pass_at_1"]), np.array(plain["maj"]))
+    """Restores an outcome from the return value of `plain`."""
+    return cls(
+      samples=plain["samples"],
+      pass_at_1=np.array(plain["pass_at_1"]),
+      maj=np.array(plain["maj"]),
+    )
 
   def plain(self) -> dict[str, Any]:
-    """Returns plain JSON values, for a checkpoint."""
+    """Returns JSON values, for a checkpoint."""
     return {
       "samples": self.samples,
       "pass_at_1": self.pass_at_1.tolist(),
@@ -45,31 +52,35 @@ class Outcome(NamedTuple):
     }
 
   def summary(self) -> dict[str, float]:
-    """Returns means with their standard errors, as shares of one.
+    """Returns the means over problems and their standard errors, as fractions in [0, 1].
 
-    Named `pass_at_1`, `maj_at_<n>`, and these with `_error` behind.
+    The keys are `pass_at_1`, `pass_at_1_error`, `maj_at_<n>` and `maj_at_<n>_error`.
     """
     summary = {}
-    for name, each in (("pass_at_1", self.pass_at_1), (f"maj_at_{self.samples}", self.maj)):
-      estimate = Estimate.of(each)
+    for name, values in (("pass_at_1", self.pass_at_1), (f"maj_at_{self.samples}", self.maj)):
+      estimate = Estimate.of(values)
       summary |= {name: estimate.value, f"{name}_error": estimate.error}
     return summary
 
   def __sub__(self, before: "Outcome") -> "Outcome":
-    """Returns the changes of each problem, whose mean's error is the paired one."""
-    return Outcome(self.samples, self.pass_at_1 - before.pass_at_1, self.maj - before.maj)
+    """Returns the change on each problem; the standard error of its mean is that of paired data."""
+    return Outcome(
+      samples=self.samples,
+      pass_at_1=self.pass_at_1 - before.pass_at_1,
+      maj=self.maj - before.maj,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-  """Problems with gold answers that a run is measured by.
+  """Held-out problems with gold answers, and everything needed to evaluate on them.
 
   Attributes:
-    config: the run's.
-    roles: that sample.
-    source: the problems.
-    training_problems: how many of them are trained on, too.
-    prover: grades; it is its maker's to close.
+    config: the run's configuration, adapted to greedy decoding if `config.eval.greedy` is set.
+    roles: samplers.
+    source: the held-out problems.
+    training_problems: number of held-out problems that are also in the training set.
+    prover: compares answers with the gold answers; the caller owns and closes it.
   """
 
   config: ml_collections.ConfigDict
@@ -86,17 +97,17 @@ class HeldOut:
     training: Source,
     prover: Prover,
   ) -> "HeldOut | None":
-    """Returns the problems that `config.eval` names; None where it names none.
+    """Opens the held-out problems of `config.eval`; None if `config.eval.num_problems` is 0.
 
     Args:
-      config: the run's.
-      roles: that sample.
-      training: the problems that are trained on.
-      prover: grades; it is its maker's to close.
+      config: the run's configuration.
+      roles: samplers of the run.
+      training: the training problems, to count those that are also held out.
+      prover: see the class.
 
     Raises:
-      ValueError: their source cannot be opened, has no answers, or holds training problems alone
-        and `config.eval.allow_training_problems` is not set.
+      ValueError: the source cannot be opened, a gold answer is missing or unreadable, or all
+        problems are training problems and `config.eval.allow_training_problems` is not set.
     """
     if not config.eval.num_problems:
       return None
@@ -108,25 +119,34 @@ class HeldOut:
     try:
       source = sources.open_source(data)
       problems = min(config.eval.num_problems, len(source))
-      _check_golds(source, problems)
+      if not problems:
+        raise ValueError(f"{source.name} has no records")
+      if (gold_error := next(gold_errors(source, range(problems)), None)) is not None:
+        raise gold_error
     except ValueError as error:
       raise ValueError(
         f"held-out problems: {error}; see config.eval.path and config.eval.split, or go without:"
         " config.eval.num_problems=0"
       ) from None
-    found = overlap.count(training, source, problems)
-    _check_overlap(found, allowed=config.eval.allow_training_problems)
-    return cls(config, roles, _First(source, problems), found.shared, prover)
+    common = overlap.count(training, source, problems)
+    _check_overlap(common, allowed=config.eval.allow_training_problems)
+    return cls(
+      config=config,
+      roles=roles,
+      source=_First(source, problems),
+      training_problems=common.shared,
+      prover=prover,
+    )
 
   def __call__(self, params: models.Params, progress: str = "") -> Outcome:
-    """Samples the Actor's answers and grades them.
+    """Samples answers of the Actor to all held-out problems and grades them.
 
     Args:
-      params: the Actor's, in the layout of decoding.
-      progress: name of a progress bar; empty: no bar.
+      params: the Actor's parameters in the decoding layout.
+      progress: label of a progress bar; empty shows none.
 
     Raises:
-      ValueError: a problem has no gold answer, or none can be used.
+      ValueError: a problem has no gold answer, or no record is usable.
     """
     answered = answering.answer_all(
       self.config,
@@ -143,21 +163,17 @@ class HeldOut:
       "maj": metrics.maj_at_n(answered.answer_ids, answered.correct).tolist(),
     }
     parts = hosts.gather_json(local)
-    index, shares, maj = (np.concatenate([part[name] for part in parts]) for name in local)
-    order = np.argsort(index)
-    return Outcome(answered.correct.shape[1], shares[order], maj[order])
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in local}
+    order = np.argsort(joined["index"])
+    return Outcome(
+      samples=answered.correct.shape[1],
+      pass_at_1=joined["pass_at_1"][order],
+      maj=joined["maj"][order],
+    )
 
 
-def _check_golds(source: Source, problems: int) -> None:
-  if not problems:
-    raise ValueError(f"{source.name} has no records")
-  for index in range(problems):
-    if source.gold(index) is None:
-      raise ValueError(f"record {index} of {source.name} has no answer to grade by")
-
-
-def _check_overlap(found: overlap.Overlap, *, allowed: bool) -> None:
-  shared, readable = found
+def _check_overlap(common: overlap.Overlap, *, allowed: bool) -> None:
+  shared, readable = common
   if shared and shared == readable and not allowed:
     raise ValueError(
       f"all {shared} held-out problems are training problems, so they would not measure what is"
@@ -177,7 +193,7 @@ def _greedy(
 
 @dataclasses.dataclass(frozen=True)
 class _First:
-  """The first records of a source."""
+  """The first `count` records of a source."""
 
   source: Source
   count: int

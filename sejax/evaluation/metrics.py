@@ -1,7 +1,7 @@
-"""Metrics of n sampled answers to each of N problems: pass@k, maj@n, AUC, and their uncertainty.
+"""Metrics of n sampled answers to each of N problems, with standard errors.
 
-Standard errors and intervals are over problems, so answers to the same problem may depend on each
-other.
+Problems are treated as independent samples. Standard errors are those of the mean over problems, so
+answers to the same problem need not be independent.
 """
 
 import math
@@ -15,14 +15,14 @@ from sejax.method import ABSTAIN
 
 
 class Estimate(NamedTuple):
-  """A mean over problems and its standard error, as shares of one."""
+  """A mean over problems and its standard error, as fractions in [0, 1]."""
 
   value: float
   error: float
 
   @classmethod
   def of(cls, each: Float[np.ndarray, " N"]) -> "Estimate":
-    """Returns the estimate from one value per problem; a single problem's error is infinite.
+    """Estimates the mean from one value per problem; the error of a single problem is infinite.
 
     Raises:
       ValueError: there are no problems.
@@ -37,7 +37,7 @@ class Estimate(NamedTuple):
 
 
 class Interval(NamedTuple):
-  """A metric's value and the ends of its confidence interval, in the metric's unit."""
+  """A statistic with its confidence interval."""
 
   value: float
   low: float
@@ -52,14 +52,15 @@ def bootstrap(
   level: float = 0.95,
   seed: int = 0,
 ) -> Interval:
-  """Returns a statistic with its percentile bootstrap interval over units (Efron, 1979).
+  """Computes a statistic and its percentile bootstrap interval (Efron, 1979).
 
   Args:
-    statistic: maps weights, how often each draw holds each unit, to the value of each draw; NaN
-      where it is not defined.
-    units: number of problems, or of groups of problems that belong together.
-    draws: number of resampled sets of units.
-    level: the share of draws inside the interval.
+    statistic: function of weights `[draws, units]`, the number of times each unit was drawn in each
+      resample. Returns the statistic of each resample; NaN where it is undefined.
+    units: number of independent units to resample: problems, or clusters of problems.
+    draws: number of resamples.
+    level: confidence level.
+    seed: seed of the resampling.
 
   Raises:
     ValueError: there are no units.
@@ -86,7 +87,7 @@ def mean(
   values: Float[np.ndarray, " units"],
   sizes: Float[np.ndarray, " units"] | float = 1.0,
 ) -> Float[np.ndarray, " draws"]:
-  """Returns each draw's weighted sum of values divided by that of sizes; for `bootstrap`."""
+  """Returns the weighted sum of values over that of sizes, for each draw of `bootstrap`."""
   sizes = np.broadcast_to(sizes, values.shape)
   return (weights @ values) / (weights @ sizes)
 
@@ -108,21 +109,21 @@ def pass_at_k(correct: Bool[np.ndarray, "N n"], k: int) -> Float[np.ndarray, " N
 
 
 def pass_at_1(correct: Bool[np.ndarray, "N n"]) -> Float[np.ndarray, " N"]:
-  """Returns each problem's share of right answers."""
+  """Returns the fraction of right answers to each problem."""
   return correct.mean(axis=1)
 
 
 def maj_at_n(
   answer_ids: Int[np.ndarray, "N n"], correct: Bool[np.ndarray, "N n"]
 ) -> Float[np.ndarray, " N"]:
-  """Returns the probability that the majority answer is right; ties are broken at random.
+  """Returns whether the majority answer to each problem is right.
+
+  If several answers tie, it is the fraction of right ones among them: the expected value of
+  breaking the tie at random. Without any answer it is 0.
 
   Args:
-    answer_ids: equal numbers for equal answers of a problem, `ABSTAIN` for none.
+    answer_ids: within a problem, equal answers have equal ids; `ABSTAIN` if there is no answer.
     correct: whether each answer is right.
-
-  Returns:
-    One value per problem; 0 where all abstain.
   """
   return np.array([_majority(ids, right) for ids, right in zip(answer_ids, correct, strict=True)])
 

@@ -1,4 +1,4 @@
-"""How many held-out problems are problems that are trained on."""
+"""Counts the held-out problems that are also in the training set."""
 
 import collections
 import hashlib
@@ -14,11 +14,11 @@ from sejax.parallel import hosts
 
 
 class Overlap(NamedTuple):
-  """What held-out problems have in common with training records.
+  """Number of held-out problems that are also in the training set.
 
   Attributes:
-    shared: problems that have a training record's question and pictures.
-    readable: problems that could be compared; others are no problems for anybody.
+    shared: held-out problems with the question and images of a training record.
+    readable: held-out problems that could be read; only these are compared and evaluated.
   """
 
   shared: int
@@ -28,35 +28,36 @@ class Overlap(NamedTuple):
 def count(training: Source, heldout: Source, problems: int) -> Overlap:
   """Compares the first held-out problems with all training records.
 
-  Questions are the same but for blanks and where their `<image>` stand; pictures, if their encoded
-  files are. Ids do not count, as two files may hold the same records. Reads each training record
-  once, shared out to the processes, and in every process the held-out problems; all processes call
-  it together.
+  Two records are the same if their questions are equal, apart from white space and the position of
+  `<image>`, and their image files have the same bytes. Ids are ignored, because two files may hold
+  the same records. A collective operation: each process reads its share of the training records,
+  and all held-out problems.
 
   Args:
-    training: the records that are trained on.
-    heldout: those that the held-out problems are the first of.
-    problems: the number of held-out problems.
+    training: the training records.
+    heldout: source whose first records are the held-out problems.
+    problems: number of held-out problems.
   """
   if isinstance(training, Figures) and isinstance(heldout, Figures):
-    # Drawing a hundred thousand would take minutes, and their splits share no problem.
+    # Drawing a hundred thousand takes minutes, and by construction splits share no problem.
     return Overlap(problems if training.split == heldout.split else 0, problems)
-  wanted = collections.Counter(_contents(heldout, range(problems)))
-  places = range(jax.process_index(), len(training), jax.process_count())
-  shown = tqdm.tqdm(
-    places, "comparing with held-out problems", delay=3, disable=jax.process_index() > 0
+  heldout_digests = collections.Counter(_digests(heldout, range(problems)))
+  indices = range(jax.process_index(), len(training), jax.process_count())
+  bar = tqdm.tqdm(
+    indices, "comparing with held-out problems", delay=3, disable=jax.process_index() > 0
   )
-  found = sorted(wanted.keys() & set(_contents(training, shown)))
-  shared = sum(wanted[content] for content in set().union(*hosts.gather_json(found)))
-  return Overlap(shared, wanted.total())
+  own = sorted(heldout_digests.keys() & set(_digests(training, bar)))
+  common = set().union(*hosts.gather_json(own))
+  shared = sum(heldout_digests[digest] for digest in common)
+  return Overlap(shared=shared, readable=heldout_digests.total())
 
 
-def _contents(source: Source, places: range | tqdm.tqdm) -> Iterator[str]:
-  """Yields a digest of the question and the encoded pictures of each readable record."""
-  for place in places:
+def _digests(source: Source, indices: range | tqdm.tqdm) -> Iterator[str]:
+  """Yields a digest of the question and the image files of each readable record."""
+  for index in indices:
     try:
-      record = source[place]
-    except BadRecord:  # the pipeline tells of it
+      record = source[index]
+    except BadRecord:  # the pipeline reports it
       continue
     question = " ".join(record.question.replace("<image>", " ").split())
     digest = hashlib.blake2b(question.encode(errors="surrogatepass"), digest_size=16)

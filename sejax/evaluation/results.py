@@ -1,4 +1,4 @@
-"""Files that an evaluation writes: scores and graded responses of each set, and a table of all."""
+"""Results of an evaluation: scores and graded responses per benchmark, and tables of all."""
 
 import collections
 import dataclasses
@@ -16,7 +16,7 @@ from sejax.evaluation.benchmarks.protocol import (
   Problem,
   Protocol,
   Scores,
-  over_units,
+  cluster_interval,
   right_samples,
 )
 from sejax.reports import pages
@@ -28,19 +28,19 @@ _HEAD = ("set", "protocol", "metric", "%", "95% interval", "problems", "samples"
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """Scores of one benchmark set.
+  """Results on one benchmark.
 
   Attributes:
-    name: the set's.
-    protocol: name of the protocol by which it was graded.
-    headline: the metric by which models are compared on this set.
-    scores: the protocol's, with pass@k and maj@n added where there are several samples.
+    name: name of the benchmark.
+    protocol: name of the protocol.
+    headline: name of the main metric.
+    scores: metrics of the protocol and, with several samples, pass@k and maj@n.
     problems: number of graded problems.
-    unanswered: number of problems without a response; they count in no metric.
-    samples: responses to each problem.
-    undecided: comparisons that could not be decided because an answer had over 1000 characters, or
-      time or memory ran out; they count as wrong.
-    extractors: how many answers each extractor has read.
+    unanswered: number of problems without a response, which are excluded from all metrics.
+    samples: number of responses per problem.
+    undecided: comparisons that exceeded a limit (1,000 characters, time or memory); they count as
+      wrong.
+    extractors: number of answers that each extractor extracted.
   """
 
   name: str
@@ -62,10 +62,17 @@ class Result:
     graded: Sequence[Graded],
     unanswered: int,
   ) -> "Result":
-    """Computes the scores of a set's graded problems.
+    """Computes the scores of graded problems.
+
+    Args:
+      name: name of the benchmark.
+      protocol_name: name of the protocol.
+      protocol: computes the scores.
+      graded: all graded problems.
+      unanswered: number of problems without a response.
 
     Raises:
-      ValueError: problems differ in their number of responses, or the set cannot be scored.
+      ValueError: problems differ in their number of responses, or none can be scored.
     """
     numbers = {len(one.right) for one in graded}
     if len(numbers) > 1:
@@ -85,7 +92,7 @@ class Result:
     )
 
   def plain(self) -> dict[str, Any]:
-    """Returns the content of `scores.json`."""
+    """Returns JSON values, the content of `scores.json`."""
     return {
       "set": self.name,
       "protocol": self.protocol,
@@ -108,16 +115,16 @@ class Result:
 
 
 def lines(graded: Iterable[Graded], protocol_name: str) -> Iterable[str]:
-  """Yields a JSON line for each response, which `rows.answers` reads again."""
-  for one in graded:
-    samples = zip(one.responses, one.extractions, one.extractors, one.right, strict=True)
+  """Yields a JSON line for each response; `rows.read_answers` can read them."""
+  for item in graded:
+    samples = zip(item.responses, item.extractions, item.extractors, item.right, strict=True)
     for number, (response, extraction, extractor, verdict) in enumerate(samples):
       record = {
-        "id": one.problem.id,
+        "id": item.problem.id,
         "sample": number,
         "response": response,
         "extraction": extraction,
-        "gold": one.problem.gold,
+        "gold": item.problem.gold,
         "correct": verdict,
         "extractor": extractor,
         "protocol": protocol_name,
@@ -128,16 +135,18 @@ def lines(graded: Iterable[Graded], protocol_name: str) -> Iterable[str]:
 def resume(
   folder: pathlib.Path, problems: Iterable[Problem], samples: int, protocol_name: str
 ) -> list[Graded]:
-  """Returns what an interrupted run has graded; drops unfinished problems from its file.
+  """Returns the problems that an interrupted evaluation has graded completely.
+
+  Incomplete lines and problems are removed from the file, so that new ones can be appended.
 
   Args:
-    folder: the set's, in the workdir.
-    problems: the set's.
-    samples: responses to each problem; a problem with fewer lines is unfinished.
-    protocol_name: another one in the file is refused.
+    folder: results of the benchmark.
+    problems: problems of the benchmark.
+    samples: responses per problem; a problem with fewer lines is incomplete.
+    protocol_name: the protocol of this evaluation.
 
   Raises:
-    ValueError: the file is of another protocol.
+    ValueError: the file was written with another protocol.
   """
   path = folder / PROBLEMS
   if not path.exists():
@@ -146,7 +155,7 @@ def resume(
   for line in path.read_text(encoding="utf-8").splitlines():
     try:
       record = json.loads(line)
-    except ValueError:  # It was being written.
+    except ValueError:  # the last line, if the evaluation was killed while writing it
       continue
     if record["protocol"] != protocol_name:
       raise ValueError(
@@ -172,13 +181,13 @@ def _graded(problem: Problem, records: Sequence[Mapping[str, Any]]) -> Graded:
 
 
 def write_scores(result: Result, folder: pathlib.Path) -> None:
-  """Writes `scores.json` of a set."""
+  """Writes `scores.json` of a benchmark."""
   text = json.dumps(result.plain(), indent=2, allow_nan=False)
   (folder / SCORES).write_text(text + "\n", encoding="utf-8")
 
 
 def markdown(results: Sequence[Result]) -> str:
-  """Returns a Markdown table of all sets, each with its headline metric first."""
+  """Returns a Markdown table with the metrics of all benchmarks, the main metric of each first."""
   rows = [_HEAD, ("---",) * len(_HEAD), *_rows(results)]
   return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
@@ -236,16 +245,16 @@ def _counts(result: Result) -> str:
 
 
 def _of_samples(graded: Sequence[Graded]) -> dict[str, metrics.Interval]:
-  """Returns pass@k for powers of two and maj@n; nothing of a single sample."""
+  """Returns the metrics that need several samples per problem: pass@k and maj@n."""
   correct = right_samples(graded)
   number = correct.shape[1]
   figures, k = {}, 2
   while k <= number:
-    figures[f"pass@{k}"] = over_units(graded, metrics.pass_at_k(correct, k))
+    figures[f"pass@{k}"] = cluster_interval(graded, metrics.pass_at_k(correct, k))
     k *= 2
   if number > 1:
     ids = answers.vote_ids([one.extractions for one in graded])
-    figures[f"maj@{number}"] = over_units(graded, metrics.maj_at_n(ids, correct))
+    figures[f"maj@{number}"] = cluster_interval(graded, metrics.maj_at_n(ids, correct))
   return figures
 
 

@@ -1,4 +1,4 @@
-"""Files of problems and of stored answers: rows of any form, problems, and answers to them."""
+"""Reads the files of benchmarks: problems as published, and predictions (stored responses)."""
 
 import csv
 import json
@@ -9,19 +9,20 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from sejax.errors import quoted, shortened
-from sejax.evaluation.benchmarks.protocol import Benchmark, Problem, Protocol, Stored
+from sejax.evaluation.benchmarks.protocol import Benchmark, Problem, Protocol, StoredAnswers
 
-_LONGEST = 2**31 - 1  # characters of a field: tables hold pictures in base64
+_MAX_FIELD = 2**31 - 1  # characters; fields of tables may hold images in base64
 
 
 def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """Yields the rows of a `.jsonl`, `.json`, `.tsv` or `.parquet` file.
+  """Yields the rows of a `.jsonl`, `.json`, `.tsv` or `.parquet` file as dictionaries.
 
-  An object of JSON stands for its values, whose keys are their ids. Each row gets `file`, the
-  file's name, and `row`, its place in it, where it has no such fields.
+  The file of a `.json` may be a list of objects, or an object of objects whose keys become the
+  field `id`. Each row gets two further fields unless it has them: `file`, the name of the file, and
+  `row`, the position in it.
 
   Raises:
-    ValueError: the file is of no such kind, or a row is no object.
+    ValueError: the file has another format, or a row is no object.
   """
   if path.suffix not in _READERS:
     raise ValueError(f"{path} has rows of no known kind; it must end in {', '.join(_READERS)}")
@@ -33,12 +34,12 @@ def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     raise ValueError(f"{path} cannot be read: {error}") from None
 
 
-def find(data: str, benchmark: Benchmark) -> list[pathlib.Path]:
-  """Returns the files that hold a benchmark's rows.
+def find_files(data: str, benchmark: Benchmark) -> list[pathlib.Path]:
+  """Returns the files with the problems of a benchmark.
 
   Args:
-    data: the folder of sets, or one set's file.
-    benchmark: whose patterns are looked for in the folder, in order.
+    data: folder of all benchmarks, or the file of this one.
+    benchmark: has the patterns to look for in the folder.
 
   Raises:
     ValueError: there is none.
@@ -47,41 +48,41 @@ def find(data: str, benchmark: Benchmark) -> list[pathlib.Path]:
   if data and path.is_file():
     return [path]
   for pattern in benchmark.files if data else ():
-    if found := sorted(path.glob(pattern)):
-      return found
+    if matches := sorted(path.glob(pattern)):
+      return matches
   raise ValueError(
     f"config.eval.sets_path={quoted(data)} holds no {benchmark.name}; it must be its file, or a"
     f" folder with {' or '.join(benchmark.files)}"
   )
 
 
-def problems(
+def read_problems(
   files: Iterable[pathlib.Path], benchmark: Benchmark, protocol: Protocol
 ) -> list[Problem]:
-  """Reads the problems that a protocol grades.
+  """Reads the problems of a benchmark that belong to a protocol.
 
   Raises:
-    ValueError: a row is none of the benchmark's, or two have one id.
+    ValueError: a row is no problem of the benchmark, or two have the same id.
   """
   files = list(files)
-  found: dict[str, Problem] = {}
+  by_id: dict[str, Problem] = {}
   for path in files:
     for row in read(path):
-      problem = _of_row(path, row, benchmark)
-      if problem.id in found:
+      problem = _read_problem(path, row, benchmark)
+      if problem.id in by_id:
         raise ValueError(f"{path}: two problems have the id {shortened(problem.id)}")
-      found[problem.id] = problem
-  kept = [problem for problem in found.values() if protocol.belongs(problem)]
-  return benchmark.complete(kept, files[0].parent)
+      by_id[problem.id] = problem
+  included = [problem for problem in by_id.values() if protocol.includes(problem)]
+  return benchmark.complete_problems(included, files[0].parent)
 
 
-def predictions(place: str, name: str) -> pathlib.Path:
-  """Returns the file of a set's stored answers.
+def find_predictions(place: str, name: str) -> pathlib.Path:
+  """Returns the file with the predictions for a benchmark.
 
   Args:
-    place: that file; or a folder with `<set>.jsonl` or, as evaluation leaves it,
-      `<set>/problems.jsonl`.
-    name: of the set.
+    place: that file; or a folder with `<name>.jsonl`, or with `<name>/problems.jsonl`, which an
+      evaluation writes.
+    name: name of the benchmark.
 
   Raises:
     ValueError: there is none.
@@ -97,47 +98,47 @@ def predictions(place: str, name: str) -> pathlib.Path:
   return file
 
 
-def answers(
+def read_answers(
   path: pathlib.Path, problems: Iterable[Problem], benchmark: Benchmark
-) -> list[tuple[Problem, Stored]]:
-  """Returns the problems for which a file has answers with these, in the problems' order.
+) -> list[tuple[Problem, StoredAnswers]]:
+  """Reads predictions, and returns the problems that have any, in the problems' order.
 
-  Several rows about one problem are several answers to it. Rows about problems that the protocol
-  leaves out do not count.
+  Several rows for one problem are several samples. Rows for other problems are ignored.
 
   Raises:
-    ValueError: no row is about a problem of the set, or a row holds no answer.
+    ValueError: no row belongs to one of the problems, or a row has no response.
   """
-  found: dict[str, Stored] = {}
+  by_id: dict[str, StoredAnswers] = {}
   for row in read(path):
     try:
-      for part in benchmark.expand(row):
-        more = benchmark.stored(part, benchmark.key(part))
-        found[more.id] = _joined(found[more.id], more) if more.id in found else more
+      for part in benchmark.expand_stored(row):
+        stored = benchmark.read_stored(part, benchmark.problem_id(part))
+        by_id[stored.id] = _joined(by_id[stored.id], stored) if stored.id in by_id else stored
     except ValueError as error:
       raise ValueError(f"{path}, {row['row']} is no stored answer: {error}") from None
-  answered = [(problem, found[problem.id]) for problem in problems if problem.id in found]
+  answered = [(problem, by_id[problem.id]) for problem in problems if problem.id in by_id]
   if not answered:
-    example = shortened(next(iter(found), "none"))
+    example = shortened(next(iter(by_id), "none"))
     raise ValueError(
-      f"{path} has answers to {len(found)} problems, such as {example}, of which none is in"
+      f"{path} has answers to {len(by_id)} problems, such as {example}, of which none is in"
       f" {benchmark.name} as config.eval.sets_path has it"
     )
   return answered
 
 
-def _of_row(path: pathlib.Path, row: dict[str, Any], benchmark: Benchmark) -> Problem:
+def _read_problem(path: pathlib.Path, row: dict[str, Any], benchmark: Benchmark) -> Problem:
   try:
-    return benchmark.problem(row)
+    return benchmark.read_problem(row)
   except ValueError as error:
     raise ValueError(f"{path}, {row['row']} is no problem of {benchmark.name}: {error}") from None
 
 
-def _joined(first: Stored, more: Stored) -> Stored:
+def _joined(first: StoredAnswers, more: StoredAnswers) -> StoredAnswers:
+  """Concatenates the samples of two rows for the same problem."""
   if [part is None for part in first] != [part is None for part in more]:
     raise ValueError(f"the answers to {shortened(first.id)} are stored in different forms")
   pairs = zip(first[1:], more[1:], strict=True)
-  return Stored(first.id, *(None if a is None else a + b for a, b in pairs))
+  return StoredAnswers(first.id, *(None if a is None else a + b for a, b in pairs))
 
 
 def _read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -156,7 +157,7 @@ def _read_json(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_tsv(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  csv.field_size_limit(_LONGEST)
+  csv.field_size_limit(_MAX_FIELD)
   with path.open(encoding="utf-8-sig", newline="") as file:
     yield from csv.DictReader(file, delimiter="\t")
 

@@ -1,4 +1,4 @@
-"""The summary of a finished run: `summary.json`, and a few lines to read."""
+"""Summarizes a finished training run in `summary.json` and in a few lines of text."""
 
 import collections
 import json
@@ -15,13 +15,13 @@ from sejax.monitoring import writers
 def write(
   workdir: pathlib.Path, steps: int, progress: Progress, training_problems: int
 ) -> dict[str, Any]:
-  """Writes `summary.json` to the workdir, and returns it.
+  """Writes `summary.json` to the workdir and returns its content.
 
   Args:
-    workdir: the run's.
-    steps: of the whole run.
-    progress: of the whole run.
-    training_problems: how many of the held-out problems are trained on, too.
+    workdir: the run's workdir, whose timing log is read.
+    steps: number of training steps.
+    progress: state after the last step: seconds, data and held-out results.
+    training_problems: number of held-out problems that are also in the training set.
   """
   summary = {"steps": steps, "seconds": progress.seconds, "stages": _stages(workdir)}
   summary["records"] = _records(progress.data)
@@ -41,13 +41,13 @@ def write(
 
 
 def _records(states: Sequence[State]) -> dict[str, Any]:
-  """How many records all processes have read, and how many of these they dropped, by kind."""
+  """Returns the numbers of records read and dropped (by kind), over all processes."""
   dropped = sum((collections.Counter(state["dropped"]) for state in states), collections.Counter())
   return {"read": sum(state["seen"] for state in states), "dropped": dict(dropped)}
 
 
 def _stages(workdir: pathlib.Path) -> dict[str, float]:
-  """The seconds of each stage over all steps."""
+  """Returns the total seconds of each stage of a training step."""
   stages: dict[str, float] = {}
   for line in writers.read(workdir / writers.TIMING):
     for name, value in line.items():
@@ -58,13 +58,13 @@ def _stages(workdir: pathlib.Path) -> dict[str, float]:
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
-  """Returns the summary as a few lines to read."""
-  found = [f"{summary['steps']} steps in {summary['seconds']:.0f} s"]
+  """Formats the summary as lines of text."""
+  text = [f"{summary['steps']} steps in {summary['seconds']:.0f} s"]
   if not summary["change"]:
-    return found
-  trained = summary["training_problems"]
-  also = f" ({trained} of them training problems)" if trained else ""
-  found.append(f"{summary['problems']} held-out problems{also}, percent with standard errors:")
+    return text
+  shared = summary["training_problems"]
+  note = f" ({shared} of them training problems)" if shared else ""
+  text.append(f"{summary['problems']} held-out problems{note}, percent with standard errors:")
   for name in summary["change"]:
     if name.endswith("_error"):
       continue
@@ -76,5 +76,5 @@ def lines(summary: dict[str, Any]) -> list[str]:
         ("change", "change", "+"),
       )
     ]
-    found.append(f"{name:>10}  {'  '.join(shares)}")
-  return found
+    text.append(f"{name:>10}  {'  '.join(shares)}")
+  return text

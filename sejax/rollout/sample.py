@@ -239,7 +239,7 @@ def _batch_of_one(
     patch=(-(-len(example.patches) // multiple) * multiple,),
   )
   collate = batches.Collator(
-    config=model, dataset=dataset, rows=1, buckets=buckets, pad_id=processor.pad_id
+    model=model, dataset=dataset, rows=1, buckets=buckets, pad_id=processor.pad_id
   )
   return collate([example])
 

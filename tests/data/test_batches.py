@@ -20,7 +20,7 @@ def model():
 @pytest.fixture
 def collate(model):
   return lambda rows: batches.Collator(
-    config=model, dataset="problems", rows=rows, buckets=BUCKETS, pad_id=151_643
+    model=model, dataset="problems", rows=rows, buckets=BUCKETS, pad_id=151_643
   )
 
 

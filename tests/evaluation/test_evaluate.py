@@ -1,4 +1,4 @@
-"""Stored responses in, scores and pages out; and one line for what cannot work."""
+"""StoredAnswers responses in, scores and pages out; and one line for what cannot work."""
 
 import json
 import pathlib

@@ -6,7 +6,7 @@ import pytest
 
 from sejax.evaluation import grading
 from sejax.evaluation.benchmarks import dynamath, logicvista, mathverse, mathvision, wemath
-from sejax.evaluation.benchmarks.protocol import Problem, Stored
+from sejax.evaluation.benchmarks.protocol import Problem, StoredAnswers
 
 
 @dataclasses.dataclass
@@ -29,8 +29,8 @@ TOOLKIT = mathvision.BENCHMARK.protocols["toolkit"]
 
 def test_a_model_is_asked_only_where_the_rules_find_nothing(prover):
   answered = [
-    (CHOICE, Stored("1", ("It is A", "either A or B"))),
-    (FREE, Stored("2", ("sixty", "60"))),
+    (CHOICE, StoredAnswers("1", ("It is A", "either A or B"))),
+    (FREE, StoredAnswers("2", ("sixty", "60"))),
   ]
   model = Scripted([["B", "60.0000001"]])
   choice, free = grading.grade(TOOLKIT, answered, prover, model)
@@ -58,19 +58,19 @@ def test_a_model_is_asked_only_where_the_rules_find_nothing(prover):
 )
 def test_a_useless_reply_is_asked_for_again_hotter_and_then_wrong(protocol, tries, prover):
   problem = dataclasses.replace(
-    FREE, kind="float", options={"A": "red", "B": "blue"}, extra={"whole": "w"}
+    FREE, kind="float", options={"A": "red", "B": "blue"}, extra={"full_question": "w"}
   )
   model = Scripted([["null"]] * tries)
-  (one,) = grading.grade(protocol, [(problem, Stored("2", ("neither",)))], prover, model)
+  (one,) = grading.grade(protocol, [(problem, StoredAnswers("2", ("neither",)))], prover, model)
   assert one.extractions == (None,)
   assert one.right == (False,)
   assert [temperature for _, temperature in model.asked] == [0.5 * n for n in range(tries)]
 
 
 def test_of_mathverse_a_model_judges_what_is_not_the_gold_answer_word_for_word(prover):
-  problem = dataclasses.replace(FREE, extra={"whole": "How long is it?"})
+  problem = dataclasses.replace(FREE, extra={"full_question": "How long is it?"})
   replies = ["60", "60 cm", "61", "59"]
-  stored = Stored("2", ("a", "b", "c", "d"))
+  stored = StoredAnswers("2", ("a", "b", "c", "d"))
   model = Scripted([replies, ["1", "0", "perhaps"], ["?"], ["1"]])
   protocol = mathverse.BENCHMARK.protocols["toolkit"]
   (one,) = grading.grade(protocol, [(problem, stored)], prover, model)
@@ -81,9 +81,9 @@ def test_of_mathverse_a_model_judges_what_is_not_the_gold_answer_word_for_word(p
 
 def test_the_authors_of_mathverse_show_the_model_the_last_thirty_words():
   response = " ".join(f"w{n}" for n in range(40))
-  problem = dataclasses.replace(FREE, extra={"whole": "How long?"})
+  problem = dataclasses.replace(FREE, extra={"full_question": "How long?"})
   ends = [
-    mathverse.BENCHMARK.protocols[name].asking.query(problem, response)
+    mathverse.BENCHMARK.protocols[name].model_extraction.prompt(problem, response)
     for name in ("authors", "toolkit")
   ]
   assert "w10 " in ends[0]
@@ -92,7 +92,9 @@ def test_the_authors_of_mathverse_show_the_model_the_last_thirty_words():
 
 
 def test_wemaths_authors_ask_no_model_and_use_no_letter_rule(prover):
-  answered = [(CHOICE, Stored("1", (r"so it is \boxed{B}", "Answer: A, B or C, by their sizes")))]
+  answered = [
+    (CHOICE, StoredAnswers("1", (r"so it is \boxed{B}", "Answer: A, B or C, by their sizes")))
+  ]
   protocols = wemath.BENCHMARK.protocols
   (authors,) = grading.grade(protocols["authors"], answered, prover, Scripted([]))
   (alone,) = grading.grade(protocols["toolkit"], answered, prover)
@@ -104,9 +106,9 @@ def test_wemaths_authors_ask_no_model_and_use_no_letter_rule(prover):
 
 def test_stored_extractions_and_verdicts_are_taken_as_they_are(prover):
   answered = [
-    (Problem("1", "", "A, C"), Stored("1", ("the first",), extractions=("c, a",))),
-    (Problem("2", "", "B"), Stored("2", verdicts=(True,))),
-    (Problem("3", "", "B"), Stored("3", ("B",))),
+    (Problem("1", "", "A, C"), StoredAnswers("1", ("the first",), extractions=("c, a",))),
+    (Problem("2", "", "B"), StoredAnswers("2", verdicts=(True,))),
+    (Problem("3", "", "B"), StoredAnswers("3", ("B",))),
   ]
   protocol = logicvista.BENCHMARK.protocols["authors"]
   graded = grading.grade(protocol, answered, prover, Scripted([["A"]]))

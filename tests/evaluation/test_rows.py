@@ -19,7 +19,7 @@ ROW = {"question": 'Which?\nSay "a"', "answer": "A", "skill": "spatial"}
 
 def problems(path, name="logicvista", protocol="authors"):
   benchmark = BENCHMARKS[name]
-  return rows.problems([path], benchmark, benchmark.protocol(protocol)[1])
+  return rows.read_problems([path], benchmark, benchmark.protocol(protocol)[1])
 
 
 def test_one_problem_in_four_kinds_of_files(tmp_path):
@@ -72,8 +72,8 @@ def test_the_first_pattern_that_is_there_counts_and_all_its_files_do(tmp_path):
     row = {"id": "7", "question": "q", "ground_truth": "1", "answer_type": "float"}
     pq.write_table(pa.table({name: [value] for name, value in row.items()}), path)
   (tmp_path / "dynamath" / "variants.jsonl").write_text("{}")
-  files = rows.find(str(tmp_path), benchmark)
-  found = rows.problems(files, benchmark, benchmark.protocols["toolkit"])
+  files = rows.find_files(str(tmp_path), benchmark)
+  found = rows.read_problems(files, benchmark, benchmark.protocols["toolkit"])
   assert sorted(problem.id for problem in found) == ["7/10", "7/2"]
 
 

@@ -13,7 +13,7 @@ from sejax import assets
 from sejax import config as config_lib
 from sejax import setup as setup_lib
 from sejax.evaluation.extractor import Extractor
-from sejax.evaluation.responding import Responder
+from sejax.evaluation.responder import Responder
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models import weights
 from sejax.monitoring.timing import Clock

@@ -71,7 +71,7 @@ def collected():
     preparer, roles = Preparer.of(config, source), Roles()
     model, _ = models.load(config.model.path)
     collate = batches.Collator(
-      config=model,
+      model=model,
       dataset=source.name,
       rows=B,
       buckets=batches.Buckets.of(config.data),

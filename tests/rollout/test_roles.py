@@ -37,7 +37,7 @@ def setting(tmp_path_factory):
   preparer = prepare.Preparer.of(config, Problems(2))
   processor = preparer.processor
   collate = batches.Collator(
-    config=model,
+    model=model,
     dataset="problems",
     rows=3,
     buckets=batches.Buckets((128,), (64,)),

@@ -1,4 +1,4 @@
-"""The benchmarks by name: one module says of each how it is read, asked, graded and summed up."""
+"""The published benchmarks by name; each has a module that defines its files and protocols."""
 
 from collections.abc import Iterable
 
@@ -18,10 +18,10 @@ BENCHMARKS: dict[str, Benchmark] = {m.BENCHMARK.name: m.BENCHMARK for m in _MODU
 
 
 def names(sets: Iterable[str]) -> list[str]:
-  """Returns the names of sets; a command line gives several in one text, joined by commas.
+  """Splits entries of `config.eval.sets` at commas and validates the names.
 
   Raises:
-    ValueError: there is no such set.
+    ValueError: a name is not that of a benchmark.
   """
   split = [name.strip() for part in sets for name in str(part).split(",") if name.strip()]
   for name in split:

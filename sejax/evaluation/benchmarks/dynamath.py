@@ -1,21 +1,21 @@
-r"""DynaMath: 501 seed questions in ten variants each (5,010), to see whether reasoning is robust.
+r"""DynaMath: 501 seed questions in ten variants each (5,010 problems), a test of robustness.
 
 Source: arXiv:2411.00836.
 
-Answers are numbers, options A to F, or texts. Average accuracy; worst case, the share of seeds with
-all variants right; robustness, the second over the first; average and worst case by subject and
-level. Intervals are over seeds. The headline is the worst case.
+Answers are numbers, options A to F, or texts. Metrics: average accuracy; worst case, the fraction
+of seeds whose variants are all right (the main metric); robustness, worst case over average; and
+average and worst case by subject and level. Confidence intervals resample seeds.
 
-Forms: `qid`, `varid`, `question`, `answer`, `answer_type`, `subject`, `level` (JSON lines), the
-hub's ten files with `id` and `ground_truth`, whose names hold the variant, and the toolkit's table.
+Row formats: `qid`, `varid`, `question`, `answer`, `answer_type`, `subject`, `level` (JSON lines);
+the hub's ten files with `id` and `ground_truth`, one per variant; and the toolkit's table.
 
-The answer is asked for in a JSON object. Numbers are right to 0.001.
+The prompt asks for a JSON object. A number is right if it differs by at most 0.001.
 
-- `authors`: rules alone. A text is right where the gold text is in it.
-- `toolkit`: a model reads what rules cannot. A text is right where it is in the gold text, so an
-  empty one is. A choice that the model cannot read either is right where the gold letter is among
-  the first three characters of the response.
-- `strict`: as `toolkit`, but a text is right where it is the gold text or has its value.
+- `authors`: rules extract. A text is right if it contains the gold text.
+- `toolkit`: rules extract, then a model. A text is right if the gold text contains it, so an empty
+  text is right. A choice that neither can extract is right if the gold letter is among the first
+  three characters of the response.
+- `strict`: as `toolkit`, but a text is right if it equals the gold text or has the same value.
 """
 
 import dataclasses
@@ -30,25 +30,25 @@ from sejax.evaluation import metrics
 from sejax.evaluation.benchmarks import fields
 from sejax.evaluation.benchmarks.fields import Row
 from sejax.evaluation.benchmarks.protocol import (
-  Asking,
   Benchmark,
   Graded,
+  ModelExtraction,
   Problem,
   Protocol,
   Scores,
   Share,
-  Stored,
+  StoredAnswers,
   boxed,
   breakdown,
+  read_stored,
   right_samples,
   shares,
-  stored,
   totals,
 )
 from sejax.text.equivalence import Prover
 
 FLOAT, CHOICE, TEXT = "float", "multiple choice", "text"
-_CLOSE = 0.001
+_TOLERANCE = 0.001
 _FORMS = {
   FLOAT: "the number as a decimal with three digits after the point",
   CHOICE: "the letter of the right option alone",
@@ -60,10 +60,10 @@ _VARIANT = re.compile(r"variant_?(\d+)")
 
 
 def read_problem(row: Row) -> Problem:
-  """Reads a row of any form."""
+  """Reads a row of any format."""
   kind = fields.text(row, "answer_type", "anwser_type")
   return Problem(
-    id=key(row),
+    id=problem_id(row),
     question=fields.text(row, "question"),
     gold=fields.text(row, "answer", "ground_truth").strip(),
     kind=kind,
@@ -72,15 +72,15 @@ def read_problem(row: Row) -> Problem:
       "subject": fields.text(row, "subject", default=""),
       "level": fields.text(row, "level", "knowledge_level", default=""),
     },
-    unit=fields.text(row, "qid", "id"),
+    cluster=fields.text(row, "qid", "id"),
   )
 
 
-def key(row: Row) -> str:
-  """Returns the id of a row's problem, `<seed>/<variant>`.
+def problem_id(row: Row) -> str:
+  """Returns the id of the problem that a row belongs to, `<seed>/<variant>`.
 
   Raises:
-    ValueError: the row names no seed, or no variant.
+    ValueError: the row states no seed or no variant.
   """
   seed = fields.text(row, "qid", "id")
   if "/" in seed:
@@ -93,16 +93,16 @@ def key(row: Row) -> str:
   return f"{seed}/{variant}"
 
 
-def stored_verdicts(row: Row, problem_id: str) -> Stored:
-  """Reads a stored answer, or the verdict on one."""
+def stored_verdicts(row: Row, problem_id: str) -> StoredAnswers:
+  """Reads a stored response, or a stored verdict if the row has no response."""
   verdict = row.get("correct")
   if isinstance(verdict, bool) and "response" not in row:
-    return Stored(problem_id, verdicts=(verdict,))
-  return stored(row, problem_id)
+    return StoredAnswers(problem_id, verdicts=(verdict,))
+  return read_stored(row, problem_id)
 
 
 def by_variant(row: Row) -> list[Row]:
-  """Returns a row per variant of a row that holds a seed's ten verdicts; others as they are."""
+  """Splits a row with the ten verdicts on a seed into one row per variant."""
   verdicts = row.get("correct")
   if not isinstance(verdicts, list):
     return [row]
@@ -110,7 +110,7 @@ def by_variant(row: Row) -> list[Row]:
 
 
 def prompt(problem: Problem) -> str:
-  """Returns the question under a heading, and the form in which to answer."""
+  """Returns the question and the instruction on the output format."""
   return (
     f"## Question\n{problem.question}\n\n## Form of the answer\n"
     "Reply with one JSON object that has two keys: `solution`, your reasoning step by step, and"
@@ -119,15 +119,15 @@ def prompt(problem: Problem) -> str:
 
 
 def authors_prompt(problem: Problem) -> str:
-  """Returns the same, a number being asked for in the question, too."""
+  """Returns the same prompt; the question of a number asks for a number, too."""
   if problem.kind != FLOAT or _FLOAT_REQUEST in problem.question:
     return prompt(problem)
   question = f"{problem.question} {_FLOAT_REQUEST}"
   return prompt(dataclasses.replace(problem, question=question))
 
 
-def authors_rules(problem: Problem, response: str) -> str | None:
-  """Returns the short answer of the JSON object; the last line where there is none."""
+def authors_extract(problem: Problem, response: str) -> str | None:
+  """Extracts the short answer of the JSON object, else the last line."""
   answer = _short_answer(response)
   if answer is None:
     answer = (response.strip().splitlines() or [""])[-1]
@@ -135,39 +135,39 @@ def authors_rules(problem: Problem, response: str) -> str | None:
   return parse(answer, FLOAT) if problem.kind == FLOAT else answer
 
 
-def authors_right(problem: Problem, answer: str, prover: Prover) -> bool:
-  """Whether an answer is right: a text, where the gold text is in it as it is."""
+def authors_is_right(problem: Problem, answer: str, prover: Prover) -> bool:
+  """Whether an answer is right; a text is right if it contains the gold text."""
   del prover
   if problem.kind == TEXT:
     return problem.gold in answer
   return _right(problem, answer)
 
 
-def find(problem: Problem, response: str) -> str | None:
-  """Returns the short answer, parsed by its kind; else all that counts of a response so parsed."""
-  text = _without_marks(response)
+def extract_by_rule(problem: Problem, response: str) -> str | None:
+  """Extracts the short answer of the JSON object, else the whole text, if they can be parsed."""
+  text = _relevant_text(response)
   answer = _short_answer(text)
   parsed = parse(answer, problem.kind) if isinstance(answer, str) else None
   return parse(text.strip(), problem.kind) if parsed is None else parsed
 
 
-def unread(problem: Problem, response: str) -> str | None:
-  """Returns what counts of the response to a multiple choice; `right` looks at its beginning."""
+def fallback(problem: Problem, response: str) -> str | None:
+  """Returns the text of a response to a multiple choice; `is_right` compares its beginning."""
   if problem.kind != CHOICE:
     return None
-  return _without_marks(response).strip() or None
+  return _relevant_text(response).strip() or None
 
 
-def rules(problem: Problem, response: str) -> str | None:
-  """Returns what is found without a model, else the last box, else a choice's response."""
-  found = find(problem, response)
-  if found is None and (content := boxed(problem, response)):
-    found = parse(content, problem.kind)
-  return unread(problem, response) if found is None else found
+def extract(problem: Problem, response: str) -> str | None:
+  r"""Extracts an answer without a model: by rule, from the last `\boxed{}`, or by `fallback`."""
+  answer = extract_by_rule(problem, response)
+  if answer is None and (content := boxed(problem, response)):
+    answer = parse(content, problem.kind)
+  return fallback(problem, response) if answer is None else answer
 
 
-def query(problem: Problem, response: str) -> str:
-  """Returns what a model is asked that extracts."""
+def extraction_prompt(problem: Problem, response: str) -> str:
+  """Returns the prompt of the model that extracts the answer."""
   return (
     "Reply with the short final answer that a response to a question gives, in one line and with"
     f" nothing else: {_FORMS[problem.kind]}.\n\nQuestion: {problem.question}\n\n"
@@ -175,50 +175,51 @@ def query(problem: Problem, response: str) -> str:
   )
 
 
-def read(problem: Problem, reply: str) -> str | None:
-  """Returns a model's short answer, parsed by its kind."""
+def parse_reply(problem: Problem, reply: str) -> str | None:
+  """Parses the reply of the model that extracts the answer."""
   return parse(reply.strip(), problem.kind)
 
 
 def parse(answer: str, kind: str) -> str | None:
-  """Returns an answer as its kind has it; None where it is not of that kind."""
+  """Normalizes an answer of one of the kinds `FLOAT`, `CHOICE`, `TEXT`; None if it is no such."""
   if kind == FLOAT:
     number = _number(answer)
     return None if number is None else repr(number)
   if kind == CHOICE:
     if len(answer) == 1:
       return answer.upper()
-    named = [letter for letter in "ABCDE" if letter in answer.upper()]
-    return named[0] if len(named) == 1 else None
+    letters = [letter for letter in "ABCDE" if letter in answer.upper()]
+    return letters[0] if len(letters) == 1 else None
   return answer
 
 
-def right(problem: Problem, answer: str, prover: Prover) -> bool:
-  """Whether an answer is right: a text, where it is in the gold text."""
+def is_right(problem: Problem, answer: str, prover: Prover) -> bool:
+  """Whether an answer is right; a text is right if the gold text contains it."""
   del prover
   if problem.kind == TEXT:
     return answer.lower() in problem.gold.lower()
   return _right(problem, answer.upper())
 
 
-def strict_right(problem: Problem, answer: str, prover: Prover) -> bool | None:
-  """Whether an answer is right: a text, where it is the gold text or has its value."""
+def strict_is_right(problem: Problem, answer: str, prover: Prover) -> bool | None:
+  """Whether an answer is right; a text is right if it is the gold text or has the same value."""
   if problem.kind != TEXT:
     return _right(problem, answer.upper())
-  sides = ["".join(text.casefold().split()) for text in (answer, problem.gold)]
-  return sides[0] == sides[1] or (bool(sides[0]) and prover.equal(answer, problem.gold))
+  folded, gold = ("".join(text.casefold().split()) for text in (answer, problem.gold))
+  return folded == gold or (bool(folded) and prover.equal(answer, problem.gold))
 
 
 def _right(problem: Problem, answer: str) -> bool:
+  """Whether a number or an option is right."""
   if problem.kind == FLOAT:
-    return abs(float(answer) - float(problem.gold)) <= _CLOSE
+    return abs(float(answer) - float(problem.gold)) <= _TOLERANCE
   if len(answer) == 1:
     return answer == problem.gold
   return problem.gold in answer[:3]
 
 
-def _without_marks(response: str) -> str:
-  """Returns what the toolkit looks at: what stands in braces, if any, without backslashes."""
+def _relevant_text(response: str) -> str:
+  """Returns what the toolkit examines: the text in braces, if any, without backslashes."""
   start, end = response.find("{"), response.rfind("}")
   if 0 <= start < end:
     response = response[start : end + 1]
@@ -226,7 +227,7 @@ def _without_marks(response: str) -> str:
 
 
 def _short_answer(response: str) -> object:
-  """Returns what the JSON object in a response has for its short answer; None where it has none."""
+  """Returns the value of `short answer` in the JSON object of a response, or None."""
   start, end = response.find("{"), response.rfind("}")
   try:
     return json.loads(response[start : end + 1], strict=False)["short answer"]
@@ -235,22 +236,21 @@ def _short_answer(response: str) -> object:
 
 
 def _number(text: str) -> float | None:
-  """Returns the number at the beginning of a text, of which pi may be a factor."""
+  """Parses the first word of a text as a number, possibly followed by a factor pi."""
   token = (text.split() or [""])[0]
-  factor, found, rest = token.partition("π")
+  factor, pi, rest = token.partition("π")
   if rest:
     return None
   try:
-    number = float(factor) * (math.pi if found else 1)
+    number = float(factor) * (math.pi if pi else 1)
   except ValueError:
     return None
   return number if math.isfinite(number) else None
 
 
 def scores(graded: Sequence[Graded]) -> Scores:
-  """Returns average, worst case and robustness, with intervals over seeds."""
+  """Returns average accuracy, worst case and robustness; intervals resample seeds."""
   seeds = _Seeds.of(graded)
-  number = len(seeds.worst)
 
   def average(weights):
     return metrics.mean(weights, seeds.right, seeds.variants)
@@ -258,31 +258,39 @@ def scores(graded: Sequence[Graded]) -> Scores:
   def worst(weights):
     return metrics.mean(weights, seeds.worst)
 
-  figures = {
-    "accuracy": average,
-    "worst case": worst,
-    "robustness": lambda weights: worst(weights) / average(weights),
-  }
+  def robustness(weights):
+    return worst(weights) / average(weights)
+
+  statistics = {"accuracy": average, "worst case": worst, "robustness": robustness}
   counts = {
     "right": float(shares(graded).sum()),
     "problems": len(graded),
     "seeds all right": float(seeds.worst.sum()),
-    "seeds": number,
+    "seeds": len(seeds.worst),
   }
   breakdowns = {}
   for tag in ("subject", "level"):
     breakdowns[tag] = breakdown(graded, tag)
     breakdowns[f"worst case by {tag}"] = seeds.worst_by(tag)
   return Scores(
-    {name: metrics.bootstrap(figure, number) for name, figure in figures.items()},
-    counts,
-    breakdowns,
+    metrics={
+      name: metrics.bootstrap(statistic, len(seeds.worst)) for name, statistic in statistics.items()
+    },
+    counts=counts,
+    breakdowns=breakdowns,
   )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Seeds:
-  """Per seed: right variants, whether all are right (means over samples), variants; and tags."""
+  """Results by seed question.
+
+  Attributes:
+    right: number of right variants of each seed, averaged over samples.
+    worst: fraction of samples in which all variants are right.
+    variants: number of variants.
+    tags: tags of each seed.
+  """
 
   right: np.ndarray
   worst: np.ndarray
@@ -293,14 +301,14 @@ class _Seeds:
   def of(cls, graded: Sequence[Graded]) -> "_Seeds":
     rows: dict[str, list[np.ndarray]] = {}
     tags: dict[str, dict[str, str]] = {}
-    for one, each in zip(graded, right_samples(graded), strict=True):
-      rows.setdefault(one.problem.unit, []).append(each)
-      tags.setdefault(one.problem.unit, dict(one.problem.tags))
-    seeds = [np.array(variants) for variants in rows.values()]
+    for item, right in zip(graded, right_samples(graded), strict=True):
+      rows.setdefault(item.problem.cluster, []).append(right)
+      tags.setdefault(item.problem.cluster, dict(item.problem.tags))
+    seeds = [np.array(variants) for variants in rows.values()]  # (variants, samples) each
     return cls(
-      right=np.array([each.sum(axis=0).mean() for each in seeds]),
-      worst=np.array([each.all(axis=0).mean() for each in seeds]),
-      variants=np.array([len(each) for each in seeds]),
+      right=np.array([seed.sum(axis=0).mean() for seed in seeds]),
+      worst=np.array([seed.all(axis=0).mean() for seed in seeds]),
+      variants=np.array([len(seed) for seed in seeds]),
       tags=list(tags.values()),
     )
 
@@ -310,11 +318,17 @@ class _Seeds:
 
 _TOOLKIT = Protocol(
   prompt=prompt,
-  rules=rules,
-  right=right,
+  extract=extract,
+  is_right=is_right,
   scores=scores,
   headline="worst case",
-  asking=Asking(find=find, query=query, read=read, unread=unread, tries=1),
+  model_extraction=ModelExtraction(
+    rule=extract_by_rule,
+    prompt=extraction_prompt,
+    parse=parse_reply,
+    fallback=fallback,
+    max_attempts=1,
+  ),
 )
 
 BENCHMARK = Benchmark(
@@ -324,19 +338,19 @@ BENCHMARK = Benchmark(
     "dynamath/**/sample_variant*.parquet",
     "dynamath/variants.jsonl",
   ),
-  problem=read_problem,
+  read_problem=read_problem,
   protocols={
     "authors": Protocol(
       prompt=authors_prompt,
-      rules=authors_rules,
-      right=authors_right,
+      extract=authors_extract,
+      is_right=authors_is_right,
       scores=scores,
       headline="accuracy",
     ),
     "toolkit": _TOOLKIT,
-    "strict": dataclasses.replace(_TOOLKIT, right=strict_right),
+    "strict": dataclasses.replace(_TOOLKIT, is_right=strict_is_right),
   },
-  key=key,
-  stored=stored_verdicts,
-  expand=by_variant,
+  problem_id=problem_id,
+  read_stored=stored_verdicts,
+  expand_stored=by_variant,
 )

@@ -1,4 +1,4 @@
-"""Reading fields of rows whose form varies: names by which they go, pictures, options."""
+"""Reads fields of benchmark rows, whose names and value formats vary between publications."""
 
 import ast
 import base64
@@ -13,28 +13,34 @@ from sejax.errors import quoted, shortened
 Row = Mapping[str, Any]
 
 LETTERS = string.ascii_uppercase
-PLACE = ("file", "row")  # fields that say where a row was read
+PLACE = ("file", "row")  # fields that `rows.read` adds to say where a row comes from
 
 
 def first(row: Row, *names: str) -> Any:
-  """Returns the first named field that is there and is neither null nor NaN.
+  """Returns the value of the first of these fields that is neither null nor NaN.
 
   Raises:
-    ValueError: there is none.
+    ValueError: the row has none of them.
   """
   for name in names:
     value = row.get(name)
-    if value is not None and value == value:  # NaN, which tables have for empty cells, is not
+    is_nan = value != value  # tables have NaN for empty cells
+    if value is not None and not is_nan:
       return value
-  has = shortened(", ".join(str(name) for name in row if name not in PLACE))
-  raise ValueError(f"it has the fields {has}; it needs {' or '.join(names)}")
+  present = shortened(", ".join(str(name) for name in row if name not in PLACE))
+  raise ValueError(f"it has the fields {present}; it needs {' or '.join(names)}")
 
 
 def text(row: Row, *names: str, default: str | None = None) -> str:
-  """Returns the first named field that is there as a text; `default`, if given, where none is.
+  """Returns the value of the first of these fields as a text, see `first`.
+
+  Args:
+    row: the row.
+    *names: field names in order of preference.
+    default: returned if the row has none of the fields; None raises instead.
 
   Raises:
-    ValueError: there is none, and no default.
+    ValueError: the row has none of them, and there is no default.
   """
   try:
     return str(first(row, *names))
@@ -45,9 +51,9 @@ def text(row: Row, *names: str, default: str | None = None) -> str:
 
 
 def images(row: Row, *names: str) -> tuple[Any, ...]:
-  """Returns a row's pictures for `sejax.data.columns`, the first field with any; perhaps none.
+  """Returns the images in the first of these fields that has any, in forms `data.columns` takes.
 
-  A toolkit's table holds pictures in base64, one or a list as text.
+  In the toolkit's tables a field holds one image in base64, or a list of them as Python source.
   """
   for name in names:
     value = row.get(name)
@@ -63,10 +69,10 @@ def images(row: Row, *names: str) -> tuple[Any, ...]:
 
 
 def listed(value: Any) -> list[str]:
-  """Returns a list of texts that may be written as a list in Python or JSON.
+  """Converts a sequence, or the text of a list in JSON or Python, to a list of texts.
 
   Raises:
-    ValueError: it is a text that is neither.
+    ValueError: a text is neither JSON nor Python.
   """
   if isinstance(value, str):
     value = parsed(value) if value.strip() else []
@@ -76,7 +82,7 @@ def listed(value: Any) -> list[str]:
 
 
 def parsed(value: str) -> Any:
-  """Returns what a text says in JSON or as a Python literal.
+  """Parses a text as JSON or as a Python literal.
 
   Raises:
     ValueError: it is neither.
@@ -92,18 +98,18 @@ def parsed(value: str) -> Any:
 
 
 def options(texts: Sequence[str]) -> dict[str, str]:
-  """Returns options by their letters from A on."""
+  """Labels options with the letters A, B, ..."""
   return dict(zip(LETTERS, texts, strict=False))
 
 
 def options_of_columns(row: Row, letters: str = LETTERS[:8]) -> dict[str, str]:
-  """Returns the options that a table has in columns A, B, ..."""
+  """Returns the options in the columns A, B, ... of a table; empty ones are left out."""
   found = {letter: text(row, letter, default="") for letter in letters}
   return {letter: option for letter, option in found.items() if option.strip()}
 
 
 def _decoded(value: str) -> str | bytes:
-  """Returns a picture in base64 as bytes; a path, which is short or has a dot, as it is."""
+  """Decodes an image in base64; returns a path, which is short or contains a dot, unchanged."""
   if len(value) < 256 or "." in value:
     return value
   try:

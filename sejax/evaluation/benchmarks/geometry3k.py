@@ -1,13 +1,13 @@
-r"""Geometry3K's own test split: plane geometry with one diagram, open answers (601 problems).
+r"""Geometry3K, test split: 601 plane-geometry problems with a diagram and a free answer.
 
 Source: arXiv:2105.04165.
 
-It has one protocol, that of the training itself (arXiv:2603.21289): the answer is in the last
-`\boxed{}`, and is right where it has the value of the right choice. Accuracy overall, and by shape
-and goal where the rows have them.
+The only protocol, `boxed`, is the format of training (arXiv:2603.21289): the answer is in the last
+`\boxed{}`, and is right if its value equals that of the gold answer. Metrics: accuracy, also by
+shape and goal if the rows state these.
 
-Forms: `problem`, `answer`, `images` (hub), and JSON lines with `choices`, `answer_text` and
-`split`, of which the test rows with an answer are taken.
+Row formats: `problem`, `answer`, `images` (hub); or JSON lines with `choices`, `answer_text` and
+`split`, of which the rows of the test split that have an answer are used.
 """
 
 from sejax.evaluation.benchmarks import fields
@@ -24,7 +24,7 @@ from sejax.text.equivalence import Prover
 
 
 def read_problem(row: Row) -> Problem:
-  """Reads a row of any form; the hub's rows have no ids, so their place is one."""
+  """Reads a row of any format; the hub's rows have no id, so their position in the file is used."""
   tags = {name: ", ".join(row.get(name) or ()) for name in ("shape", "goal")}
   return Problem(
     id=fields.text(row, "id", "row"),
@@ -36,26 +36,26 @@ def read_problem(row: Row) -> Problem:
 
 
 def prompt(problem: Problem) -> str:
-  """Returns the question with the Actor's instruction."""
+  """Returns the question followed by the Actor's instruction."""
   return prompts.actor_query(problem.question)
 
 
-def right(problem: Problem, answer: str, prover: Prover) -> bool | None:
-  """Whether an answer has the gold answer's value."""
+def is_right(problem: Problem, answer: str, prover: Prover) -> bool | None:
+  """Whether an answer has the same value as the gold answer."""
   return prover.equal(answer, problem.gold)
 
 
 BENCHMARK = Benchmark(
   name="geometry3k",
   files=("geometry3k/data/test-*.parquet", "geometry3k/problems.jsonl"),
-  problem=read_problem,
+  read_problem=read_problem,
   protocols={
     "boxed": Protocol(
       prompt=prompt,
-      rules=boxed,
-      right=right,
+      extract=boxed,
+      is_right=is_right,
       scores=accuracy(("shape",), ("goal",)),
-      belongs=lambda problem: bool(problem.gold) and problem.tags["split"] == "test",
+      includes=lambda problem: bool(problem.gold) and problem.tags["split"] == "test",
     )
   },
 )

@@ -1,11 +1,11 @@
-"""Option letters in responses."""
+"""Extracts the chosen option letter from a response to a multiple-choice question."""
 
 import re
 from collections.abc import Mapping
 
-NONE = "Z"  # stands for "none of the options"
+NONE = "Z"  # the letter for "none of the options"
 
-_FAILED = "Failed to obtain answer via API"  # in the place of a response that could not be had
+_FAILED = "Failed to obtain answer via API"  # what the toolkit stores if a request failed
 _REFUSALS = (
   "can't help with images of people",
   "can't process this file",
@@ -13,8 +13,8 @@ _REFUSALS = (
   "Cannot determine the answer",
 )
 _BLANKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-_LAST = 4  # tokens among which a lone letter is taken for the answer
-# The toolkit takes any letter behind "answer is", even one that begins a word.
+_LAST = 4  # a single letter counts if it is among so many last tokens
+# The toolkit accepts any letter after "answer is", even one that begins a word.
 _ANSWER_IS = re.compile(r"answer\s+is\s+\**([A-D])", re.IGNORECASE)
 _ANSWER_IS_WORD = re.compile(r"answer\s+is\s+\**([A-D])\b", re.IGNORECASE)
 
@@ -22,20 +22,23 @@ _ANSWER_IS_WORD = re.compile(r"answer\s+is\s+\**([A-D])\b", re.IGNORECASE)
 def read_letter(
   response: str, options: Mapping[str, str], *, whole_words: bool = False
 ) -> str | None:
-  r"""Returns the option that a response chooses, by the evaluation toolkit's rule.
+  r"""Extracts the chosen letter by the rule of VLMEvalKit.
 
-  It looks at whole tokens: braces are blanks, so `\boxed{C}` at the end is C; a letter that comes
-  early in a long response is no choice; of two different letters none is, even where the last is
-  the answer; the article "A" counts as option A; and in "the answer is about 3" so does the a of
-  "about", unless `whole_words` are asked for.
+  Quirks of that rule:
+
+  - It looks at whole tokens, and braces are blanks: `\boxed{C}` at the end is C.
+  - A letter far from the end of the response does not count.
+  - If the response has several different letters, none counts, even if the last is the answer.
+  - The article "A" counts as option A; so does the first letter of "about" in "the answer is about
+    3", unless `whole_words` is set.
 
   Args:
     response: the text.
-    options: letters and the texts of their options.
-    whole_words: whether a letter behind "answer is" must be a word, which the toolkit does not ask.
+    options: texts of the options by letter.
+    whole_words: require the letter after "answer is" to be a whole word; the toolkit does not.
 
   Returns:
-    A letter, `NONE` for a refusal or where the response itself says Z, or None: undecided.
+    A letter; `NONE` if the response is a refusal or says Z; None if it cannot be decided.
   """
   if _FAILED in response:
     return None
@@ -54,7 +57,7 @@ def read_letter(
 
 
 def _read_text(response: str, options: Mapping[str, str]) -> str | None:
-  """Returns the only option whose text is in a response that is not much longer than them all."""
+  """Returns the only option whose text occurs in a response, unless the response is long."""
   if len(response) > 2 * sum(map(len, options.values())):
     return None
   found = [letter for letter, text in options.items() if text.lower() in response.lower()]

@@ -1,19 +1,19 @@
-"""LogicVista: 448 pictures that test reasoning; the options are often drawn.
+"""LogicVista: 448 multiple-choice problems of visual reasoning; options are often in the image.
 
 Source: arXiv:2407.04973.
 
-Answers are one letter or two, once a digit. Accuracy overall and by skill: inductive, deductive,
-numerical, spatial, mechanical.
+An answer is one or two letters, in one case a digit. Metrics: accuracy, also by skill (inductive,
+deductive, numerical, spatial, mechanical).
 
-Forms: `id`, `question`, `answer`, `skill`, `image` (JSON lines), an object of such rows by id (the
-authors' file), and the toolkit's table.
+Row formats: `id`, `question`, `answer`, `skill`, `image` (JSON lines); an object of such rows by id
+(the authors' file); and the toolkit's table.
 
-Both protocols always have a model extract the letters; offline a rule stands in for it. An answer
-is right where its letters, sorted, are the gold ones: a superset, or a letter said twice, is wrong.
+Both protocols extract the letters with a model; a rule replaces it if none is given. An answer is
+right if it has exactly the gold letters, in any order and without repetition.
 
-- `authors`: all rows count, also the one without an answer.
-- `toolkit`: the row without an answer is left out (447 rows); an extraction is letters alone, so
-  the digit can never be right.
+- `authors`: uses all rows, including the one without an answer.
+- `toolkit`: leaves that row out (447 rows). An extraction must consist of letters, so the problem
+  whose answer is a digit is always wrong.
 """
 
 import re
@@ -21,15 +21,15 @@ import re
 from sejax.evaluation.benchmarks import fields, letters
 from sejax.evaluation.benchmarks.fields import Row
 from sejax.evaluation.benchmarks.protocol import (
-  Asking,
   Benchmark,
+  ModelExtraction,
   Problem,
   Protocol,
-  Stored,
+  StoredAnswers,
   accuracy,
   boxed,
-  nothing,
-  stored,
+  no_answer,
+  read_stored,
 )
 from sejax.text.equivalence import Prover
 
@@ -39,11 +39,11 @@ _SEPARATORS = re.compile(r"[\s,\[\]'\"]+")
 
 
 def read_problem(row: Row) -> Problem:
-  """Reads a row of any form."""
+  """Reads a row of any format."""
   skill = row.get("skill", "")
   answer = row.get("answer") or ""
   return Problem(
-    id=key(row),
+    id=problem_id(row),
     question=fields.text(row, "question", default=""),
     gold=", ".join(answer) if isinstance(answer, list) else str(answer).strip(),
     images=fields.images(row, "images", "image", "imagename"),
@@ -51,25 +51,28 @@ def read_problem(row: Row) -> Problem:
   )
 
 
-def key(row: Row) -> str:
-  """Returns the id that a row is about."""
+def problem_id(row: Row) -> str:
+  """Returns the id of the problem that a row belongs to."""
   return fields.text(row, "id", "key", "index")
 
 
-def stored_extraction(row: Row, problem_id: str) -> Stored:
-  """Reads a stored answer, and the letters that a model read from it where they were kept."""
-  answers = stored(row, problem_id)
+def stored_extraction(row: Row, problem_id: str) -> StoredAnswers:
+  """Reads a stored response, and the letters that a model extracted from it if they are stored."""
+  answers = read_stored(row, problem_id)
   extracted = row.get("extracted")
   return answers if extracted is None else answers._replace(extractions=(", ".join(extracted),))
 
 
 def prompt(problem: Problem) -> str:
-  """Returns the question alone."""
+  """Returns the question as it is."""
   return problem.question
 
 
-def rules(problem: Problem, response: str) -> str | None:
-  """Returns the lone capitals A to I of the last box, else "answer is" clause, else line."""
+def extract(problem: Problem, response: str) -> str | None:
+  r"""Extracts isolated capitals A to I from the last `\boxed{}`, "answer is" clause, or line.
+
+  Of these three, only the first that exists is searched.
+  """
   clauses = _ANSWER_CLAUSE.findall(response)
   lines = response.strip().splitlines()
   for part in (boxed(problem, response), *clauses[-1:], *lines[-1:]):
@@ -78,8 +81,8 @@ def rules(problem: Problem, response: str) -> str | None:
   return None
 
 
-def query(problem: Problem, response: str) -> str:
-  """Returns what a model is asked that extracts."""
+def extraction_prompt(problem: Problem, response: str) -> str:
+  """Returns the prompt of the model that extracts the letters."""
   return (
     "Which options does a response to a multiple-choice question choose? Write their letters alone,"
     " in capitals and without anything between them, such as AC. Where it names no letter, take the"
@@ -89,27 +92,29 @@ def query(problem: Problem, response: str) -> str:
 
 
 def read_list(problem: Problem, reply: str) -> str | None:
-  """Returns a reply's letters or digits, however they are listed."""
+  """Parses the model's reply: letters or digits in any list notation."""
   del problem
   return _SEPARATORS.sub("", reply) or None
 
 
 def read_letters(problem: Problem, reply: str) -> str | None:
-  """Returns a reply that is capital letters alone."""
+  """Parses the model's reply, which must consist of capital letters."""
   del problem
   return reply.strip() if re.fullmatch(r"\s*[A-Z]+\s*", reply) else None
 
 
-def right(problem: Problem, answer: str, prover: Prover) -> bool:
-  """Whether an answer names exactly the gold letters, in any order."""
+def is_right(problem: Problem, answer: str, prover: Prover) -> bool:
+  """Whether an answer has exactly the gold letters, in any order."""
   del prover
-  sides = ["".join(sorted(_SEPARATORS.sub("", text.lower()))) for text in (answer, problem.gold)]
-  return sides[0] == sides[1] != ""
+  letters_of_answer, gold_letters = (
+    sorted(_SEPARATORS.sub("", text.lower())) for text in (answer, problem.gold)
+  )
+  return bool(gold_letters) and letters_of_answer == gold_letters
 
 
-def toolkit_right(problem: Problem, answer: str, prover: Prover) -> bool:
-  """Whether an answer, of letters alone, names exactly the gold ones."""
-  return _SEPARATORS.sub("", answer).isalpha() and right(problem, answer, prover)
+def toolkit_is_right(problem: Problem, answer: str, prover: Prover) -> bool:
+  """Whether an answer consists of letters, namely exactly the gold ones."""
+  return _SEPARATORS.sub("", answer).isalpha() and is_right(problem, answer, prover)
 
 
 _SCORES = accuracy(("skill",))
@@ -117,24 +122,26 @@ _SCORES = accuracy(("skill",))
 BENCHMARK = Benchmark(
   name="logicvista",
   files=("LogicVista.tsv", "logicvista/dataset.json", "logicvista/problems.jsonl"),
-  problem=read_problem,
+  read_problem=read_problem,
   protocols={
     "authors": Protocol(
       prompt=prompt,
-      rules=rules,
-      right=right,
+      extract=extract,
+      is_right=is_right,
       scores=_SCORES,
-      asking=Asking(find=nothing, query=query, read=read_list),
+      model_extraction=ModelExtraction(rule=no_answer, prompt=extraction_prompt, parse=read_list),
     ),
     "toolkit": Protocol(
       prompt=prompt,
-      rules=rules,
-      right=toolkit_right,
+      extract=extract,
+      is_right=toolkit_is_right,
       scores=_SCORES,
-      asking=Asking(find=nothing, query=query, read=read_letters),
-      belongs=lambda problem: bool(problem.gold),
+      model_extraction=ModelExtraction(
+        rule=no_answer, prompt=extraction_prompt, parse=read_letters
+      ),
+      includes=lambda problem: bool(problem.gold),
     ),
   },
-  key=key,
-  stored=stored_extraction,
+  problem_id=problem_id,
+  read_stored=stored_extraction,
 )

@@ -1,58 +1,60 @@
-r"""MathVerse: 788 problems of geometry and functions in five versions, from text to picture alone.
+r"""MathVerse: 788 problems of geometry and functions, each in five versions with more or less text.
 
 Source: arXiv:2403.14624.
 
-The versions move the same facts from the text into the picture. Accuracy overall (the mean of the
-five versions, which are equal in size), by version, and in each by subject and subfield; the sixth,
-Text Only, is an ablation without pictures that counts in no overall figure.
+The versions move the same information step by step from the text into the image. Metrics: accuracy
+over the five versions, which have equal size; by version; and within each by subject and subfield.
+A sixth version, Text Only, is an ablation without images that is not part of the overall accuracy.
 
-Forms: `sample_index`, `problem_version`, `question`, `answer`, `question_type`, `metadata`,
-`query_wo`, `query_cot` (JSON lines, hub), and `question_for_eval` (hub, toolkit), which has the
-text that Vision Only draws.
+Row formats: `sample_index`, `problem_version`, `question`, `answer`, `question_type`, `metadata`,
+`query_wo`, `query_cot` (JSON lines, hub). `question_for_eval` (hub, toolkit) is the text that the
+version Vision Only has in its image.
 
-Both protocols have a model extract the answer and a model judge it. Here rules stand in for both:
-the letter rule or the last box; equal letters, the right option's text, or equal values.
+Both protocols use a model to extract the answer and a model to judge it. If none is given, rules
+replace both: the letter rule or the last `\boxed{}` extracts; equal letters, the text of the right
+option, or an equal value is right.
 
-- `authors`: direct answers are asked for; the model sees a response's last 30 words.
-- `toolkit`: the question of its table. Its leaderboard is of the version Vision Only.
+- `authors`: prompts for a direct answer; the model sees the last 30 words of a response.
+- `toolkit`: prompts with the question of its table. Its leaderboard uses the version Vision Only.
 """
 
+import dataclasses
 import re
 
 from sejax.evaluation.benchmarks import fields, letters
 from sejax.evaluation.benchmarks.fields import Row
 from sejax.evaluation.benchmarks.protocol import (
-  Asking,
   Benchmark,
   Graded,
+  ModelExtraction,
   Problem,
   Protocol,
   Scores,
   accuracy,
   boxed,
   breakdown,
-  nothing,
-  reply,
+  no_answer,
+  whole_reply,
 )
 from sejax.text.equivalence import Prover
 
 TEXT_ONLY = "Text Only"
 
-_WORDS = 30  # at a response's end, in which the authors look for the answer
+_WORDS = 30  # last words of a response that the authors' model sees
 _OPTION = re.compile(r"^\s*\(?([A-F])\)?\s*[:.]\s*(.+?)\s*$", re.MULTILINE)
 _ANSWER_IS = re.compile(r"answer(?: is|:)\s*(.+)", re.IGNORECASE)
 
 
 def read_problem(row: Row) -> Problem:
-  """Reads a row of any form."""
+  """Reads a row of any format."""
   metadata = row.get("metadata") or {}
   if isinstance(metadata, str):
     metadata = fields.parsed(metadata)
   kind = fields.text(row, "question_type")
   question = fields.text(row, "question", default="")
-  whole = fields.text(row, "question_for_eval", default="") or question
+  full_question = fields.text(row, "question_for_eval", default="") or question
   number = fields.text(row, "problem_index", default="")
-  options = dict(_OPTION.findall(whole)) if kind == "multi-choice" else {}
+  options = dict(_OPTION.findall(full_question)) if kind == "multi-choice" else {}
   return Problem(
     id=fields.text(row, "sample_index", "index"),
     question=question,
@@ -65,23 +67,26 @@ def read_problem(row: Row) -> Problem:
       "subject": str(metadata.get("subject", "")),
       "subfield": str(metadata.get("subfield", "")),
     },
-    unit=number,
-    extra={"whole": whole, "direct": fields.text(row, "query_wo", default="")},
+    cluster=number,
+    extra={
+      "full_question": full_question,
+      "direct_prompt": fields.text(row, "query_wo", default=""),
+    },
   )
 
 
 def prompt(problem: Problem) -> str:
-  """Returns the set's own request for a direct answer, `query_wo`."""
-  return problem.extra["direct"] or problem.question
+  """Returns `query_wo`, the benchmark's prompt for a direct answer; failing that, the question."""
+  return problem.extra["direct_prompt"] or problem.question
 
 
 def toolkit_prompt(problem: Problem) -> str:
-  """Returns the question of the table; where that is empty, as drawn, the set's own request."""
-  return problem.question or problem.extra["direct"]
+  """Returns the question, or `query_wo` if the question is empty because it is in the image."""
+  return problem.question or problem.extra["direct_prompt"]
 
 
-def rules(problem: Problem, response: str) -> str | None:
-  """Returns an option's letter, or the last box, or the last "answer is", or the last line."""
+def extract(problem: Problem, response: str) -> str | None:
+  r"""Extracts an option letter, else the last `\boxed{}`, "answer is" phrase, or line."""
   if problem.options and (
     letter := letters.read_letter(response, problem.options, whole_words=True)
   ):
@@ -93,39 +98,39 @@ def rules(problem: Problem, response: str) -> str | None:
   return last[-1].strip().rstrip(".") or None
 
 
-def query(problem: Problem, response: str) -> str:
-  """Returns what a model is asked that extracts."""
+def extraction_prompt(problem: Problem, response: str) -> str:
+  """Returns the prompt of the model that extracts the answer."""
   return (
     "Extract the final answer from a response to a mathematical question: an option's letter, a"
     " value or an expression, and nothing else. Write null where the response gives none.\n\n"
-    f"Question: {problem.extra['whole']}\n\nResponse: {response}\n\nExtracted answer:"
+    f"Question: {problem.extra['full_question']}\n\nResponse: {response}\n\nExtracted answer:"
   )
 
 
-def query_end(problem: Problem, response: str) -> str:
-  """Returns the same with a response's last words alone."""
-  return query(problem, " ".join(response.split()[-_WORDS:]))
+def extraction_prompt_end(problem: Problem, response: str) -> str:
+  """Returns the same prompt, with only the last words of the response."""
+  return extraction_prompt(problem, " ".join(response.split()[-_WORDS:]))
 
 
-def read(problem: Problem, text: str) -> str | None:
-  """Returns the answer of an extraction; None for `null`."""
-  answer = reply(problem, text.removeprefix("Extracted answer:"))
+def parse_reply(problem: Problem, text: str) -> str | None:
+  """Parses the model's reply; `null` means that there is no answer."""
+  answer = whole_reply(problem, text.removeprefix("Extracted answer:"))
   return None if answer is None or answer.lower() == "null" else answer
 
 
-def dispute(problem: Problem, answer: str) -> str:
-  """Returns what a model is asked that judges."""
+def judge_prompt(problem: Problem, answer: str) -> str:
+  """Returns the prompt of the model that judges an answer."""
   return (
     "Does the model's answer agree in full with the standard answer? For a question without"
     " options another form of the same value agrees (0.5 m and 50 cm); for one with options the"
     " text of the right option agrees, and so does its letter. Reply 1 for yes or 0 for no.\n\n"
-    f"Question: {problem.extra['whole']}\nStandard answer: {problem.gold}\n"
+    f"Question: {problem.extra['full_question']}\nStandard answer: {problem.gold}\n"
     f"Model's answer: {answer}\nReply:"
   )
 
 
-def right(problem: Problem, answer: str, prover: Prover) -> bool | None:
-  """Whether an answer is the gold one in another form, by rules."""
+def is_right(problem: Problem, answer: str, prover: Prover) -> bool | None:
+  """Whether an answer agrees with the gold answer, by rules instead of a model."""
   answer, gold = answer.strip(), problem.gold.strip()
   if answer == gold:
     return True
@@ -139,16 +144,29 @@ def right(problem: Problem, answer: str, prover: Prover) -> bool | None:
 
 
 def scores(graded: list[Graded]) -> Scores:
-  """Returns accuracy over the versions with pictures, or over Text Only where that is all."""
-  pictured = [one for one in graded if one.problem.tags["version"] != TEXT_ONLY]
-  total = accuracy()(pictured or graded)
+  """Returns accuracy over the versions with images, or over Text Only if there are no others."""
+  with_images = [item for item in graded if item.problem.tags["version"] != TEXT_ONLY]
+  total = accuracy()(with_images or graded)
   groups = (("version",), ("version", "subject"), ("version", "subject", "subfield"))
   return total._replace(
     breakdowns={" and ".join(tags): breakdown(graded, *tags) for tags in groups}
   )
 
 
-_SHARED = {"rules": rules, "right": right, "scores": scores}
+_TOOLKIT = Protocol(
+  prompt=toolkit_prompt,
+  extract=extract,
+  is_right=is_right,
+  scores=scores,
+  model_extraction=ModelExtraction(
+    rule=no_answer, prompt=extraction_prompt, parse=parse_reply, judge_prompt=judge_prompt
+  ),
+)
+_AUTHORS = dataclasses.replace(
+  _TOOLKIT,
+  prompt=prompt,
+  model_extraction=dataclasses.replace(_TOOLKIT.model_extraction, prompt=extraction_prompt_end),
+)
 
 BENCHMARK = Benchmark(
   name="mathverse",
@@ -159,18 +177,7 @@ BENCHMARK = Benchmark(
     "mathverse/testmini.json*",
     "mathverse*/testmini_text_only.json*",
   ),
-  problem=read_problem,
-  protocols={
-    "authors": Protocol(
-      prompt=prompt,
-      asking=Asking(find=nothing, query=query_end, read=read, dispute=dispute),
-      **_SHARED,
-    ),
-    "toolkit": Protocol(
-      prompt=toolkit_prompt,
-      asking=Asking(find=nothing, query=query, read=read, dispute=dispute),
-      **_SHARED,
-    ),
-  },
-  key=lambda row: fields.text(row, "sample_index", "id", "index"),
+  read_problem=read_problem,
+  protocols={"authors": _AUTHORS, "toolkit": _TOOLKIT},
+  problem_id=lambda row: fields.text(row, "sample_index", "id", "index"),
 )

@@ -1,29 +1,29 @@
-r"""MathVision: competition mathematics in pictures (3,040 problems; `testmini` 304 of them).
+r"""MathVision: 3,040 competition problems with an image each (`testmini`: 304 of them).
 
 Source: arXiv:2402.14804.
 
-Half are multiple choice of A to E, half have free answers. One picture each; placeholders such as
-`<image1>` stay in the text. Accuracy overall, by subject, by level and by both.
+Half are multiple choice (A to E), half have free answers. Placeholders such as `<image1>` stay in
+the text. Metrics: accuracy, also by subject, by level and by both.
 
-Forms: `id`, `question`, `options`, `answer`, `level`, `subject`, `image` (JSON lines, hub), and the
-toolkit's table with `index`, `choices`, `category` and pictures in base64.
+Row formats: `id`, `question`, `options`, `answer`, `level`, `subject`, `image` (JSON lines, hub);
+and the toolkit's table with `index`, `choices`, `category` and images in base64.
 
-- `authors`: rules alone extract and compare. Values agree when they are equal to two decimals, so
-  1/300 counts as 1/900, and 2018 as sqrt(2018^2 + 2).
-- `toolkit`: the letter rule, else a model extracts; values agree to 1e-6. Without a model, the last
-  box or else the whole response stands in.
-- `strict`: as `toolkit`, but a letter that begins a word is none ("the answer is about 3").
+- `authors`: rules extract and compare. Values are compared after rounding to two decimals, so
+  1/300 equals 1/900, and 2018 equals sqrt(2018^2 + 2).
+- `toolkit`: the letter rule extracts, then a model. Values must agree to 1e-6. If no model is
+  given, the last `\boxed{}` or else the whole response replaces it.
+- `strict`: as `toolkit`, but the letter after "answer is" must be a whole word, so that "the answer
+  is about 3" does not choose A.
 """
 
-import dataclasses
 import functools
 import re
 
 from sejax.evaluation.benchmarks import fields, letters
 from sejax.evaluation.benchmarks.fields import Row
 from sejax.evaluation.benchmarks.protocol import (
-  Asking,
   Benchmark,
+  ModelExtraction,
   Problem,
   Protocol,
   accuracy,
@@ -34,14 +34,14 @@ from sejax.text.equivalence import Prover
 _LETTERS = "ABCDE"
 _CLOSE = 1e-6
 
-# The end of a response announces its answer in one of these ways.
+# Phrases before the answer, in the authors' order.
 _ANNOUNCED = (
   "the final answer is",
   "the answer is",
   "the correct answer is",
   "the answer should be",
 )
-# What the authors take out of an answer without blanks, in this order.
+# What the authors delete from an answer, after its blanks and in this order.
 _DROPPED = (
   *(r"\text", r"\mbox", r"\left", r"\right", r"^{\circ}", r"^\circ"),
   *("{m}^3", "m^3", "{units}", "units", "{km}", "km"),
@@ -50,7 +50,7 @@ _DROPPED = (
 
 
 def read_problem(row: Row) -> Problem:
-  """Reads a row of any form."""
+  """Reads a row of any format."""
   choices = fields.listed(fields.first(row, "options", "choices"))
   tags = {"subject": fields.text(row, "subject", "category", default="")}
   if level := fields.text(row, "level", default=""):
@@ -66,13 +66,13 @@ def read_problem(row: Row) -> Problem:
 
 
 def prompt(problem: Problem) -> str:
-  """Returns the question in the authors' step-by-step form.
+  """Returns the question with the authors' step-by-step instruction.
 
-  Options that are only letters are drawn in the picture and left out.
+  Options whose texts are only letters are in the image, so they are not listed.
   """
   form = "the letter of the right option" if problem.options else "the final answer"
-  drawn = all(letter == text.rstrip(")") for letter, text in problem.options.items())
-  lines = [] if drawn else [f"({letter}) {text}" for letter, text in problem.options.items()]
+  in_image = all(letter == text.rstrip(")") for letter, text in problem.options.items())
+  lines = [] if in_image else [f"({letter}) {text}" for letter, text in problem.options.items()]
   return "\n".join(
     [
       f"Solve the problem step by step and put {form}, and nothing else, in one \\boxed{{}}.",
@@ -82,8 +82,8 @@ def prompt(problem: Problem) -> str:
   )
 
 
-def rules(problem: Problem, response: str) -> str | None:
-  """Returns the answer by the authors' rules: a letter or a value in lower case."""
+def extract(problem: Problem, response: str) -> str | None:
+  """Extracts a letter or a value, in lower case, by the authors' rules."""
   del problem
   response = response.strip()
   if letter := _final_letter(response):
@@ -93,8 +93,8 @@ def rules(problem: Problem, response: str) -> str | None:
   return _clean(_last_value(_inside_box(answer.lower().replace("{}", "")))) or None
 
 
-def right(problem: Problem, answer: str, prover: Prover) -> bool:
-  """Whether an answer is the gold one, or the text of the gold option, by the authors' rules."""
+def is_right(problem: Problem, answer: str, prover: Prover) -> bool:
+  """Whether an answer agrees with the gold answer or its option's text, by the authors' rules."""
   golds = [problem.gold]
   if option := problem.options.get(problem.gold):
     golds.append(option)
@@ -119,19 +119,19 @@ def _is_number(text: str) -> bool:
 
 
 def _cut(answer: str) -> str:
-  """Returns the part of a response that announces the answer, or its last box with what follows."""
-  before, found, inside = answer.rpartition("oxed{")
-  if found:
-    return found + inside if "oxed{" in before else answer
+  """Cuts a response to its last box (if there are several) or to what follows an answer phrase."""
+  before, box, inside = answer.rpartition("oxed{")
+  if box:
+    return box + inside if "oxed{" in before else answer
   for phrase in _ANNOUNCED:
-    for written in (phrase, f"T{phrase[1:]}"):
-      if written in answer:
-        answer = answer.rpartition(written)[2].strip().partition("\n")[0].partition(". ")[0]
+    for spelling in (phrase, f"T{phrase[1:]}"):
+      if spelling in answer:
+        answer = answer.rpartition(spelling)[2].strip().partition("\n")[0].partition(". ")[0]
   return answer
 
 
 def _inside_box(text: str) -> str:
-  """Returns the inside of a box up to the last brace; or what comes before a brace opens."""
+  """Returns the content of a box; without inner braces only up to the first closing brace."""
   box = re.search(r"oxed\{(.*)\}", text, re.DOTALL)
   inside = box[1] if box else text
   before = inside.partition("}")[0]
@@ -145,10 +145,10 @@ def _last_value(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-  r"""Returns a value without blanks, some units and marks, its fractions and roots in full LaTeX.
+  r"""Normalizes a LaTeX value: deletes blanks and some units, braces fractions and roots.
 
-  As the authors do it: a root without braces is of one character, \sqrt13 being 3 times \sqrt{1};
-  `units` is dropped and `unit` is not.
+  This reproduces the authors' code with its quirks: a root without braces spans one character, so
+  \sqrt13 is \sqrt{1} times 3; `units` is deleted, but `unit` is not.
   """
   text = re.sub(r"[ \n]|\\,", "", text).replace("∞", r"\infty").replace(r"+\infty", r"\infty")
   text = text.replace("\\\\", "\\").replace("bmatrix", "pmatrix")
@@ -167,9 +167,9 @@ def _clean(text: str) -> str:
   return text.rstrip(".").lstrip(":").strip()
 
 
-def _full_fraction(found: re.Match[str]) -> str:
-  """Puts braces around a numerator of one character, and around such a denominator."""
-  return rf"\frac{{{found[1]}}}" + ("{" if found[2] is None else f"{{{found[2]}}}")
+def _full_fraction(match: re.Match[str]) -> str:
+  """Adds braces around a numerator of one character, and around such a denominator."""
+  return rf"\frac{{{match[1]}}}" + ("{" if match[2] is None else f"{{{match[2]}}}")
 
 
 def _same_to_two_decimals(answer: str, gold: str, prover: Prover) -> bool:
@@ -186,10 +186,10 @@ def _same_to_two_decimals(answer: str, gold: str, prover: Prover) -> bool:
 
 
 def _value(text: str, prover: Prover) -> float | None:
-  """Returns a value as the authors' parser finds it.
+  """Evaluates LaTeX with the limits of the authors' parser; None if it cannot.
 
-  It takes what comes before a brace that closes nothing, and knows no degree marks, no negative
-  blanks and no letters beyond ASCII.
+  That parser stops at an unbalanced closing brace, and fails on degree marks, negative spaces and
+  characters beyond ASCII.
   """
   if "\\circ" in text or "\\!" in text or not text.isascii():
     return None
@@ -197,11 +197,12 @@ def _value(text: str, prover: Prover) -> float | None:
 
 
 def _balanced(text: str) -> str:
+  """Returns what comes before the first closing brace that was not opened."""
   depth = 0
-  for place, character in enumerate(text):
+  for index, character in enumerate(text):
     depth += {"{": 1, "}": -1}.get(character, 0)
     if depth < 0:
-      return text[:place]
+      return text[:index]
   return text
 
 
@@ -210,7 +211,7 @@ def _is_list(text: str) -> bool:
 
 
 def _same_elements(answer: str, gold: str, prover: Prover) -> bool:
-  """Whether two tuples or lists have the same elements, values being rounded to two decimals."""
+  """Whether two tuples or lists have equal elements; values are rounded to two decimals."""
   parts, gold_parts = answer[1:-1].split(","), gold[1:-1].split(",")
   if answer[0] != gold[0] or len(parts) != len(gold_parts):
     return False
@@ -223,25 +224,25 @@ def _same_elements(answer: str, gold: str, prover: Prover) -> bool:
 
 
 def toolkit_prompt(problem: Problem) -> str:
-  """Returns the question as it is, which is what the toolkit sends."""
+  """Returns the question as it is, as the toolkit does."""
   return problem.question
 
 
-def toolkit_find(problem: Problem, response: str, *, whole_words: bool = False) -> str | None:
-  """Returns the letter of a multiple choice, or a response that is the gold answer as a whole.
+def toolkit_rule(problem: Problem, response: str, *, whole_words: bool = False) -> str | None:
+  """Extracts the letter of a multiple choice; a free response only if it equals the gold answer.
 
   Args:
     problem: the problem.
     response: the response to it.
-    whole_words: whether letters must be words, see `letters.read_letter`.
+    whole_words: see `letters.read_letter`; True for the protocol `strict`.
   """
   if problem.options:
     return letters.read_letter(response, problem.options, whole_words=whole_words)
   return response if response == problem.gold else None
 
 
-def toolkit_query(problem: Problem, response: str) -> str:
-  """Returns what a model is asked that extracts."""
+def extraction_prompt(problem: Problem, response: str) -> str:
+  """Returns the prompt of the model that extracts the answer."""
   return (
     "Below are a question and a response to it. Write down the final answer that the response"
     " gives, as short as it can be: a letter, a number or an expression, and nothing else.\n\n"
@@ -249,68 +250,68 @@ def toolkit_query(problem: Problem, response: str) -> str:
   )
 
 
-def toolkit_read(problem: Problem, reply: str, *, whole_words: bool = False) -> str | None:
-  """Returns the answer in an extraction.
+def toolkit_parse(problem: Problem, reply: str, *, whole_words: bool = False) -> str | None:
+  """Parses the reply of the model that extracts the answer.
 
   Args:
     problem: the problem.
-    reply: of the model that extracts.
-    whole_words: as in `toolkit_find`.
+    reply: the model's reply.
+    whole_words: see `toolkit_rule`.
   """
   if problem.options:
     return letters.read_letter(reply, problem.options, whole_words=whole_words)
   return reply.strip() or None
 
 
-def toolkit_right(problem: Problem, answer: str, prover: Prover) -> bool:
-  """Whether an answer is the gold one, or a value that is closer to it than 1e-6."""
+def toolkit_is_right(problem: Problem, answer: str, prover: Prover) -> bool:
+  """Whether an answer is the gold answer, or differs from its value by less than 1e-6."""
   if problem.options:
     return answer == problem.gold
-  sides = [text.lower().strip() for text in (answer, problem.gold)]
-  if sides[0] == sides[1]:
+  answer, gold = answer.lower().strip(), problem.gold.lower().strip()
+  if answer == gold:
     return True
-  for value in (prover.expression_value, prover.latex_value):
-    values = [value(text) for text in sides]
-    if None not in values and abs(values[0] - values[1]) < _CLOSE:
+  for evaluate in (prover.expression_value, prover.latex_value):
+    value, gold_value = evaluate(answer), evaluate(gold)
+    if value is not None and gold_value is not None and abs(value - gold_value) < _CLOSE:
       return True
   return False
 
 
-def toolkit_rules(problem: Problem, response: str, *, whole_words: bool = False) -> str | None:
-  """Returns what is found without a model, else the last box; a response may be a bare answer.
+def toolkit_extract(problem: Problem, response: str, *, whole_words: bool = False) -> str | None:
+  r"""Extracts an answer without a model: by the rule, else from the last `\boxed{}`.
 
-  The toolkit compares a whole response with the gold answer by value before it asks a model.
+  If neither gives one, a whole free response is taken for a bare answer: the toolkit too compares
+  it with the gold answer by value before it asks a model.
 
   Args:
     problem: the problem.
     response: the response to it.
-    whole_words: as in `toolkit_find`.
+    whole_words: see `toolkit_rule`.
   """
-  found = toolkit_find(problem, response, whole_words=whole_words)
-  if found is None and (content := boxed(problem, response)):
-    found = toolkit_read(problem, content, whole_words=whole_words)
-  if found is None and not problem.options:
-    found = response.strip() or None
-  return found
+  answer = toolkit_rule(problem, response, whole_words=whole_words)
+  if answer is None and (content := boxed(problem, response)):
+    answer = toolkit_parse(problem, content, whole_words=whole_words)
+  if answer is None and not problem.options:
+    answer = response.strip() or None
+  return answer
 
 
 _SCORES = accuracy(("subject",), ("level",), ("level", "subject"))
-_TOOLKIT = Protocol(
-  prompt=toolkit_prompt,
-  rules=toolkit_rules,
-  right=toolkit_right,
-  scores=_SCORES,
-  asking=Asking(find=toolkit_find, query=toolkit_query, read=toolkit_read),
-)
-_STRICT = dataclasses.replace(
-  _TOOLKIT,
-  rules=functools.partial(toolkit_rules, whole_words=True),
-  asking=Asking(
-    find=functools.partial(toolkit_find, whole_words=True),
-    query=toolkit_query,
-    read=functools.partial(toolkit_read, whole_words=True),
-  ),
-)
+
+
+def _toolkit(*, whole_words: bool) -> Protocol:
+  return Protocol(
+    prompt=toolkit_prompt,
+    extract=functools.partial(toolkit_extract, whole_words=whole_words),
+    is_right=toolkit_is_right,
+    scores=_SCORES,
+    model_extraction=ModelExtraction(
+      rule=functools.partial(toolkit_rule, whole_words=whole_words),
+      prompt=extraction_prompt,
+      parse=functools.partial(toolkit_parse, whole_words=whole_words),
+    ),
+  )
+
 
 BENCHMARK = Benchmark(
   name="mathvision",
@@ -321,10 +322,10 @@ BENCHMARK = Benchmark(
     "MathVision_MINI.tsv",
     "mathvision*/testmini.jsonl",
   ),
-  problem=read_problem,
+  read_problem=read_problem,
   protocols={
-    "authors": Protocol(prompt=prompt, rules=rules, right=right, scores=_SCORES),
-    "toolkit": _TOOLKIT,
-    "strict": _STRICT,
+    "authors": Protocol(prompt=prompt, extract=extract, is_right=is_right, scores=_SCORES),
+    "toolkit": _toolkit(whole_words=False),
+    "strict": _toolkit(whole_words=True),
   },
 )

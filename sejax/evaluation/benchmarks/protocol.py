@@ -1,9 +1,14 @@
-"""What a benchmark is: how its rows are read, asked, graded and summed up, as plain functions.
+"""The types that define a benchmark, and what several benchmarks share.
 
-A benchmark has one protocol or several, by name: `authors` is that of its authors, `toolkit` that
-of the evaluation toolkit VLMEvalKit (arXiv:2407.11691), both with their quirks, and `strict`, where
-there is one, the toolkit's read with more care. Where a protocol has a language model extract the
-answer, a `Model` can be given; without one the protocol's own rules stand in, and results say so.
+A `Benchmark` says how to read the rows of a published set; a `Protocol` how to prompt the model and
+how to extract, grade and aggregate answers. Both consist of plain functions. Protocols by name:
+
+- `authors`: the protocol of the benchmark's authors, including its quirks.
+- `toolkit`: that of the evaluation toolkit VLMEvalKit (arXiv:2407.11691), including its quirks.
+- `strict`: the toolkit's without its most lenient rules.
+
+Some protocols use a language model to extract answers. If none is given, the protocol's rules
+extract them instead, and the results say so.
 """
 
 import dataclasses
@@ -22,23 +27,24 @@ from sejax.evaluation.benchmarks.fields import Row
 from sejax.text import boxes
 from sejax.text.equivalence import Prover
 
-SEPARATOR = " / "  # between the values of a break-down by several tags
+SEPARATOR = " / "  # between the values in a breakdown by several tags
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """A problem of a benchmark, whichever form it was read from.
+  """A problem of a benchmark.
 
   Attributes:
-    id: names it within its set.
-    question: as the set words it.
-    gold: the right answer.
-    kind: of answer, in the set's words; empty where it has one kind.
-    options: letters and texts of a multiple choice; empty for others.
+    id: identifies the problem within its benchmark.
+    question: the original text.
+    gold: the gold answer.
+    kind: type of the answer, as the benchmark names it; empty if there is only one type.
+    options: texts of a multiple-choice problem by letter; empty for free answers.
     images: encoded files, paths or `{bytes, path}`, as `sejax.data.columns` takes them.
-    tags: names of break-downs, such as `subject`, and what the problem belongs to in each.
-    unit: problems of one unit depend on each other, so that chance falls on units.
-    extra: what else the set says of it that a prompt or a score uses.
+    tags: category of the problem by breakdown, e.g. `{"subject": "algebra"}`.
+    cluster: problems of a cluster, such as variants of a question, are not independent, so
+      confidence intervals resample clusters. Empty: the problem is its own cluster.
+    extra: further fields of the benchmark that its prompts or scores use.
   """
 
   id: str
@@ -48,18 +54,18 @@ class Problem:
   options: Mapping[str, str] = dataclasses.field(default_factory=dict)
   images: tuple[Any, ...] = ()
   tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  unit: str = ""
+  cluster: str = ""
   extra: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-class Stored(NamedTuple):
-  """What a file holds of one problem's answers, n of each that it has.
+class StoredAnswers(NamedTuple):
+  """The n responses to one problem that a file of predictions contains.
 
   Attributes:
-    id: the problem's.
-    responses: texts; empty where only verdicts were kept.
-    extractions: what was read from each response before, to be taken as it is.
-    verdicts: whether each was right, where that is all that is known.
+    id: id of the problem.
+    responses: n texts; empty if only verdicts are stored.
+    extractions: the answer that was extracted from each response; None if not stored.
+    verdicts: whether each response is right, if that is all that is stored, else None.
   """
 
   id: str
@@ -75,9 +81,9 @@ class Graded:
   Attributes:
     problem: the problem.
     responses: n texts.
-    extractions: the answer read from each; None: none was found.
-    extractors: what read each.
-    right: whether each is right; None: it could not be decided in time, which counts as wrong.
+    extractions: the answer extracted from each response; None if there is none.
+    extractors: what extracted each: the name of a model, or one of `sejax.evaluation.grading`.
+    right: whether each response is right; None (undecided within the limits) counts as wrong.
   """
 
   problem: Problem
@@ -88,19 +94,19 @@ class Graded:
 
 
 class Share(NamedTuple):
-  """Right answers of `total`; a mean over samples, so perhaps not a whole number."""
+  """Number of right answers, which is fractional as a mean over samples, out of `total`."""
 
   right: float
   total: int
 
 
 class Scores(NamedTuple):
-  """What a benchmark reports.
+  """Metrics of a benchmark.
 
   Attributes:
-    metrics: shares of one by name, with confidence intervals over units.
-    counts: whole numbers behind them, as means over samples.
-    breakdowns: shares by the name of the break-down and by its value.
+    metrics: fractions in [0, 1] by name, with confidence intervals.
+    counts: the counts behind them by name, averaged over samples.
+    breakdowns: accuracy by the name of a breakdown and by category.
   """
 
   metrics: dict[str, metrics.Interval]
@@ -109,115 +115,119 @@ class Scores(NamedTuple):
 
 
 class Model(Interface):
-  """A language model that reads answers out of responses.
+  """A language model that extracts answers from responses.
 
   Attributes:
-    name: by which results name it.
+    name: as reported in the results.
   """
 
   name: str
 
   def __call__(self, prompts: Sequence[str], temperature: float) -> list[str]:
-    """Returns a reply to each prompt."""
+    """Samples one reply to each prompt."""
     ...
 
 
-def nothing(problem: Problem, response: str) -> None:
-  """Finds no answer: as `Asking.find`, a model is always asked."""
+def no_answer(problem: Problem, response: str) -> None:
+  """Extracts no answer; as `ModelExtraction.rule`, it makes the model see every response."""
   del problem, response
 
 
 @dataclasses.dataclass(frozen=True)
-class Asking:
-  """How a protocol has a language model read answers.
+class ModelExtraction:
+  """How a protocol uses a language model to extract answers, and perhaps to judge them.
 
   Attributes:
-    find: reads an answer before a model is asked; what it finds is final.
-    query: the text that a model is asked.
-    read: an answer out of the reply; None: the reply is of no use.
-    unread: an answer out of the response, where no reply was of use.
-    tries: of the model, the temperature rising by 0.5 from 0. After the last the answer is wrong;
-      the toolkit would draw an option of a multiple choice by lot.
-    dispute: what a model is asked of an answer that is not the gold one word for word, to reply 1
-      where they agree; None: `Protocol.right` decides.
+    rule: extracts an answer from a response; only if it returns None is the model asked.
+    prompt: prompt of the model for a response.
+    parse: extracts the answer from the model's reply; None discards the reply.
+    fallback: extracts an answer from a response if all replies were discarded.
+    max_attempts: replies to sample for a response, at temperatures 0, 0.5, 1, ... If all are
+      discarded, the answer is wrong; the toolkit would choose a random option instead.
+    judge_prompt: prompt that asks whether an answer agrees with the gold answer, to be replied to
+      with 1 or 0. It is used for answers that differ literally. None: `Protocol.is_right` decides.
   """
 
-  find: Callable[[Problem, str], str | None]
-  query: Callable[[Problem, str], str]
-  read: Callable[[Problem, str], str | None]
-  unread: Callable[[Problem, str], str | None] = nothing
-  tries: int = 5
-  dispute: Callable[[Problem, str], str] | None = None
+  rule: Callable[[Problem, str], str | None]
+  prompt: Callable[[Problem, str], str]
+  parse: Callable[[Problem, str], str | None]
+  fallback: Callable[[Problem, str], str | None] = no_answer
+  max_attempts: int = 5
+  judge_prompt: Callable[[Problem, str], str] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """How one problem is asked and one response graded, and what all of them come to.
+  """How to prompt for, extract, grade and aggregate answers.
 
   Attributes:
-    prompt: the text that follows the images.
-    rules: read an answer out of a response without a model.
-    right: whether an answer is right; None: not decided.
-    scores: of all problems; ValueError where there are none to score.
-    headline: the name of the metric that is compared.
-    asking: how a model reads answers; None: the protocol is rules alone.
-    belongs: whether a problem is graded at all.
+    prompt: text of the prompt, after the images.
+    extract: extracts an answer from a response by rules.
+    is_right: whether an answer is right; None if undecided.
+    scores: aggregates all problems; raises ValueError if none can be scored.
+    headline: name of the main metric.
+    model_extraction: how a model extracts answers; None if the protocol only has rules.
+    includes: whether a problem is part of the protocol.
   """
 
   prompt: Callable[[Problem], str]
-  rules: Callable[[Problem, str], str | None]
-  right: Callable[[Problem, str, Prover], bool | None]
+  extract: Callable[[Problem, str], str | None]
+  is_right: Callable[[Problem, str, Prover], bool | None]
   scores: Callable[[Sequence[Graded]], Scores]
   headline: str = "accuracy"
-  asking: Asking | None = None
-  belongs: Callable[[Problem], bool] = lambda problem: True
+  model_extraction: ModelExtraction | None = None
+  includes: Callable[[Problem], bool] = lambda problem: True
 
 
-def stored(row: Row, problem_id: str) -> Stored:
-  """Reads a row of stored answers: `responses`, or one `response` under any of its names.
+def read_stored(row: Row, problem_id: str) -> StoredAnswers:
+  """Reads a row of predictions: a list `responses`, or one `response` under any common name.
 
   Raises:
-    ValueError: it has none, or they are no texts.
+    ValueError: the row has no response, or one that is no text.
   """
-  several = row.get("responses")
-  names = ("response", "prediction", "raw", "model_answer")
-  texts = several if several is not None else [str(fields.first(row, *names))]
+  texts = row.get("responses")
+  if texts is None:
+    texts = [str(fields.first(row, "response", "prediction", "raw", "model_answer"))]
   if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
     raise ValueError(
       f"the responses to {shortened(problem_id)} are {quoted(texts)}; they must be texts"
     )
-  return Stored(problem_id, tuple(texts))
+  return StoredAnswers(problem_id, tuple(texts))
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-  """A set and its protocols.
+  """A published set of problems, how to read its files, and its protocols.
 
   Attributes:
-    name: as `config.eval.sets` has it.
-    files: where its rows may lie in the folder of sets, as patterns; the first one found counts.
-    problem: reads a row of any form in which the set is published; ValueError for others.
-    protocols: by name; a single one is used whatever name is asked for.
-    key: the id of the problem that a row of stored answers is about; ValueError without one.
-    expand: rows of stored answers out of one that is about several problems.
-    stored: reads such a row, given the id of its problem.
-    complete: adds to problems what other files in the folder of their rows say.
+    name: name in `config.eval.sets`.
+    files: glob patterns of its files in `config.eval.sets_path`; the first that matches is used.
+    read_problem: reads a row in any form in which the set is published; raises ValueError for
+      other rows.
+    protocols: by name; if there is only one, it is used for every name.
+    problem_id: id of the problem that a row of predictions belongs to; raises ValueError if the row
+      has none.
+    expand_stored: splits a row of predictions about several problems into one row per problem.
+    read_stored: reads a row of predictions, given the id of its problem.
+    complete_problems: adds information from other files in the folder of the rows.
   """
 
   name: str
   files: tuple[str, ...]
-  problem: Callable[[Row], Problem]
+  read_problem: Callable[[Row], Problem]
   protocols: Mapping[str, Protocol]
-  key: Callable[[Row], str] = lambda row: fields.text(row, "id", "index")
-  expand: Callable[[Row], list[Row]] = lambda row: [row]
-  stored: Callable[[Row, str], Stored] = stored
-  complete: Callable[[list[Problem], pathlib.Path], list[Problem]] = lambda problems, _: problems
+  problem_id: Callable[[Row], str] = lambda row: fields.text(row, "id", "index")
+  expand_stored: Callable[[Row], list[Row]] = lambda row: [row]
+  read_stored: Callable[[Row, str], StoredAnswers] = read_stored
+  complete_problems: Callable[[list[Problem], pathlib.Path], list[Problem]] = (
+    lambda problems, folder: problems
+  )
 
   def protocol(self, name: str) -> tuple[str, Protocol]:
-    """Returns a protocol with its name.
+    """Returns the name and the protocol to use for a requested name.
 
     Raises:
-      ValueError: the set has several, and none of this name.
+      ValueError: the benchmark has several protocols, and none of this name.
     """
     if len(self.protocols) == 1:
       return next(iter(self.protocols.items()))
@@ -228,8 +238,8 @@ class Benchmark:
     return name, self.protocols[name]
 
 
-def reply(problem: Problem, text: str) -> str | None:
-  """Takes a model's whole reply for the answer."""
+def whole_reply(problem: Problem, text: str) -> str | None:
+  """Returns the whole reply of a model as the answer."""
   del problem
   return text.strip() or None
 
@@ -241,55 +251,57 @@ def boxed(problem: Problem, response: str) -> str | None:
 
 
 def shares(graded: Sequence[Graded]) -> Float[np.ndarray, " N"]:
-  """Returns the share of right responses of each problem."""
+  """Returns the fraction of right responses to each problem."""
   return metrics.pass_at_1(right_samples(graded))
 
 
 def right_samples(graded: Sequence[Graded]) -> Bool[np.ndarray, "N n"]:
-  """Returns whether each response is right; what could not be decided is not."""
-  return np.array([[bool(each) for each in one.right] for one in graded], bool)
+  """Returns whether each response is right; undecided responses count as wrong."""
+  return np.array([[bool(verdict) for verdict in item.right] for item in graded], bool)
 
 
-def over_units(graded: Sequence[Graded], values: Float[np.ndarray, " N"]) -> metrics.Interval:
-  """Returns the mean of a value of each problem, with its interval over units."""
-  places: dict[str, int] = {}
-  units = [places.setdefault(one.problem.unit or one.problem.id, len(places)) for one in graded]
-  sums, sizes = np.bincount(units, values), np.bincount(units)
-  return metrics.bootstrap(lambda weights: metrics.mean(weights, sums, sizes), len(places))
+def cluster_interval(graded: Sequence[Graded], values: Float[np.ndarray, " N"]) -> metrics.Interval:
+  """Returns the mean over problems with a bootstrap interval that resamples clusters."""
+  names = [item.problem.cluster or item.problem.id for item in graded]
+  indices = {name: index for index, name in enumerate(dict.fromkeys(names))}
+  clusters = [indices[name] for name in names]
+  sums, sizes = np.bincount(clusters, values), np.bincount(clusters)
+  return metrics.bootstrap(lambda weights: metrics.mean(weights, sums, sizes), len(indices))
 
 
 def breakdown(graded: Sequence[Graded], *tags: str) -> dict[str, Share]:
-  """Returns shares by the value of a tag, or of several joined, in order of values."""
+  """Returns accuracy by the value of a tag, or by the values of several tags, sorted by value.
+
+  Problems without one of the tags are left out.
+  """
   tagged = (
-    ([one.problem.tags.get(tag, "") for tag in tags], share)
-    for one, share in zip(graded, shares(graded), strict=True)
+    ([item.problem.tags.get(tag, "") for tag in tags], share)
+    for item, share in zip(graded, shares(graded), strict=True)
   )
   return totals((SEPARATOR.join(values), share) for values, share in tagged if all(values))
 
 
 def totals(named: Iterable[tuple[str, float]]) -> dict[str, Share]:
-  """Returns the sum and number of the values of each name, in order of names."""
-  values: dict[str, list[float]] = {}
+  """Sums and counts the values of each name, sorted by name."""
+  grouped: dict[str, list[float]] = {}
   for name, value in named:
-    values.setdefault(name, []).append(float(value))
-  return {name: Share(sum(each), len(each)) for name, each in sorted(values.items())}
+    grouped.setdefault(name, []).append(float(value))
+  return {name: Share(sum(values), len(values)) for name, values in sorted(grouped.items())}
 
 
 def accuracy(*groups: tuple[str, ...]) -> Callable[[Sequence[Graded]], Scores]:
-  """Returns the scores of a set whose metric is the share of right answers.
+  """Returns a `Protocol.scores` function whose only metric is accuracy.
 
   Args:
-    groups: of tags to break the accuracy down by.
+    groups: each a tuple of tags by which accuracy is broken down.
   """
 
   def scores(graded: Sequence[Graded]) -> Scores:
-    each = shares(graded)
-    overall = over_units(graded, each)
-    counts = {"right": float(each.sum()), "problems": len(each)}
+    accuracies = shares(graded)
     return Scores(
-      {"accuracy": overall},
-      counts,
-      {" and ".join(tags): breakdown(graded, *tags) for tags in groups},
+      metrics={"accuracy": cluster_interval(graded, accuracies)},
+      counts={"right": float(accuracies.sum()), "problems": len(accuracies)},
+      breakdowns={" and ".join(tags): breakdown(graded, *tags) for tags in groups},
     )
 
   return scores

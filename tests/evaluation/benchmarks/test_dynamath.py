@@ -8,7 +8,7 @@ import pytest
 from sejax.evaluation import grading, rows
 from sejax.evaluation.benchmarks import dynamath
 from sejax.evaluation.benchmarks.dynamath import CHOICE, FLOAT, TEXT
-from sejax.evaluation.benchmarks.protocol import Problem, Stored
+from sejax.evaluation.benchmarks.protocol import Problem, StoredAnswers
 from tests import real_data
 from tests.evaluation.benchmarks.graded import graded
 
@@ -42,13 +42,13 @@ def of_kind(kind, gold=""):
   ],
 )
 def test_the_toolkits_short_answer(response, kind, expected):
-  assert dynamath.find(of_kind(kind), response) == expected
+  assert dynamath.extract_by_rule(of_kind(kind), response) == expected
 
 
 def test_without_a_model_the_last_box_stands_in_and_a_choice_keeps_its_beginning():
-  assert dynamath.rules(of_kind(FLOAT), r"so \boxed{2.5}") == "2.5"
-  assert dynamath.rules(of_kind(FLOAT), "so 2.5") is None
-  assert dynamath.rules(of_kind(CHOICE), " (F) or (G)") == "(F) or (G)"
+  assert dynamath.extract(of_kind(FLOAT), r"so \boxed{2.5}") == "2.5"
+  assert dynamath.extract(of_kind(FLOAT), "so 2.5") is None
+  assert dynamath.extract(of_kind(CHOICE), " (F) or (G)") == "(F) or (G)"
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_without_a_model_the_last_box_stands_in_and_a_choice_keeps_its_beginning
 )
 def test_the_comparisons(kind, gold, answer, authors, toolkit, strict, prover):
   problem = of_kind(kind, gold)
-  assert dynamath.authors_right(problem, answer, prover) is authors
-  assert dynamath.right(problem, answer, prover) is toolkit
-  assert dynamath.strict_right(problem, answer, prover) is strict
+  assert dynamath.authors_is_right(problem, answer, prover) is authors
+  assert dynamath.is_right(problem, answer, prover) is toolkit
+  assert dynamath.strict_is_right(problem, answer, prover) is strict
 
 
 @pytest.mark.parametrize("name", ["toolkit", "strict"])
@@ -103,7 +103,7 @@ def test_a_choice_that_no_model_can_read_is_judged_by_the_responses_start(
       return [reply] * len(prompts)
 
   protocol, problem = dynamath.BENCHMARK.protocols[name], of_kind(CHOICE, "B")
-  stored = [(problem, Stored("1", (response,)))]
+  stored = [(problem, StoredAnswers("1", (response,)))]
   (one,) = grading.grade(protocol, stored, prover, Model())
   assert one.right == (right,)
 
@@ -118,7 +118,7 @@ def test_a_choice_that_no_model_can_read_is_judged_by_the_responses_start(
   ],
 )
 def test_what_stands_in_braces_is_the_response(response, kind, expected):
-  assert dynamath.find(of_kind(kind), response) == expected
+  assert dynamath.extract_by_rule(of_kind(kind), response) == expected
 
 
 @pytest.mark.parametrize(
@@ -132,14 +132,14 @@ def test_what_stands_in_braces_is_the_response(response, kind, expected):
   ],
 )
 def test_the_authors_take_the_last_line_where_there_is_no_object(response, kind, expected):
-  assert dynamath.authors_rules(of_kind(kind), response) == expected
+  assert dynamath.authors_extract(of_kind(kind), response) == expected
 
 
 def seed(number, *verdicts, subject="algebra"):
   """Returns a seed's variants, each with its verdicts."""
   tags = {"subject": subject, "level": "high school"}
   return [
-    graded(f"{number}/{n}", verdict, unit=str(number), tags=tags)
+    graded(f"{number}/{n}", verdict, cluster=str(number), tags=tags)
     for n, verdict in enumerate(verdicts, 1)
   ]
 
@@ -178,10 +178,10 @@ def test_rows_of_all_forms_are_one_problem():
   )
   first, *others = (dynamath.read_problem(row | form) for form in forms)
   assert first.id == "7/3"
-  assert first.unit == "7"
+  assert first.cluster == "7"
   assert others == [first, first]
   with pytest.raises(ValueError, match="seed 7 names no variant"):
-    dynamath.key({"qid": 7})
+    dynamath.problem_id({"qid": 7})
 
 
 @real_data.needed
@@ -192,9 +192,9 @@ def test_rows_of_all_forms_are_one_problem():
 def test_the_published_totals(run, right, all_right, accuracy, worst, prover):
   folder = pathlib.Path(real_data.DATA) / "dynamath"
   benchmark, protocol = dynamath.BENCHMARK, dynamath.BENCHMARK.protocols["authors"]
-  problems = rows.problems([folder / "all_text_only.jsonl"], benchmark, protocol)
+  problems = rows.read_problems([folder / "all_text_only.jsonl"], benchmark, protocol)
   path = folder / "official_scored" / f"{run}.jsonl"
-  graded_rows = grading.grade(protocol, rows.answers(path, problems, benchmark), prover)
+  graded_rows = grading.grade(protocol, rows.read_answers(path, problems, benchmark), prover)
   scores = protocol.scores(graded_rows)
   assert scores.counts == {
     "right": right,

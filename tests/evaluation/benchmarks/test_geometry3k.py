@@ -7,7 +7,7 @@ import pytest
 
 from sejax.evaluation import grading, rows
 from sejax.evaluation.benchmarks import geometry3k
-from sejax.evaluation.benchmarks.protocol import Stored
+from sejax.evaluation.benchmarks.protocol import StoredAnswers
 from sejax.text.equivalence import Prover
 from tests import real_data
 
@@ -36,18 +36,18 @@ def test_it_has_one_protocol_whatever_is_asked_for():
 def test_the_last_box_is_compared_by_value(response, gold, expected):
   problem = geometry3k.read_problem({"row": "test/0", "problem": "<image>Find x.", "answer": gold})
   with Prover(workers=1) as prover:
-    (graded,) = grading.grade(PROTOCOL, [(problem, Stored("test/0", (response,)))], prover)
+    (graded,) = grading.grade(PROTOCOL, [(problem, StoredAnswers("test/0", (response,)))], prover)
   assert graded.right == (expected,)
 
 
 @real_data.needed
 def test_test_rows_in_both_forms():
   folder = pathlib.Path(real_data.DATA) / "geometry3k"
-  problems = rows.problems(rows.find(str(folder.parent), BENCHMARK), BENCHMARK, PROTOCOL)
+  problems = rows.read_problems(rows.find_files(str(folder.parent), BENCHMARK), BENCHMARK, PROTOCOL)
   assert len(problems) == 220
   assert sum("\\" in problem.gold for problem in problems) > 10
   (path,) = (folder / "hub_form" / "data").glob("test-*.parquet")
-  hub = rows.problems(rows.find(str(path), BENCHMARK), BENCHMARK, PROTOCOL)
+  hub = rows.read_problems(rows.find_files(str(path), BENCHMARK), BENCHMARK, PROTOCOL)
   assert [problem.id for problem in hub[:2]] == ["test/0", "test/1"]
   assert len(hub) == 40
   assert all(problem.images[0]["bytes"][:4] == b"\x89PNG" for problem in hub)

@@ -65,10 +65,10 @@ def test_behind_answer_is_the_toolkit_asks_for_no_word(response, toolkit, strict
   choice = Problem("1", "", "A", options=OPTIONS)
   for benchmark in (mathvision.BENCHMARK, wemath.BENCHMARK):
     for name, expected in (("toolkit", toolkit), ("strict", strict)):
-      asking = benchmark.protocols[name].asking
-      assert asking.find(choice, response) == expected
-      assert asking.read(choice, response) == expected
-      assert benchmark.protocols[name].rules(choice, response) == expected
+      extraction = benchmark.protocols[name].model_extraction
+      assert extraction.rule(choice, response) == expected
+      assert extraction.parse(choice, response) == expected
+      assert benchmark.protocols[name].extract(choice, response) == expected
 
 
 def test_what_answer_is_names_must_be_an_option():

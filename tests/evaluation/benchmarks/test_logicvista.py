@@ -27,8 +27,8 @@ from tests import real_data
 )
 def test_the_letters_must_be_the_gold_ones(answer, gold, authors, toolkit):
   problem = Problem("1", "", gold)
-  assert logicvista.right(problem, answer, None) is authors
-  assert logicvista.toolkit_right(problem, answer, None) is toolkit
+  assert logicvista.is_right(problem, answer, None) is authors
+  assert logicvista.toolkit_is_right(problem, answer, None) is toolkit
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_letters_must_be_the_gold_ones(answer, gold, authors, toolkit):
   ],
 )
 def test_the_rule_that_stands_in(response, expected):
-  assert logicvista.rules(None, response) == expected
+  assert logicvista.extract(None, response) == expected
 
 
 def test_a_models_reply_is_letters_alone_or_a_list():
@@ -61,9 +61,9 @@ def test_the_published_runs(run, total):
   path = pathlib.Path(real_data.DATA) / "logicvista" / "official_scored" / f"{run}.jsonl"
   benchmark = logicvista.BENCHMARK
   protocol = benchmark.protocols["authors"]
-  problems = rows.problems([path], benchmark, protocol)
+  problems = rows.read_problems([path], benchmark, protocol)
   with Prover(workers=1) as prover:
-    graded = grading.grade(protocol, rows.answers(path, problems, benchmark), prover)
+    graded = grading.grade(protocol, rows.read_answers(path, problems, benchmark), prover)
   assert {one.extractors for one in graded} == {(grading.STORED,)}
   published = {row["id"]: bool(row["match"]) for row in rows.read(path)}
   assert {one.problem.id: one.right[0] for one in graded} == published
@@ -76,7 +76,7 @@ def test_the_published_runs(run, total):
     "numerical": 95,
     "spatial": 79,
   }
-  kept = rows.problems([path], benchmark, benchmark.protocols["toolkit"])
+  kept = rows.read_problems([path], benchmark, benchmark.protocols["toolkit"])
   assert len(kept) == 447
 
 
@@ -84,6 +84,6 @@ def test_the_published_runs(run, total):
 def test_problems_with_pictures():
   folder = pathlib.Path(real_data.DATA) / "logicvista"
   protocol = logicvista.BENCHMARK.protocols["authors"]
-  problems = rows.problems([folder / "problems.jsonl"], logicvista.BENCHMARK, protocol)
+  problems = rows.read_problems([folder / "problems.jsonl"], logicvista.BENCHMARK, protocol)
   assert len(problems) == 161
   assert all((folder / problem.images[0]).is_file() for problem in problems)

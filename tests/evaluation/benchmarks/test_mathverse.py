@@ -38,27 +38,27 @@ def free(gold):
   ],
 )
 def test_the_comparison(problem, answer, expected, prover):
-  assert mathverse.right(problem, answer, prover) is expected
+  assert mathverse.is_right(problem, answer, prover) is expected
 
 
 def test_the_rules_read_letters_boxes_clauses_and_last_lines():
-  assert mathverse.rules(CHOICE, "The answer is B: 60°") == "B"
-  assert mathverse.rules(free("14"), r"so \boxed{14} cm") == "14"
-  assert mathverse.rules(free("14"), "The answer is 14 cm.\nIt fits.") == "14 cm"
-  assert mathverse.rules(free("14"), "We round.\n14") == "14"
-  assert mathverse.rules(free("14"), "") is None
+  assert mathverse.extract(CHOICE, "The answer is B: 60°") == "B"
+  assert mathverse.extract(free("14"), r"so \boxed{14} cm") == "14"
+  assert mathverse.extract(free("14"), "The answer is 14 cm.\nIt fits.") == "14 cm"
+  assert mathverse.extract(free("14"), "We round.\n14") == "14"
+  assert mathverse.extract(free("14"), "") is None
 
 
 def test_a_models_null_is_no_answer():
-  assert mathverse.read(CHOICE, "Extracted answer: Null") is None
-  assert mathverse.read(CHOICE, " Extracted answer: B") == "Extracted answer: B"
-  assert mathverse.read(CHOICE, "Extracted answer: B") == "B"
+  assert mathverse.parse_reply(CHOICE, "Extracted answer: Null") is None
+  assert mathverse.parse_reply(CHOICE, " Extracted answer: B") == "Extracted answer: B"
+  assert mathverse.parse_reply(CHOICE, "Extracted answer: B") == "B"
 
 
 def test_text_only_counts_in_no_overall_figure():
   def row(number, version, verdict):
     tags = {"version": version, "subject": "Functions", "subfield": "Property"}
-    return graded(str(number), (verdict,), unit="1", tags=tags)
+    return graded(str(number), (verdict,), cluster="1", tags=tags)
 
   mixed = [
     row(1, "Vision Only", True),
@@ -81,7 +81,7 @@ def test_text_only_counts_in_no_overall_figure():
 def test_the_published_rows():
   folder = pathlib.Path(real_data.DATA) / "mathverse_text"
   benchmark, protocol = mathverse.BENCHMARK, mathverse.BENCHMARK.protocols["authors"]
-  problems = rows.problems([folder / "testmini_text_only.jsonl"], benchmark, protocol)
+  problems = rows.read_problems([folder / "testmini_text_only.jsonl"], benchmark, protocol)
   kinds = [problem.kind for problem in problems]
   assert (kinds.count("multi-choice"), kinds.count("free-form")) == (436, 352)
   assert problems[0].options == {"A": "40°", "B": "60°", "C": "120°", "D": "140°"}
@@ -93,10 +93,10 @@ def test_the_published_rows():
     "Solid Geometry": 119,
   }
   path = folder / "five_versions_sample.jsonl"
-  versions = rows.problems([path], benchmark, protocol)
+  versions = rows.read_problems([path], benchmark, protocol)
   assert len({problem.tags["version"] for problem in versions}) == 5
   assert {problem.unit for problem in versions} == {"685"}
   assert versions[-1].question == ""
   assert mathverse.toolkit_prompt(versions[-1]) == versions[-1].extra["direct"] != ""
-  answered = rows.answers(path, versions, benchmark)
+  answered = rows.read_answers(path, versions, benchmark)
   assert [stored.responses[0][:14] for _, stored in answered] == ["To find the le"] * 5

@@ -7,7 +7,7 @@ import pytest
 
 from sejax.evaluation import grading, rows
 from sejax.evaluation.benchmarks import mathvision
-from sejax.evaluation.benchmarks.protocol import Problem, Stored
+from sejax.evaluation.benchmarks.protocol import Problem, StoredAnswers
 from tests import real_data
 
 FREE = Problem("1", "How many?", "60")
@@ -78,7 +78,7 @@ CHOICE = Problem(
   ],
 )
 def test_the_authors_extraction(response, expected):
-  assert mathvision.rules(FREE, response) == expected
+  assert mathvision.extract(FREE, response) == expected
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_the_authors_extraction(response, expected):
 )
 def test_the_authors_comparison(answer, gold, expected, prover):
   problem = Problem("1", "", gold)
-  assert mathvision.right(problem, answer, prover) is expected
+  assert mathvision.is_right(problem, answer, prover) is expected
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_gold_letter_e_is_no_number(response, prover):
   problem = Problem("1", "", "E", options=CHOICE.options | {"E": "none of these"})
   for protocol in ("authors", "toolkit", "strict"):
     protocol = mathvision.BENCHMARK.protocols[protocol]
-    answer = protocol.rules(problem, response)
-    assert answer is None or not protocol.right(problem, answer, prover)
-  assert mathvision.right(problem, "e", prover)
-  assert not mathvision.right(problem, "1e1", prover)
+    answer = protocol.extract(problem, response)
+    assert answer is None or not protocol.is_right(problem, answer, prover)
+  assert mathvision.is_right(problem, "e", prover)
+  assert not mathvision.is_right(problem, "1e1", prover)
 
 
 @pytest.mark.parametrize("letter", "ABCDEIi")
@@ -124,8 +124,8 @@ def test_letters_have_no_value_and_pi_has_one(letter, prover):
   assert prover.latex_value(letter) is None
   assert prover.latex_value(letter.lower()) is None
   assert prover.latex_value(rf"2{letter.lower()}") is None
-  assert not mathvision.right(Problem("1", "", letter), "0", prover)
-  assert mathvision.right(Problem("1", "", r"\pi"), "3.14", prover)
+  assert not mathvision.is_right(Problem("1", "", letter), "0", prover)
+  assert mathvision.is_right(Problem("1", "", r"\pi"), "3.14", prover)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_letters_have_no_value_and_pi_has_one(letter, prover):
 )
 def test_the_authors_whole_rule(response, gold, expected, prover):
   problem = Problem("1", "", gold)
-  assert mathvision.right(problem, mathvision.rules(problem, response), prover) is expected
+  assert mathvision.is_right(problem, mathvision.extract(problem, response), prover) is expected
 
 
 @pytest.mark.parametrize(
@@ -164,16 +164,16 @@ def test_the_authors_whole_rule(response, gold, expected, prover):
 def test_the_toolkit_grades_a_direct_answer_by_its_value(response, gold, expected, prover):
   problem = Problem("1", "", gold)
   for name in ("toolkit", "strict"):
-    stored = [(problem, Stored("1", (response,)))]
+    stored = [(problem, StoredAnswers("1", (response,)))]
     (one,) = grading.grade(mathvision.BENCHMARK.protocols[name], stored, prover)
     assert one.right == (expected,)
 
 
 def test_the_text_of_the_gold_option_is_right_and_another_is_not(prover):
-  assert mathvision.right(CHOICE, "108", prover)
-  assert not mathvision.right(CHOICE, "4", prover)
+  assert mathvision.is_right(CHOICE, "108", prover)
+  assert not mathvision.is_right(CHOICE, "4", prover)
   problem = Problem("1", "", "B", options=CHOICE.options)
-  assert mathvision.right(problem, "1.25", prover)
+  assert mathvision.is_right(problem, "1.25", prover)
 
 
 @pytest.mark.parametrize(
@@ -189,17 +189,17 @@ def test_the_text_of_the_gold_option_is_right_and_another_is_not(prover):
   ],
 )
 def test_the_toolkits_comparison_is_to_a_millionth(answer, gold, expected, prover):
-  assert mathvision.toolkit_right(Problem("1", "", gold), answer, prover) is expected
+  assert mathvision.toolkit_is_right(Problem("1", "", gold), answer, prover) is expected
 
 
 def test_the_toolkit_finds_letters_and_whole_responses_and_rules_stand_in_by_the_last_box():
-  assert mathvision.toolkit_find(CHOICE, r"\boxed{E}") == "E"
-  assert mathvision.toolkit_find(FREE, "60") == "60"
-  assert mathvision.toolkit_find(FREE, "it is 60") is None
-  assert mathvision.toolkit_rules(FREE, r"it is \boxed{60}") == "60"
+  assert mathvision.toolkit_rule(CHOICE, r"\boxed{E}") == "E"
+  assert mathvision.toolkit_rule(FREE, "60") == "60"
+  assert mathvision.toolkit_rule(FREE, "it is 60") is None
+  assert mathvision.toolkit_extract(FREE, r"it is \boxed{60}") == "60"
   early = r"\boxed{B} since the one in the other row does not fit"
-  assert mathvision.toolkit_find(CHOICE, early) is None
-  assert mathvision.toolkit_rules(CHOICE, early) == "B"
+  assert mathvision.toolkit_rule(CHOICE, early) is None
+  assert mathvision.toolkit_extract(CHOICE, early) == "B"
 
 
 def test_prompts_leave_out_drawn_options():
@@ -227,8 +227,8 @@ def test_the_authors_scored_runs(name, prover):
   folder = pathlib.Path(real_data.DATA) / "mathvision_testmini"
   path = folder / "official_scored" / f"scored_{name}.jsonl"
   protocol = mathvision.BENCHMARK.protocols["authors"]
-  problems = rows.problems([folder / "test_text_only.jsonl"], mathvision.BENCHMARK, protocol)
-  answered = rows.answers(path, problems, mathvision.BENCHMARK)
+  problems = rows.read_problems([folder / "test_text_only.jsonl"], mathvision.BENCHMARK, protocol)
+  answered = rows.read_answers(path, problems, mathvision.BENCHMARK)
   graded = grading.grade(protocol, answered, prover)
 
   published = {row["id"]: row for row in rows.read(path)}

@@ -23,7 +23,7 @@ CHOICE = Problem(
   kind="multiple choice",
   options={"A": "red", "B": "blue"},
   tags=TAGS,
-  extra={"whole": "Which one?", "direct": "", "hint": "", "requirement": ""},
+  extra={"full_question": "Which one?", "direct_prompt": "", "hint": "", "requirement": ""},
 )
 PARTS = (
   "oxed{",
@@ -49,12 +49,15 @@ TEXTS = strategies.lists(
 @hypothesis.given(TEXTS.map("".join))
 @hypothesis.settings(max_examples=60, deadline=None)
 def test_rules_read_an_answer_or_none_from_any_text(protocol, response):
-  found = protocol.rules(CHOICE, response)
+  found = protocol.extract(CHOICE, response)
   assert found is None or isinstance(found, str)
-  if protocol.asking:
-    for answer in (protocol.asking.find(CHOICE, response), protocol.asking.read(CHOICE, response)):
+  if protocol.model_extraction:
+    for answer in (
+      protocol.model_extraction.rule(CHOICE, response),
+      protocol.model_extraction.parse(CHOICE, response),
+    ):
       assert answer is None or isinstance(answer, str)
-    assert isinstance(protocol.asking.query(CHOICE, response), str)
+    assert isinstance(protocol.model_extraction.prompt(CHOICE, response), str)
 
 
 @pytest.mark.parametrize("protocol", ALL)
@@ -64,7 +67,7 @@ def test_rules_read_an_answer_or_none_from_any_text(protocol, response):
 )
 def test_rules_take_linear_time(protocol, hostile):
   begin = time.process_time()
-  protocol.rules(CHOICE, hostile)
+  protocol.extract(CHOICE, hostile)
   # Tens of milliseconds; what is quadratic takes minutes.
   assert time.process_time() - begin < 2
 
@@ -73,7 +76,7 @@ def test_rules_take_linear_time(protocol, hostile):
 def test_the_prompt_asks_the_question_and_the_headline_is_reported(protocol):
   assert CHOICE.question in protocol.prompt(CHOICE)
   rows = [
-    graded(step, (True,), unit="1", tags=TAGS | {"step": step, "concept": "c"})
+    graded(step, (True,), cluster="1", tags=TAGS | {"step": step, "concept": "c"})
     for step in ("2steps_1", "2steps_2", "2steps_multi")
   ]
   assert protocol.scores(rows).metrics[protocol.headline].value == 1.0

@@ -14,7 +14,7 @@ def composite(name, whole, *parts):
   steps = [(f"{len(parts)}steps_{n}", part) for n, part in enumerate(parts, 1)]
   steps.append((f"{len(parts)}steps_multi", whole))
   return [
-    graded(f"{name}/{step}", verdicts, unit=name, tags={"step": step, "concept": concept})
+    graded(f"{name}/{step}", verdicts, cluster=name, tags={"step": step, "concept": concept})
     for (step, verdicts) in steps
     for concept in [f"{step[-1]}" if not step.endswith("multi") else ""]
   ]
@@ -96,7 +96,7 @@ def test_outcomes_of_several_samples_are_means():
   ],
 )
 def test_the_letter_behind_the_last_answer(response, expected):
-  assert wemath.rules(None, response) == expected
+  assert wemath.extract(None, response) == expected
 
 
 ROW = {
@@ -137,10 +137,12 @@ def test_each_concept_of_a_domain_weighs_the_same(tmp_path):
   lines = [ROW | {"ID": f"2steps_{n}", "knowledge concept": c} for n, c in enumerate(concepts)]
   (tmp_path / "testmini.json").write_text(json.dumps(lines))
   benchmark = wemath.BENCHMARK
-  problems = rows.problems([tmp_path / "testmini.json"], benchmark, benchmark.protocols["authors"])
+  problems = rows.read_problems(
+    [tmp_path / "testmini.json"], benchmark, benchmark.protocols["authors"]
+  )
   verdicts = [YES, YES, NO, NO, YES]
   marked = [
-    graded(p.id, verdict, unit=p.unit, tags=p.tags)
+    graded(p.id, verdict, cluster=p.cluster, tags=p.tags)
     for p, verdict in zip(problems, verdicts, strict=True)
   ]
   domains = wemath.scores([*marked, *EXAMPLE[0]]).breakdowns["domain"]

@@ -1,7 +1,7 @@
-"""A model's responses to the problems of a benchmark, by our own sampler, in the problems' order.
+"""Samples a model's responses to the problems of a benchmark, in the problems' order.
 
-A problem's samples depend on seed and id alone, and batches are cut the same way each time, so a
-run that was stopped goes on with the responses that it would have got.
+The samples of a problem depend on the seed and its id alone, and batches are always formed alike.
+An interrupted evaluation therefore resumes with the responses that it would have sampled anyway.
 """
 
 import dataclasses
@@ -16,20 +16,20 @@ from sejax.data import columns
 from sejax.data.prepare import Preparer
 from sejax.data.records import Record
 from sejax.evaluation import answering
-from sejax.evaluation.benchmarks.protocol import Problem, Protocol, Stored
+from sejax.evaluation.benchmarks.protocol import Problem, Protocol, StoredAnswers
 from sejax.parallel import hosts, layouts, meshes
 from sejax.rollout import checks
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-  """Problems as a source of records, which are asked as a protocol words them.
+class BenchmarkSource:
+  """The problems of a benchmark as a `Source`, with the prompts of a protocol as questions.
 
   Attributes:
-    name: of the set.
-    problems: in their order.
-    protocol: words the prompts.
-    folder: that image paths are relative to.
+    name: name of the benchmark.
+    problems: the problems.
+    protocol: gives the prompts.
+    folder: base of relative image paths.
   """
 
   name: str
@@ -46,22 +46,21 @@ class Asked:
     return columns.read_record(problem.id, row, self.folder)
 
   def gold(self, index: int) -> str:
-    """Returns the answer, which no model is told."""
+    """Returns the gold answer, which is never part of a prompt."""
     return self.problems[index].gold
 
 
 class Responder:
-  """A model that answers benchmarks; several sets share its compiled programs."""
+  """The evaluated model. One instance serves all benchmarks, which share its compiled programs."""
 
   def __init__(self, config: ml_collections.ConfigDict):
     """Loads the model.
 
     Args:
-      config: of the run; `model`, `actor`, `group_size`, `mesh`, `sampling`, `data` and `eval` are
-        used.
+      config: `model`, `actor`, `group_size`, `mesh`, `sampling`, `data` and `eval` are used.
 
     Raises:
-      ValueError: naming what cannot work.
+      ValueError: the model cannot be loaded, or an option cannot work with it.
     """
     if not config.model.path:
       raise ValueError(
@@ -85,40 +84,42 @@ class Responder:
 
   @property
   def samples(self) -> int:
-    """Responses to each problem."""
+    """Number of responses to each problem."""
     return self._config.group_size
 
-  def __call__(self, asked: Asked, done: Collection[str]) -> Iterator[list[tuple[Problem, Stored]]]:
-    """Yields the responses of one batch after the other, in the problems' order.
+  def __call__(
+    self, source: BenchmarkSource, done: Collection[str]
+  ) -> Iterator[list[tuple[Problem, StoredAnswers]]]:
+    """Yields the responses to one batch of problems after the other.
 
-    Problems whose prompt or images cannot be used are left out, and logged. All processes get all
-    responses.
+    Problems whose prompt or images are unusable are logged and left out. All processes get the
+    responses of all processes.
 
     Args:
-      asked: the problems.
-      done: ids of those that have responses already.
+      source: the problems.
+      done: ids of problems that have responses already.
     """
     config, roles = self._config, self._roles
     size = config.eval.batch_size
-    for batch in answering.in_order(config, roles, self._preparer(asked), size):
+    for batch in answering.batches_in_order(config, roles, self._preparer(source), size):
       ids = [name for name, real in zip(batch.record_ids, batch.real, strict=True) if real]
-      waiting = hosts.gather_json([name for name in ids if name not in done])
-      if not any(waiting):
+      new = hosts.gather_json([name for name in ids if name not in done])
+      if not any(new):
         continue
       features = roles.encode(self._params, batch)
       acted = roles.act(self._params, batch, features, seed=config.seed, step=0)
-      mine = [
+      own = [
         (int(index), texts)
         for index, texts, real in zip(batch.index, acted.texts, batch.real, strict=True)
         if real
       ]
-      found = sorted(row for part in hosts.gather_json(mine) for row in part)
-      problems = ((asked.problems[index], texts) for index, texts in found)
-      yield [(p, Stored(p.id, tuple(texts))) for p, texts in problems if p.id not in done]
+      rows = sorted(row for part in hosts.gather_json(own) for row in part)
+      problems = ((source.problems[index], texts) for index, texts in rows)
+      yield [(p, StoredAnswers(p.id, tuple(texts))) for p, texts in problems if p.id not in done]
 
-  def _preparer(self, asked: Asked | None) -> Preparer:
-    """Prompts go to the Actor alone, so only its limits count."""
-    preparer = Preparer.of(self._config, asked)
+  def _preparer(self, source: BenchmarkSource | None) -> Preparer:
+    """Returns a preparer without a Judge and its limits; a source of None is for the processor."""
+    preparer = Preparer.of(self._config, source)
     instruction = self._config.eval.instruction
     return dataclasses.replace(
       preparer, instruction=instruction, judged=False, judge_limit=sys.maxsize
