@@ -1,1 +1,1 @@
-"""Data: sources of records, images, and one deterministic pipeline of batches."""
+"""Data: sources of records, image decoding, and a deterministic pipeline of batches."""

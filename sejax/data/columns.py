@@ -37,7 +37,7 @@ def record_columns(names: Iterable[str]) -> list[str]:
 
 
 def missing_columns(names: Iterable[str]) -> tuple[str, ...]:
-  """Returns names of a required column that is absent, any one of which would do; () if none is."""
+  """Returns the accepted names of a required column that is missing; empty if none is."""
   names = set(names)
   if names.isdisjoint(QUESTION):
     return QUESTION
@@ -237,7 +237,7 @@ def _only_entry(value: Any) -> Any:
 
 
 def _answer_text(value: Any) -> str:
-  """Returns a text or number as one would write it: 7.0, which tables make of 7, becomes 7."""
+  """Converts a number or text to a text; 7.0 becomes 7, since tables store integers as floats."""
   if isinstance(value, str):
     return value
   if isinstance(value, (bool, np.bool_, decimal.Decimal, numbers.Integral)):

@@ -74,7 +74,7 @@ class Result:
     Raises:
       ValueError: problems differ in their number of responses, or none can be scored.
     """
-    numbers = {len(one.right) for one in graded}
+    numbers = {len(item.right) for item in graded}
     if len(numbers) > 1:
       raise ValueError(f"problems of {name} have {sorted(numbers)} responses; all need as many")
     scores = protocol.scores(graded)
@@ -87,8 +87,8 @@ class Result:
       problems=len(graded),
       unanswered=unanswered,
       samples=numbers.pop(),
-      undecided=sum(verdict is None for one in graded for verdict in one.right),
-      extractors=dict(collections.Counter(name for one in graded for name in one.extractors)),
+      undecided=sum(verdict is None for item in graded for verdict in item.right),
+      extractors=dict(collections.Counter(name for item in graded for name in item.extractors)),
     )
 
   def plain(self) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def _of_samples(graded: Sequence[Graded]) -> dict[str, metrics.Interval]:
     figures[f"pass@{k}"] = cluster_interval(graded, metrics.pass_at_k(correct, k))
     k *= 2
   if number > 1:
-    ids = answers.vote_ids([one.extractions for one in graded])
+    ids = answers.vote_ids([item.extractions for item in graded])
     figures[f"maj@{number}"] = cluster_interval(graded, metrics.maj_at_n(ids, correct))
   return figures
 

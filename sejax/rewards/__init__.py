@@ -1,4 +1,4 @@
-"""From texts to rewards: reading answers and verdicts, and reward functions."""
+"""Rewards: reads answers and verdicts from texts, and computes rewards with reward functions."""
 
 from sejax.rewards.functions import (
   CannotReward,

@@ -1,11 +1,14 @@
-"""What trajectories are rewarded for: the method, or a function named in the configuration.
+"""Reward functions: the method's own reward, built-in baselines, and user-defined functions.
 
-A function of one's own is named by `rewards.function="package.module.function"`. It takes the
-`Evidence` of a batch and the source of its records, and returns one number in [0, 1] for each
-trajectory, from which the penalty for a broken form is subtracted. One with a parameter `prover` is
-given the run's `Prover`, which grades as the metrics do. What goes wrong in a function is raised as
-a `RewardFunctionError` with its traceback; `CannotReward` alone ends a run in one line. The
-functions here are those baselines of the paper's comparison that are no setting of the method.
+`config.rewards.function = "package.module.function"` replaces the method's reward. The function
+receives the `Evidence` of a batch and the source of its records, and returns a reward in [0, 1] for
+each trajectory; the format penalty is subtracted afterwards. If it has a parameter `prover`, it
+also receives the run's `Prover`, with which the metrics grade answers. An exception in a reward
+function is raised as `RewardFunctionError` with its traceback, except for `CannotReward`, which
+ends the run with its message alone.
+
+The functions in this module are baselines of the paper's comparison (arXiv:2603.21289) that cannot
+be expressed as options of the method.
 """
 
 import functools
@@ -26,17 +29,17 @@ from sejax.text.equivalence import Prover
 
 
 class Evidence(NamedTuple):
-  """What is known of B groups of G trajectories without any label.
+  """Input of a reward function: everything known about B groups of G trajectories without labels.
 
   Attributes:
-    index: places of the records in the source; -1 for a row that only pads.
-    questions: their texts.
-    texts: the trajectories.
-    answers: what was read from them; None where nothing could be.
-    answer_ids: equal numbers for equal answers of a group, `ABSTAIN` for none.
-    format_ok: whether the form was kept.
-    judge_scores: in [0, 1]; 0 where none is valid, so without a Judge everywhere.
-    judge_valid: whether the Judge's score is valid.
+    index: positions of the records in the source; -1 in padding rows.
+    questions: texts of the records.
+    texts: the trajectories, B lists of G.
+    answers: answers extracted from the trajectories; None if there is none.
+    answer_ids: within a group, equal answers have equal ids; `ABSTAIN` if there is no answer.
+    format_ok: whether the trajectory has the required output format.
+    judge_scores: the Judge's scores in [0, 1]; 0 if not valid, hence everywhere without a Judge.
+    judge_valid: whether the Judge gave a valid score.
   """
 
   index: Int[np.ndarray, " B"]
@@ -53,27 +56,27 @@ RewardFunction = Callable[[Evidence, Source], Float[np.ndarray, "B G"]]
 
 
 class CannotReward(ValueError):  # noqa: N818 (it is raised on purpose, and says what is wrong)
-  """Raised by a reward function to end the run with this message and no traceback."""
+  """A reward function raises this to end the run with a one-line message and no traceback."""
 
 
 class RewardFunctionError(RuntimeError):
-  """A reward function, or its module, raised what it did not mean to; that is the cause."""
+  """Wraps an unexpected exception of a reward function or its module, which is its `__cause__`."""
 
   def __init__(self, name: str, cause: Exception):
     super().__init__(f"{name} raised {type(cause).__name__}: {said(cause)}")
 
 
 def judge_only(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
-  """The Judge's score alone, without votes: an ablation of arXiv:2603.21289."""
+  """Rewards the Judge's score alone, without self-consistency: an ablation of arXiv:2603.21289."""
   del source
   return np.where(evidence.judge_valid, evidence.judge_scores, 0.0)
 
 
 def supervised(evidence: Evidence, source: Source, prover: Prover) -> Float[np.ndarray, "B G"]:
-  """1 for the gold answer: GRPO with labels, the comparison's upper line.
+  """Rewards 1 for the gold answer: supervised GRPO, the upper bound of the comparison.
 
   Raises:
-    CannotReward: a record has no gold answer, or none that can be read.
+    CannotReward: the gold answer of a record is missing or unreadable.
   """
   rows = np.flatnonzero(evidence.index >= 0)
   try:
@@ -89,49 +92,50 @@ def supervised(evidence: Evidence, source: Source, prover: Prover) -> Float[np.n
 
 
 def control(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
-  """1 for all: what the form alone gives."""
+  """Rewards every trajectory with 1, so that only the format penalty gives a training signal."""
   del source
   return np.ones(evidence.answer_ids.shape)
 
 
 def find(name: str, prover: Prover) -> RewardFunction | None:
-  """Returns the function with a dotted name; None for the empty name, which means the method.
+  """Imports the reward function of a dotted name; None for an empty name, the method's reward.
 
   Args:
-    name: as `package.module.function`.
-    prover: is bound to the function's parameter of this name, if it has one.
+    name: `package.module.function`.
+    prover: bound to the function's parameter `prover`, if it has one.
 
   Raises:
-    ValueError: there is none.
-    RewardFunctionError: its module cannot be imported for a fault of its own.
+    ValueError: there is no such function.
+    RewardFunctionError: its module raises an exception when it is imported.
   """
   if not name:
     return None
   no_function = f"config.rewards.function={quoted(name)} is no function"
-  module, _, function = name.rpartition(".")
+  module, _, attribute = name.rpartition(".")
   if not module or not all(part.isidentifier() for part in name.split(".")):
     raise ValueError(f"{no_function}; name one as package.module.function")
   try:
-    found = getattr(importlib.import_module(module), function, None)
+    function = getattr(importlib.import_module(module), attribute, None)
   except ModuleNotFoundError as error:
+    # Is it the named module that is missing, or one that it imports?
     if error.name is None or not f"{module}.".startswith(f"{error.name}."):
       raise RewardFunctionError(f"the module {module}", error) from error
     raise ValueError(f"{no_function} that can be imported: {error}") from None
   except Exception as error:
     raise RewardFunctionError(f"the module {module}", error) from error
-  if found is None:
-    raise ValueError(f"{no_function} that can be imported: {module} has no {function}")
-  if not callable(found):
+  if function is None:
+    raise ValueError(f"{no_function} that can be imported: {module} has no {attribute}")
+  if not callable(function):
     raise ValueError(no_function)
   try:
-    takes_prover = "prover" in inspect.signature(found).parameters
-  except (TypeError, ValueError):  # Functions that are written in C may not say.
+    takes_prover = "prover" in inspect.signature(function).parameters
+  except (TypeError, ValueError):  # functions written in C may have no signature
     takes_prover = False
-  return functools.partial(found, prover=prover) if takes_prover else found
+  return functools.partial(function, prover=prover) if takes_prover else function
 
 
 def needs_gold(function: RewardFunction | None) -> bool:
-  """Whether a function that `find` gave is `supervised`; what others need is not known."""
+  """Whether a function returned by `find` needs gold answers: only `supervised` is known to."""
   return getattr(function, "func", function) is supervised
 
 
@@ -143,19 +147,19 @@ def reward_groups(
   *,
   judged: bool = True,
 ) -> method.Group:
-  """Returns rewards and advantages, by the method or by a function in place of votes and verdicts.
+  """Computes rewards and advantages of a batch, with the method's reward or a reward function.
 
   Args:
-    evidence: of the batch.
-    source: of its records.
+    evidence: what is known about the batch.
+    source: the source of the batch's records.
     options: `config.method`.
-    function: see above.
-    judged: whether there is a Judge; without one every factor is 1.
+    function: the reward function; None uses the method's reward.
+    judged: whether there is a Judge; without one, every modulation factor is 1.
 
   Raises:
-    CannotReward: the function says so.
-    RewardFunctionError: the function raised anything else.
-    ValueError: what it returned is no array of the right shape and of numbers in [0, 1].
+    CannotReward: raised by the function.
+    RewardFunctionError: the function raised any other exception.
+    ValueError: the function did not return a `[B, G]` array of numbers in [0, 1].
   """
   if function is None:
     return method.group(
@@ -173,27 +177,35 @@ def reward_groups(
   except Exception as error:
     raise RewardFunctionError(name, error) from error
   base = _checked(returned, evidence.answer_ids.shape, name)
-  return method.group_of_rewards(base, evidence.format_ok, **_shared(options))
+  shared = (
+    "format_penalty",
+    "beta",
+    "clip_adv",
+    "advantage",
+  )  # not specific to the method's reward
+  return method.group_of_rewards(
+    base, evidence.format_ok, **{name: options[name] for name in shared}
+  )
 
 
 def _name(function: RewardFunction) -> str:
-  """Returns the dotted name of a function, or of what was made callable."""
+  """Returns the dotted name of a function, or of the class of a callable object."""
   while isinstance(function, functools.partial):
     function = function.func
-  named = function if hasattr(function, "__qualname__") else type(function)
-  return f"{named.__module__}.{named.__qualname__}"
+  owner = function if hasattr(function, "__qualname__") else type(function)
+  return f"{owner.__module__}.{owner.__qualname__}"
 
 
 def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.ndarray, "B G"]:
-  """Returns a function's rewards as an array.
+  """Converts what a reward function returned to an array and validates it.
 
   Raises:
-    ValueError: naming the function, what it returned, and what it must return.
+    ValueError: it has the wrong shape or type, or values outside [0, 1].
   """
   wanted = f"it must be of shape {shape}, in [0, 1]"
   try:
     array = np.asarray(returned)
-  except Exception as error:  # Whatever a list of unequal rows, or another library's array, says.
+  except Exception as error:  # ragged lists and other libraries' arrays raise various types
     raise ValueError(
       f"{name} returned {type(returned).__name__}, which is no array ({said(error)}); {wanted}"
     ) from None
@@ -208,8 +220,3 @@ def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.nda
     b, g = outside[0].tolist()
     raise ValueError(f"{name} returned {array[b, g]} for trajectory {g} of group {b}; {wanted}")
   return array.astype(np.float32)
-
-
-def _shared(options: ml_collections.ConfigDict) -> dict[str, object]:
-  """The method's options that do not belong to votes and verdicts."""
-  return {name: options[name] for name in ("format_penalty", "beta", "clip_adv", "advantage")}

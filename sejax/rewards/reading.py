@@ -1,7 +1,7 @@
-"""From the texts of a batch to what the rewards are made of (arXiv:2603.21289), on the host.
+"""Reads answers and the Judge's verdicts from the texts of a batch (arXiv:2603.21289), on the host.
 
-Strings end here: texts become vote ids, format flags and scores, `[B, G]` arrays for the jitted
-kernel.
+No string goes further than this: texts become answer ids, format flags and scores, `[B, G]` arrays
+for the jitted functions of `sejax.method`.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from sejax.text import answers, verdicts
 
 
 class Verdicts(NamedTuple):
-  """What was read from the verdicts on B groups of G trajectories.
+  r"""The Judge's verdicts on B groups of G trajectories, as numbers.
 
   Attributes:
-    scores: the mean of a trajectory's valid verdicts, in [0, 1]; 0 where there is none.
-    valid: whether there is one.
-    truncated: how many were cut at the limit of tokens.
-    contradictory: how many have a box that is not the score of their own JSON object.
+    scores: mean of a trajectory's valid verdicts, in [0, 1]; 0 if there is none.
+    valid: whether a trajectory has a valid verdict.
+    truncated: number of its verdicts that were cut off at the token limit.
+    contradictory: number of its verdicts whose `\boxed{}` differs from the score in their JSON.
   """
 
   scores: Float32[np.ndarray, "B G"]
@@ -31,7 +31,7 @@ class Verdicts(NamedTuple):
   contradictory: Int32[np.ndarray, "B G"]
 
   def counts(self) -> dict[str, Int32[np.ndarray, " B"]]:
-    """Returns how many verdicts on each group are truncated, and contradictory."""
+    """Returns the numbers of truncated and of contradictory verdicts on each group, by name."""
     return {
       "truncated_verdicts": self.truncated.sum(axis=1),
       "contradictory_verdicts": self.contradictory.sum(axis=1),
@@ -39,13 +39,13 @@ class Verdicts(NamedTuple):
 
 
 class Scored(NamedTuple):
-  """What was read from the texts of B groups of G trajectories, and what the method made of it.
+  """Everything that was read from the texts of B groups of G trajectories, and their rewards.
 
   Attributes:
-    answers: as read; None where nothing could be.
-    answer_ids: equal numbers for equal answers of a group, `ABSTAIN` for none.
-    format_ok: whether the output format was kept.
-    verdicts: what the Judge said; None without a Judge.
+    answers: extracted answers; None if there is none.
+    answer_ids: within a group, equal answers have equal ids; `ABSTAIN` if there is no answer.
+    format_ok: whether the trajectory has the required output format.
+    verdicts: the Judge's verdicts; None without a Judge.
     group: rewards and advantages.
   """
 
@@ -62,45 +62,50 @@ def score_groups(
   config: ml_collections.ConfigDict,
   truncated: Sequence[Sequence[Sequence[bool]]] | None = None,
 ) -> Scored:
-  """Reads answers and verdicts and computes rewards and advantages (arXiv:2603.21289).
+  """Computes rewards and advantages from the texts of trajectories and verdicts.
 
   Args:
     responses: B groups of G trajectories.
-    verdict_texts: for each trajectory what the Judge wrote, once per repeat; not looked at where
+    verdict_texts: for each trajectory, the Judge's verdicts, one per repeat; ignored if
       `config.judge.use` is false.
-    config: the run's configuration; `answers`, `judge` and `method` are used.
-    truncated: whether each verdict was cut at the limit; None: none was.
-
-  Returns:
-    What was read, and the rewards and advantages.
+    config: `answers`, `judge` and `method` are used.
+    truncated: whether each verdict was cut off at the token limit; None if none was.
 
   Raises:
     ValueError: groups differ in size, or an option is unknown or out of its range.
   """
   extracted, answer_ids = read_answers(responses, config)
   format_ok = np.array([[answers.format_ok(text) for text in group] for group in responses], bool)
-  read, judged = None, (None, None)
-  if config.judge.use:
-    read = read_verdicts(verdict_texts, config.judge, truncated)
-    judged = (read.scores, read.valid)
-  group = method.group(answer_ids, format_ok, *judged, **config.method)
-  return Scored(extracted, answer_ids, format_ok, read, group)
+  read = read_verdicts(verdict_texts, config.judge, truncated) if config.judge.use else None
+  group = method.group(
+    answer_ids,
+    format_ok,
+    None if read is None else read.scores,
+    None if read is None else read.valid,
+    **config.method,
+  )
+  return Scored(
+    answers=extracted, answer_ids=answer_ids, format_ok=format_ok, verdicts=read, group=group
+  )
 
 
 def read_answers(
   responses: Sequence[Sequence[str]], config: ml_collections.ConfigDict
 ) -> tuple[list[list[str | None]], Int32[np.ndarray, "B G"]]:
-  """Returns the answer of every trajectory and, per group, equal answers by equal numbers.
+  """Extracts the answer of every trajectory and finds equal answers within each group.
+
+  Returns:
+    The answers (None if there is none), and ids that are equal for equal answers of a group.
 
   Raises:
     ValueError: groups differ in size, or an option of `config.answers` is unknown.
   """
-  read = config.answers
+  options = config.answers
   extracted = [
-    [answers.extract(text, released=read.released_extraction) for text in group]
+    [answers.extract(text, released=options.released_extraction) for text in group]
     for group in responses
   ]
-  ids = answers.vote_ids(extracted, equivalence=read.equivalence, unparsable=read.unparsable)
+  ids = answers.vote_ids(extracted, equivalence=options.equivalence, unparsable=options.unparsable)
   return extracted, ids
 
 
@@ -109,37 +114,37 @@ def read_verdicts(
   options: ml_collections.ConfigDict,
   truncated: Sequence[Sequence[Sequence[bool]]] | None = None,
 ) -> Verdicts:
-  """Reads the verdicts on B groups of G trajectories, several on each.
+  r"""Reads the scores from the verdicts on B groups of G trajectories.
 
-  One that was cut at the limit of tokens is not the Judge's last word, and so not valid, whatever
-  can be read from it; nor, with `contradictory="invalid"`, is one whose box is not the score of its
-  own JSON object. As the released code reads (`released_reading`), both are taken as they are.
+  A truncated verdict is invalid, whatever can be read from it, because the Judge had not finished.
+  With `contradictory="invalid"`, so is a verdict whose `\boxed{}` differs from the score in its
+  JSON. The released code accepts both, and so does `released_reading`.
 
   Args:
-    texts: for each trajectory what the Judge wrote, once per repeat.
+    texts: for each trajectory, the Judge's verdicts, one per repeat.
     options: `config.judge`.
-    truncated: whether each was cut; None: none was.
+    truncated: whether each verdict was cut off at the token limit; None if none was.
   """
   shape = (len(texts), len(texts[0]) if texts else 0)
   read = Verdicts(
-    np.zeros(shape, np.float32),
-    np.zeros(shape, bool),
-    np.zeros(shape, np.int32),
-    np.zeros(shape, np.int32),
+    scores=np.zeros(shape, np.float32),
+    valid=np.zeros(shape, bool),
+    truncated=np.zeros(shape, np.int32),
+    contradictory=np.zeros(shape, np.int32),
   )
   for b, g in np.ndindex(shape):
     repeats = texts[b][g]
-    cut = [False] * len(repeats) if truncated is None else truncated[b][g]
-    contradictory = [verdicts.contradicts(text) for text in repeats]
+    is_truncated = [False] * len(repeats) if truncated is None else truncated[b][g]
+    is_contradictory = [verdicts.contradicts(text) for text in repeats]
+    read.truncated[b, g], read.contradictory[b, g] = sum(is_truncated), sum(is_contradictory)
     scores = [verdicts.score(text, released=options.released_reading) for text in repeats]
     if not options.released_reading:
-      refused = contradictory if options.contradictory == "invalid" else [False] * len(repeats)
+      rejects_contradictory = options.contradictory == "invalid"
       scores = [
-        None if was_cut or is_refused else score
-        for score, was_cut, is_refused in zip(scores, cut, refused, strict=True)
+        None if cut_off or (contradicts and rejects_contradictory) else score
+        for score, cut_off, contradicts in zip(scores, is_truncated, is_contradictory, strict=True)
       ]
     usable = [score for score in scores if score is not None]
     read.valid[b, g] = bool(usable)
     read.scores[b, g] = sum(usable) / len(usable) if usable else 0.0
-    read.truncated[b, g], read.contradictory[b, g] = sum(cut), sum(contradictory)
   return read

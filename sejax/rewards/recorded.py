@@ -1,4 +1,4 @@
-"""`--mode=rewards`: the method's rewards for recorded groups in a file, without a model."""
+"""Computes the method's rewards for recorded responses, without a model: `--mode=rewards`."""
 
 import json
 import pathlib
@@ -13,32 +13,43 @@ from sejax.text.equivalence import Prover
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Scores recorded groups, writes them to the workdir and prints metrics.
+  """Computes rewards and metrics of recorded groups; writes them to the workdir.
 
-  `config.rewards.recorded` names a file of one group per line: `{"id", "responses": [G texts],
-  "verdicts": [G texts, or G lists of texts], "truncated_verdicts": optional, "gold": optional}`.
-  `truncated_verdicts` says of each verdict, in the form of `verdicts`, whether it was cut at the
-  limit (true or false). Without a Judge (`config.judge.use`) there need be no verdicts, and those
-  that there are do not count. Writes `rewards.jsonl` (a group per line) and `metrics.json`.
+  `config.rewards.recorded` is a JSON lines file with one group per line:
+
+      {"id": optional,
+       "responses": [G texts],
+       "verdicts": [G texts, or G lists of texts],
+       "truncated_verdicts": optional, true or false for each verdict, nested like `verdicts`,
+       "gold": optional text, in all lines or none}
+
+  With `config.judge.use=False`, verdicts may be missing and are ignored. Writes `rewards.jsonl`
+  (one group per line) and `metrics.json`, and prints the metrics.
 
   Raises:
-    ValueError: naming the line that is not of this form.
+    ValueError: a line has another form.
   """
   repeats = config.judge.num_judge_repeats if config.judge.use else 0
   records = read_groups(config.rewards.recorded, config.group_size, repeats)
   responses = [record["responses"] for record in records]
-  given = [record.get("verdicts") for record in records]
+  verdict_texts = [record.get("verdicts") for record in records]
   truncated = [record["truncated_verdicts"] for record in records]
-  scored = score_groups(responses, given, config, truncated)
+  scored = score_groups(responses, verdict_texts, config, truncated)
   correct = None
   if "gold" in records[0]:
     with Prover() as prover:
       correct = prover.grade(scored.answers, [record["gold"] for record in records])
-  read = scored.verdicts
-  judged = (None, None) if read is None else (read.scores, read.valid)
-  measures = method.group_metrics(scored.answer_ids, *judged, correct, tie=config.method.tie)
-  for name, counts in ({} if read is None else read.counts()).items():
-    measures[name] = method.Measure(counts.astype(np.float32), np.ones(len(counts), bool))
+  verdicts = scored.verdicts
+  measures = method.group_metrics(
+    scored.answer_ids,
+    None if verdicts is None else verdicts.scores,
+    None if verdicts is None else verdicts.valid,
+    correct,
+    tie=config.method.tie,
+  )
+  if verdicts is not None:
+    for name, counts in verdicts.counts().items():
+      measures[name] = method.Measure(counts.astype(np.float32), np.ones(len(counts), bool))
   metrics = {name: float(value) for name, value in method.summarize(measures).items()}
   _write(scored, records, metrics, workdir)
   width = max(map(len, metrics))
@@ -49,23 +60,23 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def read_groups(path: str, group_size: int, num_judge_repeats: int) -> list[dict]:
-  """Reads recorded groups, in the form that `run` describes.
+  """Reads recorded groups in the format that `run` describes.
 
   Args:
-    path: a file of JSON lines.
-    group_size: responses that a group must have, G.
-    num_judge_repeats: verdicts that each response must have; 0: none are looked at.
+    path: a JSON lines file.
+    group_size: required number of responses per group, G.
+    num_judge_repeats: required number of verdicts per response; 0 ignores verdicts.
 
   Raises:
-    ValueError: there is no group in it; a line, which is named, is no such group; or only some of
-      the groups have a gold answer.
+    ValueError: the file has no groups, a line has another form, or only some groups have a gold
+      answer.
   """
   if not path or not pathlib.Path(path).is_file():
     raise ValueError(
       f"config.rewards.recorded={quoted(path)} is no file; give a file of JSON lines"
     )
   records = []
-  # Lines end at line feeds alone: a text may hold the other separators that splitlines() knows.
+  # Not splitlines(), which also splits at other separators that a JSON text may contain.
   for number, line in enumerate(pathlib.Path(path).read_text(encoding="utf-8").split("\n"), 1):
     if not line.strip():
       continue
@@ -82,7 +93,7 @@ def read_groups(path: str, group_size: int, num_judge_repeats: int) -> list[dict
 
 
 def _group(record: object, group_size: int, num_judge_repeats: int) -> dict:
-  """Checks one record and gives its verdicts, if any count, as lists, one text per repeat."""
+  """Validates a group, and nests its verdicts and truncation flags as one list per response."""
   fields = ("responses", "verdicts") if num_judge_repeats else ("responses",)
   if not isinstance(record, dict) or not record.keys() >= {*fields}:
     raise ValueError(f"it needs an object with {' and '.join(fields)}")
@@ -91,11 +102,12 @@ def _group(record: object, group_size: int, num_judge_repeats: int) -> dict:
   for field in fields:
     if not isinstance(record[field], list) or len(record[field]) != group_size:
       raise ValueError(f"{field} is no list of config.group_size={group_size} entries")
-  verdict_texts, cut = [], []
+  verdict_texts, truncated = [], []
   if num_judge_repeats:
     verdict_texts = [[v] if isinstance(v, str) else v for v in record["verdicts"]]
-    cut = record.get("truncated_verdicts", [[False] * num_judge_repeats] * group_size)
-    cut = [[c] if isinstance(c, bool) else c for c in cut] if isinstance(cut, list) else cut
+    truncated = record.get("truncated_verdicts", [[False] * num_judge_repeats] * group_size)
+    if isinstance(truncated, list):
+      truncated = [[flag] if isinstance(flag, bool) else flag for flag in truncated]
   for texts in [record["responses"], *verdict_texts]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
       raise ValueError(f"{shortened(json.dumps(texts))} is no text")
@@ -105,15 +117,16 @@ def _group(record: object, group_size: int, num_judge_repeats: int) -> dict:
         f"a trajectory has {len(texts)} verdicts; config.judge.num_judge_repeats is"
         f" {num_judge_repeats}"
       )
-  if num_judge_repeats and not _are_flags(cut, group_size, num_judge_repeats):
+  if num_judge_repeats and not _are_flags(truncated, group_size, num_judge_repeats):
     raise ValueError(
       f"truncated_verdicts={shortened(json.dumps(record['truncated_verdicts']))} is not true or"
       " false for each of its verdicts"
     )
-  return record | {"verdicts": verdict_texts, "truncated_verdicts": cut}
+  return record | {"verdicts": verdict_texts, "truncated_verdicts": truncated}
 
 
 def _are_flags(values: object, group_size: int, repeats: int) -> bool:
+  """Whether a value is a list of `group_size` lists of `repeats` booleans."""
   return (
     isinstance(values, list)
     and len(values) == group_size

@@ -52,66 +52,66 @@ class _Bars(Family):
     board.rect(_LEFT, _BOTTOM, _RIGHT, _BOTTOM + 4, INK)
 
   def questions(self, content: tuple) -> tuple[str, ...]:
-    kind, asked, _ = content
+    kind, letters, _ = content
     if kind == _VALUE:
-      return f"What is the value of bar {asked}?", f"How tall is bar {asked}?"
+      return f"What is the value of bar {letters}?", f"How tall is bar {letters}?"
     if kind == _DIFFERENCE:
-      return (f"How much taller is bar {asked[0]} than bar {asked[1]}?",)
+      return (f"How much taller is bar {letters[0]} than bar {letters[1]}?",)
     if kind == _TOTAL:
-      return (f"What do bars {asked[0]} and {asked[1]} add up to?",)
+      return (f"What do bars {letters[0]} and {letters[1]} add up to?",)
     return f"Which bar is the {kind}?", f"Name the {kind} bar."
 
   def facts(self, content: tuple) -> Claims:
-    kind, asked, values = content
+    kind, letters, values = content
     return _claims(
-      kind, {letter: values[_LETTERS.index(letter)] for letter in _read(content)}, asked
+      kind, {letter: values[_LETTERS.index(letter)] for letter in _read(content)}, letters
     )
 
   def slips(self, content: tuple, rng: Rng) -> Iterator[tuple[str, Claims]]:
-    kind, asked, values = content
-    seen = {letter: values[_LETTERS.index(letter)] for letter in _read(content)}
+    kind, letters, values = content
+    heights = {letter: values[_LETTERS.index(letter)] for letter in _read(content)}
     if kind in (_TALLEST, _SHORTEST):
       other = _SHORTEST if kind == _TALLEST else _TALLEST
-      yield "the other end", {**seen, "answer": _claims(other, seen, asked)["answer"]}
-      order = sorted(seen, key=lambda letter: seen[letter], reverse=kind == _TALLEST)
+      yield "the other end", {**heights, "answer": _claims(other, heights, letters)["answer"]}
+      order = sorted(heights, key=lambda letter: heights[letter], reverse=kind == _TALLEST)
       first, second = order[:2]
       yield (
         "two bars swapped",
-        _claims(kind, {**seen, first: seen[second], second: seen[first]}, ""),
+        _claims(kind, {**heights, first: heights[second], second: heights[first]}, ""),
       )
-      yield "any bar", {**seen, "answer": rng.choice(order[1:])}
+      yield "any bar", {**heights, "answer": rng.choice(order[1:])}
       return
-    letter = rng.choice(asked)
-    near = abs(seen[letter] + rng.choice((1, -1)))
-    far = (seen[letter] + rng.choice((3, 4, 5))) % (_HIGHEST + 1)
-    yield "off by one", _claims(kind, {**seen, letter: near}, asked)
+    letter = rng.choice(letters)
+    near = abs(heights[letter] + rng.choice((1, -1)))
+    far = (heights[letter] + rng.choice((3, 4, 5))) % (_HIGHEST + 1)
+    yield "off by one", _claims(kind, {**heights, letter: near}, letters)
     place = _LETTERS.index(letter)
     beside = values[place + 1] if place + 1 < len(values) else values[place - 1]
-    yield "the bar beside", _claims(kind, {**seen, letter: beside}, asked)
-    yield "far off", _claims(kind, {**seen, letter: far}, asked)
+    yield "the bar beside", _claims(kind, {**heights, letter: beside}, letters)
+    yield "far off", _claims(kind, {**heights, letter: far}, letters)
     if kind != _VALUE:
       other = _TOTAL if kind == _DIFFERENCE else _DIFFERENCE
-      yield "the other operation", {"sign": _SIGNS[other]} | dict(_claims(other, seen, asked))
-      right = int(_claims(kind, seen, asked)["answer"])
-      yield "sum off", dict(_claims(kind, seen, asked)) | {"answer": right + 1}
+      yield "the other operation", {"sign": _SIGNS[other]} | dict(_claims(other, heights, letters))
+      right = int(_claims(kind, heights, letters)["answer"])
+      yield "sum off", dict(_claims(kind, heights, letters)) | {"answer": right + 1}
 
   def phrasings(self, content: tuple, claims: Claims) -> tuple[str, ...]:
-    kind, asked, _ = content
+    kind, letters, _ = content
     answer = claims["answer"]
     if kind == _VALUE:
       return (
-        f"Bar {asked} ends at {answer}.",
-        f"The top of bar {asked} is level with {answer}.",
-        f"I look at bar {asked} and read {answer} on the axis.",
+        f"Bar {letters} ends at {answer}.",
+        f"The top of bar {letters} is level with {answer}.",
+        f"I look at bar {letters} and read {answer} on the axis.",
       )
-    seen = ", ".join(f"{letter} {claims[letter]}" for letter in _read(content))
+    heights = ", ".join(f"{letter} {claims[letter]}" for letter in _read(content))
     if kind in (_TALLEST, _SHORTEST):
-      return f"The bars are {seen}. The {kind} is {answer}.", f"{seen}: {answer} is {kind}."
-    first, second = (claims[letter] for letter in asked)
+      return f"The bars are {heights}. The {kind} is {answer}.", f"{heights}: {answer} is {kind}."
+    first, second = (claims[letter] for letter in letters)
     sign = claims.get("sign", _SIGNS[kind])
     return (
-      f"{seen}. {first} {sign} {second} = {answer}.",
-      f"Bar {asked[0]} is {first}, bar {asked[1]} is {second}. {first} {sign} {second} = {answer}.",
+      f"{heights}. {first} {sign} {second} = {answer}.",
+      f"Bar {letters[0]} is {first}, bar {letters[1]} is {second}. {first} {sign} {second} = {answer}.",
     )
 
 
@@ -119,20 +119,20 @@ _SIGNS = {_DIFFERENCE: "-", _TOTAL: "+"}
 
 
 def _read(content: tuple) -> str:
-  """Returns the letters of the bars that must be read to answer the question."""
-  kind, asked, values = content
-  return _LETTERS[: len(values)] if kind in (_TALLEST, _SHORTEST) else asked
+  """Returns the letters of all bars that must be read to answer the question."""
+  kind, letters, values = content
+  return _LETTERS[: len(values)] if kind in (_TALLEST, _SHORTEST) else letters
 
 
-def _claims(kind: str, seen: dict[str, int], asked: str) -> Claims:
+def _claims(kind: str, heights: dict[str, int], letters: str) -> Claims:
   """Returns the values read from the bars and the answer that follows from them."""
   if kind in (_TALLEST, _SHORTEST):
     pick = max if kind == _TALLEST else min
-    return {**seen, "answer": pick(seen, key=lambda letter: seen[letter])}
+    return {**heights, "answer": pick(heights, key=lambda letter: heights[letter])}
   if kind == _VALUE:
-    return {"answer": seen[asked]}
-  first, second = (seen[letter] for letter in asked)
-  return {**seen, "answer": first - second if kind == _DIFFERENCE else first + second}
+    return {"answer": heights[letters]}
+  first, second = (heights[letter] for letter in letters)
+  return {**heights, "answer": first - second if kind == _DIFFERENCE else first + second}
 
 
 FAMILIES = (_Bars(),)

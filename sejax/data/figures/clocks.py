@@ -75,7 +75,7 @@ def _claims(hour: int, minute: int) -> Claims:
 
 
 def _direction(steps: int) -> tuple[int, int]:
-  """Returns `angles.ONE` times the unit vector of a clock hand, `steps` clockwise from the top."""
+  """Returns the unit vector, times `angles.ONE`, of a hand `steps` clockwise from the top."""
   return angles.sine(steps), -angles.cosine(steps)
 
 

@@ -1,4 +1,4 @@
-"""The training sets as tensorflow-datasets builders, without tensorflow."""
+"""Training sets as tensorflow-datasets, built and read without tensorflow."""
 
 from sejax.data.tfds.builders import BUILDERS, Geometry3k, Geoqa, Mmr1, build
 from sejax.data.tfds.source import TfdsSource

@@ -1,7 +1,8 @@
 """Builds a training set: `python -m sejax.data.tfds --name=geometry3k --source=DIR --data_dir=DIR`.
 
-`--source` is the set as downloaded from the hub, its files in `data/`. The built set is opened with
-`config.data.source = "tfds"`, `path` the data directory and `name` the set.
+`--source` is the directory of the downloaded hub repository, with its files in `data/`. To train on
+the result, set `config.data.source = "tfds"`, `config.data.path` to the data directory and
+`config.data.name` to the name.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from sejax.text import terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Builds the set and prints its splits; returns the exit status."""
+  """Builds a data set and prints its splits; returns the exit status."""
   terminal.prepare()
   parser = argparse.ArgumentParser(prog="python -m sejax.data.tfds", description=__doc__)
   parser.add_argument("--name", required=True, choices=sorted(builders.BUILDERS))

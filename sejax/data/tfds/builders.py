@@ -1,4 +1,4 @@
-"""Builders of array records from the training sets as downloaded from the Hugging Face hub."""
+"""tensorflow-datasets builders that convert training sets from the Hugging Face hub."""
 
 import collections
 import pathlib
@@ -16,29 +16,32 @@ ON_BAD_RECORD = ("stop", "skip")
 
 
 class _HubBuilder(tfds.core.GeneratorBasedBuilder):
-  """Builds from a directory in hub form, tfds' `manual_dir`; records keep their order and ids."""
+  """Builds a data set from a downloaded hub repository, which tfds calls `manual_dir`.
+
+  Records keep the order and the ids that `parquet.ParquetSource` gives them.
+  """
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "As published on the hub."}
 
-  # Where tfds would look for checksums of downloads. There are none, and looking needs
-  # importlib_resources, which tfds does not require.
+  # Keeps tfds from looking for checksums of downloads. There are none, and it would need
+  # importlib_resources, which tfds does not list as a requirement.
   code_path: ClassVar[None] = None
 
   REPOSITORY: ClassVar[str]
   DESCRIPTION: ClassVar[str]
   LICENSE: ClassVar[str]
   CITATION: ClassVar[str]
-  # Rows of each split as released; empty where no exact number was.
+  # Rows of each split as released; empty if no exact number was published.
   COUNTS: ClassVar[Mapping[str, int]]
 
   def __init__(self, *, any_counts: bool = False, on_bad_record: str = "stop", **kwargs: Any):
-    """Makes a builder.
+    """Creates a builder.
 
     Args:
-      any_counts: builds a set whose splits are not of the released size.
+      any_counts: accept splits whose sizes differ from the released ones.
       on_bad_record: "stop" at a record that cannot be read, or "skip" it with a warning.
-      **kwargs: those of `tfds.core.DatasetBuilder`, such as `data_dir`.
+      **kwargs: arguments of `tfds.core.DatasetBuilder`, such as `data_dir`.
     """
     if on_bad_record not in ON_BAD_RECORD:
       raise ValueError(
@@ -49,7 +52,7 @@ class _HubBuilder(tfds.core.GeneratorBasedBuilder):
 
   @property
   def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:  # noqa: N802 (tfds' name)
-    """Where the set comes from."""
+    """Instructions that tfds shows if the downloaded files are missing."""
     return f"Download the dataset repository {self.REPOSITORY} from the Hugging Face hub."
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -57,7 +60,7 @@ class _HubBuilder(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       description=self.DESCRIPTION,
-      # Images are kept as the files they are: Text holds any bytes, and does not decode them.
+      # Images are stored as Text, which accepts any bytes: tfds must not decode and re-encode them.
       features=tfds.features.FeaturesDict(
         {
           "id": text(),
@@ -91,23 +94,18 @@ class _HubBuilder(tfds.core.GeneratorBasedBuilder):
     self, source: parquet.ParquetSource
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     skipped = collections.Counter()
-
-    def skip(what: str, error: BadRecord) -> None:
-      if self._on_bad_record == "stop":
-        raise error
-      logging.warning("%s: skipped %s: %s", self.name, what, error)
-      skipped[error.kind] += 1
-
     for index in range(len(source)):
       try:
         record = source[index]
       except BadRecord as error:
-        skip("a record", error)
+        self._raise_or_warn("a record", error)
+        skipped[error.kind] += 1
         continue
       try:
         answer = source.gold(index)
-      except BadRecord as error:  # training does without
-        skip("an answer", error)
+      except BadRecord as error:  # the record is kept: training does not need its answer
+        self._raise_or_warn("an answer", error)
+        skipped[error.kind] += 1
         answer = None
       yield (
         index,
@@ -120,6 +118,11 @@ class _HubBuilder(tfds.core.GeneratorBasedBuilder):
       )
     if skipped:
       logging.warning("%s: skipped in all %s", self.name, _listed(skipped))
+
+  def _raise_or_warn(self, what: str, error: BadRecord) -> None:
+    if self._on_bad_record == "stop":
+      raise error
+    logging.warning("%s: skipped %s: %s", self.name, what, error)
 
 
 class Geometry3k(_HubBuilder):
@@ -182,20 +185,20 @@ def build(
   any_counts: bool = False,
   on_bad_record: str = "stop",
 ) -> tfds.core.DatasetInfo:
-  """Builds the array records of a set.
+  """Builds a data set as array records.
 
   Args:
     name: one of `BUILDERS`.
-    source: the downloaded directory in hub form.
-    data_dir: where the built sets are kept, each in a folder of its own.
-    any_counts: builds a set whose splits are not of the released size.
+    source: directory of the downloaded hub repository.
+    data_dir: directory of all built data sets.
+    any_counts: accept splits whose sizes differ from the released ones.
     on_bad_record: "stop" at a record that cannot be read, or "skip" it with a warning.
 
   Returns:
-    What was built, with the number of examples of each split.
+    Information about the data set, such as the number of examples of each split.
 
   Raises:
-    ValueError: the set is there already, or the directory is not what was released.
+    ValueError: the data set is already built, or `source` is not the released one.
   """
   builder = BUILDERS[name](data_dir=data_dir, any_counts=any_counts, on_bad_record=on_bad_record)
   if builder.data_path.exists():

@@ -1,4 +1,4 @@
-"""Records of a set that was built as array records."""
+"""Reads a data set that `sejax.data.tfds` has built."""
 
 import pathlib
 
@@ -8,18 +8,18 @@ from sejax.errors import quoted
 
 
 class TfdsSource:
-  """Records of one split of a built set, read by index."""
+  """Source of the records in one split of a built data set."""
 
   def __init__(self, data_dir: str | pathlib.Path, name: str, split: str):
-    """Opens a built set.
+    """Opens a split.
 
     Args:
-      data_dir: where it was built.
+      data_dir: directory of all built data sets.
       name: one of `BUILDERS`.
-      split: a split or, as tfds writes it, a part of one: `train[:90%]`.
+      split: a split, or a part of one in the notation of tfds, such as `train[:90%]`.
 
     Raises:
-      ValueError: there is no set, or no split, of the name.
+      ValueError: the data set or the split does not exist.
     """
     if name not in BUILDERS:
       raise ValueError(f"name={quoted(name)} must be one of {', '.join(sorted(BUILDERS))}")
@@ -46,7 +46,7 @@ class TfdsSource:
     )
 
   def gold(self, index: int) -> str | None:
-    """Returns the answer of a record; None where there is none."""
+    """Returns the gold answer of a record, or None if it has none."""
     return self._example(index)["answer"].decode() or None
 
   def _example(self, index: int) -> dict:
