@@ -7,7 +7,7 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from sejax.models.model import Features, Images, Model
 from sejax.models.processor import Processor
-from sejax.models.registry import FAMILIES, load_config
+from sejax.models.registry import FAMILIES, load_config, released
 from sejax.models.transformer.generation import select_last
 from sejax.models.transformer.logp import LogProbs
 from sejax.models.transformer.params import Params
@@ -27,6 +27,7 @@ __all__ = [
   "Prompt",
   "load",
   "load_config",
+  "released",
   "save",
   "select_last",
 ]

@@ -47,12 +47,12 @@ class Model(ModelConfig, abc.ABC):
     layout: rules for the layout of parameters in training, see `sejax.parallel.layouts`.
     decode_layout: rules for decoding.
     vision_path: pattern of the paths of the vision tower's parameters.
-    example: a name on the hub, for messages.
+    released_names: names on the hub by size, such as `7b`.
   """
 
   model_type: ClassVar[str]
   title: ClassVar[str]
-  example: ClassVar[str]
+  released_names: ClassVar[Mapping[str, str]]
   tensor_names: ClassVar[Mapping[str, str]]
   layout: ClassVar[Rules] = TRAINING
   decode_layout: ClassVar[Rules] = DECODING

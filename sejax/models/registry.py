@@ -10,6 +10,20 @@ from sejax.models.tensor_files import parse_json
 FAMILIES: dict[str, type[Model]] = {family.model_type: family for family in (Qwen25VL,)}
 
 
+def released(name: str) -> Model | None:
+  """Returns a released model by its name on the hub; None where no family has released it.
+
+  Args:
+    name: such as `Qwen/Qwen2.5-VL-7B-Instruct`, in any case, with or without the organisation.
+  """
+  wanted = name.rpartition("/")[2].lower()
+  for family in FAMILIES.values():
+    for size, released_name in family.released_names.items():
+      if released_name.rpartition("/")[2].lower() == wanted:
+        return family.released(size)
+  return None
+
+
 def load_config(directory: str | pathlib.Path) -> Model:
   """Reads the configuration of a model directory.
 
@@ -22,7 +36,8 @@ def load_config(directory: str | pathlib.Path) -> Model:
   raw = parse_json(file.read_bytes(), file)
   family = FAMILIES.get(raw.get("model_type"))
   if family is None:
-    known = ", ".join(f"{name} ({one.example})" for name, one in FAMILIES.items())
+    examples = {name: next(iter(one.released_names.values())) for name, one in FAMILIES.items()}
+    known = ", ".join(f"{name} ({example})" for name, example in examples.items())
     raise ValueError(
       f"{file}: model_type is {quoted(raw.get('model_type'))}; the families are {known}"
     )

@@ -97,12 +97,8 @@ def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str
 
 
 def _model(path: str) -> models.Model:
-  """Returns a released model's configuration by its name, else that of a directory."""
-  name = path.rpartition("/")[2].lower()
-  for size in ("3b", "7b", "32b", "72b"):
-    if name == f"qwen2.5-vl-{size}-instruct":
-      return models.Model.qwen2_5_vl(size)
-  return models.load_config(hub.local(path))
+  """Returns a released model by its name, which needs no download, else that of a directory."""
+  return models.released(path) or models.load_config(hub.local(path))
 
 
 def _compile(program: step_programs.Program, chip: chips.Chip) -> Row:

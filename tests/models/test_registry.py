@@ -21,4 +21,12 @@ def test_an_unknown_family_is_told_the_known_ones(found, tmp_path):
     models.load_config(tmp_path)
   assert str(error.value).startswith(f"{tmp_path / 'config.json'}: model_type is {found!r}; ")
   for name, family in models.FAMILIES.items():
-    assert f"{name} ({family.example})" in str(error.value)
+    assert f"{name} ({family.released_names['3b']})" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-VL-7B-Instruct", "qwen2.5-vl-7b-instruct"])
+def test_a_released_model_is_known_by_its_name(name):
+  model = models.released(name)
+  assert (model.title, model.width, model.text.num_hidden_layers) == ("Qwen2.5-VL", 3584, 28)
+  assert models.released("Qwen/Qwen2.5-VL-8B-Instruct") is None
+  assert models.released("") is None

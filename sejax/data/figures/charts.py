@@ -111,7 +111,8 @@ class _Bars(Family):
     sign = claims.get("sign", _SIGNS[kind])
     return (
       f"{heights}. {first} {sign} {second} = {answer}.",
-      f"Bar {letters[0]} is {first}, bar {letters[1]} is {second}. {first} {sign} {second} = {answer}.",
+      f"Bar {letters[0]} is {first}, bar {letters[1]} is {second}."
+      f" {first} {sign} {second} = {answer}.",
     )
 
 

@@ -33,7 +33,9 @@ class Qwen25VL(Model):
 
   model_type = "qwen2_5_vl"
   title = "Qwen2.5-VL"
-  example = "Qwen/Qwen2.5-VL-3B-Instruct"
+  released_names: ClassVar[Mapping[str, str]] = {
+    size: f"Qwen/Qwen2.5-VL-{size.upper()}-Instruct" for size in ("3b", "7b", "32b", "72b")
+  }
   tensor_names: ClassVar[Mapping[str, str]] = {**TENSOR_NAMES, **DECODER_TENSOR_NAMES}
 
   def __post_init__(self):
