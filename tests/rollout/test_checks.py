@@ -87,7 +87,7 @@ WINDOW = "vision_config/window_size"  # 28: 16 patches of 7 pixels a window
     (
       {},
       {"data.patch_buckets": (16, 72, 96)},
-      r"patch_buckets=\(16, 72, 96\) has 72; .* whole windows of 16 patches: 80 would do",
+      r"patch_buckets=\(16, 72, 96\) has 72; .* multiples of 16 patches: 80 would do",
     ),
     ({}, {"data.patch_buckets": (16, 66)}, r"has 66; .* of 16 patches: 80 would do"),
     ({}, {"data.patch_buckets": (2, 64)}, r"has 2; .* of 16 patches: 16 would do"),
