@@ -127,7 +127,15 @@ def set_up(
     source=source,
     preparer=preparer,
     roles=roles,
-    collector=collect.Collector(config, roles, collate, source, stopwatch, function),
+    collector=collect.Collector(
+      config,
+      roles,
+      collate,
+      source,
+      stopwatch,
+      function,
+      shares_tower=not (vision_is_trained(config) or _has_own_judge(config)),
+    ),
     learner=Learner(
       updater=make_updater(config, model, roles.actor.options.filters, steps, mesh),
       mesh=mesh,

@@ -34,8 +34,8 @@ class Learner:
     adapters: what is trained, if not all weights.
     sizes: how a rollout is cut into mini-batches.
     mask_truncated: whether trajectories that were cut at the limit are left out of the loss.
-    encode: computes image features by the frozen vision tower, once for each step; None where the
-      tower is trained.
+    encode: computes image features by the frozen vision tower, for rollouts that bring none; None
+      where the tower is trained.
   """
 
   updater: update.Updater
@@ -92,23 +92,27 @@ class Learner:
     def cut(rows: np.ndarray, axis: int = 0) -> list[jax.Array]:
       return minibatches.cut(self.mesh, rows, sizes.minibatches, sizes.micro_batches, axis)
 
-    def cut_tree(tree: Any) -> list[Any]:
+    def cut_features(rows: jax.Array) -> list[jax.Array]:
+      rows = hosts.shard_rows(self.mesh, rows)
+      return minibatches.cut_on_devices(self.mesh, rows, sizes.minibatches, sizes.micro_batches)
+
+    def cut_tree(tree: Any, cut_leaf: Callable[[Any], list[jax.Array]]) -> list[Any]:
       leaves, structure = jax.tree.flatten(tree)
-      parts = zip(*map(cut, leaves), strict=True) if leaves else [()] * sizes.minibatches
+      parts = zip(*map(cut_leaf, leaves), strict=True) if leaves else [()] * sizes.minibatches
       return [structure.unflatten(part) for part in parts]
 
     images, features = batch.images, None
     if images is not None and self.encode is not None:
-      computed = self.encode(self.frozen, batch)
-      features = jax.tree.map(lambda x: hosts.to_host(hosts.shard_rows(self.mesh, x)), computed)
-      images = None
+      images, features = None, rollout.features
+      if features is None:  # of merged batches
+        features = self.encode(self.frozen, batch)
     mask = collect.loss_mask(rollout, length, truncated=not self.mask_truncated)
     parts = zip(
       cut(batch.actor.ids),
       cut(batch.actor.lengths),
       cut(batch.actor.positions, axis=1),
-      cut_tree(images),
-      cut_tree(features),
+      cut_tree(images, cut),
+      cut_tree(features, cut_features),
       cut(rollout.result.tokens[..., :length]),
       cut(mask),
       strict=True,

@@ -7,6 +7,7 @@ its rows of each of them. Axes: B prompts, G trajectories, R tokens of a respons
 from typing import NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -69,3 +70,44 @@ def cut(
   spec = PartitionSpec(None, *[None] * axis, layouts.row_axes(mesh))
   sharding = NamedSharding(mesh, spec)
   return [jax.make_array_from_process_local_data(sharding, part) for part in parts]
+
+
+def cut_on_devices(
+  mesh: Mesh, rows: Shaped[Array, "B ..."], count: int, micro: int
+) -> list[Shaped[Array, "M b ..."]]:
+  """Returns the mini-batches of an array that is on the mesh already, as `cut` does of a host's.
+
+  Rows move from device to device, each within its process, and never through the host. With K row
+  shards in a process, a shard holds `count * micro` consecutive pieces of the process's rows, and
+  each micro-batch takes K consecutive pieces, one for each shard. (As one compiled reshape, XLA
+  would gather all rows on every device.)
+
+  Args:
+    mesh: over whose row shards b is split.
+    rows: sharded over the row shards of the mesh.
+    count: mini-batches.
+    micro: micro-batches in each, M.
+  """
+  shards: dict[int, dict[jax.Device, Array]] = {}
+  for shard in rows.addressable_shards:
+    shards.setdefault(shard.index[0].start or 0, {})[shard.device] = shard.data
+  copies = [shards[start] for start in sorted(shards)]
+  pieces = count * micro
+  size = rows.shape[0] // layouts.row_shards(mesh) // pieces
+
+  def piece(number: int, device: jax.Device) -> Array:
+    shard, place = divmod(number, pieces)
+    data = copies[shard].get(device, next(iter(copies[shard].values())))
+    return jax.device_put(data[place * size : (place + 1) * size], device)
+
+  shape = (micro, rows.shape[0] // pieces, *rows.shape[1:])
+  sharding = NamedSharding(mesh, PartitionSpec(None, layouts.row_axes(mesh)))
+  parts = []
+  for n in range(count):
+    arrays = [
+      jnp.stack([piece((n * micro + m) * len(copies) + k, device) for m in range(micro)])
+      for k, holders in enumerate(copies)
+      for device in holders
+    ]
+    parts.append(jax.make_array_from_single_device_arrays(shape, sharding, arrays))
+  return parts

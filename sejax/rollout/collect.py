@@ -59,6 +59,8 @@ class Rollout(NamedTuple):
     evidence: what the rewards were made of.
     group: rewards and advantages.
     counts: groups that the update counts.
+    features: of the batch's images, on the devices, by the tower that the Actor sampled with; None
+      where there are none, and where groups of several batches were merged.
     sampled: everything that was sampled in the step, batch by batch.
   """
 
@@ -68,6 +70,7 @@ class Rollout(NamedTuple):
   evidence: rewards.Evidence
   group: method.Group
   counts: Bool[np.ndarray, " B"]
+  features: models.Features | None
   sampled: tuple[SampledBatch, ...]
 
 
@@ -93,6 +96,8 @@ class Collector:
     source: Source,
     clock: Stopwatch,
     function: rewards.RewardFunction | None,
+    *,
+    shares_tower: bool = False,
   ):
     """Keeps what all steps share.
 
@@ -103,9 +108,12 @@ class Collector:
       source: of the records, for reward functions.
       clock: that the stages are timed by.
       function: that rewards, from `rewards.find`; None: the method.
+      shares_tower: whether the vision towers of Actor and Judge are the same in every step, so that
+        images are encoded once for both.
     """
     self._config, self._collate, self._source, self._clock = config, collate, source, clock
     self._function, self.roles = function, roles
+    self._shares_tower = shares_tower
 
   def collect_rollout(
     self, weights: Weights, data: Iterator[Sequence[Example]], step: int
@@ -154,7 +162,7 @@ class Collector:
       features = roles.encode(weights.actor, batch)
       acted = roles.act(weights.actor, batch, features, seed=seed, step=step)
     with clock("judge"):
-      verdicts, truncated = self._judge(weights, batch, acted.texts, step)
+      verdicts, truncated = self._judge(weights, batch, features, acted.texts, step)
     with clock("reward"):
       read = rewards.read_verdicts(verdicts, self._config.judge, truncated)
       evidence = self._evidence(batch, acted.texts, read)
@@ -177,19 +185,26 @@ class Collector:
       evidence=evidence,
       group=group,
       counts=batch.real,
+      features=features,
       sampled=(sampled,),
     )
     return rollout, examples
 
   def _judge(
-    self, weights: Weights, batch: Batch, texts: list[list[str]], step: int
+    self,
+    weights: Weights,
+    batch: Batch,
+    features: models.Features | None,
+    texts: list[list[str]],
+    step: int,
   ) -> tuple[list[list[list[str]]], list[list[list[bool]]]]:
     """Returns verdicts, and whether each was cut at the limit."""
     config = self._config
     if not config.judge.use:
       nothing = [[[] for _ in group] for group in texts]
       return nothing, nothing
-    features = self.roles.encode_for_judge(weights.judge, batch)
+    if not self._shares_tower:
+      features = self.roles.encode_for_judge(weights.judge, batch)
     judged = self.roles.judge_all(
       weights.judge, batch, features, texts, seed=config.seed, step=step
     )
@@ -230,6 +245,7 @@ class Collector:
       evidence=evidence._replace(index=batch.index, questions=batch.questions),
       group=_merge_fields([rollout.group for rollout in rollouts], sources),
       counts=np.array([rollouts[part].counts[row] for part, row in sources]),
+      features=None,
       sampled=tuple(sampled for rollout in rollouts for sampled in rollout.sampled),
     )
 
