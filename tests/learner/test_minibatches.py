@@ -6,6 +6,7 @@ import pytest
 from jax.sharding import Mesh
 
 from sejax.learner import minibatches
+from tests import subprocesses
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +44,7 @@ def test_rows_may_be_counted_by_a_later_axis(mesh):
   for n, part in enumerate(parts):
     for m in range(2):
       assert np.array_equal(part[m, :, 0], positions[:, 2 * n + m])
+
+
+def test_rows_on_devices_are_cut_there_as_on_the_host():
+  subprocesses.wait(subprocesses.start("tests.learner.cut_on_devices", 8))

@@ -24,15 +24,22 @@ class Roles:
 
   def __init__(self):
     self.batches = 0
+    self.encoded = []  # by which tower
     self.records = {"actor": [], "judge": []}  # hashes that were sampled by
 
   def encode(self, params, batch):
     del params, batch
+    self.encoded.append("actor")
+    return "actor's"
 
-  encode_for_judge = encode
+  def encode_for_judge(self, params, batch):
+    del params, batch
+    self.encoded.append("judge")
+    return "judge's"
 
   def act(self, params, batch, features, *, seed, step):
-    del params, features, seed, step
+    del params, seed, step
+    assert features == "actor's"
     self.batches += 1
     self.records["actor"] += batch.records[batch.real].tolist()
     texts = [[f"<think>{i}</think>\\boxed{{{i}}}", self._second(i)] for i in batch.index]
@@ -44,7 +51,8 @@ class Roles:
     return rollout_lib.Completions(Result(tokens, lengths, logp, logp, finish, STATS), texts)
 
   def judge_all(self, params, batch, features, candidates, *, seed, step):
-    del params, features, seed, step
+    del params, seed, step
+    self.read = features
     self.records["judge"] += batch.records[batch.real].tolist()
     texts = [[f"It says {text}. \\boxed{{0.9}}" for text in group] for group in candidates]
     finish = np.full((B, G), Finish.EOS, np.int8)
@@ -62,7 +70,14 @@ STATS = Stats(0, 0, 0, 0, {})
 def collected():
   """Returns what collects from batches of the given records, the rollout and roles."""
 
-  def run(*indices, constant_groups, judge=True, invalid_verdict="neutral", **changes):
+  def run(
+    *indices,
+    constant_groups,
+    judge=True,
+    invalid_verdict="neutral",
+    shares_tower=False,
+    **changes,
+  ):
     config = tiny.get_config()
     config.judge.use, config.method.invalid_verdict = judge, invalid_verdict
     config.update(batch_size=B, group_size=G)
@@ -77,7 +92,9 @@ def collected():
       buckets=batches.Buckets.of(config.data),
       pad_id=preparer.processor.pad_id,
     )
-    collector = collect.Collector(config, roles, collate, source, timing_lib.Clock(), None)
+    collector = collect.Collector(
+      config, roles, collate, source, timing_lib.Clock(), None, shares_tower=shares_tower
+    )
     data = iter([[preparer(index) for index in rows] for rows in indices])
     return collector.collect_rollout(collect.Weights(None, None), data, 0), roles
 
@@ -261,3 +278,29 @@ def test_a_group_with_a_difference_is_varied():
   rewards = np.array([[0.5, 0.5], [0.5, 0.25], [0.0, 0.0]])
   group = method.Group(*[rewards] * 5)
   assert collect.varied(group).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+  ("shares_tower", "judge", "encoded", "read"),
+  [
+    (True, True, ["actor"], "actor's"),
+    (False, True, ["actor", "judge"], "judge's"),
+    (True, False, ["actor"], None),
+    (False, False, ["actor"], None),
+  ],
+)
+def test_pictures_are_encoded_once_for_each_distinct_tower(
+  shares_tower, judge, encoded, read, collected
+):
+  rollout, roles = collected(
+    [0, 1, 2, 3], constant_groups="keep", judge=judge, shares_tower=shares_tower
+  )
+  assert roles.encoded == encoded
+  assert getattr(roles, "read", None) == read
+  assert rollout.features == "actor's"  # which the learner uses where its tower is the same
+
+
+def test_merged_batches_bring_no_features(collected):
+  """The learner encodes the rows that were chosen."""
+  rollout, _ = collected([0, 1, 2, 3], [4, 5, 6, 7], constant_groups="resample")
+  assert rollout.features is None
