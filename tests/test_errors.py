@@ -16,7 +16,7 @@ from sejax.text import answers
 LONG = "x" * 722_000
 ROOT = pathlib.Path(sejax.__file__).parent
 # Parts of the package whose errors never leave it.
-INTERNAL = ("text/arithmetic.py", "text/parser.py", "data/figures/board.py", "data/figures/font.py")
+INTERNAL = ("data/figures/board.py", "data/figures/font.py")
 
 
 def test_short_values_are_as_python_writes_them():

@@ -69,7 +69,7 @@ class _AnswerParser(ArithmeticParser):
     """Parses the whole answer."""
     items, separators = self._items()
     if self.next is not None:
-      raise UnsupportedError(f"unexpected {self.next!r}")
+      raise UnsupportedError(f"unexpected {self.next}")
     intervals = [item.interval for item in items if item.interval]
     if len(intervals) == len(items) and len({interval.name for interval in intervals}) == 1:
       if separators <= vocabulary.ALTERNATIVES:
@@ -210,7 +210,7 @@ class _AnswerParser(ArithmeticParser):
     is_list = len(items) > 1 and separators <= {",", ";"} and not has_names
     is_tuple = is_list and self.accept(")")
     if is_tuple and (self.next is None or self.next in vocabulary.SEPARATORS):
-      # Combinations and distributions do not stand in a list of points.
+      # In a list it is a point: combinations and distributions do not come in lists.
       is_listed = start > 0 or self.next is not None
       if is_listed or not may_be_function_call(name.text, values):
         return Item(_bracketed("(", values, ")"), name.text, is_point=True)
@@ -270,10 +270,12 @@ class _AnswerParser(ArithmeticParser):
     return self._remember_parts(values, _bracketed(opener, values, closer))
 
   def _remember_parts(self, parts: list[Value], key: str) -> str:
+    """Records the parts of a tuple or ratio for `_names_all_parts`; returns its key."""
     self._parts_of[key] = parts
     return key
 
   def _set(self, closer: str) -> Value:
+    """Parses the rest of a set; braces around a single value only group it."""
     if self.accept(closer):
       return "{}"
     items, _ = self._items()
@@ -318,6 +320,7 @@ class _AnswerParser(ArithmeticParser):
     return name
 
   def _cell(self) -> str:
+    """Parses a cell of a matrix; returns its key."""
     key = self._relation().key()
     if self.next in (",", ";", ".") and self.peek(1).text in ("&", r"\\", r"\end"):
       self.take()  # x = 1, \\ y = 2.

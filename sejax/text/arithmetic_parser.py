@@ -60,15 +60,14 @@ class ArithmeticParser(UnitParser):
     return value
 
   def _signed_product(self) -> Value:
-    negative = plus_minus = False
+    """Parses a product with any number of signs in front."""
+    signs = []
     while self.next in vocabulary.SIGNS:
-      sign = self.take().text
-      negative ^= sign == "-"
-      plus_minus |= sign == r"\pm"
+      signs.append(self.take().text)
     value = self._product()
-    if plus_minus:
+    if r"\pm" in signs:
       value = algebra.multiply(self._new_plus_minus(), as_expr(value))
-    return algebra.multiply(algebra.rational(-1), as_expr(value)) if negative else value
+    return _negated(value) if signs.count("-") % 2 == 1 else value
 
   def _new_plus_minus(self) -> Expr:
     """Returns a new symbol for a plus-minus sign, since two of them may have different signs."""
@@ -76,6 +75,7 @@ class ArithmeticParser(UnitParser):
     return algebra.symbol(f"{PLUS_MINUS}{self._num_plus_minus}")
 
   def _product(self) -> Value:
+    """Parses factors with or without operators between them, a mixed number, and a unit."""
     start = self.index
     value = self._power()
     is_integer_literal = self.index - start == 1 and self.peek(-1).text.isdecimal()
@@ -101,9 +101,9 @@ class ArithmeticParser(UnitParser):
 
   def _factor(self) -> Value:
     """Parses one factor behind an operator, which may have a sign: 2 * -3."""
-    negative = self.accept("-")
+    is_negative = self.accept("-")
     value = self._power()
-    return algebra.multiply(algebra.rational(-1), as_expr(value)) if negative else value
+    return _negated(value) if is_negative else value
 
   def _mixed_number(self, integer: Value) -> Value:
     r"""Parses the fraction of a mixed number, `2 1/2` or `2\frac12`.
@@ -169,6 +169,7 @@ class ArithmeticParser(UnitParser):
     return self.next == "{" or self.peek().spaced or is_behind_brackets or is_decimal
 
   def _power(self) -> Value:
+    """Parses a value with what may follow it: an exponent, a subscript, `!` or a degree mark."""
     value = self._primary()
     while self.next in vocabulary.POSTFIXES:
       operator = self.take().text
@@ -192,27 +193,30 @@ class ArithmeticParser(UnitParser):
 
   def _add_arc_minutes(self, degrees: Expr) -> Expr:
     """Adds the minutes and seconds of an angle to its degrees: 22° 30'."""
-    for parts, marks in ((60, ("'",)), (3600, ("'", "'"))):
+    for parts_per_degree, num_marks in ((60, 1), (3600, 2)):
       if self.peek().kind != "number":
         break
-      closing = tuple(self.peek(1 + i).text for i in range(len(marks)))
+      has_marks = all(self.peek(1 + i).text == "'" for i in range(num_marks))
       # At the end of an answer the mark of the seconds may have been stripped as a quote.
-      if closing != marks and not (parts == 3600 and self.peek(1).kind == "end"):
+      is_unmarked_seconds = parts_per_degree == 3600 and self.peek(1).kind == "end"
+      if not (has_marks or is_unmarked_seconds):
         break
-      part = parse_number(self.take().text)
-      if part >= 60:
-        raise UnsupportedError(f"{part} of 60 parts")
-      degrees = algebra.add(degrees, algebra.rational(Fraction(part) / parts))
-      self.seek(self.index + (len(marks) if closing == marks else 0))
+      number = parse_number(self.take().text)
+      if number >= 60:
+        raise UnsupportedError(f"{number} minutes or seconds of an angle")
+      degrees = algebra.add(degrees, algebra.rational(Fraction(number) / parts_per_degree))
+      if has_marks:
+        self.seek(self.index + num_marks)
     return degrees
 
   def _script(self) -> Value:
     """Parses an exponent or a subscript behind `^` or `_`."""
-    negative = self.accept("-")
+    is_negative = self.accept("-")
     value = self.braced() if self.next == "{" else self._power()
-    return algebra.multiply(algebra.rational(-1), as_expr(value)) if negative else value
+    return _negated(value) if is_negative else value
 
   def _primary(self) -> Value:
+    """Parses a number, a name, a command, or brackets with their content."""
     token = self.take()
     if token.kind == "number":
       return algebra.rational(parse_number(token.text))
@@ -228,7 +232,7 @@ class ArithmeticParser(UnitParser):
       inside = self.nested(self.sum)
       self.expect("|")
       return absolute(as_expr(inside))
-    raise UnsupportedError(f"{token.text!r} begins no value")
+    raise UnsupportedError(f"{token.text} begins no value")
 
   def braced(self) -> Value:
     """Parses a sum in braces."""
@@ -238,6 +242,7 @@ class ArithmeticParser(UnitParser):
     return value
 
   def _name(self, name: str) -> Value:
+    """Returns the value of a name: a function, a symbol, or a product of variables (`xy`)."""
     if name in ("pi", "sqrt"):
       return self._command("\\" + name)
     if name.lower() in ("infinity", "inf"):
@@ -286,6 +291,7 @@ class ArithmeticParser(UnitParser):
     return value_key(self.nested(lambda: self.structure("(", is_argument=True)))
 
   def _command(self, command: str) -> Value:
+    """Parses the arguments of a LaTeX command and returns its value."""
     if command in (r"\frac", r"\binom"):
       top, bottom = self._argument(), self._argument()
       if command == r"\frac":
@@ -356,3 +362,7 @@ class ArithmeticParser(UnitParser):
   def _continues_argument(self) -> bool:
     operators = vocabulary.PRODUCT_ENDS | vocabulary.TIMES_SIGNS | vocabulary.DIVISION_SIGNS
     return self.next not in operators and self.next.lstrip("\\") not in vocabulary.FUNCTIONS
+
+
+def _negated(value: Value) -> Value:
+  return algebra.multiply(algebra.rational(-1), as_expr(value))

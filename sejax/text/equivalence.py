@@ -49,20 +49,20 @@ _NO_ARITHMETIC = (
   re.compile(r"[0-9A-Fa-f]+_\{?[0-9]+\}?"),
   re.compile(r"[A-Za-z]{2,}|[A-Za-z]+'+"),
 )
-# A worker that ends by one of these was not out of time or memory: its call is repeated.
+# A worker that one of these has ended was not out of time or memory: its call is repeated.
 _EXTERNAL_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CACHE_SIZE = 2**16  # pairs of answer and gold answer, those of a few hundred steps
 
 
 class Prover:
-  """Grades answers; evaluates mathematics in worker processes. Thread-safe, a context manager.
+  """Grades answers, evaluating mathematics in worker processes; a context manager.
 
-  The creator owns the processes; leaving the context ends them. A worker is a separate program,
-  started at its first call, and not a fork of this process and its threads. It ends by itself if
-  this process is killed, since its standard input is closed then.
+  Threads may share it. Its creator owns the processes; leaving the context ends them. A worker is a
+  separate program that is started at its first call, not a fork of this process and its threads. It
+  ends by itself if this process is killed, since its standard input is closed then.
 
-  The result of a call is None if its arguments are too long, or if it runs out of time or memory.
-  The latter two end the worker, and the next call starts a new one.
+  The result of a call is None if its arguments are too long, if the libraries fail on them, or if
+  it runs out of time or memory. A worker that ends in this way is replaced at the next call.
 
   Attributes:
     workers: number of worker processes.
@@ -115,7 +115,7 @@ class Prover:
       gold: the right answer.
 
     Returns:
-      None if undecided: out of time or memory, or an answer is too long.
+      None if undecided: out of time or memory, `math_verify` failed, or an answer is too long.
     """
     return self._decide_once(answer, gold)
 

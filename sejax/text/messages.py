@@ -77,7 +77,10 @@ def question_parts(question: str, num_images: int) -> list[dict[str, str]]:
   if len(texts) == 1:
     texts = [""] * num_images + texts
   if len(texts) - 1 != num_images:
-    raise ValueError(f"the question says <image> {len(texts) - 1} times for {num_images} images")
+    raise ValueError(
+      f"the question says <image> {len(texts) - 1} times for {num_images} images; write it once for"
+      " each image, or not at all"
+    )
   parts = []
   for index, text in enumerate(texts):
     if index > 0:

@@ -49,7 +49,7 @@ def parse_number(literal: str) -> algebra.Number:
   mantissa, _, exponent = literal.lower().partition("e")
   integer, _, decimals = mantissa.partition(".")
   if not integer + decimals:
-    raise UnsupportedError(f"{literal!r} is no number")
+    raise UnsupportedError(f"{literal} is no number")
   value = int(integer + decimals)
   shift = (int(exponent) if exponent else 0) - len(decimals)
   if abs(shift) > 400:
