@@ -109,10 +109,10 @@ class _Bars(Family):
       return f"The bars are {heights}. The {kind} is {answer}.", f"{heights}: {answer} is {kind}."
     first, second = (claims[letter] for letter in letters)
     sign = claims.get("sign", _SIGNS[kind])
+    equation = f"{first} {sign} {second} = {answer}"
     return (
-      f"{heights}. {first} {sign} {second} = {answer}.",
-      f"Bar {letters[0]} is {first}, bar {letters[1]} is {second}."
-      f" {first} {sign} {second} = {answer}.",
+      f"{heights}. {equation}.",
+      f"Bar {letters[0]} is {first}, bar {letters[1]} is {second}. {equation}.",
     )
 
 

@@ -95,8 +95,8 @@ def test_the_published_rows():
   path = folder / "five_versions_sample.jsonl"
   versions = rows.read_problems([path], benchmark, protocol)
   assert len({problem.tags["version"] for problem in versions}) == 5
-  assert {problem.unit for problem in versions} == {"685"}
+  assert {problem.cluster for problem in versions} == {"685"}
   assert versions[-1].question == ""
-  assert mathverse.toolkit_prompt(versions[-1]) == versions[-1].extra["direct"] != ""
+  assert mathverse.toolkit_prompt(versions[-1]) == versions[-1].extra["direct_prompt"] != ""
   answered = rows.read_answers(path, versions, benchmark)
   assert [stored.responses[0][:14] for _, stored in answered] == ["To find the le"] * 5
