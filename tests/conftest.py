@@ -1,8 +1,42 @@
 """What tests of several folders share."""
 
+import os
+import subprocess
+import sys
+import tempfile
+
+import jax
 import pytest
 
 from sejax.text.equivalence import Prover
+from tests.subprocesses import ROOT
+
+
+def pytest_configure(config):
+  """Makes compiling cheap, in the session's processes and in those that they start.
+
+  Programs of the tests run once on a few numbers, so that compiling them is the cost, and how fast
+  they run is none: LLVM does not optimize, and what one process compiles the others load.
+  """
+  if hasattr(config, "workerinput"):  # It has the environment from the process that started it.
+    return
+  cache = tempfile.TemporaryDirectory(prefix="sejax_tests_")
+  config.add_cleanup(cache.cleanup)
+  options = {
+    "jax_disable_most_optimizations": True,
+    "jax_compilation_cache_dir": cache.name,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    # With these, whose folder is in the cache's, programs are found in the folder's first place
+    # only; and they are of GPUs.
+    "jax_persistent_cache_enable_xla_caches": "none",
+  }
+  for name, value in options.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
+  # XLA reads its flags once, so that another process has to find out which it knows.
+  module = [sys.executable, "-m", "tests.xla_options"]
+  known = subprocess.run(module, cwd=ROOT, check=True, capture_output=True, text=True)
+  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {known.stdout}".strip()
 
 
 @pytest.fixture(scope="session")

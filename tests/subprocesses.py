@@ -6,26 +6,28 @@ import socket
 import subprocess
 import sys
 
-from tests import xla_options
-
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def start(module: str, devices: int, *arguments: object) -> subprocess.Popen:
-  """Starts a module on so many devices."""
-  environment = {
-    "XLA_FLAGS": xla_options.environment_flags(
-      xla_force_host_platform_device_count=devices, xla_cpu_use_fusion_emitters=False
-    ),
+def environment(devices: int) -> dict[str, str]:
+  """Returns that of a process with so many devices."""
+  flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+  changes = {
+    "XLA_FLAGS": flags.strip(),
     "JAX_PLATFORMS": "cpu",
     "PYTHONPATH": str(ROOT),
     # Threads enough for all devices to wait for each other in several collectives.
     "NPROC": "32",
   }
+  return os.environ | changes
+
+
+def start(module: str, devices: int, *arguments: object) -> subprocess.Popen:
+  """Starts a module on so many devices."""
   return subprocess.Popen(
     [sys.executable, "-m", module, *map(str, arguments)],
     cwd=ROOT,
-    env=os.environ | environment,
+    env=environment(devices),
     stderr=subprocess.PIPE,
     text=True,
   )

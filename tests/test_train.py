@@ -23,18 +23,12 @@ PROBLEMS = 12
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-  return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, cache):
+def run(tmp_path_factory):
   """Returns what trains, two steps in a new workdir if not told otherwise."""
 
   def run(variant=None, workdir=None, **changes):
     if workdir is None:
       workdir = tmp_path_factory.mktemp("run")
-      (workdir / "compilation_cache").symlink_to(cache)
     config = tiny.get_config(variant)
     config.update(batch_size=4, mini_batch_size=2, group_size=4)
     config.actor.max_tokens = 48
@@ -42,6 +36,7 @@ def run(tmp_path_factory, cache):
     config.eval.update(num_problems=4, batch_size=4)
     config.optimizer.learning_rate = 1e-3
     config.model.unroll = False  # quicker to compile
+    config.log.compilation_cache = False  # in the workdir; the tests have one for all runs
     config.update_from_flattened_dict(changes)
     validation.validate(config)
     train.run(config, workdir)

@@ -11,6 +11,7 @@ Ends with one JSON line; exit status 1 where a run differs.
 import hashlib
 import itertools
 import json
+import os
 import pathlib
 import random
 import shutil
@@ -36,14 +37,15 @@ STEPS = 6
 KINDS = ("SIGKILL", "SIGKILL while saving", "SIGTERM", "SIGINT", "SIGHUP")
 _STOPPED_BY_CTRL_C = 130  # where there was no step to finish yet
 _CHANGES = {
-  "batch_size": 8,
-  "mini_batch_size": 4,
+  "batch_size": 4,
+  "mini_batch_size": 2,
   "group_size": 4,
-  "train.micro_batch_size": 4,
+  "train.micro_batch_size": 2,
   "train.steps": STEPS,
+  "model.unroll": False,  # quicker to compile
   "optimizer.learning_rate": 1e-3,
-  "eval.num_problems": 8,
-  "eval.batch_size": 8,
+  "eval.num_problems": 4,
+  "eval.batch_size": 4,
   "checkpoint.every": 1,
 }
 
@@ -57,10 +59,13 @@ def start(workdir: pathlib.Path, **options: Any) -> subprocess.Popen:
   """
   command = [sys.executable, "-m", "sejax.main", f"--config={_ROOT / 'configs' / 'tiny.py'}"]
   command += [f"--config.{name}={value}" for name, value in _CHANGES.items()]
+  # Without XLA's own caches, which are of GPUs, what one run has compiled is found by the next in
+  # a copy of its folder too: their path is a part of each program's key.
+  environment = os.environ | {"JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none"}
   with (workdir.parent / f"{workdir.name}.log").open("ab") as log:
     return subprocess.Popen(
       [*command, f"--workdir={workdir}"],
-      **({"stdout": log, "stderr": subprocess.STDOUT, "cwd": _ROOT} | options),
+      **({"stdout": log, "stderr": subprocess.STDOUT, "cwd": _ROOT, "env": environment} | options),
     )
 
 

@@ -56,7 +56,7 @@ def test_no_field_of_a_batch_holds_the_answer(model_directory, collate):
 def test_rows_with_0_1_and_2_images_are_each_as_if_alone(model_directory, collate, model):
   params = model.init(jax.random.key(0))
 
-  @torch_reference.jit
+  @jax.jit
   def read(images, prompt):
     features = model.encode(params, images)
     return model.prefill(params, prompt, features)[0].last_hidden

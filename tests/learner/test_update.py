@@ -78,14 +78,6 @@ def torch_logp(model, batch, tokens):
   return torch.stack(picked).reshape(tokens.shape)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-  """Programs of these tests run once on a few numbers: compiling them is the cost."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def setting() -> Setting:
   config = torch_reference.tiny_config()

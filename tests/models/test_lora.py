@@ -86,7 +86,7 @@ def test_log_probs_and_gradients_are_those_of_peft(setting, inputs):
   model.zero_grad()
   (want * torch.from_numpy(weights)).sum().backward()
 
-  @torch_reference.jit
+  @jax.jit
   def found(adapters):
     def weighted(adapters):
       scored = score(lora.attach(params, adapters, OPTIONS), config, prompt, images, tokens)
@@ -95,7 +95,7 @@ def test_log_probs_and_gradients_are_those_of_peft(setting, inputs):
     return jax.grad(weighted, has_aux=True)(adapters)
 
   grads, scored = found(adapters)
-  plain = torch_reference.jit(score, static_argnums=1)(params, config, prompt, images, tokens)
+  plain = jax.jit(score, static_argnums=1)(params, config, prompt, images, tokens)
   assert np.abs(np.asarray(scored) - plain).max() > 0.1  # The adapters count.
   np.testing.assert_allclose(scored, want.detach().numpy(), atol=2e-5)
   want_grads = to_adapters(config, model, lambda x: x.grad)
@@ -130,7 +130,7 @@ def test_attaching_shares_the_frozen_arrays_and_new_adapters_change_nothing(sett
   attached = lora.attach(params, adapters, OPTIONS)
   assert attached["decoder"]["layers"]["q"]["kernel"] is params["decoder"]["layers"]["q"]["kernel"]
   assert "lora_a" not in params["decoder"]["layers"]["q"]
-  run = torch_reference.jit(score, static_argnums=1)
+  run = jax.jit(score, static_argnums=1)
   given = (config, batch.prompt(config), batch.images(config), tokens)
   same = [run(tree, *given) for tree in (attached, params)]
   np.testing.assert_allclose(*same, atol=1e-6)

@@ -129,7 +129,7 @@ def test_reads_what_transformers_writes_and_back(raw):
 
 def test_init():
   config = torch_reference.tiny_config()
-  draw = torch_reference.jit(config.init, static_argnums=1)
+  draw = jax.jit(config.init, static_argnums=1)
   params = draw(jax.random.key(3), jnp.bfloat16)
   assert jax.tree.map(lambda x: x.shape, params) == config.shapes()
   assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(params))

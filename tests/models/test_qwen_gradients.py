@@ -83,7 +83,7 @@ def jax_gradient(params, config, batch, rollout, run):
     return grpo_loss(jnp, logp, rollout)
 
   inputs = (batch.prompt(config), batch.images(config), dataclasses.astuple(rollout))
-  return torch_reference.jit(jax.value_and_grad(loss))(params, *inputs)
+  return jax.jit(jax.value_and_grad(loss))(params, *inputs)
 
 
 def torch_gradient(model, config, batch, rollout):

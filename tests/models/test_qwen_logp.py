@@ -14,7 +14,7 @@ from tests.models import torch_reference
 B, G, T = 2, 3, 5
 
 
-@functools.partial(torch_reference.jit, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1)
 def logp(params, config, last, hidden, tokens, temperature=1.0, banned=None):
   return config.logp(params, last, hidden, tokens, temperature, banned)
 
@@ -67,7 +67,7 @@ def test_banned_tokens(tiny, inputs):
     found = tiny.config.logp(tiny.params, last, hidden, tokens, 0.9, mask)
     return jnp.where(jnp.isfinite(found.logp), found.logp, 0).sum() + found.entropy.sum()
 
-  gradient = np.asarray(torch_reference.jit(jax.grad(loss))(hidden))
+  gradient = np.asarray(jax.jit(jax.grad(loss))(hidden))
   assert np.isfinite(gradient).all()
   assert not gradient[:, :, -1].any()  # No token comes after the last one.
   assert gradient[:, :, :-1].any(axis=-1).all()

@@ -45,7 +45,7 @@ def prompt_of(rows: int, length: int) -> models.Prompt:
 
 
 def temporary_bytes(function, *inputs) -> int:
-  compiled = torch_reference.jit(function).lower(*inputs).compile()
+  compiled = jax.jit(function).lower(*inputs).compile()
   return compiled.memory_analysis().temp_size_in_bytes
 
 

@@ -25,7 +25,7 @@ CASES = {
 }
 
 
-@functools.partial(torch_reference.jit, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1)
 def run(params, config, prompt, images, tokens):
   """Returns logits after the prompt and after each token: read first then extended, and at once."""
   features = None if images is None else config.encode(params, images)
@@ -107,13 +107,13 @@ def test_two_images_give_two_answers(tiny):
   assert (np.abs(after[0] - after[1]).max(axis=-1) > 1e-3).all()
 
 
-@functools.partial(torch_reference.jit, static_argnums=(1, 6))
+@functools.partial(jax.jit, static_argnums=(1, 6))
 def step(params, config, prefix, tokens, cache, lengths, filled):
   hidden, cache = config.extend(params, prefix, tokens, cache, lengths, filled)
   return generation.logits(params, hidden), cache
 
 
-@functools.partial(torch_reference.jit, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1)
 def read(params, config, prompt, images):
   return config.prefill(params, prompt, config.encode(params, images))
 
@@ -172,7 +172,7 @@ def test_image_tokens_in_padding_take_no_feature(tiny):
   prompt, images = batch.prompt(tiny.config), batch.images(tiny.config)
   real = np.arange(prompt.ids.shape[1]) < prompt.lengths[:, None]
   spoilt = prompt._replace(ids=np.where(real, prompt.ids, tiny.config.image_token_id))
-  read = torch_reference.jit(
+  read = jax.jit(
     lambda params, prompt: tiny.config.prefill(params, prompt, tiny.config.encode(params, images))[
       1
     ]
@@ -186,7 +186,7 @@ def test_scoring_in_two_segments(tiny):
   batch = torch_reference.make_batch(tiny.config, [[7], [4]])
   tokens = random_tokens(2)
 
-  @torch_reference.jit
+  @jax.jit
   def score(params, prompt):
     prefix, _ = tiny.config.prefill(params, prompt)
     whole, _ = tiny.config.extend(params, prefix, tokens)

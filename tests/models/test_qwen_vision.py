@@ -17,7 +17,7 @@ from tests.models import torch_reference
 ODD = (10, 18)
 
 
-@functools.partial(torch_reference.jit, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1)
 def encode(params, config, images):
   return config.encode(params, images)
 
@@ -146,7 +146,7 @@ def test_refuses_to_pack(size, dropped, message):
 
 def test_sizes_of_one_bucket_share_a_program(tiny):
   sizes = [(2, 2), (2, 4), (4, 2), (4, 4), (4, 6), (6, 4), (6, 6), (8, 4), (8, 6), (8, 8)]
-  programs = torch_reference.jit(lambda params, images: tiny.config.encode(params, images))
+  programs = jax.jit(lambda params, images: tiny.config.encode(params, images))
   for size in sizes:
     batch = torch_reference.make_batch(tiny.config, [[size]])
     images = qwen.pack_images(tiny.config.vision, batch.patches, batch.grids, 64)

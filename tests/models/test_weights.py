@@ -18,6 +18,7 @@ import transformers
 
 from sejax.models import weights
 from tests.models import torch_reference
+from tests.subprocesses import environment
 
 TIED = (False, True)
 
@@ -309,11 +310,10 @@ def test_a_mesh_of_explicit_axes_is_refused(directory):
 def test_sharded_over_eight_devices(directory):
   """Equal arrays; the host holds one shard at a time and reads no part twice (see the script)."""
   script = pathlib.Path(__file__).with_name("load_sharded.py")
-  flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
   subprocess.run(
     [sys.executable, script, directory],
     check=True,
-    env={**os.environ, **flags, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    env=environment(devices=8) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
   )
 
 

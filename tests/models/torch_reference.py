@@ -4,8 +4,6 @@ torch is a dependency of the tests only.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +14,6 @@ import transformers
 from sejax import models
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.transformer.config import TextConfig
-from tests import xla_options
 
 IMAGE, VISION_START, VISION_END, VIDEO = 120, 121, 122, 123
 TEXT_IDS = 100  # Text tokens are drawn below this.
@@ -24,18 +21,6 @@ TEXT_IDS = 100  # Text tokens are drawn below this.
 
 # A tiny model gains nothing from threads, and loses much where they wait for each other.
 torch.set_num_threads(1)
-
-
-_jit = jax.jit  # before a test puts the function below in its place
-
-
-def jit(function: Callable, **options: Any) -> Any:
-  """Returns `jax.jit(function)` by options that compile quickly.
-
-  XLA is asked for them here and not on import, as that opens its devices, which a process that
-  joins others must not have done.
-  """
-  return _jit(function, compiler_options=xla_options.cheap_to_compile(), **options)
 
 
 def tiny_config(**changes) -> qwen.Qwen25VL:

@@ -130,7 +130,6 @@ def save_or_read(state: TrainState, path: pathlib.Path) -> TrainState:
 def main(sizes: str, folder: str, number: int = 0, count: int = 1, address: str = "") -> None:
   if count > 1:
     processes.join(address, count, number)
-  jax.config.update("jax_disable_most_optimizations", True)
   for mesh in sizes.split(","):
     for adapters in (None, ADAPTERS):
       step(mesh, pathlib.Path(folder), adapters)

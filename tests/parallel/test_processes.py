@@ -1,8 +1,6 @@
 """A run of two processes: it is the run of one, and neither outlives the other."""
 
 import json
-import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -12,9 +10,9 @@ import pytest
 import safetensors.numpy
 
 from sejax.monitoring import writers
-from tests.subprocesses import free_address
+from tests import subprocesses
 
-ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = subprocesses.ROOT / "configs" / "tiny.py"
 CHANGES = {
   "batch_size": 8,
   "mini_batch_size": 4,
@@ -28,18 +26,17 @@ CHANGES = {
   "mesh.fsdp": 2,
   "optimizer.learning_rate": 1e-3,
   "model.unroll": False,
+  "log.compilation_cache": False,  # in the workdir; the tests have one for all runs
 }
 
 
 def start(workdir, devices, *arguments, **changes):
-  command = [sys.executable, "-m", "sejax.main", f"--config={ROOT / 'configs' / 'tiny.py'}"]
+  command = [sys.executable, "-m", "sejax.main", f"--config={CONFIG}"]
   command += [f"--config.{name}={value}" for name, value in (CHANGES | changes).items()]
-  flags = f"--xla_force_host_platform_device_count={devices}"
   return subprocess.Popen(
     [*command, f"--workdir={workdir}", *arguments],
-    cwd=ROOT,
-    # NPROC: threads enough for all devices to wait for each other in several collectives.
-    env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": "32"},
+    cwd=subprocesses.ROOT,
+    env=subprocesses.environment(devices),
     stderr=subprocess.PIPE,
     stdout=subprocess.DEVNULL,
     text=True,
@@ -47,7 +44,7 @@ def start(workdir, devices, *arguments, **changes):
 
 
 def start_two(workdir, more=([], []), **changes):
-  address = free_address()
+  address = subprocesses.free_address()
   return [
     start(
       workdir,

@@ -26,15 +26,12 @@ PROGRAMS = [
 @pytest.fixture
 def config(monkeypatch):
   monkeypatch.setattr(topologies, "devices", lambda _: jax.local_devices()[:1])
-  # How good the programs are does not matter.
-  jax.config.update("jax_disable_most_optimizations", True)
   config = tiny.get_config()
   config.update(batch_size=4, mini_batch_size=4)
   config.train.micro_batch_size = 2
   config.model.unroll = False
   config.train.freeze_vision = False
-  yield config
-  jax.config.update("jax_disable_most_optimizations", False)
+  return config
 
 
 @pytest.mark.parametrize("rank", [0, 4])

@@ -50,15 +50,5 @@ def tiny() -> Tiny:
   model = torch_reference.torch_model(config)
   params = torch_reference.to_params(dict(model.named_parameters()), config)
   batch = torch_reference.make_batch(config, [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 9], [20]])
-  features = torch_reference.jit(config.encode)(params, batch.images(config))
+  features = jax.jit(config.encode)(params, batch.images(config))
   return Tiny(config, model, params, batch, features, Programs())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-  """Programs of these tests run once on a few numbers: compiling them is the cost."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, "jit", torch_reference.jit)
-    yield
-  jax.config.update("jax_disable_most_optimizations", False)

@@ -91,7 +91,6 @@ def gathered(config: qwen.Qwen25VL, params: models.Params, mesh: Mesh) -> list[s
 def main(source: str, target: str, number: int = 0, count: int = 1, address: str = "") -> None:
   if count > 1:
     jax.distributed.initialize(address, count, number)
-  jax.config.update("jax_disable_most_optimizations", True)
   mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
   data = dict(np.load(source))
   config = qwen.Qwen25VL.from_hf(json.loads(str(data["config"])))
