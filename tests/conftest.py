@@ -11,6 +11,17 @@ import pytest
 from sejax.text.equivalence import Prover
 from tests.subprocesses import ROOT
 
+# They are begun first, so that no worker of pytest-xdist is left with one while others are done.
+_LONGEST_FILES = (
+  "tests/test_train.py",
+  "tests/parallel/test_interruptions.py",
+  "tests/parallel/test_processes.py",
+  "tests/parallel/test_step_on_mesh.py",
+  "tests/planning/test_compilation.py",
+  "tests/experiments/test_tiny_vlm.py",
+  "tests/sampling/test_mesh.py",
+)
+
 
 def pytest_configure(config):
   """Makes compiling cheap, in the session's processes and in those that they start.
@@ -37,6 +48,11 @@ def pytest_configure(config):
   module = [sys.executable, "-m", "tests.xla_options"]
   known = subprocess.run(module, cwd=ROOT, check=True, capture_output=True, text=True)
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {known.stdout}".strip()
+
+
+def pytest_collection_modifyitems(items):
+  order = {name: place for place, name in enumerate(_LONGEST_FILES)}
+  items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 
 @pytest.fixture(scope="session")

@@ -202,14 +202,14 @@ def test_a_batch_that_is_larger_than_the_set_holds_no_copies(run, tmp_path, monk
     "data.source": "jsonl",
     "data.path": path,
     "eval.num_problems": 0,
-    "log.sample_groups": 8,
+    "log.sample_groups": 4,
+    "train.steps": 1,
   }
-  changes |= {"batch_size": 8, "train.steps": 1, "train.micro_batch_size": 2}
   groups = list(writers.read(run(**changes) / writers.GROUPS))
   for key in ("texts", "verdicts"):
-    assert len({json.dumps([group["id"], group[key]]) for group in groups}) == 8, key
+    assert len({json.dumps([group["id"], group[key]]) for group in groups}) == 4, key
   assert [remark for remark in remarks if "batch_size" in remark] == [
-    "config.batch_size=8 is more than the 2 records of train: each occurs 4 times in a step, and is"
+    "config.batch_size=4 is more than the 2 records of train: each occurs 2 times in a step, and is"
     " sampled anew each time"
   ]
 

@@ -57,17 +57,17 @@ def test_rows_with_0_1_and_2_images_are_each_as_if_alone(model_directory, collat
   params = model.init(jax.random.key(0))
 
   @jax.jit
-  def read(images, prompt):
+  def read(params, images, prompt):
     features = model.encode(params, images)
     return model.prefill(params, prompt, features)[0].last_hidden
 
   examples = [preparer(Problems(6), model_directory)(index) for index in (5, 0, 1)]
   together = collate(3)(examples)
-  hidden = np.asarray(read(together.images, together.actor))
+  hidden = np.asarray(read(params, together.images, together.actor))
   for row, example in enumerate(examples):
     alone = collate(1)([example])
     images = alone.images or jax.tree.map(lambda x, r=row: x[r : r + 1], together.images)
-    np.testing.assert_allclose(read(images, alone.actor)[0], hidden[row], atol=2e-5)
+    np.testing.assert_allclose(read(params, images, alone.actor)[0], hidden[row], atol=2e-5)
 
 
 def test_sizes_are_the_smallest_that_hold_the_longest_row():
