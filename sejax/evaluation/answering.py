@@ -125,7 +125,7 @@ def batches_in_order(
     batch_size=batch_size, workers=config.data.workers, max_bad_share=1.0, once=True
   )
   collate = batches.Collator(
-    model=roles.actor.config,
+    model=roles.actor.model,
     dataset=preparer.source.name,
     rows=batch_size // processes,
     buckets=batches.Buckets.of(config.data),

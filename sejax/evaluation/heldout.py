@@ -188,7 +188,7 @@ def _greedy(
   config: ml_collections.ConfigDict, roles: rollout.Roles
 ) -> tuple[ml_collections.ConfigDict, rollout.Roles]:
   config, actor = answering.greedy(config), roles.actor
-  return config, rollout.Roles.create(config, actor.config, roles.processor, actor.mesh)
+  return config, rollout.Roles.create(config, actor.model, roles.processor, actor.mesh)
 
 
 @dataclasses.dataclass(frozen=True)
