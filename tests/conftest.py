@@ -31,7 +31,8 @@ def pytest_configure(config):
   """
   if hasattr(config, "workerinput"):  # It has the environment from the process that started it.
     return
-  cache = tempfile.TemporaryDirectory(prefix="sejax_tests_")
+  # Where the session is interrupted, a worker may still write.
+  cache = tempfile.TemporaryDirectory(prefix="sejax_tests_", ignore_cleanup_errors=True)
   config.add_cleanup(cache.cleanup)
   options = {
     "jax_disable_most_optimizations": True,

@@ -17,6 +17,8 @@ import pytest
 
 from experiments.interruptions import kill
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
