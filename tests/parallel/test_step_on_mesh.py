@@ -12,7 +12,7 @@ from tests.parallel import step_on_mesh
 from tests.subprocesses import free_address, start, wait
 
 MODULE = "tests.parallel.step_on_mesh"
-# All axes at once; the rest, each by itself, only where there is time.
+# By default the one that splits all axes at once.
 MESHES = ("2x2x2", *(pytest.param(m, marks=pytest.mark.slow) for m in ("1x8x1", "1x2x4", "8x1x1")))
 KINDS = ("", "_lora")
 
