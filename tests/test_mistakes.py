@@ -302,7 +302,7 @@ def test_a_set_without_any_picture_is_remarked(said, monkeypatch):
 @pytest.mark.parametrize(("rank", "gib"), [(0, "123.6"), (64, "30.9")])
 def test_a_model_that_is_far_too_large_is_refused_before_it_is_read(rank, gib, said, monkeypatch):
   # 8.29 thousand million numbers: in fp32, with two moments and a frozen copy, or that copy alone.
-  monkeypatch.setattr(chips, "memory", lambda _: 15.5 * 2**30)
+  monkeypatch.setattr(chips, "device_memory", lambda _: 15.5 * 2**30)
   _model(**qwen.Qwen25VL.released("7b").to_hf())
   options = ("--config.model.path=model", "--config.train.freeze_vision=False")
   assert said(TINY, "--workdir=out", *options, f"--config.lora.rank={rank}") == (

@@ -43,7 +43,10 @@ def test_a_file_that_imports_an_old_module_is_told_the_new_one(tmp_path, capsys)
   file = tmp_path / "mine.py"
   file.write_text("from sejax import presets\n\n\ndef get_config():\n  return presets\n")
   assert main.main(["sejax", f"--config={file}", f"--workdir={tmp_path}"]) == 2
-  assert "; sejax.presets is now sejax.config.presets (" in capsys.readouterr().err
+  said = capsys.readouterr().err
+  assert said.startswith("sejax: ")
+  assert said.count("\n") == 1
+  assert "; sejax.presets is now sejax.config.presets" in said
 
 
 def test_a_run_saved_under_old_names_resumes(tmp_path):
