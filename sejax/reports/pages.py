@@ -10,8 +10,8 @@ import io
 import itertools
 import math
 import pathlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jinja2
 import markupsafe
@@ -72,6 +72,26 @@ class _Bar(NamedTuple):
 def render(template: str, **values: object) -> str:
   """Returns the HTML of a file of `templates/`; values are escaped unless they are `Markup`."""
   return _TEMPLATES.get_template(template).render(values)
+
+
+def table(name: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> markupsafe.Markup:
+  """Returns a table as the pages have them, for notebooks.
+
+  Args:
+    name: of what it holds; it is read aloud, not shown.
+    head: titles of the columns; empty for none.
+    rows: cells; the first cell of a row says what the row is.
+  """
+  return _macros().table(name, head, [list(row) for row in rows])
+
+
+def thumbnail(data: bytes) -> markupsafe.Markup:
+  """Returns an image file as the pages show it, for notebooks; see `picture`."""
+  return _macros().picture(picture(data))
+
+
+def _macros() -> Any:
+  return _TEMPLATES.get_template("macros.html").module
 
 
 def write(path: pathlib.Path, page: str) -> None:

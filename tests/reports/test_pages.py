@@ -180,3 +180,10 @@ def test_an_installed_package_has_all_files(tmp_path):
 
   assert files(tmp_path) == files(ROOT)
   assert pathlib.Path("sejax/reports/templates/base.html") in files(tmp_path)
+
+
+def test_a_notebook_gets_a_table_whose_cells_are_escaped():
+  table = pages.table("answers", ("", "text"), [(1, "a < b"), (2, "<script>")])
+  assert "<tr><th scope=row>1</th><td>a &lt; b</td></tr>" in table
+  assert "&lt;script&gt;" in table
+  assert "<th scope=col>text</th>" in table
