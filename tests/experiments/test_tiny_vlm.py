@@ -73,7 +73,7 @@ def test_logits_equal_transformers(torch_model, role):
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4, rtol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.whole_run
 def test_the_card_says_what_is_measured():
   line = next(
     line

@@ -17,7 +17,7 @@ import pytest
 
 from experiments.interruptions import kill
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole_run
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def workdirs(tmp_path_factory):
   return root / "one", root / "two"
 
 
-@pytest.mark.slow
+@pytest.mark.whole_run
 def test_two_processes_make_the_run_of_one(workdirs):
   one, two = (list(writers.read(workdir / writers.METRICS)) for workdir in workdirs)
   assert [line["step"] for line in two] == [0, 1]
@@ -91,7 +91,7 @@ def test_two_processes_make_the_run_of_one(workdirs):
     assert abs(two[name] - value).mean() < 0.02 * CHANGES["optimizer.learning_rate"], name
 
 
-@pytest.mark.slow
+@pytest.mark.whole_run
 def test_a_killed_process_ends_the_other_with_a_message(tmp_path):
   first, second = start_two(tmp_path / "run", **{"train.steps": 1000, "eval.num_problems": 0})
   end = time.monotonic() + 300

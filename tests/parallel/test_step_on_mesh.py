@@ -13,7 +13,8 @@ from tests.subprocesses import free_address, start, wait
 
 MODULE = "tests.parallel.step_on_mesh"
 # By default the one that splits all axes at once.
-MESHES = ("2x2x2", *(pytest.param(m, marks=pytest.mark.slow) for m in ("1x8x1", "1x2x4", "8x1x1")))
+OTHERS = ("1x8x1", "1x2x4", "8x1x1")
+MESHES = ("2x2x2", *(pytest.param(mesh, marks=pytest.mark.whole_run) for mesh in OTHERS))
 KINDS = ("", "_lora")
 
 
