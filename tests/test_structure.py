@@ -52,6 +52,12 @@ def test_every_module_imports_without_torch_and_tensorflow():
   assert done.returncode == 0, done.stderr
 
 
+def test_the_command_line_starts_without_what_takes_seconds_to_import():
+  code = "import sys, sejax.main; print(*{'transformers', 'sympy', 'grain'} & {*sys.modules})"
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  assert done.stdout == "\n"
+
+
 def imports(path):
   """Yields the names of sejax's own modules and objects that a file imports."""
   for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -6,7 +6,6 @@ import os
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from sejax.models.model import Features, Images, Model
-from sejax.models.processor import Processor
 from sejax.models.registry import FAMILIES, load_config, released
 from sejax.models.transformer.generation import select_last
 from sejax.models.transformer.logp import LogProbs
@@ -23,7 +22,6 @@ __all__ = [
   "Model",
   "Params",
   "Prefix",
-  "Processor",
   "Prompt",
   "load",
   "load_config",
