@@ -249,7 +249,7 @@ def _cause(error: Exception) -> str:
   if isinstance(error, UnicodeDecodeError):
     return f"a file of flags or of the configuration is no UTF-8 text ({error})"
   if not isinstance(error, flags.Error):
-    return f"{type(error).__name__}: {error}{_moved(str(error))}"
+    return f"{type(error).__name__}: {error}{renames.explain_import(str(error))}"
   head, trace, told = str(error).partition("Traceback (most recent call last):")
   if trace:
     file, line = re.findall(r'File "(.+?)", line (\d+)', told)[-1]
@@ -258,19 +258,13 @@ def _cause(error: Exception) -> str:
     # The configuration's own complaint says all; whatever else it raises is a fault at some line.
     own = last.startswith("ValueError: ")
     where = "" if own else f" ({file}:{line})"
-    return f"{flag}: {last.removeprefix('ValueError: ')}{_moved(last)}{where}"
+    return f"{flag}: {last.removeprefix('ValueError: ')}{renames.explain_import(last)}{where}"
   if isinstance(error, flags.CantOpenFlagFileError):
     return f"--flagfile cannot be opened ({head.partition('flagfile: ')[2]})"
   for complaint, kind in _KINDS.items():
     if complaint in head:
       return f"{_short_words(head.partition(': ')[0].removeprefix('flag '))} must be {kind}"
   return _short_words(head)
-
-
-def _moved(message: str) -> str:
-  """Says where a module is now, if the message is of one that has moved."""
-  moved = renames.new_module(message)
-  return f"; {moved}" if moved else ""
 
 
 def _short_words(message: object) -> str:

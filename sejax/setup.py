@@ -190,7 +190,6 @@ def decoding_weights(setup: TrainSetup, trained: models.Params) -> models.Params
   """Returns the policy as the samplers lay it out; what is so already is not copied.
 
   Args:
-    setup: of the run.
     trained: all weights, or adapters.
   """
   policy = setup.learner.policy(trained)

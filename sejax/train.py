@@ -44,7 +44,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Trains, or resumes training, and leaves model, logs, summary and report in the workdir.
 
   Args:
-    config: the run's configuration.
     workdir: where all is written; where a run of the same configuration was stopped, it resumes.
 
   Raises:
@@ -61,8 +60,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
   given, config = config, hub.with_local_models(config)
   began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
   setup = setup_lib.set_up(config, workdir, clock)
-  state = setup.learner.updater.init(setup.weights.initial)
-  frozen_weights = fingerprint((setup.weights.frozen, setup.weights.judge_params))
+  state, frozen_weights = _initial(setup)
   progress, first = Progress(frozen_weights), 0
 
   with (
@@ -153,6 +151,12 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
   _finish(config, workdir, setup, state, progress)
 
 
+def _initial(setup: setup_lib.TrainSetup) -> tuple[TrainState, int]:
+  """Returns the state before the first update, and the fingerprint of the frozen weights."""
+  state = setup.learner.updater.init(setup.weights.initial)
+  return state, fingerprint((setup.weights.frozen, setup.weights.judge_params))
+
+
 def _finish(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
@@ -185,8 +189,7 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   config_lib.require_same(config, workdir)
   config, workdir = hub.with_local_models(config), workdir.resolve()
   setup = setup_lib.set_up(config, workdir, Clock())
-  state = setup.learner.updater.init(setup.weights.initial)
-  frozen_weights = fingerprint((setup.weights.frozen, setup.weights.judge_params))
+  state, frozen_weights = _initial(setup)
   with Checkpoints(directory, config.checkpoint, read_only=True) as checkpoints:
     restored = checkpoints.restore(state, frozen_weights)
   if restored is None:

@@ -57,10 +57,10 @@ def explain(name: str) -> str:
   return f"is no field of the configuration{hint}"
 
 
-def new_module(message: str) -> str | None:
-  """Returns the present name of the old module that an import error speaks of; None for others."""
+def explain_import(message: str) -> str:
+  """Says where a module is now: what follows the message of an import error; empty for others."""
   for old, new in MODULES.items():
     leaf = re.escape(old.removeprefix("sejax."))
     if re.search(rf"\bsejax\.{leaf}\b|import name '{leaf}' from 'sejax'", message):
-      return f"{old} is now {new}"
-  return None
+      return f"; {old} is now {new}"
+  return ""

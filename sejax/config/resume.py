@@ -80,7 +80,6 @@ def require_same(
 
   Args:
     config: that is given now.
-    workdir: of the run.
     evaluates: whether the run is a model's on benchmarks; their data must then be the same.
 
   Raises:

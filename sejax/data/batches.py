@@ -222,7 +222,6 @@ def padded_prompts(
   Args:
     tokens: tokens of each prompt, at most `size`.
     grids: sizes of each prompt's images in patches, see `Example`.
-    size: the padded length.
     pad_id: token id used as padding.
   """
   ids = np.full((len(tokens), size), pad_id, np.int32)

@@ -153,7 +153,6 @@ class Pipeline:
       preparer: makes the examples.
       options: how to read the source.
       process: index of this process.
-      processes: number of processes.
       states: to restore, the `state()` of every process that saved, in any order. The number of
         processes may differ from the current one if all had read equally far.
 

@@ -65,8 +65,6 @@ class Result:
     """Computes the scores of graded problems.
 
     Args:
-      name: name of the benchmark.
-      protocol_name: name of the protocol.
       protocol: computes the scores.
       graded: all graded problems.
       unanswered: number of problems without a response.

@@ -114,7 +114,6 @@ class Checkpoints:
     Args:
       step: the next to run.
       state: a tree of arrays; it may be donated as soon as this returns.
-      progress: of the run.
       score: measured at this step, the higher, the better; None where nothing was measured.
 
     Raises:

@@ -23,7 +23,6 @@ def export(
 
   Args:
     policy: the policy's parameter tree; adapters in it are merged.
-    model: of the policy.
     directory: where to; what is there is replaced.
     source: the directory that the processor files are taken from.
     dtype: of the weights written: `bfloat16` or `float32`.

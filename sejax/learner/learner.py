@@ -65,7 +65,7 @@ class Learner:
 
     Args:
       state: donated.
-      rollout: of the step.
+      rollout: its features are donated, too.
 
     Returns:
       The new state, and each update's metrics, still on the devices.
@@ -85,7 +85,11 @@ class Learner:
   def minibatches(
     self, rollout: collect.Rollout
   ) -> tuple[list[update.Minibatch], list[Float[jax.Array, "M b G"]]]:
-    """Returns the mini-batches of a step and their advantages, on the mesh."""
+    """Returns the mini-batches of a step and their advantages, on the mesh.
+
+    Args:
+      rollout: its features are donated: the devices hold each once, in the mini-batches.
+    """
     sizes, batch = self.sizes, rollout.batch
     length = sizes.response(int(rollout.result.lengths.max()))
 
@@ -107,12 +111,15 @@ class Learner:
       if features is None:  # of merged batches
         features = self.encode(self.frozen, batch)
     mask = collect.loss_mask(rollout, length, truncated=not self.mask_truncated)
+    cut_images, cut_encoded = cut_tree(images, cut), cut_tree(features, cut_features)
+    for x in jax.tree.leaves(rollout.features):
+      x.delete()
     parts = zip(
       cut(batch.actor.ids),
       cut(batch.actor.lengths),
       cut(batch.actor.positions, axis=1),
-      cut_tree(images, cut),
-      cut_tree(features, cut_features),
+      cut_images,
+      cut_encoded,
       cut(rollout.result.tokens[..., :length]),
       cut(mask),
       strict=True,
@@ -142,8 +149,6 @@ def make_updater(
   """Returns what updates the policy.
 
   Args:
-    config: the run's.
-    model: of the policy.
     filters: that the Actor samples by.
     steps: training steps of the whole run.
     mesh: of all devices.
@@ -189,7 +194,6 @@ def check_gradients(state: update.TrainState, max_skipped: int, checkpoints: Che
   Args:
     state: after the step.
     max_skipped: `config.optimizer.max_skipped`.
-    checkpoints: of the run.
 
   Raises:
     ValueError: naming the last good checkpoint.

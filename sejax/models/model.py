@@ -155,7 +155,9 @@ class Model(ModelConfig, abc.ABC):
   def eos_ids(self) -> tuple[int, ...]:
     """Tokens that end a response, as `config.json` has them."""
     ids = self.text.eos_token_id
-    return tuple(ids) if isinstance(ids, tuple | list) else () if ids is None else (ids,)
+    if ids is None:
+      return ()
+    return (ids,) if isinstance(ids, int) else tuple(ids)
 
   @property
   def patch_dim(self) -> int:

@@ -67,7 +67,6 @@ def of_rollout(rollout: Rollout, source: Source, prover: Prover, tie: str) -> di
   """Returns the figures of a step's groups, see above; all processes call it together.
 
   Args:
-    rollout: of the step.
     source: of its problems.
     prover: grades their answers.
     tie: `config.method.tie`, which decides what a group's label is.
@@ -152,8 +151,6 @@ def of_time(
   Args:
     seconds: by stage and in `total`, from `Clock.lap`.
     compilations: programs compiled or loaded.
-    rollout: of the step.
-    model: of the policy.
     adapters: whether they are trained in place of the weights.
   """
   drawn = hosts.gather_json(sum(int(part.lengths.sum()) for part in rollout.sampled))

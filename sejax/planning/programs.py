@@ -169,8 +169,9 @@ def _sampling(
 
 
 def _options(config: ml_collections.ConfigDict, model: models.Model, role: str) -> Options:
-  eos = model.eos_ids
-  return rollout.sampling_options(config, role, (model.image_token_id,), eos, eos[0])
+  banned = (model.image_token_id,)
+  # No program depends on the padding, which the host writes.
+  return rollout.sampling_options(config, role, banned, model.eos_ids, pad_id=0)
 
 
 def _updater(config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh) -> update.Updater:

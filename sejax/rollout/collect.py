@@ -102,8 +102,6 @@ class Collector:
     """Keeps what all steps share.
 
     Args:
-      config: the run's.
-      roles: that sample.
       collate: makes batches.
       source: of the records, for reward functions.
       clock: that the stages are timed by.
@@ -123,7 +121,6 @@ class Collector:
     Args:
       weights: that sample.
       data: lists of examples, one per batch.
-      step: of the run.
 
     Raises:
       ValueError: as `Collator`, `Sampler` and `rewards.reward_groups`.

@@ -1,11 +1,15 @@
 """Cutting a rollout into mini-batches of micro-batches."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from sejax import models
 from sejax.learner import minibatches
+from sejax.learner.learner import Learner
 from tests import subprocesses
 
 
@@ -48,3 +52,40 @@ def test_rows_may_be_counted_by_a_later_axis(mesh):
 
 def test_rows_on_devices_are_cut_there_as_on_the_host():
   subprocesses.wait(subprocesses.start("tests.learner.cut_on_devices", 8))
+
+
+def test_features_of_a_rollout_are_cut_once_and_given_up(mesh):
+  """The devices would hold them twice during the updates."""
+  rows = np.arange(8 * 5 * 3, dtype=np.float32).reshape(8, 5, 3)
+  features = {"level": jax.device_put(rows)}
+  lengths, ids = np.full((8, 2), 4), np.zeros((8, 6), np.int32)
+  rollout = types.SimpleNamespace(
+    batch=types.SimpleNamespace(
+      actor=models.Prompt(ids, np.full(8, 6), np.zeros((3, 8, 6), np.int32)),
+      images=ids,
+      real=np.full(8, True),
+    ),
+    result=types.SimpleNamespace(
+      tokens=np.zeros((8, 2, 4), np.int32),
+      lengths=lengths,
+      mask=np.full((8, 2, 4), True),
+      truncated=np.full((8, 2), False),
+    ),
+    group=types.SimpleNamespace(advantage=np.zeros((8, 2))),
+    counts=np.full(8, True),
+    features=features,
+  )
+  learner = Learner(
+    updater=None,
+    mesh=mesh,
+    frozen=None,
+    adapters=None,
+    sizes=minibatches.Sizes(2, 2, 4, ()),
+    mask_truncated=False,
+    encode=lambda params, batch: None,
+  )
+  parts, _ = learner.minibatches(rollout)
+  found = np.concatenate([np.asarray(part.features["level"]).reshape(-1, 5, 3) for part in parts])
+  np.testing.assert_array_equal(found, rows)
+  assert [part.images for part in parts] == [None, None]
+  assert features["level"].is_deleted()

@@ -38,7 +38,6 @@ def miscounted(facts: Claims, rng: Rng, rows: int, by: tuple[int, ...]) -> Claim
   """Miscounts random rows, all in the same direction.
 
   Args:
-    facts: the right counts.
     rng: chooses the rows and the error.
     rows: number of rows to miscount.
     by: errors to choose from. Counts stay between 0 and 4, the plausible range.

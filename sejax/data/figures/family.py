@@ -42,7 +42,6 @@ class Problem:
   Attributes:
     family: name of the family.
     level: difficulty, one of `LEVELS`.
-    image: RGB image.
     question: a short sentence.
     answer: the gold answer.
     solution: a right solution, `<think>...</think>\boxed{answer}`.

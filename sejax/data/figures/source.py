@@ -14,13 +14,11 @@ class Figures:
 
   Attributes:
     name: name of the data set.
-    split: see below.
 
   Args:
     split: `train` or `heldout`, which share no problem.
     size: side of the images in pixels: 56, 112 or 224.
     mixture: distribution of the problems; by default all families and levels equally.
-    length: number of problems.
     seed: seed of the whole sequence of problems.
 
   Raises:

@@ -62,13 +62,15 @@ def attend(
     chunk: queries of a row that are computed at once; by default `config.query_chunk`.
   """
   if cudnn_attention.usable(config, queries.dtype, queries.shape[2]):
-    match [(type(keys.mask), keys.keys.ndim) for keys in key_sets]:
-      case [(kind, 5)] if kind is Causal:
-        return cudnn_attention.attend_prompts(config, queries, *key_sets[0][:2])
-      case [(first, 4), (second, 5)] if first is Lengths and second is Causal:
-        prompt, own = key_sets
+    match key_sets:
+      case [KeySet(keys, values, Causal())] if keys.ndim == 5:
+        return cudnn_attention.attend_prompts(config, queries, keys, values)
+      case [
+        KeySet(prompt_keys, prompt_values, Lengths(lengths)),
+        KeySet(keys, values, Causal()),
+      ] if (prompt_keys.ndim, keys.ndim) == (4, 5):
         return cudnn_attention.attend_continuations(
-          config, queries, *own[:2], *prompt[:2], prompt.mask.lengths
+          config, queries, keys, values, prompt_keys, prompt_values, lengths
         )
   sets = [chunked_attention.Keys(keys.keys, keys.values, _visible(keys)) for keys in key_sets]
   grouped = _group_queries(queries, key_sets[0].keys.shape[1])
