@@ -53,7 +53,7 @@ def _validate(**fields):
     lambda: figures.Mixture({LONG: 1.0}),
     lambda: figures.source(LONG),
     lambda: presets.apply(config.default(), LONG),
-    lambda: hub.local(LONG),
+    lambda: hub.local_directory(LONG),
     lambda: fields.parsed(LONG + "("),
     lambda: fields.first(dict.fromkeys(map(str, range(9999))), "question"),
     lambda: answers.vote_ids([], equivalence=LONG),

@@ -37,7 +37,7 @@ class Extractor:
       ValueError: the model cannot be loaded, or an option cannot work with it.
     """
     self.name = config.eval.extractor
-    directory = hub.local(self.name)
+    directory = hub.local_directory(self.name)
     self._seed, self._batch_size = config.seed, config.eval.batch_size
     self._mesh, self._dtype = meshes.create(config.mesh), rollout.frozen_dtype(config)
     layouts.check_rows(self._mesh, "eval.batch_size", self._batch_size)

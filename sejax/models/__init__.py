@@ -1,8 +1,8 @@
-"""Models: one package per family, the interface to all of them, adapters, and model directories."""
+"""Models: an interface with one package per model family, LoRA adapters, and model directories."""
 
 import os
 
-# Else transformers says at each start that it has no PyTorch, which nothing here needs.
+# Silences transformers' warning at import that PyTorch is missing, which nothing here needs.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from sejax.models.model import Features, Images, Model

@@ -1,4 +1,4 @@
-"""Model directories that are named by the hub's names."""
+"""Downloads models from the Hugging Face hub by name."""
 
 import os
 import re
@@ -13,16 +13,17 @@ _NAME = re.compile(r"[\w-]+/[\w.-]+")
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
 
 
-def local(path: str) -> str:
-  """Returns a directory that is there as it is; files of a hub name are downloaded once.
+def local_directory(path: str) -> str:
+  """Returns the local directory of a model, after downloading it if `path` is a hub name.
 
   Args:
-    path: a directory, or `ORGANISATION/NAME`; may be empty.
+    path: an existing directory, which is returned as it is, or a hub name `ORGANISATION/NAME`,
+      which is downloaded once and then cached. May be empty.
 
   Raises:
-    ValueError: it is neither.
+    ValueError: the path is neither a directory nor a hub name, or the download failed.
   """
-  # pathlib's raises where a text is too long for a path.
+  # Not `pathlib`, whose `is_dir` raises an error for strings that are too long for a path.
   if not path or os.path.isdir(path):
     return path
   if not _NAME.fullmatch(path):
@@ -41,18 +42,18 @@ def local(path: str) -> str:
 
 
 def with_local_models(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns the configuration with directories in the place of the hub's names, see `local`.
+  """Replaces hub names in `model.path` and `judge.path` by local directories.
 
-  Args:
-    config: of any mode; `model.path` and `judge.path` are looked at.
+  Returns:
+    A copy of the configuration, see `local_directory`.
 
   Raises:
-    ValueError: one of them is neither a directory nor a name.
+    ValueError: one of the paths is neither a directory nor a hub name, or the download failed.
   """
   config = config.copy_and_resolve_references()
   for name in ("model", "judge"):
     try:
-      config[name].path = local(config[name].path)
+      config[name].path = local_directory(config[name].path)
     except ValueError as error:
       raise ValueError(f"config.{name}.path={error}") from None
   return config

@@ -1,8 +1,9 @@
 """Low-rank adapters (LoRA, arXiv:2106.09685): W x becomes W x + (alpha / rank) B A x, W frozen.
 
-Adapters are a tree of their own, shaped like the part of the parameter tree that they belong to.
-`attach` lays both into one tree, which copies nothing and which the model takes like any other, so
-Actor, Judge and reference share one copy of the frozen weights. `merge` makes plain weights of it.
+Adapters are a separate tree with the same structure as the part of the parameter tree that they
+adapt. `attach` combines both into one tree that the model runs like any other. It copies no
+weights, so Actor, Judge and reference policy share one copy of the frozen weights. `merge` adds the
+adapters into plain weights for export.
 """
 
 import dataclasses
@@ -24,15 +25,15 @@ TARGETS = DENSE_LAYERS
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """Which adapters there are.
+  """Options of the LoRA adapters.
 
   Attributes:
-    rank: r, inner size of each.
-    alpha: what they add is multiplied by alpha / rank.
-    targets: dense layers of the decoder that have one, of `TARGETS`.
+    rank: inner size r of each adapter.
+    alpha: the adapters' output is multiplied by alpha / rank.
+    targets: names of the decoder's dense layers that get adapters, from `TARGETS`.
 
   Raises:
-    ValueError: naming the option that cannot be.
+    ValueError: an option is out of range; the message names it.
   """
 
   rank: int
@@ -53,25 +54,25 @@ class Options:
 
   @classmethod
   def of(cls, options: Mapping[str, Any]) -> "Options | None":
-    """Returns what a configuration's section `lora` describes; None if its rank is 0.
+    """Builds options from the configuration section `lora`; None if its rank is 0.
+
+    Args:
+      options: the section, with the fields of this class.
 
     Raises:
-      ValueError: naming the option that cannot be.
+      ValueError: an option is out of range; the message names it.
     """
     if not options["rank"]:
       return None
-    # A command line gives several in one text, joined by commas.
+    # On the command line, several targets are one string with commas.
     targets = (name.strip() for part in options["targets"] for name in part.split(","))
     return cls(options["rank"], options["alpha"], tuple(targets))
 
 
 def init(key: PRNGKeyArray, model: Model, options: Options) -> Params:
-  """Returns adapters that change nothing yet, fp32: A uniform as in PEFT `LoraLayer`, B zero.
+  """Initialises fp32 adapters that leave the model's output unchanged.
 
-  Args:
-    key: a PRNG key.
-    model: that they belong to.
-    options: which there are.
+  As in PEFT `LoraLayer`: A is uniform (Kaiming), B zero.
   """
   layers = model.shapes()["decoder"]["layers"]
   draw = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=0)
@@ -86,12 +87,12 @@ def init(key: PRNGKeyArray, model: Model, options: Options) -> Params:
 
 
 def attach(params: Params, adapters: Params, options: Options) -> Params:
-  """Returns one tree of frozen weights and adapters, in the precision of the former.
+  """Combines frozen weights and adapters into one tree, in the precision of the weights.
 
   Args:
-    params: the frozen tree.
-    adapters: from `init`, or trained.
-    options: which they are.
+    params: frozen parameter tree; its arrays are shared with the result.
+    adapters: adapters from `init`, possibly trained.
+    options: the options that the adapters were made with.
   """
   scale = options.alpha / options.rank
   decoder = dict(params["decoder"])
@@ -101,18 +102,21 @@ def attach(params: Params, adapters: Params, options: Options) -> Params:
     dtype = layer["kernel"].dtype
     decoder["layers"][name] = layer | {
       "lora_a": adapter["lora_a"].astype(dtype),
-      # Cast first: the update's adapters are so already, and must be rounded to the same numbers.
+      # Cast before scaling: the update step casts its adapters first too, and both must round to
+      # the same numbers.
       "lora_b": scale * adapter["lora_b"].astype(dtype),
     }
   return params | {"decoder": decoder}
 
 
 def merge(params: Params, dtype: DTypeLike) -> Params:
-  """Returns the plain tree that computes the same; sums are rounded once.
+  """Merges adapters into the weights: returns a plain tree that computes the same function.
+
+  Sums are computed in fp32 and rounded once.
 
   Args:
-    params: from `attach`.
-    dtype: of the kernels that adapters are added to.
+    params: parameter tree with adapters, from `attach`.
+    dtype: precision of the merged kernels; other arrays keep theirs.
   """
   decoder = dict(params["decoder"])
   decoder["layers"] = {

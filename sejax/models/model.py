@@ -1,14 +1,14 @@
-"""The interface of a model: all that the rest of the package knows of one, whatever its family.
+"""Interface of a vision-language model; the rest of the package uses every model through it.
 
-A family is a subclass of `Model` in a package of its own, found by the `model_type` of a
-`config.json` (`sejax.models.registry`). It says how its configuration, images and vision tower
-look; decoder, caches and log-probs are shared (`sejax.models.transformer`).
+A model family is a subclass of `Model` in its own package, and `sejax.models.registry` finds it by
+the `model_type` of a `config.json`. The family implements its configuration, image packing and
+vision tower. The decoder, the KV cache and log-probs are shared (`sejax.models.transformer`).
 
-Opaque to everybody else are the parameter tree, the image inputs that `pack_images` makes, and the
-features that `encode` returns: pytrees whose arrays have rows in front.
+Code outside `sejax.models` must treat three pytrees as opaque: the parameter tree, the image inputs
+from `pack_images`, and the features from `encode`. Arrays of the last two have a row axis in front.
 
-Axes: B prompts, G trajectories, P prompt tokens, T new tokens, S patches or cache slots, L layers,
-K key-value heads, H head size, D width, V vocabulary.
+Axes: B prompts, G continuations of each prompt, P prompt tokens, T new tokens, S patches or cache
+positions, L layers, K key-value heads, H head size, D hidden size, V vocabulary.
 """
 
 import abc
@@ -31,23 +31,23 @@ from sejax.models.transformer.params import Params
 from sejax.models.transformer.state import Cache, Prefix, PrefixOrCache, Prompt
 from sejax.parallel.layouts import Rules
 
-Images = Any  # what `Model.pack_images` makes
-Features = Any  # what `Model.encode` returns
+Images = Any  # opaque pytree from `Model.pack_images`
+Features = Any  # opaque pytree from `Model.encode`
 
 
 @dataclasses.dataclass(frozen=True)
 class Model(ModelConfig, abc.ABC):
-  """A model's configuration with the pure functions over its parameter tree; static under jit.
+  """A model's configuration and the pure functions over its parameters; static under jit.
 
   Attributes:
-    model_type: of the family, as `config.json` has it.
-    title: of the family, for people.
-    tensor_names: module in the tree -> module in the published files, `{}` being the number of the
-      block or layer.
-    layout: rules for the layout of parameters in training, see `sejax.parallel.layouts`.
-    decode_layout: rules for decoding.
-    vision_path: pattern of the paths of the vision tower's parameters.
-    released_names: names on the hub by size, such as `7b`.
+    model_type: the family's `model_type` in `config.json`.
+    title: the family's name in messages.
+    tensor_names: maps modules of the parameter tree to modules of the published files; `{}` stands
+      for the index of the block or layer.
+    layout: sharding rules for parameters in training, see `sejax.parallel.layouts`.
+    decode_layout: sharding rules for parameters in decoding.
+    vision_path: regular expression that matches the paths of vision parameters.
+    released_names: maps sizes, such as `7b`, to names on the Hugging Face hub.
   """
 
   model_type: ClassVar[str]
@@ -58,15 +58,12 @@ class Model(ModelConfig, abc.ABC):
   decode_layout: ClassVar[Rules] = DECODING
   vision_path: ClassVar[str] = "^vision/"
 
-  # ------------------------------------------------------------------ what a family says
+  # ------------------------------------------------------------------ implemented by a family
 
   @classmethod
   @abc.abstractmethod
   def from_hf(cls, raw: Mapping[str, Any]) -> Self:
-    """Reads a `config.json`.
-
-    Args:
-      raw: the parsed file.
+    """Builds a model from the contents of a `config.json`.
 
     Raises:
       ValueError: a field is missing, or its value cannot work or is not supported.
@@ -74,7 +71,7 @@ class Model(ModelConfig, abc.ABC):
 
   @abc.abstractmethod
   def to_hf(self) -> dict[str, Any]:
-    """Returns the `config.json` that transformers reads."""
+    """Returns the contents of a `config.json` that transformers can load."""
 
   @classmethod
   @abc.abstractmethod
@@ -82,31 +79,34 @@ class Model(ModelConfig, abc.ABC):
     """Returns a released configuration by its size, such as `7b`.
 
     Raises:
-      ValueError: there is no such size.
+      ValueError: the family has no such size.
     """
 
   @abc.abstractmethod
   def vision_shapes(self) -> Params:
-    """Returns the shapes of the vision tower's parameters."""
+    """Returns the `vision` part of `shapes`."""
 
   def tensor_shape(self, path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape of a published tensor; kernels are `[out, in]` there.
+    """Returns the shape that an array has in published files, where kernels are `[out, in]`.
 
     Args:
-      path: of the array in the tree, such as `vision/patch_embed/kernel`.
-      shape: of the array, or of one layer where layers are stacked.
+      path: path of the array in the tree, such as `vision/patch_embed/kernel`.
+      shape: shape of the array in the tree, or of one layer where layers are stacked.
     """
     return shape[::-1] if path.endswith("/kernel") else shape
 
   @property
   @abc.abstractmethod
   def patch_multiple(self) -> int:
-    """The size of a patch bucket must be a multiple of this."""
+    """Number of patches that a patch bucket's size must be a multiple of."""
 
   @property
   @abc.abstractmethod
   def image_format(self) -> dict[str, int]:
-    """Fields of the vision configuration on which patches and their order depend."""
+    """Vision configuration fields that patches and their order depend on.
+
+    Models that agree in them can share the image inputs of `pack_images`.
+    """
 
   @abc.abstractmethod
   def pack_images(
@@ -115,45 +115,51 @@ class Model(ModelConfig, abc.ABC):
     grids: Sequence[Int[np.ndarray, "_ 3"]],
     size: int,
   ) -> Images:
-    """Packs the images of each row into `size` patches, on the host.
+    """Packs the patches of each row's images into arrays of a common size, on the host.
 
     Args:
-      patches: of all images of a row, as the image processor gives them.
-      grids: for each row, its images' (time, height, width) in patches; no images: `[0, 3]`.
-      size: S, a multiple of `patch_multiple`, at least the patches of the fullest row.
+      patches: for each row, the flattened patches of all its images, from the image processor.
+      grids: for each row, the (time, height, width) of its images in patches; `[0, 3]` without
+        images.
+      size: patches of a row with padding, S: a multiple of `patch_multiple` and at least the
+        patches of the fullest row.
 
     Raises:
-      ValueError: the size does not fit, or patches and grids disagree.
+      ValueError: the patches do not fit the size, or patches and grids disagree.
     """
 
   @abc.abstractmethod
   def images_shape(self, images: Images) -> tuple[int, int]:
-    """Returns B and S of what `pack_images` made."""
+    """Returns the rows B and the patches per row S of packed images."""
 
   @abc.abstractmethod
   def encode(self, params: Params, images: Images) -> Features:
-    """Returns the features of each row's images, one after the other, padding at the end."""
+    """Encodes images with the vision tower.
+
+    Returns:
+      The features of each row's images, one image after the other, padding at the end.
+    """
 
   # ------------------------------------------------------------------ sizes
 
   @property
   def vocab_size(self) -> int:
-    """Rows of the embedding, V."""
+    """Rows of the embedding table, V; may exceed the tokenizer's vocabulary."""
     return self.text.vocab_size
 
   @property
   def width(self) -> int:
-    """Width of hidden states, D."""
+    """Size of hidden states, D."""
     return self.text.hidden_size
 
   @property
   def context(self) -> int:
-    """Tokens of a sequence, at most."""
+    """Maximum number of tokens of a prompt and its continuation together."""
     return self.text.max_position_embeddings
 
   @property
   def eos_ids(self) -> tuple[int, ...]:
-    """Tokens that end a response, as `config.json` has them."""
+    """Ids of the tokens that end a response, from `config.json`."""
     ids = self.text.eos_token_id
     if ids is None:
       return ()
@@ -161,12 +167,12 @@ class Model(ModelConfig, abc.ABC):
 
   @property
   def patch_dim(self) -> int:
-    """Numbers in one flattened patch."""
+    """Size of one flattened patch."""
     return self.vision.patch_dim
 
   @property
-  def product_weights(self) -> tuple[int, int]:
-    """Weights of the matrix products of all decoder layers, and those of the head; for FLOPs."""
+  def matmul_params(self) -> tuple[int, int]:
+    """Number of weights in matrix products: (of all decoder layers, of the head); for FLOPs."""
     text = self.text
     heads = 2 * text.num_attention_heads + 2 * text.num_key_value_heads
     per_layer = (
@@ -175,24 +181,24 @@ class Model(ModelConfig, abc.ABC):
     return per_layer * text.num_hidden_layers, text.hidden_size * text.vocab_size
 
   def is_vision(self, path: str) -> bool:
-    """Returns whether an array of the tree belongs to the vision tower.
+    """Returns whether a parameter belongs to the vision tower.
 
     Args:
-      path: such as `vision/blocks/qkv/kernel`.
+      path: path in the parameter tree, such as `vision/blocks/qkv/kernel`.
     """
     return re.search(self.vision_path, path) is not None
 
-  # ------------------------------------------------------------------ how it is computed
+  # ------------------------------------------------------------------ device-specific options
 
-  def on_device(
+  def for_device(
     self, device: jax.Device, *, fused_attention: bool, layered_cache: bool | None
   ) -> Self:
-    """Returns the model as a device computes it.
+    """Returns a copy with the options that suit a device.
 
     Args:
-      device: which may be one to compile for.
-      fused_attention: whether cuDNN's attention is used where the device has it.
-      layered_cache: see `ModelConfig`; None: on GPUs.
+      device: may be absent hardware that is only compiled for.
+      fused_attention: use cuDNN's attention where the device supports it.
+      layered_cache: see `ModelConfig`; None turns it on for GPUs.
     """
     return dataclasses.replace(
       self,
@@ -203,7 +209,7 @@ class Model(ModelConfig, abc.ABC):
   # ------------------------------------------------------------------ parameters
 
   def shapes(self) -> Params:
-    """Returns the parameter tree with each array's shape, a tuple, in its place."""
+    """Returns the parameter tree with the shape of each array, a tuple, in its place."""
     tree = {"vision": self.vision_shapes(), "decoder": params.decoder_shapes(self.text)}
     if not self.tie_word_embeddings:
       tree["lm_head"] = params.head_shapes(self.text)
@@ -214,10 +220,10 @@ class Model(ModelConfig, abc.ABC):
     return {"vision": params["vision"]}
 
   def init(self, key: PRNGKeyArray, dtype: DTypeLike = jnp.float32) -> Params:
-    """Draws random parameters, see `params.init`."""
+    """Initialises random parameters, see `params.init`."""
     return params.init(key, self.shapes(), dtype)
 
-  # ------------------------------------------------------------------ reading and generating
+  # ------------------------------------------------------------------ forward passes
 
   def prompt_positions(
     self,
@@ -225,13 +231,13 @@ class Model(ModelConfig, abc.ABC):
     lengths: Int[np.ndarray, " B"],
     grids: Sequence[Int[np.ndarray, "_ 3"]],
   ) -> Int[np.ndarray, "3 B P"]:
-    """Returns positions by time, height and width, on the host, see `rope.prompt_positions`."""
+    """Computes M-RoPE positions on the host, see `rope.prompt_positions`."""
     return rope.prompt_positions(self, ids, lengths, grids)
 
   def prefill(
     self, params: Params, prompt: Prompt, features: Features | None = None
   ) -> tuple[Prefix, Float[Array, "B V"]]:
-    """Reads prompts, see `generation.prefill`."""
+    """Prefills prompts: computes their keys and values, see `generation.prefill`."""
     return generation.prefill(params, self, prompt, features)
 
   def extend(
@@ -241,10 +247,10 @@ class Model(ModelConfig, abc.ABC):
     tokens: Int[Array, "B G T"],
     cache: Cache | None = None,
     lengths: Int[Array, "B G"] | None = None,
-    filled: int | None = None,
+    attended_length: int | None = None,
   ) -> tuple[Float[Array, "B G T D"], Cache | None]:
-    """Continues each prompt by T tokens of G trajectories, see `generation.extend`."""
-    return generation.extend(params, self, prefix, tokens, cache, lengths, filled)
+    """Extends the G continuations of each prompt by T tokens, see `generation.extend`."""
+    return generation.extend(params, self, prefix, tokens, cache, lengths, attended_length)
 
   def forward(
     self,
@@ -253,11 +259,11 @@ class Model(ModelConfig, abc.ABC):
     features: Features | None,
     tokens: Int[Array, "B G T"],
   ) -> tuple[Float[Array, "B D"], Float[Array, "B G T D"]]:
-    """Reads prompts and continuations in one pass, for training, see `generation.forward`."""
+    """Runs prompts and their continuations in one pass, see `generation.forward`."""
     return generation.forward(params, self, prompt, features, tokens)
 
   def logits(self, params: Params, hidden: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
-    """Returns fp32 logits of the next token."""
+    """Computes fp32 logits of the next token."""
     return generation.logits(params, hidden)
 
   def logp(
@@ -269,27 +275,34 @@ class Model(ModelConfig, abc.ABC):
     temperature: float | Float[Array, ""] = 1.0,
     banned: Bool[Array, " V"] | None = None,
   ) -> LogProbs:
-    """Returns log-probs and entropies of given tokens, see `logp.logp`."""
+    """Computes log-probs and entropies of given tokens, see `logp.logp`."""
     return logp.logp(params, self, last_hidden, hidden, tokens, temperature, banned)
 
-  # ------------------------------------------------------------------ state of decoding
+  # ------------------------------------------------------------------ decoding state
 
   def decoding_params(self, params: Params) -> Params:
-    """Returns parameters in the form that decoding takes, see `layered_cache`."""
-    return state.layers_apart(params) if self.layered_cache else params
+    """Converts parameters to the form used in decoding, see `ModelConfig.layered_cache`."""
+    return state.unstack_params(params) if self.layered_cache else params
 
   def decoding_state(self, prefix_or_cache: PrefixOrCache) -> PrefixOrCache:
-    """Returns a prefix or a cache in the form that decoding takes, see `layered_cache`."""
-    return state.by_layer(prefix_or_cache) if self.layered_cache else prefix_or_cache
+    """Converts a prefix or cache to the form used in decoding, see `ModelConfig.layered_cache`."""
+    return state.unstack_state(prefix_or_cache) if self.layered_cache else prefix_or_cache
 
   def empty_prefix(self, prompts: int, tokens: int, dtype: DTypeLike) -> Prefix:
-    """Returns a prefix for B prompts of P tokens, all zero."""
+    """Returns a prefix of zeros for B prompts of P tokens."""
     return state.empty_prefix(self, prompts, tokens, dtype)
 
-  def empty_cache(self, prompts: int, members: int, slots: int, dtype: DTypeLike) -> Cache:
-    """Returns a cache of B prompts x G members with S free slots."""
-    return state.empty_cache(self, prompts, members, slots, dtype)
+  def empty_cache(self, prompts: int, members: int, cache_length: int, dtype: DTypeLike) -> Cache:
+    """Returns an empty KV cache.
+
+    Args:
+      prompts: number of prompts, B.
+      members: continuations of each prompt, G.
+      cache_length: cache positions of each continuation, S.
+      dtype: precision of keys and values.
+    """
+    return state.empty_cache(self, prompts, members, cache_length, dtype)
 
   def state_specs(self, mesh: Mesh) -> tuple[Prefix, Cache]:
-    """Returns the layout of prefix and cache while decoding: rows, and heads over `tensor`."""
+    """Returns the partition specs of prefix and cache: rows, and KV heads over `tensor`."""
     return state.specs(self, mesh)

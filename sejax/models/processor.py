@@ -1,10 +1,10 @@
-"""Images and messages to patches and token ids, and token ids back to text; host only.
+"""Converts images and chat messages to patches and token ids, and token ids to text, on the host.
 
-Runs the torch-free classes of transformers on the files of a model directory: image processor
+Uses the torch-free classes of transformers with the files of a model directory: image processor
 (PIL), tokenizer and chat template. The ids equal those of HF `Qwen2_5_VLProcessor`, with one
-difference: only the chat template writes special tokens. What a person or a model wrote is
-tokenized as plain text, so a `<|image_pad|>` typed in a question stays text and captures no image.
-See `sejax.text.messages` for the form of messages.
+difference: only the chat template can produce special tokens. The text of messages is tokenized
+literally, so that `<|image_pad|>` in a question stays text and takes the place of no image. See
+`sejax.text.messages` for the form of messages.
 """
 
 import dataclasses
@@ -29,18 +29,18 @@ _IMAGE_PAD, _VISION_START, _VISION_END = "<|image_pad|>", "<|vision_start|>", "<
 _CHANNELS = 3
 _VISION_TOKENS = (_VISION_START, _VISION_END, _IMAGE_PAD, "<|video_pad|>")
 
-# Stands for a part's text while the chat template is rendered. NUL occurs in no chat template, and
-# what people wrote is not in the rendered string, so it cannot be confused with either.
-_SLOT = re.compile("\0(\\d+)\0")
+# Stands for the text of a message part while the chat template is rendered. Chat templates do not
+# contain NUL, and texts are inserted after rendering, so a placeholder is never ambiguous.
+_PLACEHOLDER = re.compile("\0(\\d+)\0")
 
 
 class ImagePatches(NamedTuple):
-  """The images of one prompt.
+  """The images of one prompt as patches.
 
   Attributes:
-    patches: normalised pixels of every patch, in the order of HF `Qwen2VLImageProcessor`: image
-      after image, and within an image the patches of one merged token side by side.
-    grids: for each image 1 (a still), and its height and width in patches.
+    patches: normalised pixels of each patch, in the order of HF `Qwen2VLImageProcessor`: image
+      after image, and within an image the patches that merge into one token side by side.
+    grids: (1, height, width) of each image in patches.
   """
 
   patches: Float32[np.ndarray, "S patch_dim"]
@@ -51,9 +51,10 @@ class PromptTokens(NamedTuple):
   """A tokenized prompt.
 
   Attributes:
-    ids: the tokens; an image is as many `<|image_pad|>` as it has merged tokens.
-    tail: what the chat template writes after the candidate, as text and token ids; empty for
-      messages without a candidate. An argument of `Processor.continuation`.
+    ids: token ids up to the candidate, or up to the assistant's response without a candidate. An
+      image is one `<|image_pad|>` for each of its merged tokens.
+    tail: what the chat template writes behind the candidate, as texts and token ids, to be passed
+      to `Processor.continuation`; empty without a candidate.
   """
 
   ids: Int32[np.ndarray, " P"]
@@ -62,12 +63,12 @@ class PromptTokens(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Processor:
-  """The tokenizer, chat template and image processor of one model directory.
+  """Tokenizer, chat template and image processor of one model directory.
 
   Attributes:
-    tokenizer: HF tokenizer, its chat template included.
+    tokenizer: HF tokenizer with its chat template.
     image_processor: HF image processor.
-    eos_ids: tokens that end a response.
+    eos_ids: ids of the tokens that end a response.
   """
 
   tokenizer: transformers.PreTrainedTokenizerFast
@@ -81,17 +82,17 @@ class Processor:
     min_pixels: int | None = None,
     max_pixels: int | None = None,
   ) -> Self:
-    """Reads the processor of a model directory.
+    """Loads the processor of a model directory.
 
     Args:
-      directory: as published: `tokenizer.json`, `tokenizer_config.json`, a chat template in any of
-        the three places where transformers looks, and the image processor's configuration.
+      directory: holds `tokenizer.json`, `tokenizer_config.json`, a chat template in any of the
+        three places that transformers reads, and the image processor's configuration.
       min_pixels: smaller images are enlarged to this area; None keeps the directory's value.
       max_pixels: larger images are reduced to this area; None keeps the directory's value.
 
     Raises:
-      ValueError: a file or a token that a vision-language prompt needs is missing, or the pixel
-        limits exclude each other.
+      ValueError: a file or a special token is missing, a file cannot be read, or `min_pixels` is
+        above `max_pixels`.
     """
     directory = pathlib.Path(directory)
     if not (directory / "tokenizer.json").exists():
@@ -100,12 +101,12 @@ class Processor:
       tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(
         directory, local_files_only=True
       )
-    except Exception as error:  # Whatever transformers says of a file that is none of its own.
+    except Exception as error:  # transformers raises errors of many types for unreadable files.
       raise ValueError(
         f"{directory} has a tokenizer.json or tokenizer_config.json that cannot be read"
         f" ({said(error)}); download them again"
       ) from None
-    # As HF: a template file of the processor's goes before the one in tokenizer_config.json.
+    # As in HF, a template file of the processor takes precedence over tokenizer_config.json.
     legacy = directory / "chat_template.json"
     if legacy.exists() and not (directory / "chat_template.jinja").exists():
       tokenizer.chat_template = parse_json(legacy.read_bytes(), legacy).get("chat_template")
@@ -122,60 +123,61 @@ class Processor:
 
   @property
   def image_pad_id(self) -> int:
-    """The placeholder of one merged token of an image."""
-    return self._added[_IMAGE_PAD]
+    """Id of the placeholder for one merged token of an image."""
+    return self._added_tokens[_IMAGE_PAD]
 
   @property
   def vision_start_id(self) -> int:
-    """The token before an image."""
-    return self._added[_VISION_START]
+    """Id of the token before an image."""
+    return self._added_tokens[_VISION_START]
 
   @property
   def vision_end_id(self) -> int:
-    """The token after an image."""
-    return self._added[_VISION_END]
+    """Id of the token after an image."""
+    return self._added_tokens[_VISION_END]
 
   @property
   def pad_id(self) -> int:
-    """The token that fills a row; the last of `eos_ids` where the tokenizer has none."""
+    """Id of the padding token; the last of `eos_ids` if the tokenizer has none."""
     pad = self.tokenizer.pad_token_id
     return self.eos_ids[-1] if pad is None else pad
 
   def banned_ids(self, vocab_size: int) -> Int32[np.ndarray, " n"]:
-    """Returns the ids that a response must never contain, ascending.
+    """Returns the ids that a response must never contain, in ascending order.
 
-    These are the special tokens, the vision tokens among them, except those that end a response,
-    and the rows of the embedding to which the tokenizer gives no token.
+    These are the special tokens and vision tokens, except those that end a response, and the rows
+    of the embedding table without a token in the tokenizer.
 
     Args:
-      vocab_size: rows of the model's embedding, V.
+      vocab_size: rows of the model's embedding table, V.
     """
     banned = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-    banned |= {self._added[token] for token in _VISION_TOKENS}
+    banned |= {self._added_tokens[token] for token in _VISION_TOKENS}
     banned |= set(range(vocab_size)) - set(self.tokenizer.get_vocab().values())
     return np.array(sorted(banned - set(self.eos_ids)), np.int32)
 
   def images(self, images: Sequence[PIL.Image.Image]) -> ImagePatches:
-    """Resizes, normalises and cuts the images of one prompt into patches.
+    """Resizes and normalises the images of one prompt and cuts them into patches.
 
-    Equal bit for bit to HF `Qwen2VLImageProcessorPil`; what a byte becomes is looked up.
+    The result equals that of HF `Qwen2VLImageProcessorPil` bit for bit. It is computed faster, with
+    a lookup table of the normalised value of each byte, see `pixel_values`.
 
     Args:
-      images: RGB, of at most 200 times the one side than the other; there may be none.
+      images: RGB images, possibly none; neither side may be more than 200 times the other.
 
     Raises:
-      ValueError: an image is not RGB or too elongated; the message has its place in `images`.
+      ValueError: an image is not RGB or too elongated; the message has its index in `images`.
     """
     processor = self.image_processor
     if not images:
       patch_dim = _CHANNELS * processor.temporal_patch_size * processor.patch_size**2
       return ImagePatches(np.zeros((0, patch_dim), np.float32), np.zeros((0, 3), np.int32))
-    for place, image in enumerate(images):
+    for index, image in enumerate(images):
       if image.mode != "RGB":
-        raise ValueError(f"image {place} has mode {image.mode}; convert it to RGB first")
+        raise ValueError(f"image {index} has mode {image.mode}; convert it to RGB first")
       if max(image.size) > 200 * min(image.size):
         width, height = image.size
-        raise ValueError(f"image {place} is {width}x{height}; no side may be 200 times the other")
+        raise ValueError(f"image {index} is {width}x{height}; no side may be 200 times the other")
     grids = self.grids([image.size for image in images])
     if processor.do_resize:
       images = [self._resized(image) for image in images]
@@ -183,22 +185,22 @@ class Processor:
     ends = grids.prod(axis=1).cumsum()
     shape = (ends[-1], _CHANNELS, processor.temporal_patch_size, size * size)
     patches = np.empty(shape, np.float32)
-    for image, own in zip(images, np.split(patches, ends[:-1]), strict=True):
+    for image, image_patches in zip(images, np.split(patches, ends[:-1]), strict=True):
       pixels = np.asarray(image).reshape(
         -1, merge, size, image.width // size // merge, merge, size, _CHANNELS
       )
-      # One line of merged tokens after the other, so that what is looked up stays in the cache.
-      for line, target in zip(pixels, np.split(own, len(pixels)), strict=True):
+      # One line of merged tokens at a time, so that the data stays in the CPU's cache.
+      for line, target in zip(pixels, np.split(image_patches, len(pixels)), strict=True):
         line = line.transpose(2, 0, 3, 5, 1, 4).reshape(-1, _CHANNELS, size * size)
         for channel, table in enumerate(self.pixel_values):
           target[:, channel] = np.take(table, line[:, channel])[:, None]
     return ImagePatches(patches.reshape(len(patches), -1), grids)
 
   def grids(self, sizes: Sequence[tuple[int, int]]) -> Int32[np.ndarray, "n 3"]:
-    """Returns the grids that `images` makes of images with these widths and heights.
+    """Returns the grids that `images` computes for images of these sizes.
 
     Args:
-      sizes: in pixels, no side more than 200 times the other; there may be none.
+      sizes: (width, height) in pixels, neither more than 200 times the other; possibly none.
     """
     if self.image_processor.do_resize:
       sizes = [self._resized_size(size) for size in sizes]
@@ -211,23 +213,23 @@ class Processor:
     messages: Sequence[Message],
     grids: Int32[np.ndarray, "n 3"] | Sequence[Sequence[int]] = (),
   ) -> PromptTokens:
-    """Tokenizes messages up to where the assistant begins, images expanded to placeholders.
+    """Tokenizes chat messages up to the beginning of the assistant's response.
 
-    A `{"type": "candidate"}` part divides the messages: `ids` end where it stands, and
-    `continuation` gives the rest once the candidate is known. So a Judge's prompt is read once per
-    question, whatever the number of candidates.
+    Messages may contain a `{"type": "candidate"}` part. The ids then end before it, and
+    `continuation` returns the ids from there on for a given candidate. So the Judge's prompt is
+    prefilled once per question, whatever the number of candidates.
 
     Args:
-      messages: see the module's docstring; text is taken literally, special tokens in it too.
-      grids: those of `images`, one for each image part, in the same order.
+      messages: see `sejax.text.messages`. Text is tokenized literally, special tokens included.
+      grids: grids of the images, from `images`, one for each image part in the same order.
 
     Raises:
-      ValueError: the number of image parts is not that of the grids, an image stands after the
-        candidate, or the chat template leaves out a part.
+      ValueError: the messages have another number of image parts than there are grids, an image or
+        a second candidate follows the candidate, or the chat template leaves out a part.
     """
-    segments = self._segments(messages)
-    place = segments.index(None) if None in segments else len(segments)
-    head, tail = segments[:place], tuple(segments[place + 1 :])
+    segments = self._render(messages)
+    end = segments.index(None) if None in segments else len(segments)
+    head, tail = segments[:end], tuple(segments[end + 1 :])
     if None in tail or self.image_pad_id in tail:
       raise ValueError("after the candidate there can be neither an image nor another candidate")
     if head.count(self.image_pad_id) != len(grids):
@@ -235,45 +237,45 @@ class Processor:
         f"the messages hold {head.count(self.image_pad_id)} image parts for {len(grids)} images"
       )
     merge = self.image_processor.merge_size**2
-    tokens = iter(int(np.prod(grid)) // merge for grid in grids)
+    image_tokens = iter(int(np.prod(grid)) // merge for grid in grids)
     expanded = []
     for segment in head:
-      expanded += [segment] * (next(tokens) if segment == self.image_pad_id else 1)
+      expanded += [segment] * (next(image_tokens) if segment == self.image_pad_id else 1)
     return PromptTokens(self._encode(expanded), tail)
 
   def continuation(self, tail: Sequence[str | int], candidate: str) -> Int32[np.ndarray, " T"]:
-    """Returns the tokens that follow a prompt with a candidate part.
+    """Tokenizes a candidate and what follows it, as the continuation of a prompt.
 
     Args:
-      tail: the prompt's.
-      candidate: the candidate's text, taken literally.
+      tail: `PromptTokens.tail` of the prompt.
+      candidate: text of the candidate; tokenized literally.
 
     Raises:
-      ValueError: as `encode_text`.
+      ValueError: the text has no UTF-8 form, see `encode_text`.
     """
     return self._encode([candidate, *tail])
 
   def encode_text(self, text: str) -> Int32[np.ndarray, " T"]:
-    """Tokenizes plain text: the ids never contain an added token, whatever the text.
+    """Tokenizes text literally; names of special tokens in it stay text.
 
     Raises:
-      ValueError: the text holds half a surrogate pair, which has no UTF-8 form.
+      ValueError: the text holds half of a surrogate pair, which has no UTF-8 form.
     """
-    text.encode()  # tokenizers' own error does not say what is wrong with the text.
-    return np.array(self._plain.encode(text).ids, np.int32)
+    text.encode()  # Raises a clear error, which the tokenizers package does not.
+    return np.array(self._plain_tokenizer.encode(text).ids, np.int32)
 
   def decode(self, ids: Sequence[int] | Int32[np.ndarray, " T"]) -> str:
-    """Returns the text of tokens, special tokens left out."""
+    """Converts token ids to text without special tokens."""
     return self.tokenizer.decode(
       np.asarray(ids).tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
 
   def _resized(self, image: PIL.Image.Image) -> PIL.Image.Image:
-    """Brings an image into the pixel range, its sides to whole merged tokens, as HF does."""
+    """Resizes an image to the pixel limits and to whole merged tokens, as HF does."""
     return image.resize(self._resized_size(image.size), self.image_processor.resample)
 
   def _resized_size(self, size: tuple[int, int]) -> tuple[int, int]:
-    """Returns the width and height that an image of this width and height is resized to."""
+    """Returns the (width, height) that an image of a (width, height) is resized to."""
     processor = self.image_processor
     factor = processor.patch_size * processor.merge_size
     limits = processor.size["shortest_edge"], processor.size["longest_edge"]
@@ -282,7 +284,7 @@ class Processor:
 
   @functools.cached_property
   def pixel_values(self) -> Float32[np.ndarray, "3 256"]:
-    """What each byte becomes in each channel, by HF's own arithmetic."""
+    """Normalised value of each byte in each channel, computed with HF's own functions."""
     processor = self.image_processor
     values = np.broadcast_to(np.arange(256, dtype=np.uint8), (_CHANNELS, 1, 256))
     if processor.do_rescale:
@@ -291,27 +293,32 @@ class Processor:
       values = processor.normalize(values, processor.image_mean, processor.image_std)
     return np.asarray(values, np.float32)[:, 0]
 
-  def _segments(self, messages: Sequence[Message]) -> list[str | int | None]:
-    """Renders the chat template to literal texts, token ids and, for the candidate, None."""
-    slotted, texts = _take_out_texts(messages)
+  def _render(self, messages: Sequence[Message]) -> list[str | int | None]:
+    """Renders the chat template to segments: literal texts, token ids, and None for the candidate.
+
+    Raises:
+      ValueError: the template does not contain every part exactly once.
+    """
+    with_placeholders, texts = _replace_texts(messages)
     rendered = self.tokenizer.apply_chat_template(
-      slotted, tokenize=False, add_generation_prompt=True
+      with_placeholders, tokenize=False, add_generation_prompt=True
     )
     segments, found = [], []
-    for place, piece in enumerate(_SLOT.split(rendered)):
-      if place % 2:
+    # The template's text and the numbers of placeholders alternate.
+    for i, piece in enumerate(_PLACEHOLDER.split(rendered)):
+      if i % 2:
         found.append(int(piece))
         segments.append(texts[int(piece)])
       else:
-        # The template's own text: its special tokens are tokens.
-        pieces = self._added_pattern.split(piece)
-        segments += [self._added.get(token, token) for token in pieces if token]
+        # Only here are names of special tokens converted to ids.
+        pieces = self._added_tokens_pattern.split(piece)
+        segments += [self._added_tokens.get(token, token) for token in pieces if token]
     if sorted(found) != list(range(len(texts))):
       raise ValueError("the chat template leaves out or repeats a part of the messages")
     return segments
 
   def _encode(self, segments: Sequence[str | int]) -> Int32[np.ndarray, " T"]:
-    """Tokenizes segments; text that stands together is tokenized together, as HF does."""
+    """Tokenizes segments; adjacent texts are joined before they are tokenized, as HF does."""
     ids, text = [], ""
     for segment in segments:
       if isinstance(segment, str):
@@ -324,17 +331,17 @@ class Processor:
     return np.array([*ids, *self.encode_text(text)], np.int32)
 
   @functools.cached_property
-  def _added(self) -> dict[str, int]:
+  def _added_tokens(self) -> dict[str, int]:
     return self.tokenizer.get_added_vocab()
 
   @functools.cached_property
-  def _added_pattern(self) -> re.Pattern:
-    longest_first = sorted(self._added, key=len, reverse=True)
+  def _added_tokens_pattern(self) -> re.Pattern:
+    longest_first = sorted(self._added_tokens, key=len, reverse=True)
     return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
   @functools.cached_property
-  def _plain(self) -> tokenizers.Tokenizer:
-    """The tokenizer without its added tokens."""
+  def _plain_tokenizer(self) -> tokenizers.Tokenizer:
+    """The tokenizer without added tokens, so that their names in a text stay text."""
     full = self.tokenizer.backend_tokenizer
     plain = tokenizers.Tokenizer(full.model)
     if full.normalizer is not None:
@@ -343,44 +350,54 @@ class Processor:
     return plain
 
 
-def _take_out_texts(
+def _replace_texts(
   messages: Sequence[Message],
 ) -> tuple[list[dict[str, Any]], list[str | None]]:
-  """Returns the messages with a slot for each text, and the texts in order; None: the candidate."""
-  texts, slotted = [], []
+  """Replaces every text in messages by a numbered placeholder.
 
-  def slot(text: str | None) -> str:
-    texts.append(text)
-    return f"\0{len(texts) - 1}\0"
-
-  def part_with_slot(part: Mapping[str, str]) -> dict[str, str]:
-    match part:
-      case {"type": "text", "text": str(text)}:
-        return {"type": "text", "text": slot(text)}
-      case {"type": "candidate"}:
-        return {"type": "text", "text": slot(None)}
-      case {"type": "image"}:
-        return {"type": "image"}
-    raise ValueError(f"a message part is {quoted(part)}; its type must be text, image or candidate")
-
+  Returns:
+    The messages with placeholders, and the text of each placeholder, None for the candidate.
+  """
+  texts: list[str | None] = []
+  with_placeholders = []
   for message in messages:
     content = message["content"]
-    content = slot(content) if isinstance(content, str) else [part_with_slot(p) for p in content]
-    slotted.append({"role": message["role"], "content": content})
-  return slotted, texts
+    if isinstance(content, str):
+      content = _placeholder(content, texts)
+    else:
+      content = [_replace_text_of_part(part, texts) for part in content]
+    with_placeholders.append({"role": message["role"], "content": content})
+  return with_placeholders, texts
+
+
+def _replace_text_of_part(part: Mapping[str, str], texts: list[str | None]) -> dict[str, str]:
+  match part:
+    case {"type": "text", "text": str(text)}:
+      return {"type": "text", "text": _placeholder(text, texts)}
+    case {"type": "candidate"}:
+      return {"type": "text", "text": _placeholder(None, texts)}
+    case {"type": "image"}:
+      return {"type": "image"}
+  raise ValueError(f"a message part is {quoted(part)}; its type must be text, image or candidate")
+
+
+def _placeholder(text: str | None, texts: list[str | None]) -> str:
+  """Appends a text to `texts` and returns the placeholder with its number."""
+  texts.append(text)
+  return f"\0{len(texts) - 1}\0"
 
 
 def _image_processor(
   directory: pathlib.Path, min_pixels: int | None, max_pixels: int | None
 ) -> transformers.Qwen2VLImageProcessorPil:
-  """Builds the image processor; a given limit goes before the directory's."""
+  """Loads the image processor; limits that are not None replace those of the directory."""
   kind = transformers.Qwen2VLImageProcessorPil
   try:
     settings, _ = kind.get_image_processor_dict(directory, local_files_only=True)
   except OSError as error:
     raise ValueError(f"{directory} has no preprocessor_config.json") from error
-  # Published files state the limits as `size`, as `min_pixels` and `max_pixels`, or as both. At
-  # construction `size` alone is obeyed by every version of transformers.
+  # Published files state the limits as `size`, as `min_pixels` and `max_pixels`, or as both. The
+  # constructor is given `size`, which all versions of transformers obey.
   size = {**kind.size, **(settings.pop("size", None) or {})}
   for key, name, given in (
     ("shortest_edge", "min_pixels", min_pixels),
@@ -397,7 +414,7 @@ def _image_processor(
 def _eos_ids(
   directory: pathlib.Path, tokenizer: transformers.PreTrainedTokenizerFast
 ) -> tuple[int, ...]:
-  """Returns the tokens that end a response, from where HF `generate` takes them."""
+  """Returns the ids of the tokens that end a response, from the same files as HF `generate`."""
   path = directory / "generation_config.json"
   found = parse_json(path.read_bytes(), path).get("eos_token_id") if path.exists() else None
   found = tokenizer.eos_token_id if found is None else found

@@ -1,4 +1,4 @@
-"""The families of models, by the `model_type` of their `config.json`."""
+"""Registry of model families, keyed by the `model_type` in `config.json`."""
 
 import pathlib
 
@@ -11,10 +11,11 @@ FAMILIES: dict[str, type[Model]] = {family.model_type: family for family in (Qwe
 
 
 def released(name: str) -> Model | None:
-  """Returns a released model by its name on the hub; None where no family has released it.
+  """Returns the configuration of a released model by its hub name; None if the name is unknown.
 
   Args:
-    name: such as `Qwen/Qwen2.5-VL-7B-Instruct`, in any case, with or without the organisation.
+    name: such as `Qwen/Qwen2.5-VL-7B-Instruct`; the case does not matter, and the organisation may
+      be left out.
   """
   wanted = name.rpartition("/")[2].lower()
   for family in FAMILIES.values():
@@ -25,10 +26,10 @@ def released(name: str) -> Model | None:
 
 
 def load_config(directory: str | pathlib.Path) -> Model:
-  """Reads the configuration of a model directory.
+  """Reads the `config.json` of a model directory.
 
   Raises:
-    ValueError: there is none, it is of a family that is not known, or a field cannot work.
+    ValueError: the file is missing, its `model_type` is not registered, or a field cannot work.
   """
   file = pathlib.Path(directory) / "config.json"
   if not file.exists():

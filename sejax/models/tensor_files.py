@@ -1,13 +1,13 @@
-"""Reads safetensors files as memory-mapped arrays, so that only a shard of a tensor is read.
+"""Reads safetensors files as memory-mapped arrays, so that a shard of a tensor can be read alone.
 
-The format is eight bytes with the length of a JSON header, the header, and the tensors' bytes
-(https://huggingface.co/docs/safetensors). A tensor is a view of the mapped file, and what a caller
-copies from it, transposed and cast on the way, is all that is allocated.
+A file holds the length of its JSON header in eight bytes, the header, and the bytes of the tensors
+(https://huggingface.co/docs/safetensors). A tensor is returned as a view of the mapped file, so the
+only memory that is allocated is the shard that a caller copies from it.
 
-The package's own `safe_open(...).get_slice` was tried instead: it returns copies, which are
-transposed and cast only afterwards. For eight shards of each weight matrix of a 7B model's layer
-(50 MB), slices of 256 rows took as long, but up to 2.4 MB beside the shard, where views take 4 kB;
-slices of 16 kB took 25 kB beside it, and twice the time.
+Why not `safe_open(...).get_slice` of the safetensors package: it returns copies, which have to be
+transposed and cast afterwards. Measured on eight shards of each weight matrix of a 7B model's layer
+(50 MB): slices of 256 rows took the same time but up to 2.4 MB beside the shard, where views take
+4 kB; slices of 16 kB took 25 kB beside it, and twice the time.
 """
 
 import json
@@ -22,18 +22,18 @@ from sejax.errors import quoted
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
-_TYPES = {"F32": np.float32, "BF16": jnp.bfloat16, "F16": np.float16}
+_DTYPES = {"F32": np.float32, "BF16": jnp.bfloat16, "F16": np.float16}
 
 
 class StoredTensor(NamedTuple):
-  """A tensor in a file.
+  """Location, type and shape of a tensor in a safetensors file.
 
   Attributes:
     file: path of the file.
-    name: as stored.
-    dtype: safetensors' name of the element type.
-    shape: as stored.
-    start: offset of its first byte in the file.
+    name: the tensor's name in the file.
+    dtype: safetensors' name of the element type, such as `BF16`.
+    shape: shape in the file.
+    start: offset of the tensor's first byte in the file.
   """
 
   file: pathlib.Path
@@ -44,40 +44,44 @@ class StoredTensor(NamedTuple):
 
   @property
   def nbytes(self) -> int:
-    """Bytes of the tensor in its file."""
-    return int(np.prod(self.shape)) * np.dtype(_TYPES[self.dtype]).itemsize
+    """Size of the tensor in its file, in bytes."""
+    return int(np.prod(self.shape)) * np.dtype(_DTYPES[self.dtype]).itemsize
 
   def view(self) -> Shaped[np.ndarray, "..."]:
-    """Returns the elements, read-only; pages of the file are read as they are touched."""
-    return np.memmap(self.file, _TYPES[self.dtype], "r", self.start, self.shape)
+    """Returns a read-only memory map of the elements; the file is read as they are accessed."""
+    return np.memmap(self.file, _DTYPES[self.dtype], "r", self.start, self.shape)
 
 
 def read_directory(directory: pathlib.Path) -> dict[str, StoredTensor]:
-  """Lists the tensors of a model directory, whole or divided into files by an index.
+  """Lists the tensors of a model directory, by name.
+
+  The directory holds a single weights file, or several files and an index.
 
   Raises:
-    ValueError: there are no weights, a file of the index is missing, a file is no safetensors
-      file, lacks bytes of a tensor, or holds a tensor that is not of floats; or two files hold the
-      same tensor. The message names file and tensor.
+    ValueError: weights are missing, a file is damaged or no safetensors file, a tensor does not
+      hold floats, or two files hold the same tensor. The message names the file and the tensor.
   """
-  places = _places(directory)
+  file_of = _files_by_tensor(directory)
   tensors = {}
-  for file in sorted({*places.values()} or {directory / WEIGHTS}):
+  for file in sorted({*file_of.values()} or {directory / WEIGHTS}):
     for name, tensor in read_header(file)[0].items():
       if name in tensors:
         raise ValueError(f"tensor {name} is both in {tensors[name].file} and in {file}")
       tensors[name] = tensor
-  for name, file in places.items():
+  for name, file in file_of.items():
     if name not in tensors or tensors[name].file != file:
       raise ValueError(f"tensor {name} is missing from {file}, where {INDEX} puts it")
   return tensors
 
 
 def read_header(file: pathlib.Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-  """Returns the tensors of a file and its metadata.
+  """Reads the header of a safetensors file.
+
+  Returns:
+    The tensors of the file by name, and its metadata.
 
   Raises:
-    ValueError: it is no safetensors file, or one that is cut off; see `read_directory`.
+    ValueError: the file is damaged or no safetensors file, or a tensor does not hold floats.
   """
   size = file.stat().st_size
   with file.open("rb") as stream:
@@ -86,7 +90,9 @@ def read_header(file: pathlib.Path) -> tuple[dict[str, StoredTensor], dict[str, 
       raise ValueError(f"{file} has no whole safetensors header in its {size} bytes")
     header = parse_json(stream.read(data_start - 8), file)
   metadata = header.pop("__metadata__", {})
-  tensors = {name: _tensor(file, name, data_start, size, entry) for name, entry in header.items()}
+  tensors = {
+    name: _parse_tensor(file, name, data_start, size, entry) for name, entry in header.items()
+  }
   end, before = data_start, "the header"
   for tensor in sorted(tensors.values(), key=lambda tensor: tensor.start):
     if tensor.start != end:
@@ -98,7 +104,10 @@ def read_header(file: pathlib.Path) -> tuple[dict[str, StoredTensor], dict[str, 
 
 
 def sort_metadata(file: pathlib.Path) -> None:
-  """Makes a file's bytes a function of its content: safetensors writes metadata in random order."""
+  """Sorts the metadata of a safetensors file in place, so that equal contents give equal bytes.
+
+  The safetensors package writes metadata in random order.
+  """
   with file.open("r+b") as stream:
     size = int.from_bytes(stream.read(8), "little")
     header = parse_json(stream.read(size), file)
@@ -109,7 +118,10 @@ def sort_metadata(file: pathlib.Path) -> None:
 
 
 def parse_json(text: str | bytes, file: pathlib.Path) -> dict[str, Any]:
-  """Returns the object in `text`; `file` is for the error.
+  """Parses a JSON object.
+
+  Args:
+    file: where the text comes from, for the error.
 
   Raises:
     ValueError: the text is not a JSON object.
@@ -123,8 +135,8 @@ def parse_json(text: str | bytes, file: pathlib.Path) -> dict[str, Any]:
   return parsed
 
 
-def _places(directory: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Returns the file that the index gives for each tensor; nothing where there is no index."""
+def _files_by_tensor(directory: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Returns the file of each tensor according to the index; empty if there is no index."""
   index = directory / INDEX
   if not index.exists():
     if not (directory / WEIGHTS).exists():
@@ -145,9 +157,16 @@ def _places(directory: pathlib.Path) -> dict[str, pathlib.Path]:
   return {tensor: directory / name for tensor, name in weight_map.items()}
 
 
-def _tensor(
+def _parse_tensor(
   file: pathlib.Path, name: str, data_start: int, size: int, entry: dict[str, Any]
 ) -> StoredTensor:
+  """Checks a header's entry of a tensor.
+
+  Args:
+    data_start: offset of the first tensor's first byte in the file.
+    size: size of the file in bytes.
+    entry: the tensor's entry in the header.
+  """
   try:
     dtype, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
   except (KeyError, TypeError, ValueError) as error:
@@ -156,9 +175,9 @@ def _tensor(
     raise ValueError(
       f"{file} has type {quoted(dtype)}, shape {shape} or offsets amiss for tensor {name}"
     )
-  if dtype not in _TYPES:
-    raise ValueError(f"tensor {name} in {file} has type {dtype}; it must be one of {[*_TYPES]}")
-  if start < 0 or stop - start != np.dtype(_TYPES[dtype]).itemsize * int(np.prod(shape)):
+  if dtype not in _DTYPES:
+    raise ValueError(f"tensor {name} in {file} has type {dtype}; it must be one of {[*_DTYPES]}")
+  if start < 0 or stop - start != np.dtype(_DTYPES[dtype]).itemsize * int(np.prod(shape)):
     raise ValueError(
       f"tensor {name} in {file} has type {dtype} and shape {shape}, but bytes {start} to {stop}"
     )

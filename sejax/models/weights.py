@@ -1,7 +1,8 @@
-"""Weights from a Hugging Face directory to the parameter tree and back; safetensors and JSON only.
+"""Loads and saves the weights of a Hugging Face model directory, as safetensors and JSON.
 
-Hugging Face stores one tensor for each layer, as `[out, in]`; the tree holds one array for all
-layers, kernels as `[..., in, out]`. Rotary frequencies are computed, never read.
+Hugging Face files have one tensor for each layer, with kernels `[out, in]`. The parameter tree has
+one array for all layers, with kernels `[..., in, out]`. Rotary frequencies in a file are ignored;
+they are computed from the configuration.
 """
 
 import json
@@ -32,14 +33,15 @@ from sejax.models.tensor_files import (
 from sejax.models.transformer.params import Params
 from sejax.parallel import layouts
 
-# The names that modules have in a running transformers model; some checkpoints carry them.
-_LIVE_PREFIXES = {"model.visual.": "visual.", "model.language_model.": "model."}
+# Prefixes of module names in a transformers model -> prefixes in published files. Some checkpoints
+# use the former.
+_MODULE_PREFIXES = {"model.visual.": "visual.", "model.language_model.": "model."}
 
-# Rows of a tensor that are copied at once: transposing so many stays within a core's cache, and
-# is about seven times faster than transposing a whole kernel.
-_ROWS = 256
+# Rows of a tensor that are copied at once. Transposing this many stays within a core's cache and is
+# about seven times faster than transposing a whole kernel.
+_ROWS_PER_COPY = 256
 
-# Files of a model directory, other than weights and configuration, that an export takes along.
+# Files of a model directory, other than weights and configuration, that `save` copies.
 _PROCESSOR_FILES = (
   "added_tokens.json",
   "chat_template.jinja",
@@ -55,20 +57,20 @@ _PROCESSOR_FILES = (
   "vocab.json",
 )
 
-# Written into the header of every file, so that an earlier export is known as our own.
+# Written into the header of every weights file, so that `save` recognises its own earlier exports.
 _METADATA = {"format": "pt", "writer": "sejax"}
 
 _Bounds = tuple[int, int]  # Start and stop along one axis.
 
 
 class _Parameter(NamedTuple):
-  """An array of the tree and the tensors that it is made of.
+  """An array of the parameter tree and the published tensors that it consists of.
 
   Attributes:
-    path: in the tree, such as `decoder/layers/q/kernel`.
-    shape: of the array.
-    names: its tensors, one for each layer where layers are stacked.
-    tensor_shape: of each tensor.
+    path: path in the tree, such as `decoder/layers/q/kernel`.
+    shape: shape of the array.
+    names: names of its tensors, one for each layer where layers are stacked.
+    tensor_shape: shape of each tensor.
     stacked: whether axis 0 runs over layers.
   """
 
@@ -80,7 +82,7 @@ class _Parameter(NamedTuple):
 
   @property
   def transposed(self) -> bool:
-    """Whether a tensor is `[out, in]` for an array that is `[in, out]`."""
+    """Whether a tensor is the transpose of the array, `[out, in]` for a kernel `[in, out]`."""
     return self.path.endswith("/kernel")
 
 
@@ -91,26 +93,25 @@ def load(
   *,
   decoding: bool = False,
 ) -> tuple[Model, Params]:
-  """Reads a model directory as published or as written by `save`.
+  """Loads a model directory, as published or as written by `save`.
 
-  Every array is placed on its devices before the next is read, shard by shard, and from each
-  tensor only the part that a shard needs is read. So the host never holds more than one device's
-  shard of one array, beside what the devices hold.
+  Arrays are read shard by shard, and each shard is moved to its device before the next one is read.
+  So the host never holds more than one device's shard of one array.
 
   Args:
-    directory: config.json, nested or flat, and `model.safetensors` or its parts with an index;
-      tensors have their old (`visual.*`, `model.layers.*`) or new names (`model.visual.*`,
-      `model.language_model.*`).
-    mesh: that the arrays are laid out on; None puts all on the default device.
-    dtype: of all arrays.
-    decoding: lay arrays out for decoding, not for training.
+    directory: holds `config.json`, nested or flat, and `model.safetensors` or its parts with an
+      index. Tensors have their old names (`visual.*`, `model.layers.*`) or their new ones
+      (`model.visual.*`, `model.language_model.*`).
+    mesh: mesh to shard the arrays over; None places them on the default device.
+    dtype: precision of all arrays.
+    decoding: shard for decoding instead of training.
 
   Returns:
     The model and the parameter tree.
 
   Raises:
-    ValueError: a tensor is missing, unknown, cut off, or of the wrong shape or type, or a file is
-      unreadable; the message names tensor and file.
+    ValueError: a tensor is missing, unknown, truncated, or of the wrong shape or type, or a file is
+      unreadable; the message names the tensor and the file.
   """
   if mesh is not None and any(kind != AxisType.Auto for kind in mesh.axis_types):
     raise ValueError(
@@ -121,14 +122,14 @@ def load(
   model = load_config(directory)
   rules = model.decode_layout if decoding else model.layout
   parameters = _parameters(model)
-  tensors = _by_saved_name(read_directory(directory))
+  tensors = _by_published_name(read_directory(directory))
   _check_tensors(directory, model, parameters, tensors)
   arrays = {}
   silent = jax.process_index() > 0
   for parameter in tqdm.tqdm(parameters, "weights", delay=5, leave=False, disable=silent):
     views = [tensors[name].view() for name in parameter.names]
-    place = mesh and layouts.sharding(mesh, parameter.path, parameter.shape, rules)
-    arrays[parameter.path] = _place(parameter, views, np.dtype(dtype), place)
+    sharding = mesh and layouts.sharding(mesh, parameter.path, parameter.shape, rules)
+    arrays[parameter.path] = _load_array(parameter, views, np.dtype(dtype), sharding)
   return model, traverse_util.unflatten_dict(arrays, sep="/")
 
 
@@ -139,30 +140,32 @@ def save(
   source: str | pathlib.Path | None = None,
   max_file_bytes: int = 5_000_000_000,
 ) -> None:
-  """Writes a model directory that transformers loads; it appears whole or not at all.
+  """Saves a model directory that transformers can load.
 
-  Of several processes all call it, and process 0 writes.
+  The directory appears whole or not at all: files are written to a temporary one that is renamed at
+  the end. Every process must call this function; process 0 writes.
 
   Args:
-    params: the parameter tree, of one dtype or several; each tensor keeps its own.
-    directory: to write. It may exist if it is empty or an earlier export, which is replaced.
-    source: directory from which tokenizer, chat template, processor and generation settings are
-      copied; None leaves them out.
-    max_file_bytes: weights beyond this go to a further file, and an index is written. The host
-      holds one such file at a time.
+    params: parameter tree; each tensor is saved in the precision of its array.
+    directory: directory to write. It may exist if it is empty or an earlier export, which is
+      replaced.
+    source: model directory from which tokenizer, chat template, processor and generation settings
+      are copied; None leaves them out.
+    max_file_bytes: maximum size of a weights file. Larger weights are split into several files with
+      an index. The host holds one file at a time.
 
   Raises:
-    ValueError: the tree does not fit the configuration, or the directory holds files that this
+    ValueError: the tree does not match the configuration, or the directory holds files that this
       function did not write.
   """
   directory = pathlib.Path(directory).resolve()
-  _check_target(directory)
+  _check_directory(directory)
   arrays = traverse_util.flatten_dict(params, sep="/")
   parameters = _parameters(model)
   _check_arrays(parameters, arrays)
 
   partial = directory.with_name(f".{directory.name}.partial")
-  if jax.process_index() > 0:  # It brings its shards; process 0 writes.
+  if jax.process_index() > 0:  # Takes part in gathering the shards; process 0 writes.
     _write_weights(None, parameters, arrays, max_file_bytes)
     return
   shutil.rmtree(partial, ignore_errors=True)
@@ -174,13 +177,13 @@ def save(
     for name in _PROCESSOR_FILES if source else ():
       if (file := pathlib.Path(source) / name).exists():
         shutil.copyfile(file, partial / name)
-    _replace(directory, partial)
+    _replace_directory(directory, partial)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
 
 
 def _parameters(model: Model) -> list[_Parameter]:
-  """Returns every array of the tree with the tensors that it is made of."""
+  """Lists the arrays of the parameter tree with the tensors that they consist of."""
   parameters = []
   for path, shape in traverse_util.flatten_dict(model.shapes(), sep="/").items():
     module, leaf = path.rsplit("/", 1)
@@ -198,11 +201,11 @@ def _parameters(model: Model) -> list[_Parameter]:
   return parameters
 
 
-def _by_saved_name(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-  """Renames tensors that carry the names of a running transformers model."""
+def _by_published_name(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+  """Returns tensors by the names that they have in published files."""
   renamed = {}
   for name, tensor in tensors.items():
-    for live, saved in _LIVE_PREFIXES.items():
+    for live, saved in _MODULE_PREFIXES.items():
       if name.startswith(live):
         name = saved + name.removeprefix(live)
     if other := renamed.get(name):
@@ -240,12 +243,14 @@ def _check_tensors(
 
 
 def _check_tied_head(head: StoredTensor, embedding: StoredTensor) -> None:
-  """A file may hold the tied head beside the embedding, but not another one."""
+  """Checks that a head in the files equals the embedding that it is tied to."""
   same = head.shape == embedding.shape and head.dtype == embedding.dtype
   if same:
     ours, theirs = head.view(), embedding.view()
-    rows = range(0, len(ours), _ROWS)
-    same = all(np.array_equal(ours[i : i + _ROWS], theirs[i : i + _ROWS]) for i in rows)
+    rows = range(0, len(ours), _ROWS_PER_COPY)
+    same = all(
+      np.array_equal(ours[i : i + _ROWS_PER_COPY], theirs[i : i + _ROWS_PER_COPY]) for i in rows
+    )
   if not same:
     raise ValueError(
       f"tensor {head.name} in {head.file} is not the embedding, but config.json has"
@@ -253,54 +258,54 @@ def _check_tied_head(head: StoredTensor, embedding: StoredTensor) -> None:
     )
 
 
-def _place(
+def _load_array(
   parameter: _Parameter,
   tensors: list[np.ndarray],
   dtype: np.dtype,
   sharding: jax.sharding.Sharding | None,
 ) -> Array:
-  """Makes an array of the tree, one shard after the other."""
+  """Loads an array of the parameter tree, one shard after the other."""
   shape = parameter.shape
   if sharding is None:
     whole = [(0, size) for size in shape]
-    return jax.block_until_ready(jax.device_put(_read(parameter, tensors, dtype, whole)))
+    return jax.block_until_ready(jax.device_put(_read_block(parameter, tensors, dtype, whole)))
   devices = {}
   for device, index in sharding.addressable_devices_indices_map(shape).items():
     bounds = tuple(s.indices(size)[:2] for s, size in zip(index, shape, strict=True))
     devices.setdefault(bounds, []).append(device)
   shards = []
   for bounds, holders in devices.items():
-    shards += _put(_read(parameter, tensors, dtype, bounds), holders)
+    shards += _put_on_devices(_read_block(parameter, tensors, dtype, bounds), holders)
   return jax.make_array_from_single_device_arrays(shape, sharding, shards)
 
 
-def _put(block: np.ndarray, devices: Sequence[jax.Device]) -> list[Array]:
-  """Copies a block to devices, and waits: the host gives it up before it reads the next one."""
+def _put_on_devices(block: np.ndarray, devices: Sequence[jax.Device]) -> list[Array]:
+  """Copies a block to devices and waits, so that the host can free it before reading the next."""
   return jax.block_until_ready([jax.device_put(block, device) for device in devices])
 
 
-def _read(
+def _read_block(
   parameter: _Parameter, tensors: list[np.ndarray], dtype: np.dtype, bounds: Sequence[_Bounds]
 ) -> np.ndarray:
-  """Returns the part of an array between the bounds of each axis."""
+  """Reads the part of an array between the bounds of each axis."""
   block = np.empty([stop - start for start, stop in bounds], dtype)
   if not parameter.stacked:
     _copy(block, tensors[0], bounds, parameter.transposed)
     return block
-  for place, layer in enumerate(range(*bounds[0])):
-    _copy(block[place], tensors[layer], bounds[1:], parameter.transposed)
+  for i, layer in enumerate(range(*bounds[0])):
+    _copy(block[i], tensors[layer], bounds[1:], parameter.transposed)
   return block
 
 
 def _copy(
   block: np.ndarray, tensor: np.ndarray, bounds: Sequence[_Bounds], transposed: bool
 ) -> None:
-  """Copies the part of a tensor between `bounds`, given in the tree's order of axes, to `block`."""
+  """Copies part of a tensor to `block`; `bounds` are in the order of the array's axes."""
   if transposed:
     block, tensor, bounds = block.T, tensor.reshape(len(tensor), -1), bounds[::-1]
   (start, stop), columns = bounds[0], tuple(slice(*bound) for bound in bounds[1:])
-  for row in range(start, stop, _ROWS):
-    end = min(row + _ROWS, stop)
+  for row in range(start, stop, _ROWS_PER_COPY):
+    end = min(row + _ROWS_PER_COPY, stop)
     block[row - start : end - start] = tensor[(slice(row, end), *columns)]
 
 
@@ -323,7 +328,8 @@ def _write_weights(
   arrays: Mapping[str, Array],
   max_file_bytes: int,
 ) -> None:
-  files = _divide(parameters, arrays, max_file_bytes)
+  """Writes weights files and their index; with None only gathers the tensors from all processes."""
+  files = _split_into_files(parameters, arrays, max_file_bytes)
   if len(files) == 1:
     names = [WEIGHTS]
   else:
@@ -336,17 +342,17 @@ def _write_weights(
   for name, file in zip(names, files, strict=True):
     if directory is None:
       for p, i in file:
-        _tensor(p, arrays[p.path], i)
+        _tensor_to_host(p, arrays[p.path], i)
       continue
-    tensors = {p.names[i]: _tensor(p, arrays[p.path], i) for p, i in file}
+    tensors = {p.names[i]: _tensor_to_host(p, arrays[p.path], i) for p, i in file}
     safetensors.numpy.save_file(tensors, directory / name, metadata=_METADATA)
     sort_metadata(directory / name)
 
 
-def _divide(
+def _split_into_files(
   parameters: list[_Parameter], arrays: Mapping[str, Array], max_file_bytes: int
 ) -> list[list[tuple[_Parameter, int]]]:
-  """Divides the tensors, each an array and a layer, into files."""
+  """Assigns tensors, each given by its array and layer, to files of limited size."""
   files, room = [], 0
   for parameter in parameters:
     size = arrays[parameter.path].nbytes // len(parameter.names)
@@ -361,11 +367,11 @@ def _divide(
 
 @jax.jit
 def _layer(stack: Array, layer: int) -> Array:
-  return stack[layer]  # The number is an argument, so this compiles once and not for every layer.
+  return stack[layer]  # The index is an argument, so that this compiles once for all layers.
 
 
-def _tensor(parameter: _Parameter, array: Array, layer: int) -> np.ndarray:
-  """Brings one tensor to the host, from all processes that hold shards of it."""
+def _tensor_to_host(parameter: _Parameter, array: Array, layer: int) -> np.ndarray:
+  """Copies a tensor to the host, gathering its shards from all processes."""
   tensor = _layer(array, layer) if parameter.stacked else array
   if not getattr(tensor, "is_fully_addressable", True):
     everywhere = NamedSharding(tensor.sharding.mesh, PartitionSpec())
@@ -373,10 +379,11 @@ def _tensor(parameter: _Parameter, array: Array, layer: int) -> np.ndarray:
   tensor = np.asarray(tensor)
   if parameter.transposed:
     tensor = tensor.T.reshape(parameter.tensor_shape)
-  return np.ascontiguousarray(tensor)  # save_file writes memory as it lies.
+  return np.ascontiguousarray(tensor)  # safetensors' save_file ignores strides.
 
 
-def _check_target(directory: pathlib.Path) -> None:
+def _check_directory(directory: pathlib.Path) -> None:
+  """Checks that a directory is absent, empty or an earlier export."""
   if not directory.exists():
     return
   files = list(directory.iterdir()) if directory.is_dir() else [directory]
@@ -387,8 +394,8 @@ def _check_target(directory: pathlib.Path) -> None:
     raise ValueError(f"{directory} exists and is not an earlier export; choose another directory")
 
 
-def _replace(directory: pathlib.Path, new: pathlib.Path) -> None:
-  """Moves `new` to `directory`, in place of what is there."""
+def _replace_directory(directory: pathlib.Path, new: pathlib.Path) -> None:
+  """Moves the directory `new` to `directory`, replacing an earlier export."""
   if not directory.exists():
     new.rename(directory)
     return

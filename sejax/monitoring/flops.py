@@ -13,7 +13,7 @@ from sejax.rollout.collect import Rollout
 
 def of_tokens(model: models.Model, prompt: int, drawn: int) -> float:
   """Returns the operations of reading so many tokens of prompts, and of trajectories, once."""
-  layers, head = model.product_weights
+  layers, head = model.matmul_params
   return 2.0 * (layers * (prompt + drawn) + head * drawn)
 
 

@@ -98,7 +98,7 @@ def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str
 
 def _model(path: str) -> models.Model:
   """Returns a released model by its name, which needs no download, else that of a directory."""
-  return models.released(path) or models.load_config(hub.local(path))
+  return models.released(path) or models.load_config(hub.local_directory(path))
 
 
 def _compile(program: step_programs.Program, chip: chips.Chip) -> Row:

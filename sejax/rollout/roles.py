@@ -47,7 +47,7 @@ def on_devices(
     mesh: of the devices; the first device, if None.
   """
   device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
-  return model.on_device(
+  return model.for_device(
     device,
     fused_attention=config.model.fused_attention,
     layered_cache=config.sampling.layered_cache,

@@ -91,7 +91,9 @@ def enter(
   cache = None
   if rows.given is not None:
     cache = model.empty_cache(*rows.given.shape, prefix.keys.dtype)
-    new, cache = model.extend(params, prefix, rows.given, cache, rows.given_lengths, filled=0)
+    new, cache = model.extend(
+      params, prefix, rows.given, cache, rows.given_lengths, attended_length=0
+    )
     new = models.select_last(new, rows.given_lengths)
     hidden = jnp.where(rows.given_lengths[..., None] > 0, new, hidden)
   return Entry(

@@ -38,7 +38,7 @@ def wait_until_given_up(blocks: list[weakref.ref]) -> None:
 
 def main(directory: pathlib.Path) -> None:
   reads, blocks = collections.defaultdict(list), []
-  read = weights._read
+  read = weights._read_block
 
   def counted(parameter, tensors, dtype, bounds):
     wait_until_given_up(blocks)
@@ -51,11 +51,11 @@ def main(directory: pathlib.Path) -> None:
       blocks.append(weakref.ref(block))
     return block
 
-  weights._read = counted
+  weights._read_block = counted
   tracemalloc.start()
   config, params = weights.load(directory, mesh, dtype=jnp.bfloat16)
   tracemalloc.stop()
-  weights._read = read
+  weights._read_block = read
 
   for path, array in traverse_util.flatten_dict(params, sep="/").items():
     assert array.sharding == layouts.sharding(mesh, path, array.shape, config.layout), path

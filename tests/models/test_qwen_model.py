@@ -108,8 +108,8 @@ def test_two_images_give_two_answers(tiny):
 
 
 @functools.partial(jax.jit, static_argnums=(1, 6))
-def step(params, config, prefix, tokens, cache, lengths, filled):
-  hidden, cache = config.extend(params, prefix, tokens, cache, lengths, filled)
+def step(params, config, prefix, tokens, cache, lengths, attended_length):
+  hidden, cache = config.extend(params, prefix, tokens, cache, lengths, attended_length)
   return generation.logits(params, hidden), cache
 
 
@@ -126,12 +126,14 @@ def test_token_by_token(tiny):
   want_first, want_after = torch_logits(tiny.torch_model, batch, tokens)
   prefix, first = read(params, config, batch.prompt(config), batch.images(config))
   assert_close(first, want_first)
-  cache = config.empty_cache(3, G, slots=8, dtype=jnp.float32)
+  cache = config.empty_cache(3, G, cache_length=8, dtype=jnp.float32)
   # What lies beyond the filled part must not be read.
   cache = cache._replace(keys=cache.keys.at[..., T:, :].set(jnp.nan))
   for t in range(T):
-    filled = 4 if t <= 4 else T
-    logits, cache = step(params, config, prefix, tokens[:, :, t : t + 1], cache, None, filled)
+    attended_length = 4 if t <= 4 else T
+    logits, cache = step(
+      params, config, prefix, tokens[:, :, t : t + 1], cache, None, attended_length
+    )
     assert_close(logits[:, :, 0], want_after[:, :, t])
   np.testing.assert_array_equal(cache.lengths, np.full((3, G), T))
   assert cache.used == T
@@ -147,7 +149,7 @@ def test_continuing_after_texts_of_different_lengths(tiny):
     [np.arange(4) < text[..., None], np.arange(4) < (text[..., None] + 1) % 5], axis=-1
   )
   prefix, _ = read(params, config, batch.prompt(config), batch.images(config))
-  cache = config.empty_cache(3, G, slots=8, dtype=jnp.float32)
+  cache = config.empty_cache(3, G, cache_length=8, dtype=jnp.float32)
   logits, cache = step(params, config, prefix, tokens[..., :4], cache, text, 0)
   got = [logits]
   for t in range(4, 8):

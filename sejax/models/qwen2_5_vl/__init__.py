@@ -1,4 +1,4 @@
-"""Qwen2.5-VL (arXiv:2502.13923)."""
+"""The Qwen2.5-VL model family (arXiv:2502.13923)."""
 
 from sejax.models.qwen2_5_vl.config import VisionConfig
 from sejax.models.qwen2_5_vl.images import Images, pack_images

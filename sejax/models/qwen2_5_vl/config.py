@@ -1,4 +1,4 @@
-"""Configuration of the vision tower, under the names of HF `Qwen2_5_VLVisionConfig`."""
+"""Configuration of the vision tower; fields are named as in HF `Qwen2_5_VLVisionConfig`."""
 
 import dataclasses
 
@@ -7,25 +7,25 @@ from sejax.models.transformer.config import check_fields, require_divisible
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-  """The vision tower (HF `Qwen2_5_VLVisionConfig`). Sizes in pixels unless said otherwise.
+  """Configuration of the vision tower (HF `Qwen2_5_VLVisionConfig`).
 
   Attributes:
     depth: number of blocks.
-    hidden_size: width of a block.
-    intermediate_size: width inside the gated MLP.
-    num_heads: attention heads; their size is `hidden_size / num_heads`.
-    out_hidden_size: width of a feature, that of the decoder.
-    fullatt_block_indexes: blocks that attend within the whole image; all others within windows.
-      Indexes of no block, beyond the depth or negative, are left out, as in transformers.
-    window_size: side of an attention window.
-    patch_size: side of a patch.
-    temporal_patch_size: frames in a patch; a still image is repeated to fill them.
-    in_channels: colour channels.
-    spatial_merge_size: patches along each side of the square that becomes one feature.
-    tokens_per_second: only for video; carried along so that an export keeps it.
+    hidden_size: size of hidden states.
+    intermediate_size: hidden size of the gated MLP.
+    num_heads: number of attention heads.
+    out_hidden_size: size of an output feature; equals the decoder's hidden size.
+    fullatt_block_indexes: blocks with attention over the whole image; all others attend within
+      windows. Indices outside the depth are dropped, as in transformers.
+    window_size: side of an attention window, in pixels.
+    patch_size: side of a patch, in pixels.
+    temporal_patch_size: frames of a patch; a still image is repeated to fill them.
+    in_channels: number of colour channels.
+    spatial_merge_size: side, in patches, of the square of patches that becomes one feature.
+    tokens_per_second: unused, for video only; kept for exports.
 
   Raises:
-    ValueError: naming the field, its value and what would work.
+    ValueError: a field cannot work; the message names it, its value and what would work.
   """
 
   depth: int
@@ -43,7 +43,7 @@ class VisionConfig:
 
   def __post_init__(self):
     check_fields(self, "vision_config")
-    # A tuple, so that the configuration can be hashed.
+    # A tuple, because a static argument under jit must be hashable.
     blocks = set(self.fullatt_block_indexes) & set(range(self.depth))
     object.__setattr__(self, "fullatt_block_indexes", tuple(sorted(blocks)))
     require_divisible("vision_config", self, "hidden_size", "num_heads")
@@ -61,20 +61,20 @@ class VisionConfig:
 
   @property
   def head_size(self) -> int:
-    """Width of one head."""
+    """Size of one attention head."""
     return self.hidden_size // self.num_heads
 
   @property
   def patch_dim(self) -> int:
-    """Numbers in one flattened patch (1176 for the released models)."""
+    """Size of one flattened patch (1176 for the released models)."""
     return self.in_channels * self.temporal_patch_size * self.patch_size**2
 
   @property
   def merge_unit(self) -> int:
-    """Patches that become one feature."""
+    """Number of patches that become one feature."""
     return self.spatial_merge_size**2
 
   @property
   def window_patches(self) -> int:
-    """Patches in a whole window; windows at an image's edge hold fewer."""
+    """Number of patches in a full window; windows at the edge of an image hold fewer."""
     return (self.window_size // self.patch_size) ** 2

@@ -1,8 +1,10 @@
-"""Host side of the vision tower: images of a row as one padded array, with its index data.
+"""Packs the images of each row into padded arrays for the vision tower, on the host.
 
-Patches stay in the image processor's order. The tower works in window order, where the patches of
-an image are contiguous, and within an image those of a window; so window and image are each one
-number per patch.
+Two orders of patches occur. In processor order, the patches of an image are in raster order of the
+features that they become. In window order, which the vision tower needs, the patches of each
+attention window are contiguous. The images of a row follow each other in both.
+
+Axes: B rows, S patches of a row with padding, s = S / merge_unit features.
 """
 
 import functools
@@ -18,14 +20,14 @@ PADDING = -1
 
 
 class Images(NamedTuple):
-  """Images of B rows. All but `patches` is in window order; s = S / merge_unit features.
+  """Packed images of B rows.
 
   Attributes:
-    patches: flattened patches in the processor's order, padded at the end.
-    order: for each feature of the window order, its place in the processor's order; a permutation.
-    positions: row and column of a patch within its image.
-    image: number of the patch's image within the row, or -1 at padding.
-    window: number of the patch's window within the row, or -1 at padding.
+    patches: flattened patches in processor order, padded at the end.
+    order: index in processor order of each feature of the window order; a permutation.
+    positions: row and column of each patch within its image, in window order.
+    image: index of each patch's image within the row, in window order; -1 at padding.
+    window: index of each patch's window within the row, in window order; -1 at padding.
   """
 
   patches: Float[Array | np.ndarray, "B S patch_dim"]
@@ -41,16 +43,17 @@ def pack_images(
   grids: Sequence[Int[np.ndarray, "_ 3"]],
   size: int,
 ) -> Images:
-  """Packs each row's images into `size` patches.
+  """Packs the patches of each row's images into arrays of a common size.
 
   Args:
-    config: gives patch, merge and window sizes.
-    patches: for each row, the patches of all its images, as the image processor gives them.
-    grids: for each row, its images' (time, height, width) in patches; no images: `[0, 3]`.
-    size: S, a multiple of a whole window's patches, at least those of the fullest row.
+    patches: for each row, the flattened patches of all its images, from the image processor.
+    grids: for each row, the (time, height, width) of its images in patches; `[0, 3]` without
+      images.
+    size: patches of a row with padding, S: a multiple of `config.window_patches` and at least the
+      patches of the fullest row.
 
   Raises:
-    ValueError: the size does not fit, or patches and grids disagree.
+    ValueError: the patches do not fit the size, or patches and grids disagree.
   """
   if size < 1 or size % config.window_patches:
     raise ValueError(
@@ -72,19 +75,27 @@ def pack_images(
     if len(row_patches) != used:
       raise ValueError(f"row {row}: {len(row_patches)} patches, but its grids hold {used}")
     images.patches[row, :used] = np.reshape(row_patches, (used, config.patch_dim))
-    _index_row(config, row_grids, *(field[row] for field in images[1:]))
+    _index_row(
+      config,
+      row_grids,
+      order=images.order[row],
+      positions=images.positions[row],
+      image=images.image[row],
+      window=images.window[row],
+    )
   return images
 
 
 def _index_row(
   config: VisionConfig,
   grids: Int[np.ndarray, "_ 3"],
+  *,
   order: Int[np.ndarray, " s"],
   positions: Int[np.ndarray, "S 2"],
   image: Int[np.ndarray, " S"],
   window: Int[np.ndarray, " S"],
 ) -> None:
-  """Fills one row's index data in place."""
+  """Fills the index arrays of one row in place, see `Images`."""
   patch_start, next_window = 0, 0
   for number, grid in enumerate(grids):
     image_order, image_window, image_positions = _index_image(config, tuple(map(int, grid)))
@@ -100,7 +111,10 @@ def _index_row(
 
 @functools.lru_cache(maxsize=1024)
 def _index_image(config: VisionConfig, grid: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
-  """Returns an image's window order, windows and positions; few grids occur, again and again."""
+  """Returns the window order, window indices and patch positions of one image.
+
+  Cached, because few different grids occur in a data set.
+  """
   order, window = window_order(config, np.array(grid))
   return order, window, _patch_positions(config, grid)[order].reshape(-1, 2)
 
@@ -108,14 +122,13 @@ def _index_image(config: VisionConfig, grid: tuple[int, int, int]) -> tuple[np.n
 def window_order(
   config: VisionConfig, grid: Int[np.ndarray, " 3"]
 ) -> tuple[Int[np.ndarray, " s"], Int[np.ndarray, " s"]]:
-  """Orders an image's features by window (HF `get_vision_window_index`).
+  """Orders the features of one image by window (HF `get_vision_window_index`).
 
   Args:
-    config: gives merge and window sizes.
-    grid: (time, height, width) in patches.
+    grid: (time, height, width) of the image in patches.
 
   Returns:
-    For each feature in window order: its place in the processor's order, and its window's number.
+    For each feature in window order, its index in processor order and the index of its window.
   """
   side = config.window_size // (config.patch_size * config.spatial_merge_size)
   shape = np.asarray(grid) // (1, config.spatial_merge_size, config.spatial_merge_size)
@@ -129,9 +142,9 @@ def window_order(
 def _patch_positions(
   config: VisionConfig, grid: Int[np.ndarray, " 3"]
 ) -> Int[np.ndarray, "s merge_unit 2"]:
-  """Rows and columns of the patches of each feature (HF `get_vision_position_ids`)."""
+  """Returns row and column of the patches of each feature (HF `get_vision_position_ids`)."""
   time, height, width = grid
   merge = config.spatial_merge_size
-  place = np.stack(np.indices((height, width)), axis=-1)
-  blocks = place.reshape(height // merge, merge, width // merge, merge, 2).swapaxes(1, 2)
+  position = np.stack(np.indices((height, width)), axis=-1)
+  blocks = position.reshape(height // merge, merge, width // merge, merge, 2).swapaxes(1, 2)
   return np.tile(blocks.reshape(-1, merge * merge, 2), (time, 1, 1))

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL as a family: its `config.json`, released sizes, and vision tower."""
+"""Qwen2.5-VL's implementation of `Model`: configuration files, released sizes, vision tower."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,10 @@ from sejax.models.transformer.params import DECODER_TENSOR_NAMES, Params
 
 @dataclasses.dataclass(frozen=True)
 class Qwen25VL(Model):
-  """A whole model (HF `Qwen2_5_VLForConditionalGeneration`).
+  """A Qwen2.5-VL model (HF `Qwen2_5_VLForConditionalGeneration`).
 
   Raises:
-    ValueError: naming the field, its value and what would work.
+    ValueError: a field cannot work; the message names it, its value and what would work.
   """
 
   model_type = "qwen2_5_vl"
@@ -48,39 +48,40 @@ class Qwen25VL(Model):
 
   @classmethod
   def released(cls, size: str) -> Self:
-    """Returns a released configuration: `3b`, `7b`, `32b` or `72b`.
+    """Returns a released configuration by its size: `3b`, `7b`, `32b` or `72b`.
 
-    The figures are those of `config.json` in the repositories `Qwen/Qwen2.5-VL-<size>-Instruct`.
+    Source: `config.json` of the repositories `Qwen/Qwen2.5-VL-<size>-Instruct`.
 
     Raises:
       ValueError: there is no such size.
     """
-    if size not in _RELEASED:
+    if size not in _RELEASED_TEXT:
       raise ValueError(
-        f"no released Qwen2.5-VL of size {quoted(size)}; choose from {list(_RELEASED)}"
+        f"no released Qwen2.5-VL of size {quoted(size)}; choose from {list(_RELEASED_TEXT)}"
       )
-    vision_mlp, vocab, width, mlp, layers, heads, kv_heads = _RELEASED[size]
+    text = _RELEASED_TEXT[size]
     return cls(
       vision=VisionConfig(
         depth=32,
         hidden_size=1280,
-        intermediate_size=vision_mlp,
+        intermediate_size=_RELEASED_VISION_MLP[size],
         num_heads=16,
-        out_hidden_size=width,
+        out_hidden_size=text.hidden_size,
         fullatt_block_indexes=(7, 15, 23, 31),
         tokens_per_second=2,
       ),
-      text=TextConfig(vocab, width, mlp, layers, heads, kv_heads),
+      text=text,
       tie_word_embeddings=size == "3b",
     )
 
   @classmethod
   def from_hf(cls, raw: Mapping[str, Any]) -> Self:
-    """Reads a `config.json`, in the nested form or in the older one with the decoder's fields flat.
+    """Builds a model from the contents of a `config.json`, in its nested or its flat form.
 
     Args:
-      raw: the parsed file. Nested: `text_config` with `rope_parameters`. Flat: `rope_theta` and
-        `rope_scaling` of type mrope, as the released checkpoints have them.
+      raw: contents of the file. The nested form of transformers 5 has the decoder's fields in
+        `text_config`, with `rope_parameters`. The flat form of the released checkpoints has them at
+        the top, with `rope_theta` and `rope_scaling` of type mrope.
 
     Raises:
       ValueError: a field is missing, or its value cannot work or is not supported.
@@ -104,7 +105,7 @@ class Qwen25VL(Model):
     )
 
   def to_hf(self) -> dict[str, Any]:
-    """Returns the `config.json` that transformers 5 reads, in the nested form."""
+    """Returns the contents of a `config.json` for transformers 5, in the nested form."""
     text = to_fields(self.text)
     text["rope_parameters"] = {
       "rope_type": "default",
@@ -125,12 +126,14 @@ class Qwen25VL(Model):
     }
 
   def vision_shapes(self) -> Params:
-    """Returns the shapes of the vision tower's parameters."""
+    """Returns the `vision` part of `shapes`."""
     return vision_shapes(self.vision)
 
   def tensor_shape(self, path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape of a published tensor; the patch embedding is a convolution."""
-    if path == "vision/patch_embed/kernel":  # A convolution whose stride is its size.
+    """Returns the shape that an array has in published files, see `Model.tensor_shape`."""
+    # The published patch embedding is a convolution. As its stride equals its kernel size, it is a
+    # dense layer over flattened patches.
+    if path == "vision/patch_embed/kernel":
       vision = self.vision
       patch = (vision.temporal_patch_size, vision.patch_size, vision.patch_size)
       return (vision.hidden_size, vision.in_channels, *patch)
@@ -138,12 +141,12 @@ class Qwen25VL(Model):
 
   @property
   def patch_multiple(self) -> int:
-    """Patch buckets hold whole windows."""
+    """Number of patches in a full window: patch buckets hold whole windows."""
     return self.vision.window_patches
 
   @property
   def image_format(self) -> dict[str, int]:
-    """Fields of the vision configuration on which patches and their order depend."""
+    """Vision configuration fields that patches and their order depend on."""
     fields = (
       "patch_size",
       "temporal_patch_size",
@@ -159,26 +162,55 @@ class Qwen25VL(Model):
     grids: Sequence[Int[np.ndarray, "_ 3"]],
     size: int,
   ) -> Images:
-    """Packs the images of each row into `size` patches, see `images.pack_images`."""
+    """Packs the patches of each row's images to a common size, see `images.pack_images`."""
     return pack_images(self.vision, patches, grids, size)
 
   def images_shape(self, images: Images) -> tuple[int, int]:
-    """Returns B and S of what `pack_images` made."""
+    """Returns the rows B and the patches per row S of packed images."""
     return images.patches.shape[:2]
 
   def encode(self, params: Params, images: Images) -> Float[Array, "B s D"]:
-    """Returns the features of each row's images, one after the other, padding at the end."""
+    """Encodes images with the vision tower, see `vision.encode_images`."""
     return encode_images(params["vision"], self, images)
 
 
-# What transformers takes where a file is silent; the released 32B and 72B leave these out.
+# Defaults of transformers for fields that a file leaves out, as the released 32B and 72B do.
 _VISION_DEFAULTS = {"depth": 32, "num_heads": 16, "fullatt_block_indexes": [7, 15, 23, 31]}
 _TEXT_DEFAULTS = {"rms_norm_eps": 1e-5, "max_position_embeddings": 32_768}
 
-# Vision MLP width, vocabulary, width, MLP width, layers, query heads, key-value heads.
-_RELEASED = {
-  "3b": (3420, 151_936, 2048, 11_008, 36, 16, 2),
-  "7b": (3420, 152_064, 3584, 18_944, 28, 28, 4),
-  "32b": (3456, 152_064, 5120, 27_648, 64, 40, 8),
-  "72b": (3456, 152_064, 8192, 29_568, 80, 64, 8),
+# The decoder's sizes, and the hidden size of the vision tower's MLP.
+_RELEASED_TEXT = {
+  "3b": TextConfig(
+    vocab_size=151_936,
+    hidden_size=2048,
+    intermediate_size=11_008,
+    num_hidden_layers=36,
+    num_attention_heads=16,
+    num_key_value_heads=2,
+  ),
+  "7b": TextConfig(
+    vocab_size=152_064,
+    hidden_size=3584,
+    intermediate_size=18_944,
+    num_hidden_layers=28,
+    num_attention_heads=28,
+    num_key_value_heads=4,
+  ),
+  "32b": TextConfig(
+    vocab_size=152_064,
+    hidden_size=5120,
+    intermediate_size=27_648,
+    num_hidden_layers=64,
+    num_attention_heads=40,
+    num_key_value_heads=8,
+  ),
+  "72b": TextConfig(
+    vocab_size=152_064,
+    hidden_size=8192,
+    intermediate_size=29_568,
+    num_hidden_layers=80,
+    num_attention_heads=64,
+    num_key_value_heads=8,
+  ),
 }
+_RELEASED_VISION_MLP = {"3b": 3420, "7b": 3420, "32b": 3456, "72b": 3456}

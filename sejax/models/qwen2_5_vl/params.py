@@ -1,9 +1,9 @@
-"""The vision tower's part of the parameter tree: shapes, and names of the published tensors."""
+"""Vision parameters: their shapes in the parameter tree and their names in published files."""
 
 from sejax.models.qwen2_5_vl.config import VisionConfig
 from sejax.models.transformer.params import Params, dense_shape
 
-# Module in the tree -> module in the files, `{}` being the number of the block.
+# Module in the tree -> module in the published files; `{}` stands for the block's index.
 TENSOR_NAMES = {
   "vision/patch_embed": "visual.patch_embed.proj",
   "vision/blocks/norm1": "visual.blocks.{}.norm1",
@@ -20,7 +20,7 @@ TENSOR_NAMES = {
 
 
 def vision_shapes(c: VisionConfig) -> Params:
-  """Returns the shapes of the vision tower's parameters."""
+  """Returns the `vision` part of the parameter tree, with shapes in place of arrays."""
   merged = c.hidden_size * c.merge_unit
   return {
     "patch_embed": dense_shape(c.patch_dim, c.hidden_size, bias=False),

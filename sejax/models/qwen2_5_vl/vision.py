@@ -1,4 +1,7 @@
-"""The vision tower: patches of images to features of the decoder's width."""
+"""The vision tower: encodes image patches to features of the decoder's hidden size.
+
+Axes: B rows, S patches of a row, s features of a row, N heads, H head size, D hidden size.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -12,14 +15,14 @@ from sejax.models.qwen2_5_vl.config import VisionConfig
 from sejax.models.qwen2_5_vl.images import Images
 from sejax.models.transformer.attention import KeySet, attend
 from sejax.models.transformer.config import ModelConfig
-from sejax.models.transformer.layers import dense, mlp, remat, rms_norm, split_rows
+from sejax.models.transformer.layers import constrain_rows, dense, mlp, remat, rms_norm
 from sejax.models.transformer.params import Params
 from sejax.models.transformer.rope import rotate
 
 NORM_EPS = 1e-6  # Fixed in HF `Qwen2_5_VLVisionBlock`.
 THETA = 10_000.0  # Fixed in HF `Qwen2_5_VLVisionRotaryEmbedding`.
 
-# Queries, keys and values to their attention; all `[B,S,N,H]`.
+# Maps queries, keys and values to the attention; all `[B,S,N,H]`.
 Attention = Callable[[Array, Array, Array], Float[Array, "B S N H"]]
 
 
@@ -27,15 +30,14 @@ def encode_images(params: Params, config: ModelConfig, images: Images) -> Float[
   """Encodes the images of each row (HF `Qwen2_5_VisionTransformerPretrainedModel`).
 
   Args:
-    params: the tree's `vision` part.
-    config: the model.
-    images: S patches per row, S a multiple of a window's patches.
+    params: the `vision` part of the parameter tree.
+    images: packed images; S must be a multiple of `window_patches`.
 
   Returns:
-    s = S / merge_unit features per row, in the image processor's order; padding is at the end.
+    s = S / merge_unit features per row, in processor order; padding is at the end.
   """
   vision = config.vision
-  images = jax.tree.map(jnp.asarray, images)  # Outside of jit they may still be numpy's.
+  images = jax.tree.map(jnp.asarray, images)  # numpy arrays, if this is called outside of jit.
   rows, size, _ = images.patches.shape
   units = images.patches.reshape(rows, size // vision.merge_unit, -1)
   ordered = jnp.take_along_axis(units, images.order[..., None], axis=1)
@@ -46,7 +48,7 @@ def encode_images(params: Params, config: ModelConfig, images: Images) -> Float[
 
   def block(attention: Attention) -> Callable:
     def body(x, block_params):
-      x = split_rows(x, config.rows)
+      x = constrain_rows(x, config.rows)
       return _block(block_params, x, angles, vision.num_heads, attention), None
 
     return remat(body, config.remat)
@@ -66,6 +68,7 @@ def _block(
   heads: int,
   attention: Attention,
 ) -> Float[Array, "B S D"]:
+  """Applies one block: attention, then the MLP, each with a residual connection."""
   qkv = dense(params["qkv"], rms_norm(params["norm1"], x, NORM_EPS))
   queries, keys, values = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, heads, -1), 2, 0)
   out = attention(rotate(queries, angles), rotate(keys, angles), values)
@@ -80,13 +83,13 @@ def _within_images(
   values: Float[Array, "B S N H"],
   image: Int[Array, "B S"],
 ) -> Float[Array, "B S N H"]:
-  """Attends to all patches of the same image."""
-  same = KeySet(
+  """Computes attention to all patches of the same image."""
+  same_image = KeySet(
     jnp.swapaxes(keys, 1, 2),
     jnp.swapaxes(values, 1, 2),
     lambda index: image[:, None, index, None] == image[:, None, None],
   )
-  return attend(config, queries[:, None], [same])[:, 0]
+  return attend(config, queries[:, None], [same_image])[:, 0]
 
 
 def _within_windows(
@@ -96,11 +99,11 @@ def _within_windows(
   values: Float[Array, "B S N H"],
   window: Int[Array, "B S"],
 ) -> Float[Array, "B S N H"]:
-  """Attends to the patches of the same window, which are contiguous.
+  """Computes attention to the patches of the same window, which are contiguous.
 
-  Cut into blocks of a whole window's length, a window touches at most two neighbouring blocks, so
-  each block of queries attends to itself and the blocks on both sides: no gather, and memory linear
-  in S.
+  Patches are cut into blocks as long as a full window. A window then spans at most two neighbouring
+  blocks, so each block of queries attends to itself and to the blocks on both sides. This needs no
+  gather, and memory linear in S.
   """
   batch, size, heads, _ = queries.shape
   length = config.vision.window_patches
@@ -115,13 +118,13 @@ def _within_windows(
     shifted = [padded[..., i : i + blocks, :, :] for i in range(3)]
     return jnp.concatenate(shifted, axis=-2)
 
-  of_query = window.reshape(batch, blocks, length, 1)
-  # No window, and no padding either, has the number given to what lies outside the row.
-  of_key = jnp.swapaxes(with_neighbours(of_query, -2), -1, -2)
+  query_window = window.reshape(batch, blocks, length, 1)
+  # -2 outside the row equals neither a window nor padding (-1), so it is never attended to.
+  key_window = jnp.swapaxes(with_neighbours(query_window, -2), -1, -2)
   near = KeySet(
     with_neighbours(cut(keys), 0),
     with_neighbours(cut(values), 0),
-    lambda index: of_query[:, :, index] == of_key,
+    lambda index: query_window[:, :, index] == key_window,
   )
   by_block = queries.reshape(batch, blocks, length, heads, -1)
   return attend(config, by_block, [near], chunk=size).reshape(queries.shape)
@@ -135,17 +138,27 @@ def _scan_blocks(
   full: Callable,
   unroll: bool,
 ) -> Float[Array, "B S D"]:
-  """Runs the stacked blocks; equal periods of windowed blocks and a full one share one scan."""
+  """Runs the stacked blocks.
+
+  A period is some windowed blocks followed by a block with full attention. Consecutive periods of
+  equal length share one scan, so that compile time does not grow with depth.
+
+  Args:
+    params: parameters of all blocks, stacked.
+    windowed: body of a scan over windowed blocks.
+    full: body of a scan over blocks with full attention.
+    unroll: see `ModelConfig`.
+  """
 
   def period(x, blocks):
     x, _ = jax.lax.scan(windowed, x, jax.tree.map(lambda p: p[:-1], blocks), unroll=unroll)
     return full(x, jax.tree.map(lambda p: p[-1], blocks))
 
-  runs = np.diff([-1, *sorted(fullatt_block_indexes)]) - 1
+  windowed_counts = np.diff([-1, *sorted(fullatt_block_indexes)]) - 1
   start = 0
-  for run, group in itertools.groupby(runs.tolist()):
+  for windowed_count, group in itertools.groupby(windowed_counts.tolist()):
     periods = len(list(group))
-    stop = start + periods * (run + 1)
+    stop = start + periods * (windowed_count + 1)
 
     def split(p, start=start, stop=stop, periods=periods):
       return p[start:stop].reshape(periods, -1, *p.shape[1:])
@@ -158,16 +171,16 @@ def _scan_blocks(
 
 
 def _merge(params: Params, x: Float[Array, "B S W"], unit: int) -> Float[Array, "B s D"]:
-  """Makes one feature of each `unit` patches (HF `Qwen2_5_VLPatchMerger`)."""
+  """Merges every `unit` patches into one feature (HF `Qwen2_5_VLPatchMerger`)."""
   x = rms_norm(params["norm"], x, NORM_EPS)
   merged = x.reshape(x.shape[0], x.shape[1] // unit, -1)
   return dense(params["fc2"], jax.nn.gelu(dense(params["fc1"], merged), approximate=False))
 
 
 def vision_angles(config: VisionConfig, positions: Int[Array, "B S 2"]) -> Float[Array, "B S H/2"]:
-  """Angles of the vision tower's rotation, fp32: half the frequencies by row, half by column.
+  """Returns the fp32 rotation angles of patches (HF `Qwen2_5_VLVisionRotaryEmbedding`).
 
-  Source: HF `Qwen2_5_VLVisionRotaryEmbedding`.
+  Half of the frequencies follow the row of a patch, half its column.
   """
   quarter = config.head_size // 4
   frequencies = THETA ** -(np.arange(quarter, dtype=np.float64) / quarter)

@@ -1,1 +1,1 @@
-"""The decoder that the families share: attention, layers, caches, log-probs; pure functions."""
+"""The text decoder shared by all families: attention, layers, KV cache, log-probs, all pure."""

@@ -1,8 +1,11 @@
-"""Attention of continuations to shared and own keys: chooses between XLA's and cuDNN's.
+"""Attention over several sets of keys; chooses between cuDNN's kernel and chunked XLA attention.
 
-Queries of G continuations attend to several sets of keys at once: keys they share (their prompt's)
-and keys of their own. What a query sees of a set is said by a `Mask`, so that the choice is made
-here: by `cudnn_attention` where the device and the shapes allow it, else by `chunked_attention`.
+The queries of G continuations attend to several sets of keys at once: those of their shared prompt
+and their own. Masks are described by a type (`Causal`, `Lengths` or a function), so that `attend`
+can recognise the cases that cuDNN's kernel supports. All others use `chunked_attention`.
+
+Axes: B rows, G members (continuations of a prompt), T queries of a member, S keys, C queries of a
+chunk, N query heads, K key-value heads, r = N / K, H head size.
 """
 
 import dataclasses
@@ -17,29 +20,29 @@ from sejax.models.transformer.config import ModelConfig
 
 
 class Causal:
-  """Query t sees keys 0 to t of its own sequence."""
+  """Mask: query t attends to keys 0 to t of its own member."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-  """Every query sees the first `lengths[b]` keys of row b."""
+  """Mask: every query of row b attends to the first `lengths[b]` keys."""
 
   lengths: Int[Array, " B"]
 
 
-# Given the indexes of C queries, returns which keys each of them sees: `[B,G,C,S]`, or
-# broadcastable to it. A function, so that a mask over all queries never exists.
+# Mask as a function: given the indices of C queries, returns which keys each attends to, as
+# `[B,G,C,S]` or an array that broadcasts to it. The mask over all queries never exists at once.
 Visible = Callable[[Int[Array, " C"]], Bool[Array, "#B #G #C S"]]
 Mask = Causal | Lengths | Visible
 
 
 class KeySet(NamedTuple):
-  """S keys and values, shared by the G members of a group or with one set for each.
+  """A set of S keys and values with a mask, shared by the G members of a row or one for each.
 
   Attributes:
     keys: `[B,K,S,H]` if shared, `[B,K,G,S,H]` if not.
     values: shaped like `keys`.
-    mask: what each query sees.
+    mask: which keys each query attends to.
   """
 
   keys: Float[Array, "B K ... S H"]
@@ -53,13 +56,12 @@ def attend(
   key_sets: Sequence[KeySet],
   chunk: int | None = None,
 ) -> Float[Array, "B G T N H"]:
-  """Attends to all key sets together, with one softmax over all of them.
+  """Computes attention with one softmax over all key sets.
 
   Args:
-    config: says whether cuDNN may be used, and where rows lie on a mesh.
-    queries: G members of T queries each; N is a multiple of K.
-    key_sets: what they attend to.
-    chunk: queries of a row that are computed at once; by default `config.query_chunk`.
+    config: `fused_attention`, `query_chunk` and `rows` are used.
+    queries: N must be a multiple of K.
+    chunk: queries of a row that are computed at once; None is `config.query_chunk`.
   """
   if cudnn_attention.usable(config, queries.dtype, queries.shape[2]):
     match key_sets:
@@ -70,7 +72,13 @@ def attend(
         KeySet(keys, values, Causal()),
       ] if (prompt_keys.ndim, keys.ndim) == (4, 5):
         return cudnn_attention.attend_continuations(
-          config, queries, keys, values, prompt_keys, prompt_values, lengths
+          config,
+          queries,
+          keys,
+          values,
+          prompt_keys=prompt_keys,
+          prompt_values=prompt_values,
+          prompt_lengths=lengths,
         )
   sets = [chunked_attention.Keys(keys.keys, keys.values, _visible(keys)) for keys in key_sets]
   grouped = _group_queries(queries, key_sets[0].keys.shape[1])
@@ -78,6 +86,7 @@ def attend(
 
 
 def _visible(key_set: KeySet) -> Visible:
+  """Converts a mask to its function form."""
   size = key_set.keys.shape[-2]
   match key_set.mask:
     case Causal():
@@ -91,20 +100,26 @@ def _visible(key_set: KeySet) -> Visible:
 def _group_queries(
   queries: Float[Array, "B G T N H"], kv_heads: int
 ) -> Float[Array, "B K G r T H"]:
-  """Groups query heads by the key head they use; r = N / K."""
+  """Groups query heads by the key-value head that they use."""
   batch, members, length, heads, width = queries.shape
   shape = (batch, members, length, kv_heads, heads // kv_heads, width)
   return jnp.transpose(queries.reshape(shape), (0, 3, 1, 4, 2, 5))
 
 
 def _ungroup(out: Float[Array, "B K G r T H"]) -> Float[Array, "B G T N H"]:
+  """Inverts `_group_queries`."""
   batch, kv_heads, members, ratio, length, width = out.shape
   order = jnp.transpose(out, (0, 2, 4, 1, 3, 5))
   return order.reshape(batch, members, length, kv_heads * ratio, width)
 
 
 def group_keys(keys: Float[Array, "B S K H"], members: int) -> Float[Array, "B K G T H"]:
-  """Returns keys or values of G members, T each, in the layout that a `KeySet` holds."""
+  """Converts keys or values to the layout of a `KeySet`.
+
+  Args:
+    keys: keys or values of G members with T tokens each, one member after the other; S = G x T.
+    members: G.
+  """
   batch, size, kv_heads, width = keys.shape
   shape = (batch, members, size // members, kv_heads, width)
   return jnp.transpose(keys.reshape(shape), (0, 3, 1, 2, 4))

@@ -1,12 +1,14 @@
-"""Softmax attention over several sets of keys at once.
+"""Softmax attention over several sets of keys, computed in chunks of queries by XLA.
 
-Queries of G continuations attend to keys they share (their prompt's) and to keys of their own. Each
-set keeps its own layout, so shared keys are never copied; the partial softmaxes are merged exactly,
-with one maximum and one sum over all sets (equal to merging by their log-sum-exps). Query heads are
-grouped by the key head they use (r = N / K), so keys are not repeated either.
+The queries of G continuations attend to the keys of their shared prompt and to their own. Each set
+keeps its own layout, so shared keys are never copied: scores are computed set by set and combined
+in one softmax, with a common maximum and a common sum (equal to merging by log-sum-exp). Query
+heads are grouped by the key-value head that they use (r = N / K), so keys are not repeated either.
 
-Scores and softmax are fp32. A masked score is a large finite number: a query that sees nothing, as
-only padding does, gets a finite average, in the gradient too.
+Scores and softmax are fp32. A masked score is a large finite number instead of minus infinity, so
+that a query without any key (only padding has none) gets a finite output and gradient.
+
+Axes as in `attention`.
 """
 
 import functools
@@ -21,13 +23,12 @@ MASKED = -1e30
 
 
 class Keys(NamedTuple):
-  """A set of S keys and values, shared by the G members of a group or with one set for each.
+  """A set of S keys and values, shared by the G members of a row or one for each.
 
   Attributes:
     keys: `[B,K,S,H]` if shared, `[B,K,G,S,H]` if not.
     values: shaped like `keys`.
-    visible: given indexes of C queries, says which keys each sees: `[B,G,C,S]`, or broadcastable to
-      it. A function, so that a mask over all queries never exists.
+    visible: mask as a function of query indices, see `attention.Visible`.
   """
 
   keys: Float[Array, "B K ... S H"]
@@ -38,15 +39,13 @@ class Keys(NamedTuple):
 def attend(
   queries: Float[Array, "B K G r T H"], key_sets: Sequence[Keys], chunk: int
 ) -> Float[Array, "B K G r T H"]:
-  """Attends to all key sets together, `chunk` queries of a row at a time.
+  """Computes attention to all key sets, for `chunk` queries of a row at a time.
 
-  Several chunks run one after the other and are computed again in the backward pass, so that scores
-  of one chunk are all that exists at once.
+  Chunks run one after the other and are recomputed in the backward pass, so that the scores of only
+  one chunk exist at once.
 
   Args:
-    queries: G members of T queries for each of K key heads, r query heads to a key head.
-    key_sets: what they attend to.
-    chunk: queries of one row (G x T of them) that are computed at once.
+    chunk: number of queries of a row, out of G x T, that are computed at once.
   """
   members, length = queries.shape[2], queries.shape[4]
   chunks = -(-members * length // chunk)
@@ -56,21 +55,23 @@ def attend(
   chunks = -(-length // size)
   padded = jnp.pad(queries, [(0, 0)] * 4 + [(0, chunks * size - length), (0, 0)])
   split = jnp.moveaxis(padded.reshape(*queries.shape[:4], chunks, size, -1), 4, 0)
-  # Padding queries see what the last query sees, so that they stay finite.
+  # Padding queries get the mask of the last query, so that their outputs stay finite.
   indexes = jnp.minimum(jnp.arange(chunks * size), length - 1).reshape(chunks, size)
-  # Narrowed inside the loop, so that the gradients of keys are summed over chunks in fp32.
-  wide = [
+  # Keys and values enter the loop in fp32 and are cast inside, so that their gradients are summed
+  # over chunks in fp32.
+  fp32_sets = [
     s._replace(keys=s.keys.astype(jnp.float32), values=s.values.astype(jnp.float32))
     for s in key_sets
   ]
 
   @jax.checkpoint
-  def body(xs):
+  def attend_chunk(inputs):
+    chunk_queries, chunk_indexes = inputs
     dtype = queries.dtype
-    narrow = [s._replace(keys=s.keys.astype(dtype), values=s.values.astype(dtype)) for s in wide]
-    return _attend(*xs, narrow)
+    cast = [s._replace(keys=s.keys.astype(dtype), values=s.values.astype(dtype)) for s in fp32_sets]
+    return _attend(chunk_queries, chunk_indexes, cast)
 
-  out = jnp.moveaxis(jax.lax.map(body, (split, indexes)), 0, 4)
+  out = jnp.moveaxis(jax.lax.map(attend_chunk, (split, indexes)), 0, 4)
   return out.reshape(padded.shape)[..., :length, :]
 
 
@@ -78,7 +79,7 @@ def _attend(
   queries: Float[Array, "B K G r C H"], indexes: Int[Array, " C"], key_sets: Sequence[Keys]
 ) -> Float[Array, "B K G r C H"]:
   scores = [_scores(queries, indexes, key_set) for key_set in key_sets]
-  # The maximum cancels from the result, so it needs no gradient.
+  # The maximum cancels out of the result, so it needs no gradient.
   top = jax.lax.stop_gradient(
     functools.reduce(jnp.maximum, [s.max(axis=-1, keepdims=True) for s in scores])
   )

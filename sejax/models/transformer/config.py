@@ -1,7 +1,6 @@
-"""The shape of a decoder and how a model is computed, for every family.
+"""Configuration that all families share: the decoder's sizes and how a model is computed.
 
-Field names are those of transformers, so that a figure in a published configuration is found here
-under the name it has there.
+Fields that a published `config.json` has keep their names.
 """
 
 import dataclasses
@@ -17,24 +16,26 @@ Remat = Literal["nothing", "dots", "everything"]
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-  """The decoder (HF `Qwen2_5_VLTextConfig`).
+  """Configuration of the decoder (HF `Qwen2_5_VLTextConfig`).
 
   Attributes:
     vocab_size: rows of the embedding, V.
-    hidden_size: width, D.
-    intermediate_size: width inside the gated MLP.
-    num_hidden_layers: layers, L.
-    num_attention_heads: query heads, N.
-    num_key_value_heads: key-value heads, K.
-    mrope_section: rotary frequencies given to time, height and width; half the head size in all.
+    hidden_size: size of hidden states, D.
+    intermediate_size: hidden size of the gated MLP.
+    num_hidden_layers: number of layers, L.
+    num_attention_heads: number of query heads, N.
+    num_key_value_heads: number of key-value heads, K.
+    mrope_section: number of rotary frequencies that follow time, height and width; their sum is
+      half the head size.
     rope_theta: base of the rotary frequencies.
     rms_norm_eps: added to the mean square in every RMSNorm of the decoder.
-    max_position_embeddings: carried along so that an export keeps it; positions are not limited.
-    bos_token_id: likewise carried along.
-    eos_token_id: likewise carried along.
+    max_position_embeddings: context length, see `Model.context`; the decoder itself works at any
+      position.
+    bos_token_id: unused; kept for exports.
+    eos_token_id: ids of the tokens that end a response, see `Model.eos_ids`.
 
   Raises:
-    ValueError: naming the field, its value and what would work.
+    ValueError: a field cannot work; the message names it, its value and what would work.
   """
 
   vocab_size: int
@@ -70,32 +71,34 @@ class TextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """A whole model and how it is computed; hashable, so static under jit.
+  """Configuration of a whole model and how it is computed; hashable, so static under jit.
 
   Attributes:
-    vision: the vision tower, of the family's own type.
-    text: the decoder.
-    tie_word_embeddings: the head is the embedding, transposed.
-    image_token_id: placeholder whose embedding a vision feature replaces.
-    video_token_id: carried along so that an export keeps it; video is not supported.
+    vision: configuration of the vision tower, of a type that the family defines.
+    text: configuration of the decoder.
+    tie_word_embeddings: use the transposed embedding as output head.
+    image_token_id: placeholder token whose embedding an image feature replaces.
+    video_token_id: unused, video is not supported; kept for exports.
     vision_start_token_id: token before an image.
     vision_end_token_id: token after an image.
-    remat: what a layer keeps for its backward pass: nothing (the layer is computed again), the
-      results of its matrix products with weights, or everything.
-    unroll: compile the layers one by one instead of as a loop: faster by about a tenth where there
-      are few and small ones, but compilation grows with their number.
-    query_chunk: attention over more queries than this, per row, is computed in chunks, so that
-      its memory does not grow with the square of the length.
-    logits_chunk: tokens per row whose logits exist at once when log-probs are computed.
-    fused_attention: attention of whole rows by cuDNN, in half precision, see `cudnn_attention`.
-    layered_cache: while decoding, the keys and values of each layer are arrays of their own, and
-      layers are compiled one by one: for devices whose compiler would copy a layer out of a stack
-      for each token.
-    rows: sharding of activations on a mesh, by their first axis. Without it the compiler may
-      split the activations of a layer as its weights are, and adds partial sums over all devices.
+    remat: what a layer saves for its backward pass: "nothing" (the layer is recomputed), "dots"
+      (results of matrix products with weights), or "everything".
+    unroll: compile the layers one by one instead of as a loop. About 10% faster for few, small
+      layers, but compile time grows with their number.
+    query_chunk: maximum number of queries per row whose attention scores exist at once. More are
+      computed in chunks, so that memory does not grow with the square of the length.
+    logits_chunk: maximum number of tokens per row whose logits exist at once when log-probs are
+      computed.
+    fused_attention: use cuDNN's attention kernel in half precision, see `cudnn_attention`.
+    layered_cache: in decoding, hold the keys and values of each layer in an array of their own and
+      compile the layers one by one. For devices whose compiler would copy each layer out of a
+      stacked array for every token.
+    rows: sharding of activations by their first axis; None leaves it to the compiler. On a mesh the
+      compiler may otherwise shard activations like the weights, and then has to sum partial results
+      over all devices.
 
   Raises:
-    ValueError: naming the field, its value and what would work.
+    ValueError: a field cannot work; the message names it, its value and what would work.
   """
 
   vision: Any
@@ -134,13 +137,13 @@ TOKEN_IDS = ("image_token_id", "video_token_id", "vision_start_token_id", "visio
 
 
 def rope_fields(text: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns `rope_theta` and `mrope_section` from any of the forms they are published in.
+  """Returns `rope_theta` and `mrope_section` from any form in which files state them.
 
   Args:
     text: the decoder's part of a `config.json`.
 
   Raises:
-    ValueError: the rotation is of another kind.
+    ValueError: the rope type is not supported.
   """
   rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
   kind = rope.get("rope_type", rope.get("type", "default"))
@@ -152,12 +155,12 @@ def rope_fields(text: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_fields(cls: type, name: str, raw: Mapping[str, Any]) -> Any:
-  """Builds a dataclass from the entries of `raw` that are its fields.
+  """Builds a dataclass from a section of a `config.json`; entries that are no fields are ignored.
 
   Args:
     cls: the dataclass.
-    name: of the section, for errors.
-    raw: a section of a `config.json`.
+    name: the section's name, for errors.
+    raw: contents of the section.
 
   Raises:
     ValueError: a field without a default is missing.
@@ -173,21 +176,21 @@ def from_fields(cls: type, name: str, raw: Mapping[str, Any]) -> Any:
 
 
 def to_fields(config: Any) -> dict[str, Any]:
-  """Returns a dataclass as JSON has it, tuples as lists."""
+  """Converts a dataclass to a JSON object, tuples to lists."""
   fields = dataclasses.asdict(config)
   return {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
 
 
 def check_fields(config: Any, name: str, skip: tuple[str, ...] = ()) -> None:
-  """Checks that numbers are positive and lists hold integers.
+  """Checks that all numbers of a dataclass are positive and that lists hold integers.
 
   Args:
     config: a dataclass.
-    name: of the section, for errors.
+    name: the section's name, for errors.
     skip: fields that are not checked.
 
   Raises:
-    ValueError: naming the field and its value.
+    ValueError: a field is of another kind; the message names it and its value.
   """
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
@@ -202,10 +205,14 @@ def check_fields(config: Any, name: str, skip: tuple[str, ...] = ()) -> None:
 
 
 def require_divisible(name: str, config: Any, total: str, parts: str) -> None:
-  """Checks that one field is a multiple of another.
+  """Checks that the field `total` is a multiple of the field `parts`.
+
+  Args:
+    name: name of the section, for errors.
+    config: a dataclass with both fields.
 
   Raises:
-    ValueError: naming both fields of the section `name`, and their values.
+    ValueError: it is not; the message names both fields and their values.
   """
   if getattr(config, total) % getattr(config, parts):
     raise ValueError(

@@ -1,14 +1,18 @@
-"""Attention by cuDNN's fused kernel, on GPUs that have it.
+"""Attention with cuDNN's fused kernel, on GPUs that support it.
 
-The kernel keeps no scores in memory, but knows rows of one causal sequence only. So each
-continuation gets a row of its own, its prompt's keys copied before its own:
+The kernel keeps no scores in memory, but each of its rows must be a single causal sequence. So each
+continuation gets its own row, with a copy of its prompt's keys in front:
 
     prompt, continuation, padding
 
-Nothing but the causal mask is needed: what pads the prompt is written over or comes last. The
-copies are those of one layer, and small beside its activations, as several query heads share a key
-head. Decoding, where one token reads keys that are shared, and the vision tower, whose rows hold
-several images and windows, stay with `attention`.
+The causal mask is then sufficient: the continuation overwrites the prompt's padding, and the rest
+of the padding comes last. The copies exist for one layer at a time and are small beside its
+activations, as several query heads share a key-value head. Decoding, where a single token attends
+to shared keys, and the vision tower, whose rows hold several images and windows, use
+`chunked_attention` instead.
+
+Axes: B prompts, G continuations of each prompt, P prompt tokens, T tokens of a sequence, N query
+heads, K key-value heads, M heads of either kind, H head size, R rows and S tokens of the kernel.
 """
 
 import functools
@@ -20,27 +24,30 @@ from jaxtyping import Array, DTypeLike, Float, Int
 
 from sejax.models.transformer.config import ModelConfig
 
-_LARGEST_HEAD = 128  # that every GPU with the kernel takes
-_MAKER = "NVIDIA"
-_OLDEST = 8.0  # compute capability with the kernel: Ampere
+_MAX_HEAD_SIZE = 128  # supported by every GPU that has the kernel
+_VENDOR = "NVIDIA"
+_MIN_COMPUTE_CAPABILITY = 8.0  # Ampere
 
 
 def available(device: jax.Device) -> bool:
-  """Returns whether a device, which may be one to compile for, has the kernel."""
-  is_nvidia = device.platform == "gpu" and device.device_kind.startswith(_MAKER)
-  return is_nvidia and float(device.compute_capability) >= _OLDEST
+  """Returns whether a device has the kernel.
+
+  Args:
+    device: may be absent hardware that is only compiled for.
+  """
+  is_nvidia = device.platform == "gpu" and device.device_kind.startswith(_VENDOR)
+  return is_nvidia and float(device.compute_capability) >= _MIN_COMPUTE_CAPABILITY
 
 
 def usable(config: ModelConfig, dtype: DTypeLike, tokens: int) -> bool:
-  """Returns whether the model may use the kernel and the kernel takes such queries.
+  """Returns whether the model may use the kernel, and the kernel supports its queries.
 
   Args:
-    config: the model.
-    dtype: of queries, keys and values.
-    tokens: of a sequence; one alone gains nothing by it.
+    dtype: precision of queries, keys and values.
+    tokens: tokens of a sequence. A single token gains nothing from the kernel.
   """
   size = config.text.head_size
-  fits = tokens > 1 and size <= _LARGEST_HEAD and size % 8 == 0
+  fits = tokens > 1 and size <= _MAX_HEAD_SIZE and size % 8 == 0
   return config.fused_attention and fits and dtype in (jnp.bfloat16, jnp.float16)
 
 
@@ -50,13 +57,12 @@ def attend_prompts(
   keys: Float[Array, "B K G T H"],
   values: Float[Array, "B K G T H"],
 ) -> Float[Array, "B G T N H"]:
-  """Causal attention within each of G sequences of T tokens.
+  """Computes causal attention within each of G sequences of T tokens.
 
   Args:
-    config: says where rows lie on a mesh.
-    queries: of N heads, a multiple of K.
+    config: `rows` gives the sharding of rows.
+    queries: rotated; N must be a multiple of K.
     keys: rotated.
-    values: likewise.
   """
   rows = [x.reshape(-1, *x.shape[2:]) for x in (queries, _by_token(keys), _by_token(values))]
   return _causal(config, *rows).reshape(queries.shape)
@@ -72,7 +78,8 @@ def _causal(
   keys: Float[Array, "R S K H"],
   values: Float[Array, "R S K H"],
 ) -> Float[Array, "R S N H"]:
-  queries, keys, values = (_lay_out(config, x) for x in (queries, keys, values))
+  """Computes causal attention within each row, with the kernel."""
+  queries, keys, values = (_constrain(config, x) for x in (queries, keys, values))
   return jax.nn.dot_product_attention(queries, keys, values, is_causal=True, implementation="cudnn")
 
 
@@ -81,47 +88,50 @@ def attend_continuations(
   queries: Float[Array, "B G T N H"],
   keys: Float[Array, "B K G T H"],
   values: Float[Array, "B K G T H"],
+  *,
   prompt_keys: Float[Array, "B K P H"],
   prompt_values: Float[Array, "B K P H"],
-  lengths: Int[Array, " B"],
+  prompt_lengths: Int[Array, " B"],
 ) -> Float[Array, "B G T N H"]:
-  """Attention of G continuations of T tokens to their prompt, and causally to themselves.
+  """Computes attention of G continuations to their prompt and, causally, to themselves.
 
   Args:
-    config: says where rows lie on a mesh.
-    queries: of the continuations, padded on the right.
-    keys: of the continuations, rotated.
-    values: likewise.
-    prompt_keys: of prompts padded on the right, rotated.
-    prompt_values: likewise.
-    lengths: real tokens of each prompt.
+    config: `rows` gives the sharding of rows.
+    queries: rotated queries of the continuations, padded on the right.
+    keys: rotated keys of the continuations.
+    prompt_keys: rotated keys of the prompts, padded on the right.
+    prompt_lengths: number of tokens of each prompt, without padding.
   """
   batch, members, length = queries.shape[:3]
   keys, values = _by_token(keys), _by_token(values)
   prompt_keys, prompt_values = prompt_keys.swapaxes(1, 2), prompt_values.swapaxes(1, 2)
-  # Queries of prompts are left out of what is asked, but the kernel counts rows from their start.
+  # The prompts' queries are not needed, but the kernel's causal mask aligns queries and keys by
+  # their index in the row. So zeros take the place of the prompts' queries.
   blank = jnp.zeros((*prompt_keys.shape[:2], *queries.shape[3:]), queries.dtype)
   rows = [
-    _join(prompt, own, lengths).reshape(batch * members, -1, *own.shape[3:])
+    _join(prompt, own, prompt_lengths).reshape(batch * members, -1, *own.shape[3:])
     for prompt, own in ((blank, queries), (prompt_keys, keys), (prompt_values, values))
   ]
   out = _causal(config, *rows).reshape(batch, members, -1, *queries.shape[3:])
-  cut = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=length, axis=1)
-  return jax.vmap(cut)(out, lengths)
+  take_continuations = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=length, axis=1)
+  return jax.vmap(take_continuations)(out, prompt_lengths)
 
 
 @jax.vmap
 def _join(
   prompt: Float[Array, "P M H"], own: Float[Array, "G T M H"], length: Int[Array, ""]
 ) -> Float[Array, "G P+T M H"]:
-  """Writes each member's tokens behind the real tokens of their prompt."""
+  """Writes the tokens of each continuation behind the tokens of its prompt, over the padding."""
   members = jnp.broadcast_to(prompt, (own.shape[0], *prompt.shape))
   rows = jnp.concatenate([members, jnp.zeros_like(own)], axis=1)
   return jax.lax.dynamic_update_slice_in_dim(rows, own, length, axis=1)
 
 
-def _lay_out(config: ModelConfig, x: Float[Array, "R S M H"]) -> Float[Array, "R S M H"]:
-  """Splits rows, and heads where each device gets whole groups: the kernel splits nothing else."""
+def _constrain(config: ModelConfig, x: Float[Array, "R S M H"]) -> Float[Array, "R S M H"]:
+  """Shards rows, and heads over `tensor` where it divides the key-value heads.
+
+  These are the only axes over which the kernel can be partitioned.
+  """
   if config.rows is None:
     return x
   mesh = config.rows.mesh

@@ -1,7 +1,7 @@
-"""The decoder's layers, whatever their tokens attend to.
+"""The decoder's layers, independent of what their tokens attend to.
 
-One stream `[B,S,D]` of tokens passes through the layers. What it holds (a prompt, G continuations
-one after the other, or both) only the attention function given to `run_layers` knows.
+The layers process tokens `[B,S,D]`: a prompt, its G continuations one after the other, or both. The
+attention function that is passed to `run_layers` tells them apart.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ import jax
 from jaxtyping import Array, Float
 
 from sejax.models.transformer.config import ModelConfig
-from sejax.models.transformer.layers import dense, mlp, remat, rms_norm, split_rows
+from sejax.models.transformer.layers import constrain_rows, dense, mlp, remat, rms_norm
 from sejax.models.transformer.params import Params
 from sejax.models.transformer.rope import rotate
 
-# Queries `[B,S,N,H]`, keys and values `[B,S,K,H]` and this layer's slice of the extra inputs, to
-# the attention `[B,S,N,H]` and what is to be kept of the layer.
+# Maps rotated queries `[B,S,N,H]` and keys `[B,S,K,H]`, values `[B,S,K,H]` and the layer's extra
+# input to the attention `[B,S,N,H]` and an output that is collected from every layer.
 Attention = Callable[[Array, Array, Array, Any], tuple[Float[Array, "B S N H"], Any]]
 
 
@@ -31,21 +31,22 @@ def run_layers(
   """Runs all layers and the final norm (HF `Qwen2_5_VLTextModel`).
 
   Args:
-    params: the tree's `decoder` part; layers in a list instead of a stack are compiled one by one.
-    config: the model.
+    params: the `decoder` part of the parameter tree. Stacked layers run in a scan; layers in a list
+      are compiled one by one.
     x: embedded tokens.
-    angles: of the tokens' rotation.
-    attention: what the tokens attend to.
-    extra: what `attention` needs of each layer, such as a prefix: a stack or a list, as layers are.
+    angles: rotation angles of the tokens, from `rope.text_angles`.
+    attention: computes attention from a layer's queries, keys and values.
+    extra: extra inputs of `attention` for each layer, such as the prefix; stacked or a list, like
+      the layers.
 
   Returns:
-    Normed hidden states, and what `attention` kept of each layer: a stack or a list, likewise.
+    Hidden states after the final norm, and the collected outputs of `attention`, stacked or a list.
   """
   text = config.text
 
   def body(x, inputs):
     layer, layer_extra = inputs
-    x = split_rows(x, config.rows)
+    x = constrain_rows(x, config.rows)
     h = rms_norm(layer["input_norm"], x, text.rms_norm_eps)
     queries, keys, values = (
       dense(layer[name], h).reshape(*h.shape[:2], -1, text.head_size) for name in ("q", "k", "v")
@@ -59,8 +60,8 @@ def run_layers(
   if isinstance(layers, list):
     kept = []
     for inputs in zip(layers, extra, strict=True):
-      x, own = body(x, inputs)
-      kept.append(own)
+      x, layer_kept = body(x, inputs)
+      kept.append(layer_kept)
   else:
     body = remat(body, config.remat)
     x, kept = jax.lax.scan(body, x, (layers, extra), unroll=config.unroll)

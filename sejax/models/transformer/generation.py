@@ -1,11 +1,13 @@
-"""Reading and generating with a decoder: a prompt is read once, its G continuations branch off it.
+"""Forward passes of the decoder, in which G continuations share the prefix of each prompt.
 
-`prefill` reads prompts, `extend` continues each prompt by G trajectories, and `forward` does both
-in one pass for training. A trajectory attends to its
-prompt's keys in place: they are never copied for it. `logp` scores tokens from hidden states.
+`prefill` computes the keys and values of prompts, `extend` runs tokens of G continuations of each
+prompt, and `forward` does both in one pass for training. Continuations attend to the keys of their
+prompt where they are; these are never copied for each continuation.
 
-Axes: B prompts, G trajectories, P prompt tokens, T new tokens, S cache slots, L layers, K key-value
-heads, H head size, D width, V vocabulary. Prompts are padded on the right.
+Axes: B prompts, G continuations of each prompt, P prompt tokens, T new tokens, S cache positions,
+L layers, N query heads, K key-value heads, H head size, D hidden size, V vocabulary, s image
+features. GT stands for the tokens of all continuations of a prompt, one continuation after the
+other. Prompts are padded on the right.
 """
 
 import jax
@@ -23,13 +25,10 @@ from sejax.models.transformer.state import Cache, Prefix, Prompt
 def prefill(
   params: Params, config: ModelConfig, prompt: Prompt, features: Float[Array, "B s D"] | None = None
 ) -> tuple[Prefix, Float[Array, "B V"]]:
-  """Reads prompts.
+  """Prefills prompts: computes the keys and values that continuations attend to.
 
   Args:
-    params: the parameter tree.
-    config: the model.
-    prompt: B prompts of up to P tokens.
-    features: from `encode`; None where no row has an image.
+    features: image features from `encode`; None without images.
 
   Returns:
     The prefix to continue from, and fp32 logits of the first token after each prompt.
@@ -53,44 +52,60 @@ def extend(
   tokens: Int[Array, "B G T"],
   cache: Cache | None = None,
   lengths: Int[Array, "B G"] | None = None,
-  filled: int | None = None,
+  attended_length: int | None = None,
 ) -> tuple[Float[Array, "B G T D"], Cache | None]:
-  """Continues each prompt by T tokens of G trajectories.
+  """Extends the G continuations of each prompt by T tokens.
 
-  A token attends to its prompt, to the trajectory's valid cache slots and to the tokens before it.
-  Hidden states of padding tokens mean nothing. Gradients flow through the prefix.
+  A token attends to its prompt, to the valid cache positions of its continuation, and to the tokens
+  before it. Hidden states of padding tokens mean nothing. Gradients flow through the prefix.
 
   Args:
-    params: the parameter tree; for a layered cache from `layers_apart`.
-    config: the model.
-    prefix: from `prefill`, of the same B prompts; by layer with such a cache.
-    tokens: the next tokens, padded on the right.
-    cache: earlier tokens of these trajectories; the caller sees to it that T slots are free.
-    lengths: real tokens among the T; all, if None. Only a cache needs it.
-    filled: cache slots attended to, static; at least `cache.used`. All, if None.
+    params: parameter tree; with a layered cache from `state.unstack_params`.
+    prefix: from `prefill`, of the same B prompts; with a layered cache from `state.unstack_state`.
+    tokens: next tokens, padded on the right.
+    cache: cache of the earlier tokens of these continuations; requires T free cache positions.
+      None without earlier tokens.
+    lengths: number of tokens of each continuation, without padding; None means T. Used only to
+      update the cache.
+    attended_length: number of leading cache positions that are attended to, static; at least
+      `cache.used`. None attends to all.
 
   Returns:
-    Hidden states after the final norm, and the cache with the tokens added (None without one).
+    Hidden states after the final norm, and the cache with the tokens added (None without a cache).
   """
   batch, members, _ = tokens.shape
   start = prefix.next_position[:, None] + (0 if cache is None else cache.lengths)
 
   def attention(queries, keys, values, extra):
-    of_prefix, cached = extra
+    layer_prefix, layer_cache = extra
     earlier = None
-    if cache is not None and filled != 0:
-      valid = cache.valid[:, :, None, :filled]
-      earlier = KeySet(*(x[..., :filled, :] for x in cached), lambda _: valid)
+    if cache is not None and attended_length != 0:
+      cached_keys, cached_values = layer_cache
+      valid = cache.valid[:, :, None, :attended_length]
+      earlier = KeySet(
+        keys=cached_keys[..., :attended_length, :],
+        values=cached_values[..., :attended_length, :],
+        mask=lambda _: valid,
+      )
     out, own = _attend_continuations(
-      config, queries, keys, values, members, of_prefix, prefix.lengths, earlier
+      config,
+      queries,
+      keys,
+      values,
+      members=members,
+      prompt=layer_prefix,
+      prompt_lengths=prefix.lengths,
+      earlier=earlier,
     )
     return out, None if cache is None else own
 
-  extra = ((prefix.keys, prefix.values), None if cache is None else (cache.keys, cache.values))
   is_layered = isinstance(prefix.keys, tuple)
   if is_layered:
-    of_prefix, cached = (zip(*pair, strict=True) for pair in extra)
-    extra = list(zip(of_prefix, cached, strict=True))
+    prefix_layers = zip(prefix.keys, prefix.values, strict=True)
+    cache_layers = zip(cache.keys, cache.values, strict=True)
+    extra = list(zip(prefix_layers, cache_layers, strict=True))
+  else:
+    extra = ((prefix.keys, prefix.values), None if cache is None else (cache.keys, cache.values))
   hidden, kept = decoder.run_layers(
     params["decoder"],
     config,
@@ -102,7 +117,8 @@ def extend(
   hidden = hidden.reshape(*tokens.shape, -1)
   if cache is None:
     return hidden, None
-  return hidden, _append(cache, *(zip(*kept, strict=True) if is_layered else kept), lengths)
+  new_keys, new_values = zip(*kept, strict=True) if is_layered else kept
+  return hidden, _append(cache, new_keys, new_values, lengths)
 
 
 def forward(
@@ -112,10 +128,15 @@ def forward(
   features: Float[Array, "B s D"] | None,
   tokens: Int[Array, "B G T"],
 ) -> tuple[Float[Array, "B D"], Float[Array, "B G T D"]]:
-  """Reads prompts and their continuations in one pass, for training.
+  """Runs prompts and their continuations in one pass, for training.
 
-  The same as `prefill` then `extend`, but one scan over layers carries both, so that a prompt's
-  keys never leave their layer: less memory for the backward pass and larger matrix products.
+  Computes the same as `prefill` followed by `extend`, but in a single scan over layers. A prompt's
+  keys then never leave their layer, which needs less memory in the backward pass, and the matrix
+  products are larger.
+
+  Args:
+    features: image features from `encode`; None without images.
+    tokens: continuations, padded on the right.
 
   Returns:
     Hidden states after the final norm: of each prompt's last token, and of all new tokens.
@@ -124,11 +145,18 @@ def forward(
   length = prompt.ids.shape[1]
 
   def attention(queries, keys, values, _):
-    of_prompt, of_tokens = zip(
-      *((x[:, :length], x[:, length:]) for x in (queries, keys, values)), strict=True
+    prompt_out, prompt_prefix = _attend_prompt(
+      config, queries[:, :length], keys[:, :length], values[:, :length]
     )
-    prompt_out, prompt_keys = _attend_prompt(config, *of_prompt)
-    out, _ = _attend_continuations(config, *of_tokens, members, prompt_keys, prompt.lengths)
+    out, _ = _attend_continuations(
+      config,
+      queries[:, length:],
+      keys[:, length:],
+      values[:, length:],
+      members=members,
+      prompt=prompt_prefix,
+      prompt_lengths=prompt.lengths,
+    )
     return jnp.concatenate([prompt_out, out], axis=1), None
 
   x = _embed_prompt(params, config, prompt, features)
@@ -146,17 +174,21 @@ def forward(
 
 
 def select_last(hidden: Float[Array, "*b T D"], lengths: Int[Array, "*b"]) -> Float[Array, "*b D"]:
-  """Returns the hidden state of each sequence's last real token (of its first, if it has none)."""
+  """Returns the hidden state of each row's last token before padding.
+
+  Args:
+    lengths: number of tokens without padding; for 0 the first hidden state is returned.
+  """
   index = jnp.maximum(lengths - 1, 0)[..., None, None]
   return jnp.take_along_axis(hidden, index, axis=-2)[..., 0, :]
 
 
 def logits(params: Params, hidden: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
-  """Returns fp32 logits of the next token; the head may be the embedding, transposed."""
+  """Computes fp32 logits of the next token, with the output head or the tied embedding."""
   if "lm_head" in params:
     return jnp.matmul(hidden, params["lm_head"]["kernel"], preferred_element_type=jnp.float32)
   embedding = params["decoder"]["embed"]["embedding"]
-  # The embedding first: XLA:CPU would transpose it for each call, were it the second operand.
+  # The embedding comes first because XLA:CPU would transpose the second operand at every call.
   out = jnp.einsum("vd,...d->v...", embedding, hidden, preferred_element_type=jnp.float32)
   return jnp.moveaxis(out, 0, -1)
 
@@ -168,11 +200,11 @@ def _embed(params: Params, ids: Int[Array, "B S"]) -> Float[Array, "B S D"]:
 def _embed_prompt(
   params: Params, config: ModelConfig, prompt: Prompt, features: Float[Array, "B s D"] | None
 ) -> Float[Array, "B P D"]:
-  """Embeds a prompt; its n-th image token becomes the row's n-th feature."""
+  """Embeds prompts; the n-th image token of a row becomes the row's n-th image feature."""
   x = _embed(params, prompt.ids)
   if features is None:
     return x
-  # Padding may hold any token: only real ones take a feature, or a row could run out of them.
+  # Padding may hold any id, image tokens too; these must not take up features.
   real = jnp.arange(prompt.ids.shape[1]) < prompt.lengths[:, None]
   is_image = real & (prompt.ids == config.image_token_id)
   rank = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
@@ -181,7 +213,7 @@ def _embed_prompt(
 
 
 def _next_position(prompt: Prompt) -> Int[Array, " B"]:
-  """One past each row's largest position, as HF's `rope_deltas` has it."""
+  """Returns one past the largest position of each row, as HF's `rope_deltas` does."""
   real = jnp.arange(prompt.ids.shape[1]) < prompt.lengths[:, None]
   return jnp.where(real, prompt.positions, -1).max(axis=(0, 2)) + 1
 
@@ -189,6 +221,12 @@ def _next_position(prompt: Prompt) -> Int[Array, " B"]:
 def _continuation_angles(
   config: ModelConfig, start: Int[Array, "B _"], shape: tuple[int, int, int]
 ) -> Float[Array, "B GT H/2"]:
+  """Returns the rotation angles of continuations.
+
+  Args:
+    start: position of each continuation's first token; one for all of a prompt broadcasts.
+    shape: B, G and T.
+  """
   batch, members, length = shape
   positions = jnp.broadcast_to(start[..., None] + jnp.arange(length), shape)
   stream = positions.reshape(batch, members * length)
@@ -201,7 +239,7 @@ def _attend_prompt(
   keys: Float[Array, "B P K H"],
   values: Float[Array, "B P K H"],
 ) -> tuple[Float[Array, "B P N H"], tuple[Float[Array, "B K P H"], Float[Array, "B K P H"]]]:
-  """Causal attention within prompts; returns the keys and values of a prefix, too."""
+  """Computes causal attention within prompts; also returns keys and values in prefix layout."""
   own = KeySet(group_keys(keys, 1), group_keys(values, 1), Causal())
   out = attend(config, queries[:, None], [own])[:, 0]
   return out, (own.keys[:, :, 0], own.values[:, :, 0])
@@ -212,17 +250,24 @@ def _attend_continuations(
   queries: Float[Array, "B GT N H"],
   keys: Float[Array, "B GT K H"],
   values: Float[Array, "B GT K H"],
+  *,
   members: int,
   prompt: tuple[Float[Array, "B K P H"], Float[Array, "B K P H"]],
-  lengths: Int[Array, " B"],
+  prompt_lengths: Int[Array, " B"],
   earlier: KeySet | None = None,
 ) -> tuple[Float[Array, "B GT N H"], tuple[Float[Array, "B K G T H"], Float[Array, "B K G T H"]]]:
-  """Attention of continuations to their prompts, to earlier tokens and causally to themselves.
+  """Computes attention of continuations to prompt, earlier tokens and, causally, themselves.
 
-  Returns their keys and values, too.
+  Args:
+    members: continuations of each prompt, G.
+    prompt: keys and values of the prompts.
+    earlier: keys and values of earlier tokens of the continuations, from the cache.
+
+  Returns:
+    The attention, and the continuations' own keys and values in cache layout.
   """
   own = KeySet(group_keys(keys, members), group_keys(values, members), Causal())
-  key_sets = [KeySet(*prompt, Lengths(lengths)), own]
+  key_sets = [KeySet(*prompt, Lengths(prompt_lengths)), own]
   if earlier is not None:
     key_sets.insert(1, earlier)
   by_member = queries.reshape(len(queries), members, -1, *queries.shape[2:])
@@ -235,7 +280,7 @@ def _append(
   values: Float[Array, "L B K G T H"] | tuple[Float[Array, "B K G T H"], ...],
   lengths: Int[Array, "B G"] | None,
 ) -> Cache:
-  """Writes T tokens to the slots after the used ones."""
+  """Writes the keys and values of T tokens behind the cache positions in use."""
   length = keys[0].shape[-2]
 
   def write(x, new):

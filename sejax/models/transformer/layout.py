@@ -1,8 +1,9 @@
-"""Layout of the parameter tree on a mesh, see `sejax.parallel.layouts` for what the rules mean."""
+"""Sharding rules for the parameter tree, see `sejax.parallel.layouts` for their format."""
 
 from sejax.parallel.layouts import Rules
 
-# For training: split over `tensor`, and over `fsdp`, where they are gathered for their layer.
+# In training, parameters are sharded over `tensor` and `fsdp`; each layer gathers its own over
+# `fsdp` before use.
 TRAINING: Rules = (
   (r"embed/embedding$", ("tensor", "fsdp")),
   (r"lm_head/kernel$", ("fsdp", "tensor")),
@@ -15,7 +16,7 @@ TRAINING: Rules = (
   (r"(o|down)/lora_b$", (None, "fsdp")),
 )
 
-# For decoding: split over `tensor` only, so that no token waits for weights to be gathered.
+# In decoding, parameters are sharded over `tensor` only, so that no decode step gathers weights.
 DECODING: Rules = tuple(
   (pattern, tuple(axis if axis == "tensor" else None for axis in spec))
   for pattern, spec in TRAINING

@@ -1,4 +1,4 @@
-"""Log-probs and entropy of given tokens, without the logits of all of them at once."""
+"""Log-probs and entropies of given tokens, computed in chunks so that few logits exist at once."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sejax.models.transformer.config import ModelConfig
 from sejax.models.transformer.generation import logits
-from sejax.models.transformer.layers import split_rows
+from sejax.models.transformer.layers import constrain_rows
 from sejax.models.transformer.params import Params
 
 
 class LogProbs(NamedTuple):
-  """Of each token, under the distribution it was, or could have been, drawn from; fp32, in nats."""
+  """Log-prob of each token and entropy of the distribution over it; fp32, in nats."""
 
   logp: Float[Array, "B G T"]
   entropy: Float[Array, "B G T"]
@@ -28,29 +28,23 @@ def logp(
   temperature: float | Float[Array, ""] = 1.0,
   banned: Bool[Array, " V"] | None = None,
 ) -> LogProbs:
-  """Scores tokens by the hidden state before each: the prompt's last, then the trajectory's own.
+  """Computes log-probs and entropies of tokens from the hidden state before each of them.
 
-  Logits exist for `config.logits_chunk` tokens of a row at a time and are computed again in the
-  backward pass; a `[B,G,T,V]` array never exists.
+  Logits exist for `config.logits_chunk` tokens of a row at a time and are recomputed in the
+  backward pass; an array `[B,G,T,V]` never exists.
 
   Args:
-    params: the parameter tree.
-    config: the model.
-    last_hidden: of the token before the first: each prompt's last, from `prefill` or `forward`, or
-      each trajectory's own after a cached `extend`, from `select_last`.
-    hidden: of the tokens, from `extend` or `forward`.
-    tokens: what to score.
+    last_hidden: hidden state before the first token: of each prompt's last token, from `prefill` or
+      `forward`, or of each continuation's last token after a cached `extend`, from `select_last`.
+    hidden: hidden states of the tokens, from `extend` or `forward`.
     temperature: logits are divided by it, as in sampling.
-    banned: tokens that cannot be drawn; their log-prob is minus infinity. Padding that is banned
-      has it too, so leave padding out by `jnp.where`, not by multiplying with zero.
-
-  Returns:
-    Log-prob of each token and entropy of the distribution over it.
+    banned: True for ids that cannot be sampled; their log-prob is minus infinity. If the padding id
+      is banned, remove padding with `jnp.where`, as zero times minus infinity is NaN.
   """
   batch, members, length = tokens.shape
   last_hidden = last_hidden if last_hidden.ndim == 3 else last_hidden[:, None]
   first = jnp.broadcast_to(last_hidden[:, :, None], (batch, members, 1, hidden.shape[-1]))
-  before = split_rows(jnp.concatenate([first, hidden[:, :, :-1]], axis=2), config.rows)
+  before = constrain_rows(jnp.concatenate([first, hidden[:, :, :-1]], axis=2), config.rows)
 
   count = members * length
   chunks = -(-count // config.logits_chunk)
@@ -61,15 +55,17 @@ def logp(
     flat = jnp.pad(flat, [(0, 0), (0, chunks * size - count)] + [(0, 0)] * (flat.ndim - 2))
     return jnp.moveaxis(flat.reshape(batch, chunks, size, *flat.shape[2:]), 1, 0)
 
-  # Narrowed inside the loop, so that the head's gradient is summed over chunks in fp32.
+  # The head enters the loop in fp32 and is cast inside, so that its gradient is summed over chunks
+  # in fp32.
   head = jax.tree.map(lambda x: x.astype(jnp.float32), _head(params))
 
   @jax.checkpoint
-  def chunk(xs):
-    narrow = jax.tree.map(lambda x: x.astype(hidden.dtype), head)
-    return _from_logits(logits(narrow, xs[0]), xs[1], temperature, banned)
+  def logp_of_chunk(inputs):
+    chunk_hidden, chunk_tokens = inputs
+    cast_head = jax.tree.map(lambda x: x.astype(hidden.dtype), head)
+    return _from_logits(logits(cast_head, chunk_hidden), chunk_tokens, temperature, banned)
 
-  found = jax.lax.map(chunk, (split(before), split(tokens)))
+  found = jax.lax.map(logp_of_chunk, (split(before), split(tokens)))
 
   def join(x):  # [chunks,B,size] -> [B,G,T]
     flat = jnp.moveaxis(x, 0, 1).reshape(batch, chunks * size)
@@ -79,7 +75,7 @@ def logp(
 
 
 def _head(params: Params) -> Params:
-  """Returns the part of the tree that `logits` reads."""
+  """Returns the part of the parameter tree that `logits` uses."""
   if "lm_head" in params:
     return {"lm_head": params["lm_head"]}
   return {"decoder": {"embed": params["decoder"]["embed"]}}
@@ -95,6 +91,6 @@ def _from_logits(
   allowed = scaled if banned is None else jnp.where(banned, -jnp.inf, scaled)
   normalizer = jax.nn.logsumexp(allowed, axis=-1, keepdims=True)
   chosen = jnp.take_along_axis(allowed - normalizer, tokens[..., None], axis=-1)[..., 0]
-  # Of a banned token the probability is 0 and, here, the logarithm finite: it adds nothing.
+  # A banned token adds nothing: its probability is 0, and the logarithm without the mask is finite.
   entropy = -jnp.sum(jnp.exp(allowed - normalizer) * (scaled - normalizer), axis=-1)
   return LogProbs(chosen, entropy)

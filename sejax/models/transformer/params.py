@@ -1,7 +1,8 @@
-"""The parameter tree: a plain nested dict, its shapes, and its random initialisation.
+"""The parameter tree: its shapes and its random initialisation.
 
-Kernels are `[in, out]`; blocks and layers are stacked on axis 0, so that one compiled body runs
-them all. `lm_head` is absent where the head is tied to the embedding.
+The tree is a plain nested dict. Kernels are `[in, out]`. The parameters of all layers (or vision
+blocks) are stacked on axis 0, so that `jax.lax.scan` compiles one layer for all of them. `lm_head`
+is absent where the head is tied to the embedding.
 """
 
 from typing import Any
@@ -16,11 +17,11 @@ Params = dict[str, Any]
 
 INIT_STDDEV = 0.02  # `initializer_range` of every released configuration.
 
-# Where adapters may be added, in each of the decoder's layers.
+# Path of the decoder's layers in the tree, and the dense layers in each; these can get adapters.
 LAYERS = ("decoder", "layers")
 DENSE_LAYERS = ("q", "k", "v", "o", "gate", "up", "down")
 
-# Module in the tree -> module in the published files, `{}` being the number of the layer.
+# Module in the tree -> module in the published files; `{}` stands for the layer's index.
 DECODER_TENSOR_NAMES = {
   "decoder/embed": "model.embed_tokens",
   "decoder/layers/input_norm": "model.layers.{}.input_layernorm",
@@ -38,15 +39,11 @@ DECODER_TENSOR_NAMES = {
 
 
 def init(key: PRNGKeyArray, shapes: Params, dtype: DTypeLike = jnp.float32) -> Params:
-  """Draws parameters: kernels and embeddings normal, biases zero, norm scales one.
+  """Initialises parameters at random: kernels and embeddings normal, biases zero, norm scales one.
 
   Args:
-    key: a PRNG key.
-    shapes: the tree with the shape of each array, a tuple, in its place.
-    dtype: of every array.
-
-  Returns:
-    The tree; `jax.eval_shape` of this costs no memory.
+    shapes: parameter tree with the shape of each array, a tuple, in its place.
+    dtype: precision of every array.
   """
   leaves, treedef = jax.tree.flatten_with_path(shapes, is_leaf=lambda node: isinstance(node, tuple))
 
@@ -64,7 +61,7 @@ def init(key: PRNGKeyArray, shapes: Params, dtype: DTypeLike = jnp.float32) -> P
 
 
 def decoder_shapes(c: TextConfig) -> Params:
-  """Returns the shapes of the decoder's parameters."""
+  """Returns the `decoder` part of the parameter tree, with shapes in place of arrays."""
   layers = c.num_hidden_layers
   queries, keys = c.num_attention_heads * c.head_size, c.num_key_value_heads * c.head_size
   return {
@@ -85,14 +82,18 @@ def decoder_shapes(c: TextConfig) -> Params:
 
 
 def head_shapes(c: TextConfig) -> Params:
-  """Returns the shapes of a head of its own."""
+  """Returns the `lm_head` part of the parameter tree, for a head that is not tied."""
   return dense_shape(c.hidden_size, c.vocab_size, bias=False)
 
 
 def dense_shape(
   inputs: int, outputs: int, *, bias: bool = True, stack: int | None = None
 ) -> Params:
-  """Returns the shapes of a dense layer, or of a stack of them."""
+  """Returns the shapes of a dense layer's parameters.
+
+  Args:
+    stack: number of stacked layers; None is a single layer without the leading axis.
+  """
   lead = () if stack is None else (stack,)
   kernel = {"kernel": (*lead, inputs, outputs)}
   return {**kernel, "bias": (*lead, outputs)} if bias else kernel

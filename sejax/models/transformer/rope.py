@@ -1,7 +1,8 @@
-"""Rotary position embeddings: M-RoPE of the decoder, and the rotation itself.
+"""Rotary position embeddings: M-RoPE positions and angles of the decoder, and the rotation.
 
-Positions of prompts are laid out on the host, as they depend on the sizes of the images; angles and
-the rotation itself are fp32 whatever the parameters are.
+M-RoPE gives each token three positions, by time, height and width. The positions of a prompt depend
+on the sizes of its images and are computed on the host. Angles and rotation are computed in fp32,
+whatever the precision of the parameters.
 """
 
 from collections.abc import Sequence
@@ -19,23 +20,23 @@ def prompt_positions(
   lengths: Int[np.ndarray, " B"],
   grids: Sequence[Int[np.ndarray, "_ 3"]],
 ) -> Int[np.ndarray, "3 B P"]:
-  """Lays out each row's positions by time, height and width (HF `get_rope_index`, images only).
+  """Computes M-RoPE positions of prompts (HF `get_rope_index`, without video).
 
-  Text counts on in all three. An image's tokens share one time, and take their rows and columns,
-  counted from the position where the image begins; text after it goes on past the largest of these.
-  Each row counts for itself, text-only rows too.
+  A text token has the same position in all three axes, one past the token before it. The tokens of
+  an image share one time; height and width are their row and column. All three are counted from the
+  position where the image begins, and the text after it continues past the largest of them.
 
   Args:
-    config: gives the image token and the merge size.
+    config: `image_token_id` and the vision tower's merge size are used.
     ids: prompts, padded on the right.
-    lengths: real tokens of each row.
-    grids: for each row, its images' (time, height, width) in patches, in order.
+    lengths: number of tokens of each row, without padding.
+    grids: for each row, the (time, height, width) of its images in patches, in order.
 
   Returns:
-    int32 positions; 0 at padding.
+    int32 positions by (time, height, width); 0 at padding.
 
   Raises:
-    ValueError: a row's image tokens are not what its grids ask for.
+    ValueError: the image tokens of a row do not match its grids.
   """
   positions = np.zeros((3, *ids.shape), np.int32)
   for row, (tokens, length, images) in enumerate(zip(ids, lengths, grids, strict=True)):
@@ -78,9 +79,10 @@ def _row_positions(
 
 
 def text_angles(config: TextConfig, positions: Int[Array, "3 B S"]) -> Float[Array, "B S H/2"]:
-  """Angles of the decoder's rotation, fp32: each frequency follows time, height or width.
+  """Returns the fp32 rotation angles of the decoder (HF `Qwen2_5_VLRotaryEmbedding`).
 
-  Source: HF `Qwen2_5_VLRotaryEmbedding`; `mrope_section` says how many frequencies follow each.
+  Each frequency follows the position by time, height or width; `config.mrope_section` says how many
+  frequencies follow each.
   """
   half = config.head_size // 2
   frequencies = config.rope_theta ** -(np.arange(half, dtype=np.float64) / half)
@@ -92,8 +94,8 @@ def text_angles(config: TextConfig, positions: Int[Array, "3 B S"]) -> Float[Arr
 def rotate(
   x: Float[Array, "B S heads H"], angles: Float[Array, "B S H/2"]
 ) -> Float[Array, "B S heads H"]:
-  """Turns each pair (i, i + H/2) of a head by its angle (HF `apply_rotary_pos_emb`)."""
+  """Rotates each pair (i, i + H/2) of a head by its angle (HF `apply_rotary_pos_emb`)."""
   cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-  return turned.astype(x.dtype)
+  rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+  return rotated.astype(x.dtype)

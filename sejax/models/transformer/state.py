@@ -1,4 +1,7 @@
-"""What decoding keeps of prompts and of their continuations: keys and values, and their counts."""
+"""Inputs and KV cache of the decoder: prompts, their prefixes, and the cache of continuations.
+
+Axes as in `generation`.
+"""
 
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,9 +19,9 @@ class Prompt(NamedTuple):
   """Tokenized prompts.
 
   Attributes:
-    ids: tokens, image placeholders expanded to one per feature.
-    lengths: real tokens of each row, at least 1.
-    positions: by time, height and width, from `rope.prompt_positions`.
+    ids: token ids, padded on the right; an image is one placeholder token per feature.
+    lengths: number of tokens of each row, without padding; at least 1.
+    positions: M-RoPE positions by time, height and width, from `rope.prompt_positions`.
   """
 
   ids: Int[Array, "B P"]
@@ -27,14 +30,13 @@ class Prompt(NamedTuple):
 
 
 class Prefix(NamedTuple):
-  """What is left of prompts that have been read.
+  """Keys and values of prefilled prompts, shared by all continuations of a prompt.
 
   Attributes:
-    keys: rotated keys of every layer, in the layout in which attention consumes them; or a tuple of
-      layers, see `by_layer`.
-    values: values, likewise.
-    lengths: real tokens of each row.
-    next_position: position of the first token after the prompt, in all three of M-RoPE's axes.
+    keys: rotated keys, stacked over layers, or a tuple of layers, see `ModelConfig.layered_cache`.
+    values: values in the same form.
+    lengths: number of tokens of each prompt, without padding.
+    next_position: position of the first token after the prompt, the same in all axes of M-RoPE.
     last_hidden: hidden state of the prompt's last token, after the final norm.
   """
 
@@ -46,14 +48,18 @@ class Prefix(NamedTuple):
 
 
 class Cache(NamedTuple):
-  """Continuations of a prefix so far. Slots are shared by all trajectories, positions are not.
+  """KV cache of the continuations of prompts.
+
+  All continuations write their next token to the same cache position `used`, which makes the update
+  one slice. Where a continuation has no token at a cache position, for instance because it has
+  ended, `valid` is false. A token's position in RoPE counts only the valid ones before it.
 
   Attributes:
-    keys: rotated keys of every layer; or a tuple of layers, see `by_layer`.
-    values: values, likewise.
-    valid: slots that hold a real token of the trajectory.
-    lengths: real tokens of each trajectory.
-    used: slots written so far; the next tokens go to the slots after these.
+    keys: rotated keys, stacked over layers, or a tuple of layers, see `ModelConfig.layered_cache`.
+    values: values in the same form.
+    valid: cache positions that hold a token of the continuation.
+    lengths: number of valid cache positions of each continuation.
+    used: number of cache positions in use; the next tokens are written behind them.
   """
 
   keys: Float[Array, "L B K G S H"] | tuple[Float[Array, "B K G S H"], ...]
@@ -67,7 +73,7 @@ PrefixOrCache = TypeVar("PrefixOrCache", Prefix, Cache)
 
 
 def empty_prefix(config: ModelConfig, prompts: int, tokens: int, dtype: DTypeLike) -> Prefix:
-  """Returns a prefix of B prompts of P tokens, all zero."""
+  """Returns a prefix of zeros for B prompts of P tokens."""
   text = config.text
   shape = (text.num_hidden_layers, prompts, text.num_key_value_heads, tokens, text.head_size)
   return Prefix(
@@ -80,29 +86,29 @@ def empty_prefix(config: ModelConfig, prompts: int, tokens: int, dtype: DTypeLik
 
 
 def empty_cache(
-  config: ModelConfig, prompts: int, members: int, slots: int, dtype: DTypeLike
+  config: ModelConfig, prompts: int, members: int, cache_length: int, dtype: DTypeLike
 ) -> Cache:
-  """Returns a cache of B prompts x G members with S free slots."""
+  """Returns an empty KV cache for B prompts x G members with S cache positions."""
   text = config.text
   shape = (
     text.num_hidden_layers,
     prompts,
     text.num_key_value_heads,
     members,
-    slots,
+    cache_length,
     text.head_size,
   )
   return Cache(
     keys=jnp.zeros(shape, dtype),
     values=jnp.zeros(shape, dtype),
-    valid=jnp.zeros((prompts, members, slots), bool),
+    valid=jnp.zeros((prompts, members, cache_length), bool),
     lengths=jnp.zeros((prompts, members), jnp.int32),
     used=jnp.zeros((), jnp.int32),
   )
 
 
 def specs(config: ModelConfig, mesh: Mesh) -> tuple[Prefix, Cache]:
-  """Returns the layout of prefix and cache while decoding: rows, and key-value heads."""
+  """Returns the partition specs of prefix and cache: rows, and KV heads over `tensor`."""
   rows = PartitionSpec(layouts.row_axes(mesh))
   heads: Any = PartitionSpec(*rows, layouts.tensor_axis(mesh, config.text.num_key_value_heads))
   if config.layered_cache:
@@ -114,13 +120,16 @@ def specs(config: ModelConfig, mesh: Mesh) -> tuple[Prefix, Cache]:
   return prefix, cache
 
 
-def by_layer(x: PrefixOrCache) -> PrefixOrCache:
-  """Gives the keys and values of each layer an array of their own, see `layered_cache`."""
+def unstack_state(x: PrefixOrCache) -> PrefixOrCache:
+  """Splits stacked keys and values into a tuple of layers, see `ModelConfig.layered_cache`."""
   return x._replace(keys=tuple(x.keys), values=tuple(x.values))
 
 
-def layers_apart(params: Params) -> Params:
-  """Cuts the decoder's layers out of their stack, once for all tokens of a layered cache."""
+def unstack_params(params: Params) -> Params:
+  """Splits the decoder's stacked layers into a list, see `ModelConfig.layered_cache`.
+
+  Done once per decode run, so that no token has to copy a layer out of the stack.
+  """
   stack = params["decoder"]["layers"]
   count = len(jax.tree.leaves(stack)[0])
   layers = [jax.tree.map(lambda x, n=n: x[n], stack) for n in range(count)]
