@@ -25,8 +25,8 @@ from sejax.learner.learner import make_updater, vision_is_trained
 from sejax.models import lora
 from sejax.parallel import layouts
 from sejax.rollout import checks
-from sejax.sampling import Options, Sampler, decode, packing, table
-from sejax.sampling.request import Plan
+from sejax.sampling import Options, Sampler, decode, packing, scheduler
+from sejax.sampling.request import BatchPlan
 
 
 class Program(NamedTuple):
@@ -115,22 +115,22 @@ def _sampling(
   sampler = Sampler(model, _options(config, model, role), mesh, dtype)
   options, specs = sampler.options, decode.specs(model, mesh)
   tokens = rollout.padded(config.actor.max_tokens) if role == "judge" else 0
-  plan = Plan.of(options, config.batch_size // shards, shards, tokens)
+  plan = BatchPlan.of(options, config.batch_size // shards, shards, tokens)
   rows = _rows(config, model, mesh, options, plan, role)
   places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
   empty = functools.partial(
-    packing.empty,
+    packing.empty_state,
     model=model,
-    groups=shards * plan.capacity,
+    slots=shards * plan.capacity,
     members=options.members,
-    prompt=rows.ids.shape[1],
-    slots=plan.slots,
+    prompt_length=rows.ids.shape[1],
+    cache_length=plan.cache_length,
     dtype=dtype,
   )
   state = _with(jax.eval_shape(empty), places)
-  index = _split(mesh, (shards * plan.unit,), jnp.int32)
+  index = _split(mesh, (shards * plan.admit_size,), jnp.int32)
   on_mesh = {"model": model, "mesh": mesh}
-  enter = jax.jit(functools.partial(packing.enter, **on_mesh))
+  enter = jax.jit(functools.partial(packing.prefill, **on_mesh))
   entry = enter.eval_shape(params, rows, index)
   entry = _with(entry, _entry_places(entry, places))
 
@@ -149,22 +149,24 @@ def _sampling(
   )
   with_entry = live + _bytes(entry)
   yield Program(f"{role} insert", lambda: insert.lower(state, entry, index), with_entry)
-  alive = _split(mesh, state.count.shape, jnp.bool_)
-  move = jax.jit(functools.partial(packing.move, **moving), donate_argnums=0, out_shardings=places)
-  sources = _split(mesh, state.count.shape, jnp.int32)
+  alive = _split(mesh, state.num_sampled.shape, jnp.bool_)
+  move = jax.jit(
+    functools.partial(packing.repack, **moving), donate_argnums=0, out_shardings=places
+  )
+  sources = _split(mesh, state.num_sampled.shape, jnp.int32)
   used = _known(mesh, (), jnp.int32)
   yield Program(f"{role} pack", lambda: move.lower(state, sources, alive, used), live)
   run = functools.partial(
-    decode.run,
+    decode.decode_tokens,
     **on_mesh,
-    settings=options.filters,
+    filters=options.filters,
     eos_ids=options.eos_ids,
     steps=options.decode_steps,
-    filled=plan.slots,
+    attended_length=plan.cache_length,
   )
-  outputs = (places, places.count, NamedSharding(mesh, PartitionSpec()))
+  outputs = (places, places.num_sampled, NamedSharding(mesh, PartitionSpec()))
   run = jax.jit(run, donate_argnums=1, out_shardings=outputs)
-  few = _known(mesh, (len(table.sizes(options.members)),), jnp.int32)
+  few = _known(mesh, (len(scheduler.sizes(options.members)),), jnp.int32)
   yield Program(f"{role} decode, a token", lambda: run.lower(params, state, alive, few), live)
 
 
@@ -211,28 +213,34 @@ def _rows(
   model: models.Model,
   mesh: Mesh,
   options: Options,
-  plan: Plan,
+  plan: BatchPlan,
   role: str,
-) -> packing.Rows:
+) -> packing.PromptRows:
   size, members = config.batch_size, options.members
   width = checks.prompt_width(config.data) if role == "actor" else config.data.prompt_buckets[-1]
   split = functools.partial(_split, mesh)
-  return packing.Rows(
+  return packing.PromptRows(
     ids=split((size, width), jnp.int32),
     lengths=split((size,), jnp.int32),
     positions=split((size, 3, width), jnp.int32),
     features=_features(config, model, lambda x: split((size, *x.shape[1:]), x.dtype)),
-    given=split((size, members, plan.given), jnp.int32) if plan.given else None,
-    given_lengths=split((size, members), jnp.int32) if plan.given else None,
+    given=split((size, members, plan.given_length), jnp.int32) if plan.given_length else None,
+    given_lengths=split((size, members), jnp.int32) if plan.given_length else None,
     keys=split((size, members, 2), jnp.uint32),
     limit=split((size, members), jnp.int32),
   )
 
 
-def _entry_places(entry: packing.Entry, places: decode.State) -> packing.Entry:
+def _entry_places(entry: packing.PrefilledGroups, places: decode.State) -> packing.PrefilledGroups:
   """Entries lie as the state does."""
   given = None if entry.given is None else places.cache
-  return packing.Entry(places.prefix, given, places.hidden, places.keys, places.limit)
+  return packing.PrefilledGroups(
+    prefix=places.prefix,
+    given=given,
+    hidden=places.hidden,
+    keys=places.keys,
+    limit=places.limit,
+  )
 
 
 def _minibatch(

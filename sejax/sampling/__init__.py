@@ -1,9 +1,9 @@
-"""One sampler for Actor, Judge and evaluation."""
+"""Text generation with continuous batching, used by the Actor, the Judge and evaluation."""
 
 from sejax.sampling.filters import Filters
 from sejax.sampling.keys import Role, record_hashes
 from sejax.sampling.request import Options, Request
-from sejax.sampling.result import Finish, Result, Stats, Stop
+from sejax.sampling.result import Finish, Result, Stats, StopStrings
 from sejax.sampling.sampler import Sampler
 
 __all__ = [
@@ -15,6 +15,6 @@ __all__ = [
   "Role",
   "Sampler",
   "Stats",
-  "Stop",
+  "StopStrings",
   "record_hashes",
 ]

@@ -1,8 +1,8 @@
-"""Decoding on the device: the state of living trajectories, and a run of tokens for all of them.
+"""Device side of decoding: the state of all sequences, and the loop that samples their tokens.
 
-Axes: B groups and G members in the state now, which packing changes (a group may then be there in
-several parts); C tokens of a run, S cache slots, P prompt tokens. Everything of a group lies in one
-row shard.
+Axes: B slots and G sequences of a slot in the current device batch, which repacking changes; C
+decode steps of a run, S KV cache positions, P prompt tokens, D width. A slot's prefix and sequences
+lie on one row shard.
 """
 
 from typing import NamedTuple
@@ -15,55 +15,60 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from sejax import models
 from sejax.parallel import layouts
-from sejax.sampling import filters, keys, table
+from sejax.sampling import filters as filters_lib
+from sejax.sampling import keys, scheduler
 
 
 class State(NamedTuple):
-  """Trajectories in the making.
+  """Device state of all sequences in the batch.
 
   Attributes:
-    prefix: of each group's prompt.
-    cache: of each trajectory's tokens, given and drawn. Living ones end at the same slot.
-    hidden: of each trajectory's last token; the next one is drawn from it.
-    keys: of each trajectory's random bits.
-    count: tokens drawn so far.
-    limit: tokens to draw at most.
+    prefix: keys and values of each slot's prompt.
+    cache: KV cache of each sequence's given and sampled tokens. The tokens of active sequences end
+      at the same cache position.
+    hidden: hidden state of each sequence's last token, from which the next one is sampled.
+    keys: random key data of each sequence.
+    num_sampled: tokens sampled so far.
+    limit: maximum number of tokens to sample.
   """
 
   prefix: models.Prefix
   cache: models.Cache
   hidden: Float[Array, "B G D"]
   keys: UInt32[Array, "B G 2"]
-  count: Int[Array, "B G"]
+  num_sampled: Int[Array, "B G"]
   limit: Int[Array, "B G"]
 
 
-class Drawn(NamedTuple):
-  """Tokens of one run. A trajectory drew as many as its `count` grew by."""
+class SampledTokens(NamedTuple):
+  """Tokens of one decode run, with their log-probs in nats.
+
+  A sequence owns as many of the first entries as its `num_sampled` grew by; the rest means nothing.
+  """
 
   tokens: Int[Array, "B G C"]
   logp: Float[Array, "B G C"]
   behaviour_logp: Float[Array, "B G C"]
 
 
-class Report(NamedTuple):
-  """What the host needs to know of all trajectories, replicated.
+class Status(NamedTuple):
+  """Progress of all sequences after a decode run, replicated so that every process can read it.
 
   Attributes:
-    alive: neither ended nor at its limit.
-    count: tokens drawn so far.
-    lengths: tokens in the cache.
-    steps: tokens of this run.
+    active: sequences that have neither ended nor reached their limit.
+    num_sampled: tokens sampled so far.
+    num_cached: tokens in the KV cache.
+    steps: decode steps of this run.
   """
 
-  alive: Bool[Array, "B G"]
-  count: Int[Array, "B G"]
-  lengths: Int[Array, "B G"]
+  active: Bool[Array, "B G"]
+  num_sampled: Int[Array, "B G"]
+  num_cached: Int[Array, "B G"]
   steps: Int[Array, ""]
 
 
 def specs(model: models.Model, mesh: Mesh) -> State:
-  """Returns the layout of the state: groups over the row axes, key-value heads over `tensor`."""
+  """Returns the partition specs of a state: slots over the row axes, KV heads over `tensor`."""
   rows = PartitionSpec(layouts.row_axes(mesh))
   prefix, cache = model.state_specs(mesh)
   return State(
@@ -71,53 +76,53 @@ def specs(model: models.Model, mesh: Mesh) -> State:
     cache=cache,
     hidden=rows,
     keys=rows,
-    count=rows,
+    num_sampled=rows,
     limit=rows,
   )
 
 
-def run(
+def decode_tokens(
   params: models.Params,
   state: State,
-  alive: Bool[Array, "B G"],
-  few: Int[Array, " n"],
+  active: Bool[Array, "B G"],
+  repack_thresholds: Int[Array, " n"],
   *,
   model: models.Model,
   mesh: Mesh,
-  settings: filters.Filters,
+  filters: filters_lib.Filters,
   eos_ids: tuple[int, ...],
   steps: int,
-  filled: int,
-) -> tuple[State, Drawn, Report]:
-  """Draws up to `steps` tokens for every living trajectory.
+  attended_length: int,
+) -> tuple[State, SampledTokens, Status]:
+  """Decodes up to `steps` tokens for every active sequence.
 
-  It ends early when no slot is free, or when so few are left that a smaller state would hold them.
+  Returns early when the cache is full, or when so few sequences are active that the host should
+  repack them into a smaller batch or admit waiting prompts.
 
   Args:
-    params: the parameter tree, laid out for decoding.
-    state: where the trajectories are.
-    alive: those that go on.
-    few: for each of `table.sizes(G)`: end when the living of no row shard take more places of so
-      many members; negative, if not to be asked.
-    mesh: with axes data, fsdp and tensor, or some of them.
-    settings: filters of the distribution.
-    eos_ids: tokens that end a trajectory; they belong to it.
-    steps: C.
-    filled: cache slots attended to; at least those used at the end of the run.
+    params: parameter tree in the decoding layout.
+    active: sequences to decode; a sequence at its limit is not decoded.
+    repack_thresholds: for each slot size in `scheduler.sizes(G)`, the number of slots of a row
+      shard at or below which decoding stops; -1 disables the check.
+    mesh: mesh with any of the axes data, fsdp and tensor.
+    eos_ids: tokens that end a sequence; they belong to it.
+    steps: maximum number of decode steps, C.
+    attended_length: leading cache positions that are attended to; must cover all positions in use
+      at the end of the run.
 
   Returns:
-    The state after the run, what was drawn, and the report.
+    The new state, the sampled tokens and the status for the host.
   """
-  slots = state.cache.valid.shape[-1]
+  cache_length = state.cache.valid.shape[-1]
   eos = jnp.array(eos_ids, jnp.int32)
   params = model.decoding_params(params)
   shards = layouts.row_shards(mesh)
-  members = np.array(table.sizes(alive.shape[1]))
+  member_sizes = np.array(scheduler.sizes(active.shape[1]))
 
-  # Each row is filtered within one device: members, not the vocabulary, are split over `tensor`.
-  rows = PartitionSpec(layouts.row_axes(mesh), layouts.tensor_axis(mesh, alive.shape[1]))
+  # Each device filters whole rows: sequences, not the vocabulary, are sharded over `tensor`.
+  rows = PartitionSpec(layouts.row_axes(mesh), layouts.tensor_axis(mesh, active.shape[1]))
   draw_rows = jax.shard_map(
-    lambda logits, key, count: filters.draw(settings, logits, keys.token_bits(key, count)),
+    lambda logits, key, index: filters_lib.draw(filters, logits, keys.token_bits(key, index)),
     mesh=mesh,
     in_specs=rows,
     out_specs=rows,
@@ -127,36 +132,48 @@ def run(
     mesh, PartitionSpec(layouts.row_axes(mesh), None, layouts.tensor_axis(mesh, model.vocab_size))
   )
 
-  def go_on(carry):
-    step, state, alive, _ = carry
-    places = -(-alive.sum(-1, keepdims=True) // members)
-    most = places.reshape(shards, -1, len(members)).sum(1).max(0)
-    return (step < steps) & (state.cache.used < slots) & (most > few).all()
+  def should_continue(carry):
+    step, state, active, _ = carry
+    slots_needed = -(-active.sum(-1, keepdims=True) // member_sizes)
+    in_fullest_shard = slots_needed.reshape(shards, -1, len(member_sizes)).sum(1).max(0)
+    has_work = (in_fullest_shard > repack_thresholds).all()
+    return (step < steps) & (state.cache.used < cache_length) & has_work
 
-  def draw_one(carry):
-    step, state, alive, drawn = carry
-    # Where the head's weights lie; else they, not the logits, would be moved for the draw.
+  def decode_one(carry):
+    step, state, active, sampled = carry
+    # Logits are computed where the head's weights lie. Otherwise the compiler would move the
+    # weights, which are much larger, to the rows.
     logits = jax.lax.with_sharding_constraint(model.logits(params, state.hidden), logits_sharding)
-    draw = draw_rows(logits, state.keys, state.count)
-    drawn = Drawn(*(x.at[step].set(new) for x, new in zip(drawn, draw, strict=True)))
-    count = state.count + alive
-    alive = alive & (count < state.limit) & ~(draw.token[..., None] == eos).any(-1)
+    draw = draw_rows(logits, state.keys, state.num_sampled)
+    sampled = SampledTokens(
+      tokens=sampled.tokens.at[step].set(draw.token),
+      logp=sampled.logp.at[step].set(draw.logp),
+      behaviour_logp=sampled.behaviour_logp.at[step].set(draw.behaviour_logp),
+    )
+    num_sampled = state.num_sampled + active
+    is_eos = (draw.token[..., None] == eos).any(-1)
+    active = active & (num_sampled < state.limit) & ~is_eos
     hidden, cache = model.extend(
       params,
       state.prefix,
       draw.token[..., None],
       state.cache,
-      alive.astype(jnp.int32),
-      filled,
+      active.astype(jnp.int32),
+      attended_length,
     )
-    state = state._replace(cache=cache, hidden=hidden[:, :, 0], count=count)
-    return step + 1, state, alive, drawn
+    state = state._replace(cache=cache, hidden=hidden[:, :, 0], num_sampled=num_sampled)
+    return step + 1, state, active, sampled
 
-  shape = (steps, *alive.shape)
-  drawn = Drawn(jnp.zeros(shape, jnp.int32), jnp.zeros(shape), jnp.zeros(shape))
-  alive = alive & (state.count < state.limit)
-  taken, state, alive, drawn = jax.lax.while_loop(
-    go_on, draw_one, (jnp.int32(0), state, alive, drawn)
+  shape = (steps, *active.shape)
+  sampled = SampledTokens(
+    tokens=jnp.zeros(shape, jnp.int32), logp=jnp.zeros(shape), behaviour_logp=jnp.zeros(shape)
   )
-  drawn = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), drawn)
-  return state, drawn, Report(alive, state.count, state.cache.lengths, taken)
+  active = active & (state.num_sampled < state.limit)
+  taken, state, active, sampled = jax.lax.while_loop(
+    should_continue, decode_one, (jnp.int32(0), state, active, sampled)
+  )
+  sampled = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), sampled)
+  status = Status(
+    active=active, num_sampled=state.num_sampled, num_cached=state.cache.lengths, steps=taken
+  )
+  return state, sampled, status

@@ -1,15 +1,17 @@
-"""From logits to a drawn token: temperature, banned ids, top-k, top-p and min-p, without a sort.
+"""Token sampling from logits: temperature, banned ids, top-k, top-p and min-p, without a sort.
 
-The order is that of HF `LogitsProcessorList`: each filter sees the remainder of the one before it,
-renormalized. Sources: top-k Fan et al. (arXiv:1805.04833), top-p Holtzman et al.
-(arXiv:1904.09751), min-p Nguyen et al. (arXiv:2407.01082).
+The filters apply in this order, as in HF `LogitsProcessorList`: each sees the distribution that the
+one before it left, renormalized. Sources: top-k Fan et al. (arXiv:1805.04833), top-p Holtzman et
+al. (arXiv:1904.09751), min-p Nguyen et al. (arXiv:2407.01082).
 
-What top-k and top-p keep is everything above a threshold, and the threshold is bisected over the 32
-bits of a float, so it is exact: some 20 sums over the vocabulary in place of a sort. A token is
-drawn by the inverse of the cumulative distribution in two steps, first a column of a folded
-vocabulary, then a token of that column: one random number each, none per token.
+Top-k and top-p keep all tokens above a threshold. The threshold is found by bisection over the 32
+bits of a float, so it is exact, and takes about 20 sums over the vocabulary instead of a sort.
 
-Rows are independent: shapes are `[*b, V]`, whatever the leading axes.
+A token is drawn by inverting the cumulative distribution in two steps. The vocabulary is laid out
+as a matrix; the first random number picks one of its columns, the second a token of that column.
+This needs two random numbers per draw instead of one per token of the vocabulary.
+
+All functions work on each row of `[*b, V]` independently. Axes: V vocabulary, r x c its matrix.
 """
 
 import dataclasses
@@ -21,23 +23,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt
 
-FOLDS = 7
-ROWS = 2**FOLDS  # Of a folded vocabulary; about the root of its size, so that both draws are short.
+# Rows of the vocabulary's matrix: a power of two, so that columns can be summed by halving, and
+# about the square root of the vocabulary's size, so that both steps of a draw are short.
+LOG2_ROWS = 7
+ROWS = 2**LOG2_ROWS
 
 
 @dataclasses.dataclass(frozen=True)
 class Filters:
-  """What the distribution becomes before a token is drawn; hashable, so static under jit.
+  """Filters that change the distribution before a token is drawn; hashable, so static under jit.
 
   Attributes:
-    temperature: logits are divided by it. 0 takes the most likely token, the first one of a tie.
-    top_k: keep the k most likely tokens, and all that tie with the last of them; all, if None.
-    top_p: keep the fewest most likely tokens whose probabilities sum to at least this.
+    temperature: logits are divided by it. 0 is greedy decoding; the first token wins a tie.
+    top_k: keep the k most likely tokens, and all that tie with the last of them; None keeps all.
+    top_p: keep the smallest set of most likely tokens whose probabilities sum to at least this.
     min_p: keep tokens at least this fraction as likely as the most likely one.
-    banned: tokens that are never drawn.
+    banned: token ids that are never drawn.
 
   Raises:
-    ValueError: naming the filter, its value and what would work.
+    ValueError: a filter is out of range; the message names it, its value and what would work.
   """
 
   temperature: float = 1.0
@@ -59,10 +63,10 @@ class Filters:
         raise ValueError(f"filters.{name} is {getattr(self, name)}; it must be {what}")
 
   def check(self, vocabulary: int) -> None:
-    """Checks the banned ids.
+    """Checks the banned ids against the size of the vocabulary.
 
     Raises:
-      ValueError: an id is not in the vocabulary, or none would be left.
+      ValueError: an id is not in the vocabulary, or all ids are banned.
     """
     if outside := [i for i in self.banned if not 0 <= i < vocabulary]:
       raise ValueError(
@@ -76,10 +80,10 @@ class Draw(NamedTuple):
   """Drawn tokens with two log-probs each, in nats.
 
   Attributes:
-    token: what was drawn.
-    logp: with temperature and banned ids, before the other filters; what a trainer recomputes. At
-      temperature 0, of the distribution at temperature 1.
-    behaviour_logp: under the distribution that the token was drawn from.
+    token: ids of the drawn tokens.
+    logp: log-prob with temperature and banned ids but before the other filters, which is what a
+      trainer recomputes. At temperature 0, log-prob at temperature 1.
+    behaviour_logp: log-prob under the filtered distribution that the token was drawn from.
   """
 
   token: Int[Array, "*b"]
@@ -91,9 +95,8 @@ def draw(filters: Filters, logits: Float[Array, "*b V"], bits: UInt[Array, "*b 2
   """Draws one token per row.
 
   Args:
-    filters: the distribution's filters.
     logits: fp32.
-    bits: 64 random bits per row; they decide the draw.
+    bits: 64 random bits per row. Equal logits and bits give equal tokens.
   """
   scores = _fold(_scale(filters, logits))
   top = scores.max(axis=(-2, -1), keepdims=True)
@@ -112,7 +115,7 @@ def draw(filters: Filters, logits: Float[Array, "*b V"], bits: UInt[Array, "*b 2
 
 
 def _scale(filters: Filters, logits: Float[Array, "*b V"]) -> Float[Array, "*b V"]:
-  """Returns logits over temperature, minus infinity where banned."""
+  """Returns logits divided by the temperature, minus infinity for banned ids."""
   scaled = logits / (filters.temperature or 1.0)
   if not filters.banned:
     return scaled
@@ -126,7 +129,13 @@ def _truncate(
   weights: Float[Array, "*b r c"],
   total: Float[Array, "*b"],
 ) -> Float[Array, "*b r c"]:
-  """Returns the weights with those filtered out set to zero; the largest weight is 1."""
+  """Sets the weights that top-k, top-p and min-p remove to zero.
+
+  Args:
+    scores: scaled logits.
+    weights: unnormalized probabilities, the largest being 1.
+    total: sum of the weights.
+  """
   if filters.top_k is not None:
     weights = jnp.where(_top_k(scores, filters.top_k), weights, 0)
     total = _total(_fold_sums(weights))
@@ -138,6 +147,7 @@ def _truncate(
 
 
 def _top_k(scores: Float[Array, "*b r c"], k: int) -> Bool[Array, "*b r c"]:
+  """Returns which tokens are among the k with the highest scores, ties with the last included."""
   keys = _ordered(scores)
   least = jnp.broadcast_to(_ordered(jnp.float32(-jnp.inf)), scores.shape[:-2])
 
@@ -153,18 +163,21 @@ def _top_k(scores: Float[Array, "*b r c"], k: int) -> Bool[Array, "*b r c"]:
 def _top_p(
   weights: Float[Array, "*b r c"], total: Float[Array, "*b"], p: float
 ) -> Float[Array, "*b r c"]:
+  """Keeps the largest weights that sum to at least `p * total`; of a tie only as many as needed."""
   keys = _ordered(weights)
   target = p * total
-  # Tokens below an equal share of what may go can all go, so the threshold is not below it.
+  # At most (1 - p) * total may be removed. If each token weighed less than an equal share of this,
+  # all of them could go, so the threshold is never below that share: bisection can begin there.
   share = 0.999 * (1 - p) * total / (weights.shape[-2] * weights.shape[-1])
 
   def above(threshold):
-    # All bits set where the key is larger: on CPU twice as fast as comparing and selecting.
+    # A mask with all bits set where the key is above the threshold: on CPU twice as fast as a
+    # comparison with a select.
     larger = (threshold[..., None, None] - keys) >> 31
     return _total(_fold_sums(_value(keys & larger)))
 
   low, high, mass = _bisect(above, target, _value, _ordered(share), keys.max(axis=(-2, -1)), total)
-  # Keys that tie weigh too much only if nothing lies between the bounds; all of them are `high`.
+  # Tied weights exceed the target only if the bounds are neighbours: all of these equal `high`.
   least = _value(high)
   tied = (low + 1 == high) & (mass >= 1.5 * least)
   surplus = jnp.where(tied, jnp.floor((mass - target) / least), 0)
@@ -179,7 +192,7 @@ def _top_p(
 
 
 def _last_needed(tied: Bool[Array, "*b r c"], surplus: Float[Array, "*b"]) -> Int[Array, "*b"]:
-  """Returns the index of the last of those that tie, when so many at the end are dropped."""
+  """Returns the index of the last tied token that is kept when `surplus` later ones are dropped."""
   flat = tied.reshape(*tied.shape[:-2], -1)
   rank = jnp.cumsum(flat, axis=-1)
   needed = jnp.maximum(rank[..., -1] - surplus.astype(jnp.int32), 1)
@@ -194,19 +207,20 @@ def _bisect(
   high: Int[Array, "*b"],
   at_low: Array,
 ) -> tuple[Int[Array, "*b"], Int[Array, "*b"], Array]:
-  """Finds the smallest set of keys, all those above a threshold, that weighs enough.
+  """Finds by bisection the smallest set of keys, those above a threshold, of weight `target`.
 
   Args:
-    above: the weight of all keys above a threshold.
-    target: the weight that must be reached.
-    unit: the least weight of a key above a threshold. Once the set would miss the target without
-      so much, or has room for one key only, it is found, wherever the next key may be.
-    low: a threshold that leaves enough above it (if that is nowhere so, one below all keys).
-    high: a threshold that does not.
-    at_low: at least the weight above `low`.
+    above: returns the total weight of all keys above a threshold.
+    target: the weight that the set must reach.
+    unit: returns the smallest possible weight of a single key above a threshold. The search ends
+      early once the keys above `low` would miss the target without this weight, or weigh less than
+      two such keys: then no key can be removed.
+    low: a threshold above which the keys weigh enough, or one below all keys if there is none.
+    high: a threshold above which they do not.
+    at_low: an upper bound of the weight above `low`.
 
   Returns:
-    The threshold, one that does not leave enough above it, and the weight above the first.
+    `low` and `high` after the search, and the weight above `low`.
   """
 
   def searching(low, high, at_low):
@@ -231,14 +245,14 @@ def _bisect(
 def _invert(
   weights: Float[Array, "*b r c"], columns: Float[Array, "*b c"], bits: UInt[Array, "*b 2"]
 ) -> Int[Array, "*b"]:
-  """Draws a column by the sums of columns, then a token of the column."""
+  """Draws a token: first a column in proportion to its sum, then a token of that column."""
   column = _pick(columns, bits[..., 0])
   inside = jnp.take_along_axis(weights, column[..., None, None], axis=-1)[..., 0]
   return _pick(inside, bits[..., 1]) * weights.shape[-1] + column
 
 
 def _pick(weights: Float[Array, "*b n"], bits: UInt[Array, "*b"]) -> Int[Array, "*b"]:
-  """Draws an index by its weight. An index of weight 0 is never drawn, however sums round."""
+  """Draws an index in proportion to its weight; never one of weight 0, however sums round."""
   uniform = (bits >> 8).astype(jnp.float32) * 2.0**-24
   cumulative = jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0)
   threshold = uniform * cumulative.max(axis=-1)
@@ -246,7 +260,7 @@ def _pick(weights: Float[Array, "*b n"], bits: UInt[Array, "*b"]) -> Int[Array, 
 
 
 def _fold(scores: Float[Array, "*b V"]) -> Float[Array, "*b r c"]:
-  """Lays a row out as `ROWS` equal parts, one below the other; padding cannot be drawn."""
+  """Reshapes the vocabulary to a matrix of `ROWS` rows; padding is minus infinity."""
   padding = -scores.shape[-1] % ROWS
   if padding:
     scores = jnp.pad(
@@ -256,8 +270,8 @@ def _fold(scores: Float[Array, "*b V"]) -> Float[Array, "*b r c"]:
 
 
 def _fold_sums(x: Array) -> Array:
-  """Sums columns `[*b, r, c] -> [*b, c]` in halves: vectorized on CPU, where a reduction is not."""
-  for _ in range(FOLDS):
+  """Sums columns `[*b, r, c] -> [*b, c]` by halving: XLA:CPU vectorizes this, but no reduction."""
+  for _ in range(LOG2_ROWS):
     half = x.shape[-2] // 2
     x = x[..., :half, :] + x[..., half:, :]
   return x[..., 0, :]
@@ -268,16 +282,17 @@ def _total(columns: Array) -> Array:
 
 
 def _first(mask: Bool[Array, "*b r c"]) -> Int[Array, "*b"]:
-  """Returns the first index that is true."""
+  """Returns the first vocabulary index that is true."""
   index = jnp.arange(mask.shape[-2] * mask.shape[-1], dtype=jnp.int32).reshape(mask.shape[-2:])
   return jnp.where(mask, index, index.size).min(axis=(-2, -1))
 
 
 def _value(bits: Int[Array, "*b"]) -> Float[Array, "*b"]:
+  """Returns the float with these bits; the inverse of `_ordered` for floats from 0."""
   return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def _ordered(scores: Float[Array, "*b"]) -> Int[Array, "*b"]:
-  """Returns int32 of the same order as the scores; the bits themselves, unless negative."""
+  """Returns int32 keys in the order of the scores; of a non-negative score, its own bits."""
   bits = jax.lax.bitcast_convert_type(scores, jnp.int32)
   return bits ^ ((bits >> 31) & 0x7FFFFFFF)

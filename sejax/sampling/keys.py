@@ -1,9 +1,10 @@
-"""Random bits of a token, from what it is and never from where it is computed.
+"""Random keys that identify a token by what it is, never by where it is computed.
 
-A trajectory's key folds in seed, step, role, a hash of its record's id and occurrence in the step,
-its number in the group and its repeat; a token's bits fold in its index. So a record's samples do
-not depend on its place in the batch, on the batch, or on the number of devices and processes, and
-where it occurs several times in a step, each time has samples of its own.
+The key of a sequence folds in seed, step, role, a hash of its record's id and of the record's
+occurrence in the step, its trajectory and its repeat; the bits of a token fold in the token's
+index. So the samples of a record depend neither on its row in the batch, nor on the other rows, nor
+on the number of devices and processes. A record that occurs several times in a step gets different
+samples each time.
 """
 
 import enum
@@ -15,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt, UInt32
 
-_IMPLEMENTATION = "threefry2x32"  # Named, so that a changed default changes no sample.
+_IMPLEMENTATION = "threefry2x32"  # Explicit, so that a new default of JAX changes no samples.
 
 
 class Role(enum.IntEnum):
-  """Who samples."""
+  """What is sampled for; part of the random key, so that roles do not share random numbers."""
 
   ACTOR = 0
   JUDGE = 1
@@ -29,26 +30,27 @@ class Role(enum.IntEnum):
 def record_hashes(
   dataset: str, record_ids: Sequence[str], occurrences: Sequence[int] | None = None
 ) -> UInt32[np.ndarray, "B 2"]:
-  """Hashes records into 64 bits each, the same in every process and version of Python.
+  """Hashes record ids to 64 bits each, identically on every process and Python version.
 
   Args:
-    dataset: name of their set.
-    record_ids: their names in it.
-    occurrences: how often each record occurred before in the same step; by default 0.
+    dataset: name of the data set.
+    record_ids: unique within the data set.
+    occurrences: how often each record occurred before in the same step; None means never.
   """
   occurrences = [0] * len(record_ids) if occurrences is None else occurrences
   digests = [
     hashlib.blake2b(
       f"{dataset}\0{record}".encode(),
       digest_size=8,
-      salt=occurrence.to_bytes(hashlib.blake2b.SALT_SIZE, "little"),  # of zeros: as without salt
+      # A salt of zeros, for the first occurrence, hashes as no salt does.
+      salt=occurrence.to_bytes(hashlib.blake2b.SALT_SIZE, "little"),
     ).digest()
     for record, occurrence in zip(record_ids, occurrences, strict=True)
   ]
   return np.frombuffer(b"".join(digests), dtype="<u4").reshape(-1, 2).astype(np.uint32)
 
 
-def trajectory_keys(
+def sequence_keys(
   seed: Int[Array, ""],
   step: Int[Array, ""],
   role: Int[Array, ""],
@@ -56,31 +58,35 @@ def trajectory_keys(
   trajectories: Int[Array, " G"],
   repeats: Int[Array, " G"],
 ) -> UInt32[Array, "B G 2"]:
-  """Returns the key data of every trajectory.
+  """Returns the key data of every sequence.
 
   Args:
-    seed: of the run, as `uint32`.
-    step: of the run.
-    role: a `Role`.
+    seed: seed of the run, as `uint32`.
+    role: value of a `Role`.
     records: from `record_hashes`.
-    trajectories: each member's number among the trajectories of its group.
-    repeats: which of several samples for the same trajectory a member is.
+    trajectories: index of the trajectory that each sequence of a group belongs to.
+    repeats: index of each sequence among the repeats of its trajectory.
   """
   base = jax.random.key(seed, impl=_IMPLEMENTATION)
   base = jax.random.fold_in(jax.random.fold_in(base, step), role)
 
-  def key(record, trajectory, repeat):
-    found = base
+  def sequence_key(record, trajectory, repeat):
+    key = base
     for part in (record[0], record[1], trajectory, repeat):
-      found = jax.random.fold_in(found, part)
-    return jax.random.key_data(found)
+      key = jax.random.fold_in(key, part)
+    return jax.random.key_data(key)
 
-  members = jax.vmap(key, in_axes=(None, 0, 0))
-  return jax.vmap(members, in_axes=(0, None, None))(records, trajectories, repeats)
+  group_keys = jax.vmap(sequence_key, in_axes=(None, 0, 0))
+  return jax.vmap(group_keys, in_axes=(0, None, None))(records, trajectories, repeats)
 
 
 def token_bits(keys: UInt32[Array, "*b 2"], index: Int[Array, "*b"]) -> UInt32[Array, "*b 2"]:
-  """Returns 64 random bits for the token with this index of each trajectory."""
+  """Returns the 64 random bits that decide one token of each sequence.
+
+  Args:
+    keys: key data of the sequences, from `sequence_keys`.
+    index: index of the token among the sampled tokens of its sequence.
+  """
 
   def bits(key, index):
     key = jax.random.wrap_key_data(key, impl=_IMPLEMENTATION)

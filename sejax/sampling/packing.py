@@ -1,7 +1,8 @@
-"""Groups on the device: how they enter the state, and how the living are moved together.
+"""Device side of continuous batching: prefill prompts, insert them into free slots, repack slots.
 
-Indexes of groups count within a row shard, so that nothing moves between shards. Axes as in
-`decode`: B groups and G members of the state; U groups that enter; T given tokens; S slots.
+Slots and prompts are indexed within a row shard, so nothing moves between shards. Axes as in
+`decode`: B slots and G sequences of a slot; U prompts that are admitted together; P prompt tokens,
+T given tokens, S KV cache positions, L layers, K key-value heads, H head size, D width.
 """
 
 from collections.abc import Callable
@@ -17,18 +18,18 @@ from sejax.parallel import layouts
 from sejax.sampling import decode
 
 
-class Rows(NamedTuple):
-  """Everything of all prompts of a call; rows are split over shards.
+class PromptRows(NamedTuple):
+  """Device arrays of all prompts of a call, waiting ones included; rows are sharded.
 
   Attributes:
-    ids: the prompts' tokens.
-    lengths: real tokens of each.
-    positions: as in `Prompt`, rows first.
-    features: of the prompts' images; None, where there is none.
-    given: the tokens that each trajectory begins with; None, where there are none.
-    given_lengths: real ones of these.
-    keys: of each trajectory's random bits.
-    limit: tokens to draw for each trajectory.
+    ids: prompt tokens.
+    lengths: number of prompt tokens, without padding.
+    positions: positions as in `Prompt`, but with rows in front.
+    features: image features; None without images.
+    given: tokens that each sequence starts with; None without any.
+    given_lengths: number of given tokens, without padding; None as `given`.
+    keys: random key data of each sequence.
+    limit: maximum number of tokens to sample for each sequence.
   """
 
   ids: Int[Array, "B P"]
@@ -41,8 +42,16 @@ class Rows(NamedTuple):
   limit: Int[Array, "B G"]
 
 
-class Entry(NamedTuple):
-  """Groups that have been read; `given` is the cache of the given tokens, if there are any."""
+class PrefilledGroups(NamedTuple):
+  """Groups after prefill, to be inserted into a state.
+
+  Attributes:
+    prefix: keys and values of each prompt.
+    given: KV cache of the given tokens; None without any.
+    hidden: hidden state of each sequence's last token, of the prompt or given.
+    keys: random key data of each sequence.
+    limit: maximum number of tokens to sample for each sequence.
+  """
 
   prefix: models.Prefix
   given: models.Cache | None
@@ -51,30 +60,49 @@ class Entry(NamedTuple):
   limit: Int[Array, "U G"]
 
 
-def empty(
-  *, model: models.Model, groups: int, members: int, prompt: int, slots: int, dtype: DTypeLike
+def empty_state(
+  *,
+  model: models.Model,
+  slots: int,
+  members: int,
+  prompt_length: int,
+  cache_length: int,
+  dtype: DTypeLike,
 ) -> decode.State:
-  """Returns a state in which nobody lives, for prompts of P tokens."""
+  """Returns a state without active sequences.
+
+  Args:
+    slots: slots over all row shards, B.
+    members: sequences of a slot, G.
+    prompt_length: prompt tokens with padding, P.
+    cache_length: KV cache positions of each sequence, S.
+    dtype: precision of keys, values and hidden states.
+  """
   return decode.State(
-    prefix=model.decoding_state(model.empty_prefix(groups, prompt, dtype)),
-    cache=model.decoding_state(model.empty_cache(groups, members, slots, dtype)),
-    hidden=jnp.zeros((groups, members, model.width), dtype),
-    keys=jnp.zeros((groups, members, 2), jnp.uint32),
-    count=jnp.zeros((groups, members), jnp.int32),
-    limit=jnp.zeros((groups, members), jnp.int32),
+    prefix=model.decoding_state(model.empty_prefix(slots, prompt_length, dtype)),
+    cache=model.decoding_state(model.empty_cache(slots, members, cache_length, dtype)),
+    hidden=jnp.zeros((slots, members, model.width), dtype),
+    keys=jnp.zeros((slots, members, 2), jnp.uint32),
+    num_sampled=jnp.zeros((slots, members), jnp.int32),
+    limit=jnp.zeros((slots, members), jnp.int32),
   )
 
 
-def enter(
-  params: models.Params, rows: Rows, index: Int[Array, " U"], *, model: models.Model, mesh: Mesh
-) -> Entry:
-  """Reads prompts, each once, and the tokens given for their trajectories.
+def prefill(
+  params: models.Params,
+  rows: PromptRows,
+  index: Int[Array, " U"],
+  *,
+  model: models.Model,
+  mesh: Mesh,
+) -> PrefilledGroups:
+  """Prefills prompts, each once for its whole group, and the given tokens of their sequences.
 
   Args:
-    params: the parameter tree, laid out for decoding.
-    rows: all prompts.
-    index: which of each shard's prompts enter.
-    mesh: with axes data, fsdp and tensor, or some of them.
+    params: parameter tree in the decoding layout.
+    rows: all prompts of the call.
+    index: the prompts to prefill, indexed within each row shard.
+    mesh: mesh with any of the axes data, fsdp and tensor.
   """
   spec = PartitionSpec(layouts.row_axes(mesh))
   rows = jax.shard_map(
@@ -96,163 +124,208 @@ def enter(
     )
     new = models.select_last(new, rows.given_lengths)
     hidden = jnp.where(rows.given_lengths[..., None] > 0, new, hidden)
-  return Entry(
-    model.decoding_state(prefix),
-    None if cache is None else model.decoding_state(cache),
-    hidden,
-    rows.keys,
-    rows.limit,
+  return PrefilledGroups(
+    prefix=model.decoding_state(prefix),
+    given=None if cache is None else model.decoding_state(cache),
+    hidden=hidden,
+    keys=rows.keys,
+    limit=rows.limit,
   )
 
 
 def insert(
   state: decode.State,
-  entry: Entry,
-  places: Int[Array, " U"],
+  groups: PrefilledGroups,
+  slots: Int[Array, " U"],
   *,
   mesh: Mesh,
   specs: decode.State,
 ) -> decode.State:
-  """Puts groups into free places; a place outside the state drops its group.
+  """Writes prefilled groups into free slots.
 
-  Given tokens come to lie before the slot that is written next, so at least T slots are used.
+  Given tokens are written directly before the next cache position, so `state.cache.used` must be at
+  least T.
+
+  Args:
+    groups: from `prefill`.
+    slots: slot of each group within its row shard. A group whose slot is past the last one is
+      dropped.
+    specs: partition specs of a state, from `decode.specs`.
   """
-  given = None if entry.given is None else specs.cache
-  entry_specs = Entry(specs.prefix, given, specs.hidden, specs.keys, specs.limit)
+  given_specs = None if groups.given is None else specs.cache
+  group_specs = PrefilledGroups(
+    prefix=specs.prefix,
+    given=given_specs,
+    hidden=specs.hidden,
+    keys=specs.keys,
+    limit=specs.limit,
+  )
   rows = PartitionSpec(layouts.row_axes(mesh))
 
-  def local(state, entry, places):
+  def insert_in_shard(state, groups, slots):
     def put(x, new):
-      return x.at[places].set(new, mode="drop")
+      return x.at[slots].set(new, mode="drop")
 
-    def put_keys(x, new):
-      return x.at[_of_groups(x, places)].set(new, mode="drop")
+    def put_prompt_keys(x, new):
+      return x.at[_slot_index(x, slots)].set(new, mode="drop")
 
-    def put_slots(x, new):  # [B,K,G,S,H], behind an axis of layers or not
-      return _put_slots(x, new, places, start, axis=x.ndim - 5, slots=x.ndim - 2)
+    def put_given(x, new):  # [B,K,G,S,H], or [L,B,K,G,S,H] where layers are stacked
+      return _put_given(x, new, slots, start, slot_axis=x.ndim - 5, position_axis=x.ndim - 2)
 
     old = state.cache
     cache = old._replace(valid=put(old.valid, False), lengths=put(old.lengths, 0))
-    if entry.given is not None:
-      start = old.used - entry.given.valid.shape[-1]
+    if groups.given is not None:
+      start = old.used - groups.given.valid.shape[-1]
       cache = models.Cache(
-        keys=jax.tree.map(put_slots, cache.keys, entry.given.keys),
-        values=jax.tree.map(put_slots, cache.values, entry.given.values),
-        valid=_put_slots(cache.valid, entry.given.valid, places, start, axis=0, slots=2),
-        lengths=put(cache.lengths, entry.given.lengths),
+        keys=jax.tree.map(put_given, cache.keys, groups.given.keys),
+        values=jax.tree.map(put_given, cache.values, groups.given.values),
+        valid=_put_given(
+          cache.valid, groups.given.valid, slots, start, slot_axis=0, position_axis=2
+        ),
+        lengths=put(cache.lengths, groups.given.lengths),
         used=old.used,
       )
     prefix = models.Prefix(
-      jax.tree.map(put_keys, state.prefix.keys, entry.prefix.keys),
-      jax.tree.map(put_keys, state.prefix.values, entry.prefix.values),
-      *map(put, state.prefix[2:], entry.prefix[2:]),
+      keys=jax.tree.map(put_prompt_keys, state.prefix.keys, groups.prefix.keys),
+      values=jax.tree.map(put_prompt_keys, state.prefix.values, groups.prefix.values),
+      lengths=put(state.prefix.lengths, groups.prefix.lengths),
+      next_position=put(state.prefix.next_position, groups.prefix.next_position),
+      last_hidden=put(state.prefix.last_hidden, groups.prefix.last_hidden),
     )
     return decode.State(
       prefix=prefix,
       cache=cache,
-      hidden=put(state.hidden, entry.hidden),
-      keys=put(state.keys, entry.keys),
-      count=put(state.count, 0),
-      limit=put(state.limit, entry.limit),
+      hidden=put(state.hidden, groups.hidden),
+      keys=put(state.keys, groups.keys),
+      num_sampled=put(state.num_sampled, 0),
+      limit=put(state.limit, groups.limit),
     )
 
-  return jax.shard_map(local, mesh=mesh, in_specs=(specs, entry_specs, rows), out_specs=specs)(
-    state, entry, places
-  )
+  return jax.shard_map(
+    insert_in_shard, mesh=mesh, in_specs=(specs, group_specs, rows), out_specs=specs
+  )(state, groups, slots)
 
 
-def _put_slots(
-  x: Array, new: Array, places: Int[Array, " U"], start: Int[Array, ""], axis: int, slots: int
+def _put_given(
+  x: Array,
+  new: Array,
+  slots: Int[Array, " U"],
+  start: Int[Array, ""],
+  slot_axis: int,
+  position_axis: int,
 ) -> Array:
-  """Writes groups' given tokens in place, one group after the other: never all slots at once."""
+  """Writes the given tokens of groups into part of a cache array, beginning at position `start`.
+
+  One group after the other and in place, so that no copy of the slots' whole cache is made.
+  """
 
   def put_one(n, x):
-    place = jnp.minimum(places[n], x.shape[axis] - 1)
+    slot = jnp.minimum(slots[n], x.shape[slot_axis] - 1)
     at = [0] * x.ndim
-    at[axis], at[slots] = place, start
-    group = jax.lax.dynamic_slice_in_dim(new, n, 1, axis)
+    at[slot_axis], at[position_axis] = slot, start
+    group = jax.lax.dynamic_slice_in_dim(new, n, 1, slot_axis)
     old = jax.lax.dynamic_slice(x, at, group.shape)
-    kept = jnp.where(places[n] < x.shape[axis], group, old)
+    kept = jnp.where(slots[n] < x.shape[slot_axis], group, old)
     return jax.lax.dynamic_update_slice(x, kept, at)
 
-  return jax.lax.fori_loop(0, len(places), put_one, x)
+  return jax.lax.fori_loop(0, len(slots), put_one, x)
 
 
-def move(
+def repack(
   state: decode.State,
   sources: Int[Array, "B G"],
-  alive: Bool[Array, "B G"],
+  active: Bool[Array, "B G"],
   used: Int[Array, ""],
   *,
   mesh: Mesh,
   specs: decode.State,
 ) -> decode.State:
-  """Gathers trajectories into a state of another shape, and aligns them at one slot.
+  """Gathers sequences into a state of another shape and aligns them at one cache position.
 
-  A trajectory's tokens come to lie in the slots just before `used`, without gaps.
+  The tokens of a sequence move to the cache positions directly before `used`, without gaps.
 
   Args:
-    state: the old state.
-    sources: for each place the old one that its trajectory comes from, of all members of all
-      groups of the shard; a group's prefix comes with its first member.
-    alive: places that somebody comes to; what lies in others means nothing.
-    used: slots in use afterwards; at least the tokens of any living trajectory.
-    mesh: with axes data, fsdp and tensor, or some of them.
-    specs: layout of a state.
+    sources: for each new position the flat index `slot * old_members + member` of the old position
+      that its sequence comes from, within the row shard; see `Schedule.repack`. A slot's prefix
+      comes from the source of its first sequence.
+    active: new positions that hold a sequence; the contents of the others mean nothing.
+    used: cache positions in use afterwards, at least the tokens of the longest active sequence.
+    specs: partition specs of a state, from `decode.specs`.
   """
   rows = PartitionSpec(layouts.row_axes(mesh))
 
-  def local(state, sources, alive, used):
-    rows, members = jnp.divmod(sources, state.count.shape[1])
-    groups = rows[:, 0]
+  def repack_shard(state, sources, active, used):
+    slots, members = jnp.divmod(sources, state.num_sampled.shape[1])
+    prefix_slots = slots[:, 0]
 
-    def pick(x):  # [B,G,...]
-      return x[rows, members]
+    def take(x):  # [B,G,...]
+      return x[slots, members]
 
-    lengths = jnp.where(alive, pick(state.cache.lengths), 0)
-    slots, valid = _align(pick(state.cache.valid), lengths, used)
+    lengths = jnp.where(active, take(state.cache.lengths), 0)
+    positions, valid = _align(take(state.cache.valid), lengths, used)
 
-    def align(x):  # [B,K,G,S,H]
-      return jnp.moveaxis(x[rows[..., None], :, members[..., None], slots], 3, 1)
+    def take_aligned(x):  # [B,K,G,S,H]
+      return jnp.moveaxis(x[slots[..., None], :, members[..., None], positions], 3, 1)
 
-    def pick_keys(x):
-      return x[_of_groups(x, groups)]
+    def take_prompt_keys(x):
+      return x[_slot_index(x, prefix_slots)]
 
     prefix = models.Prefix(
-      jax.tree.map(pick_keys, state.prefix.keys),
-      jax.tree.map(pick_keys, state.prefix.values),
-      *(x[groups] for x in state.prefix[2:]),
+      keys=jax.tree.map(take_prompt_keys, state.prefix.keys),
+      values=jax.tree.map(take_prompt_keys, state.prefix.values),
+      lengths=state.prefix.lengths[prefix_slots],
+      next_position=state.prefix.next_position[prefix_slots],
+      last_hidden=state.prefix.last_hidden[prefix_slots],
     )
-    keys, values = (_by_layer(align, x) for x in (state.cache.keys, state.cache.values))
-    cache = models.Cache(keys, values, valid, lengths, used)
-    return decode.State(prefix, cache, *map(pick, state[2:]))
+    cache = models.Cache(
+      keys=_map_layers(take_aligned, state.cache.keys),
+      values=_map_layers(take_aligned, state.cache.values),
+      valid=valid,
+      lengths=lengths,
+      used=used,
+    )
+    return decode.State(
+      prefix=prefix,
+      cache=cache,
+      hidden=take(state.hidden),
+      keys=take(state.keys),
+      num_sampled=take(state.num_sampled),
+      limit=take(state.limit),
+    )
 
   return jax.shard_map(
-    local, mesh=mesh, in_specs=(specs, rows, rows, PartitionSpec()), out_specs=specs
-  )(state, sources, alive, used)
+    repack_shard, mesh=mesh, in_specs=(specs, rows, rows, PartitionSpec()), out_specs=specs
+  )(state, sources, active, used)
 
 
-def _of_groups(x: Array, groups: Int[Array, " U"]) -> Array | tuple[slice, Array]:
-  """Returns the index of groups in prompts' keys `[B,K,P,H]`, behind an axis of layers or not."""
-  return (slice(None), groups) if x.ndim == 5 else groups
+def _slot_index(x: Array, slots: Int[Array, " U"]) -> Array | tuple[slice, Array]:
+  """Returns the index of slots in prompt keys `[B,K,P,H]`, or `[L,B,K,P,H]` if stacked."""
+  return (slice(None), slots) if x.ndim == 5 else slots
 
 
-def _by_layer(
+def _map_layers(
   function: Callable[[Array], Array],
   x: Float[Array, "L B K G S H"] | tuple[Float[Array, "B K G S H"], ...],
 ) -> Float[Array, "L b K g S H"] | tuple[Float[Array, "b K g S H"], ...]:
-  """Maps each layer; where the shape stays in place, so that there is never a second cache."""
+  """Applies a function to each layer of a cache array without ever holding a second cache.
+
+  Where the shape does not change, each layer is updated in place.
+  """
   if isinstance(x, tuple):
-    return _one_by_one(function, x)
+    return _map_in_order(function, x)
   if jax.eval_shape(function, x[0]).shape != x.shape[1:]:
     return jax.lax.map(function, x)
   return jax.lax.fori_loop(0, len(x), lambda n, x: x.at[n].set(function(x[n])), x)
 
 
-def _one_by_one(
+def _map_in_order(
   function: Callable[[Array], Array], layers: tuple[Float[Array, "B K G S H"], ...]
 ) -> tuple[Float[Array, "b K g S H"], ...]:
-  """Maps layers, each after the one before it, so that there is never a second cache."""
+  """Applies a function to layers one after the other.
+
+  The barriers keep the compiler from computing several layers at once, which would need the memory
+  of a second cache.
+  """
   done: list[Array] = []
   for layer in layers:
     if done:
@@ -264,11 +337,16 @@ def _one_by_one(
 def _align(
   valid: Bool[Array, "B G S"], lengths: Int[Array, "B G"], used: Int[Array, ""]
 ) -> tuple[Int[Array, "B G S"], Bool[Array, "B G S"]]:
-  """Returns for each slot which old one comes to it, and whether it then holds a token."""
+  """Aligns the tokens of every sequence so that the last one lies directly before `used`.
+
+  Returns:
+    For each new cache position the old position that its token comes from, and whether the new
+    position holds a token.
+  """
   size = valid.shape[-1]
-  slot = jnp.arange(size)
+  position = jnp.arange(size)
   order = jnp.argsort(valid, axis=-1, stable=True)  # Real tokens last, in their order.
   source = jnp.take_along_axis(
-    order, jnp.broadcast_to(jnp.minimum(slot + size - used, size - 1), valid.shape), axis=-1
+    order, jnp.broadcast_to(jnp.minimum(position + size - used, size - 1), valid.shape), axis=-1
   )
-  return source, (slot >= used - lengths[..., None]) & (slot < used)
+  return source, (position >= used - lengths[..., None]) & (position < used)

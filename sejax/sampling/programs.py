@@ -1,4 +1,8 @@
-"""Compiled programs, one for each function and shapes: counted, timed, and never made in secret."""
+"""Cache of compiled programs that counts and times every compilation.
+
+`jax.jit` compiles silently whenever a shape or a sharding changes. Here a program is compiled ahead
+of time, so that the sampler can report how many there are and how long they took.
+"""
 
 import functools
 import time
@@ -9,14 +13,14 @@ import jax
 
 
 class Programs:
-  """Compiles functions as they are first called with arguments of some shapes.
+  """Compiles each function once for every combination of argument shapes and static values.
 
-  A program refuses arguments laid out otherwise than its first ones, where `jax.jit` would quietly
-  compile again.
+  A compiled program raises an error for arguments with other shardings than those it was compiled
+  for, where `jax.jit` would compile again.
 
   Attributes:
     count: programs compiled so far.
-    seconds: what compiling them took.
+    seconds: time spent on compiling them.
   """
 
   def __init__(self):
@@ -36,14 +40,14 @@ class Programs:
     out_shardings: Any = None,
     **static: Hashable,
   ) -> Any:
-    """Calls `function(*args, **static)`, compiled.
+    """Calls `function(*args, **static)` as a compiled program.
 
     Args:
-      function: of arrays; pure.
-      *args: trees of arrays.
-      donate: positions of those that may be overwritten.
-      out_shardings: where the results lie.
-      **static: what the program is made for.
+      function: a pure function of arrays; the same object in every call.
+      *args: pytrees of arrays.
+      donate: positions in `args` whose buffers the results may reuse.
+      out_shardings: shardings of the results, as for `jax.jit`.
+      **static: values that are compiled into the program.
     """
     leaves, treedef = jax.tree.flatten(args)
     shapes = tuple((x.shape, x.dtype) for x in leaves)

@@ -1,6 +1,7 @@
-"""What is asked of the sampler: how to sample, and what from; and what of it cannot work.
+"""Sampling options, requests, and the checks that refuse a request before anything is compiled.
 
-Axes: B prompts of this process, G members of a group, P prompt tokens, T given tokens, R new ones.
+Axes: B prompts of this process, G sequences of a group, P prompt tokens, T given tokens, R new
+tokens.
 """
 
 import dataclasses
@@ -17,24 +18,24 @@ from sejax.sampling.filters import Filters
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """How to sample.
+  """How to sample; the same for every call of a `Sampler`.
 
   Attributes:
-    trajectories: of each prompt.
-    new_tokens: drawn for a trajectory at most, R.
-    filters: what the distribution becomes before a token is drawn.
-    eos_ids: tokens that end a trajectory.
-    pad_id: what fills up the rows; may be an EOS id.
-    repeats: samples of each trajectory number, such as readings of the same candidate; G is
-      trajectories x repeats, repeats of one trajectory side by side.
-    context: prompt, given and new tokens together, at most; the model's own limit, if None.
-    max_concurrent_prompts: prompts decoded at once, over all devices; others wait. All of them, if
-      None.
+    trajectories: trajectories of each prompt.
+    new_tokens: maximum number of tokens to sample for a sequence, R.
+    filters: how the distribution changes before a token is drawn.
+    eos_ids: tokens that end a sequence.
+    pad_id: token that fills the rest of a row; may be an EOS id.
+    repeats: independent sequences of each trajectory, such as several verdicts on one candidate. A
+      group has G = trajectories x repeats sequences, the repeats of one trajectory side by side.
+    context: maximum number of prompt, given and new tokens together; None is the model's limit.
+    max_concurrent_prompts: prompts decoded at once, over all devices; others wait. None decodes all
+      at once.
     decode_steps: decode steps between host synchronisations.
-    pack: make the state smaller as trajectories end.
+    pack: shrink the device batch as sequences end.
 
   Raises:
-    ValueError: naming the option that is below 1.
+    ValueError: an option is below 1; the message names it.
   """
 
   trajectories: int
@@ -63,67 +64,75 @@ class Options:
 
   @property
   def members(self) -> int:
-    """Trajectories and their repeats in one group, G."""
+    """Sequences of a group, G: trajectories times repeats."""
     return self.trajectories * self.repeats
 
 
 class Request(NamedTuple):
-  """What to sample from: this process's prompts.
+  """The prompts of this process to sample from.
 
   Attributes:
-    prompt: the prompts. All processes bring the same shapes.
-    records: of each prompt, from `keys.record_hashes`.
-    features: of the prompts' images, from `encode`; None where there is none.
-    given: tokens that a trajectory (each of its repeats) begins with, padded on the right.
-    given_lengths: real ones of these.
-    limits: tokens to draw, where fewer than `new_tokens` will do; 0 for a row that only pads.
+    prompt: tokenized prompts, of the same shape on every process.
+    records: 64-bit hash of each prompt's record, from `keys.record_hashes`; part of its random key.
+    features: image features from `encode`; None without images.
+    given: tokens that a trajectory (each of its repeats) starts with and that are not sampled, such
+      as a candidate to judge; padded on the right.
+    given_lengths: number of given tokens, without padding.
+    limits: maximum number of tokens to sample for each sequence, where it is below `new_tokens`; 0
+      for padding rows.
   """
 
   prompt: models.Prompt
   records: UInt32[np.ndarray, "B 2"]
   features: models.Features | None = None
-  given: Int[np.ndarray, "B G T"] | None = None
-  given_lengths: Int[np.ndarray, "B G"] | None = None
+  given: Int[np.ndarray, "B trajectories T"] | None = None
+  given_lengths: Int[np.ndarray, "B trajectories"] | None = None
   limits: Int[np.ndarray, "B G"] | None = None
 
 
-class Plan(NamedTuple):
-  """The sizes of a call's state.
+class BatchPlan(NamedTuple):
+  """Static sizes of the device batch and its KV cache for one call of the sampler.
 
   Attributes:
-    capacity: prompts of a shard that are decoded at once.
-    unit: prompts of a shard that enter together.
-    given: tokens that trajectories begin with, T.
-    slots: of a trajectory's cache.
+    capacity: slots of a row shard, that is prompts decoded at once.
+    admit_size: prompts of a row shard that are admitted together.
+    given_length: maximum number of given tokens, T.
+    cache_length: KV cache positions of each sequence.
   """
 
   capacity: int
-  unit: int
-  given: int
-  slots: int
+  admit_size: int
+  given_length: int
+  cache_length: int
 
   @classmethod
-  def of(cls, options: Options, prompts: int, shards: int, given: int) -> "Plan":
-    """Returns the sizes for so many prompts of a shard.
+  def of(cls, options: Options, prompts: int, shards: int, given_length: int) -> "BatchPlan":
+    """Returns the sizes for a number of prompts.
 
     Args:
-      options: how to sample.
-      prompts: of a shard.
-      shards: of rows, in all.
-      given: tokens that trajectories begin with, at most.
+      prompts: prompts of one row shard.
+      shards: row shards of the mesh.
+      given_length: maximum number of given tokens, T.
     """
     capacity = min(prompts, (options.max_concurrent_prompts or prompts * shards) // shards)
-    slots = given + options.new_tokens
+    cache_length = given_length + options.new_tokens
     if capacity < prompts:
-      slots += options.decode_steps  # So that the oldest never keeps others from a whole run.
-    return cls(capacity, max(1, capacity // 4), given, slots)
+      # All sequences write to the same cache position. One decode run of spare positions lets newly
+      # admitted prompts run in full beside the sequence that has used most of the cache.
+      cache_length += options.decode_steps
+    return cls(
+      capacity=capacity,
+      admit_size=max(1, capacity // 4),
+      given_length=given_length,
+      cache_length=cache_length,
+    )
 
 
 def check(request: Request, options: Options, model: models.Model, mesh: Mesh) -> None:
   """Checks a request before anything is compiled for it.
 
   Raises:
-    ValueError: naming the field, its value and what would work.
+    ValueError: a field cannot work; the message names it, its value and what would work.
   """
   prompt = request.prompt
   size, width = prompt.ids.shape

@@ -1,17 +1,18 @@
-"""What a call of the sampler returns, and how it is gathered."""
+"""What a call of the sampler returns, and the host buffer that collects it."""
 
 import enum
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int8, Int32
+from jaxtyping import Bool, Float32, Int, Int8, Int32
 
-from sejax.sampling.table import Table
+from sejax.sampling.decode import SampledTokens
+from sejax.sampling.scheduler import Schedule
 
 
 class Finish(enum.IntEnum):
-  """Why a trajectory ended."""
+  """Why a sequence ended."""
 
   EOS = 0
   STOP_STRING = 1
@@ -19,34 +20,37 @@ class Finish(enum.IntEnum):
 
 
 class Stats(NamedTuple):
-  """What a call took.
+  """Cost of one call of the sampler.
 
   Attributes:
-    programs: programs compiled by this call.
-    steps: steps of decoding.
-    row_steps: steps times trajectories computed, of all processes.
-    moves: times that trajectories were packed or aligned.
-    seconds: by stage: layout, prefill, decode, pack, and compile, which no other includes.
+    programs: programs that this call compiled.
+    steps: decode steps, each of one token for every active sequence.
+    row_steps: sequences computed, summed over decode steps and all processes; includes rows without
+      an active sequence.
+    repacks: times that the device batch was repacked or aligned.
+    seconds: wall-clock time by stage: layout, prefill, decode, pack and compile. The other stages
+      do not include the compilation in them.
   """
 
   programs: int
   steps: int
   row_steps: int
-  moves: int
+  repacks: int
   seconds: dict[str, float]
 
 
 class Result(NamedTuple):
-  """Trajectories of this process's prompts, G of each.
+  """Sampled sequences of this process's prompts, G of each.
 
   Attributes:
-    tokens: what was drawn, EOS included, then padding.
-    lengths: tokens drawn.
-    logp: of each token with temperature and banned ids, before the other filters, in nats; 0 at
-      padding.
-    behaviour_logp: of each token under the distribution it was drawn from; 0 at padding.
-    finish: a `Finish` each.
-    stats: what it took.
+    tokens: sampled tokens, the ending EOS token included, then padding.
+    lengths: number of sampled tokens.
+    logp: log-prob of each token in nats, with temperature and banned ids but before the other
+      filters; 0 at padding.
+    behaviour_logp: log-prob of each token in nats under the filtered distribution that it was drawn
+      from; 0 at padding.
+    finish: a `Finish` value for each sequence.
+    stats: cost of the call.
   """
 
   tokens: Int32[np.ndarray, "B G R"]
@@ -58,28 +62,33 @@ class Result(NamedTuple):
 
   @property
   def mask(self) -> Bool[np.ndarray, "B G R"]:
-    """Tokens that were drawn, not padding."""
+    """True for sampled tokens, false for padding."""
     return np.arange(self.tokens.shape[-1]) < self.lengths[..., None]
 
   @property
   def truncated(self) -> Bool[np.ndarray, "B G"]:
-    """Trajectories that were cut at the limit."""
+    """True for sequences that reached their limit before they ended."""
     return self.finish == Finish.LENGTH
 
 
-class Stop(NamedTuple):
-  """Strings that end a trajectory, at the token that completes one of them.
+class StopStrings(NamedTuple):
+  """Strings that end a sequence, at the token that completes one of them.
 
   Attributes:
-    strings: any of these.
-    decode: from tokens to text.
+    strings: any of them ends a sequence.
+    decode: converts token ids to text.
   """
 
   strings: tuple[str, ...]
   decode: Callable[[Sequence[int]], str]
 
   def find(self, tokens: Int[np.ndarray, " n"], start: int) -> int | None:
-    """Returns how many tokens it takes to complete a string, if more than `start` do."""
+    """Returns the length of the shortest prefix that contains a string; None if there is none.
+
+    Args:
+      tokens: all tokens of a sequence so far.
+      start: length of a prefix that is known to contain none.
+    """
     if not self._in(tokens):
       return None
     return next(n for n in range(start + 1, len(tokens) + 1) if self._in(tokens[:n]))
@@ -89,11 +98,21 @@ class Stop(NamedTuple):
     return any(string in text for string in self.strings)
 
 
-class Gatherer:
-  """Collects the tokens of this process's shards, run by run."""
+class OutputBuffer:
+  """Host arrays that collect the tokens of this process's prompts over all decode runs."""
 
-  def __init__(self, prompts: int, members: int, size: int, pad_id: int, shards: Sequence[int]):
-    shape = (prompts, members, size)
+  def __init__(
+    self, prompts: int, members: int, new_tokens: int, *, pad_id: int, shards: Sequence[int]
+  ):
+    """Allocates the arrays.
+
+    Args:
+      prompts: prompts of this process, B.
+      members: sequences of each prompt, G.
+      new_tokens: maximum number of tokens to sample for a sequence, R.
+      shards: indices of this process's row shards.
+    """
+    shape = (prompts, members, new_tokens)
     self.tokens = np.full(shape, pad_id, np.int32)
     self.lengths = np.zeros(shape[:2], np.int32)
     self.logp = np.zeros(shape, np.float32)
@@ -103,47 +122,58 @@ class Gatherer:
 
   def add(
     self,
-    table: Table,
-    count: Int[np.ndarray, "N B G"],
-    drawn: tuple[
-      Int[np.ndarray, "nB G C"], Float[np.ndarray, "nB G C"], Float[np.ndarray, "nB G C"]
-    ],
-    stop: Stop | None,
+    schedule: Schedule,
+    num_sampled: Int[np.ndarray, "N B G"],
+    sampled: SampledTokens,
+    stop: StopStrings | None,
   ) -> Bool[np.ndarray, "N B G"]:
-    """Adds the tokens of a run.
+    """Adds the tokens of a decode run.
 
     Args:
-      table: the book before the run.
-      count: tokens of all trajectories after it.
-      drawn: tokens, logp and behaviour_logp of C steps, of this process's n shards.
-      stop: strings that end a trajectory.
+      schedule: the schedule before the run.
+      num_sampled: tokens of every sequence after the run.
+      sampled: numpy arrays `[n*B,G,C]` of C decode steps, from this process's n shards.
+      stop: strings that end a sequence.
 
     Returns:
-      Places of trajectories that a stop string has ended.
+      The sequences of this process that a stop string ended.
     """
-    stopped = np.zeros(table.alive.shape, bool)
-    drawn = [x.reshape(len(self._shards), *table.alive.shape[1:], -1) for x in drawn]
-    per_shard = len(self.tokens) // len(self._shards)
-    for shard, group, member in zip(*np.nonzero(table.alive[self._shards]), strict=True):
-      place = self._shards[shard], group, member
-      start, end = table.count[place], count[place]
-      row = shard * per_shard + table.record[place[:2]], table.member[place]
-      outs = (self.tokens, self.logp, self.behaviour_logp)
-      for out, new in zip(outs, drawn, strict=True):
-        out[row][start:end] = new[shard, group, member, : end - start]
+    stopped = np.zeros(schedule.active.shape, bool)
+    # [n,B,G,C]
+    tokens, logp, behaviour_logp = (
+      x.reshape(len(self._shards), *schedule.active.shape[1:], -1) for x in sampled
+    )
+    prompts_per_shard = len(self.tokens) // len(self._shards)
+    for shard, slot, member in zip(*np.nonzero(schedule.active[self._shards]), strict=True):
+      at = self._shards[shard], slot, member
+      start, end = schedule.num_sampled[at], num_sampled[at]
+      row = shard * prompts_per_shard + schedule.prompt[at[:2]], schedule.member[at]
+      for out, new in (
+        (self.tokens, tokens),
+        (self.logp, logp),
+        (self.behaviour_logp, behaviour_logp),
+      ):
+        out[row][start:end] = new[shard, slot, member, : end - start]
       found = stop and stop.find(self.tokens[row][:end], start)
       if found:
-        stopped[place] = self.stopped[row] = True
+        stopped[at] = self.stopped[row] = True
       self.lengths[row] = found or end
     return stopped
 
   def result(self, eos_ids: tuple[int, ...], pad_id: int, stats: Stats) -> Result:
-    """Returns everything, with what lies behind a stop string wiped."""
+    """Returns the result; tokens that were sampled after a stop string become padding."""
     last = np.maximum(self.lengths - 1, 0)[..., None]
     ended = np.isin(np.take_along_axis(self.tokens, last, axis=-1)[..., 0], eos_ids)
     finish = np.where(ended & (self.lengths > 0), Finish.EOS, Finish.LENGTH)
     finish = np.where(self.stopped, Finish.STOP_STRING, finish).astype(np.int8)
-    result = Result(self.tokens, self.lengths, self.logp, self.behaviour_logp, finish, stats)
+    result = Result(
+      tokens=self.tokens,
+      lengths=self.lengths,
+      logp=self.logp,
+      behaviour_logp=self.behaviour_logp,
+      finish=finish,
+      stats=stats,
+    )
     mask = result.mask
     return result._replace(
       tokens=np.where(mask, self.tokens, np.int32(pad_id)),

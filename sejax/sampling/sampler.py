@@ -1,10 +1,12 @@
-"""The sampler: G trajectories for each of B prompts, for Actor, Judge and evaluation alike.
+"""The sampler: generates G sequences for each of B prompts with continuous batching.
 
-Prompts are read in groups of a few and decoded together, in runs of tokens. Between runs the host
-learns who still lives: the living are packed into a smaller state, and prompts that wait enter when
-there is room for some. Shapes come from a short list, so programs are few.
+Each prompt is prefilled once and its prefix shared by its group. All active sequences are decoded
+together, for `decode_steps` tokens at a time. In between, the host reads which sequences are still
+active, repacks these into a smaller device batch, and admits waiting prompts to free slots. Batch
+shapes come from a short list, so that few programs are compiled.
 
-Axes: B prompts of this process, G members of a group, P prompt tokens, T given tokens, R new ones.
+Axes: B prompts of this process, G sequences of a group, P prompt tokens, T given tokens, R new
+tokens, N row shards.
 """
 
 import contextlib
@@ -24,16 +26,16 @@ from sejax import models
 from sejax.parallel import hosts, layouts
 from sejax.sampling import decode, keys, packing
 from sejax.sampling.programs import Programs
-from sejax.sampling.request import Options, Plan, Request, check
-from sejax.sampling.result import Gatherer, Result, Stats, Stop
-from sejax.sampling.table import Table, fit, sizes
+from sejax.sampling.request import BatchPlan, Options, Request, check
+from sejax.sampling.result import OutputBuffer, Result, Stats, StopStrings
+from sejax.sampling.scheduler import Schedule, sizes, smallest_size
 
-# Is told tokens `[B,G,R]` and lengths `[B,G]` so far, of this process.
+# Callback that receives this process's tokens `[B,G,R]` and lengths `[B,G]` so far.
 Watch = Callable[[Int[np.ndarray, "B G R"], Int[np.ndarray, "B G"]], None]
 
 
 class Sampler:
-  """Samples from one model; keeps its compiled programs from call to call."""
+  """Samples from one model; keeps its compiled programs between calls."""
 
   def __init__(
     self,
@@ -42,15 +44,14 @@ class Sampler:
     mesh: Mesh | None = None,
     dtype: DTypeLike = jnp.float32,
   ):
-    """Checks the options.
+    """Checks the options; nothing is compiled yet.
 
     Args:
-      options: how to sample.
-      mesh: with axes data, fsdp and tensor, or some of them; the first device, if None.
-      dtype: of weights and cache.
+      mesh: mesh with any of the axes data, fsdp and tensor; None is the first device.
+      dtype: precision of weights and KV cache.
 
     Raises:
-      ValueError: naming the option, its value and what would work.
+      ValueError: an option cannot work; the message names it, its value and what would work.
     """
     self.options, self.dtype = options, dtype
     self.mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
@@ -79,162 +80,201 @@ class Sampler:
     seed: int,
     step: int,
     role: keys.Role,
-    stop: Stop | None = None,
+    stop: StopStrings | None = None,
     watch: Watch | None = None,
   ) -> Result:
-    """Samples; every process calls it, each with its own prompts.
+    """Samples G sequences for each prompt.
+
+    Every process must call it, each with its own prompts. Seed, step, role and record decide the
+    samples of a prompt, whatever batch it is in, see `keys`.
 
     Args:
-      params: the parameter tree, in any layout and precision.
-      request: the prompts.
-      seed: of the run, below 2**32.
-      step: of the run; another step gives other samples.
-      role: who samples.
-      stop: strings that end a trajectory; looked for after each run.
-      watch: called after each run with the tokens and lengths so far.
+      params: parameter tree, in any layout and precision.
+      seed: seed of the run, from 0 to 2**32 - 1.
+      step: step of the run.
+      stop: strings that end a sequence; checked at each host synchronisation.
+      watch: callback for progress, called at each host synchronisation.
 
     Raises:
-      ValueError: naming the field, its value and what would work; nothing is compiled then.
+      ValueError: seed or request cannot work; the message names the field, its value and what would
+        work. Nothing was compiled then.
     """
     if not 0 <= seed < 2**32:
       raise ValueError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
     check(request, self.options, self.model, self.mesh)
-    loop = _Loop(self, request, (seed, step, int(role)), params, stop)
-    while loop.going():
-      loop.run()
+    loop = _SamplingLoop(
+      sampler=self, params=params, request=request, seed=seed, step=step, role=role, stop=stop
+    )
+    while not loop.is_done():
+      loop.run_step()
       if watch:
-        watch(loop.gatherer.tokens, loop.gatherer.lengths)
+        watch(loop.outputs.tokens, loop.outputs.lengths)
     return loop.result()
 
 
-class _Loop:
-  """One call of the sampler: the host's side of it."""
+class _SamplingLoop:
+  """Host-side loop of one sampler call: admits prompts, repacks the batch, decodes.
+
+  Each `run_step` covers the decode steps between two host synchronisations.
+  """
 
   def __init__(
     self,
+    *,
     sampler: Sampler,
-    request: Request,
-    stream: tuple[int, int, int],
     params: models.Params,
-    stop: Stop | None,
+    request: Request,
+    seed: int,
+    step: int,
+    role: keys.Role,
+    stop: StopStrings | None,
   ):
     self._stop = stop
-    self._sampler, self._options, self._mesh = sampler, sampler.options, sampler.mesh
+    self._options, self._mesh = sampler.options, sampler.mesh
     self._programs, self._model = sampler.programs, sampler.model
+    self._specs = sampler._specs
     self._seconds: Counter[str] = Counter()
-    self._compiled_before = self._programs.count, self._programs.seconds
-    self._steps = self._row_steps = self._moves = 0
+    self._programs_before, self._compiling_before = self._programs.count, self._programs.seconds
+    self._steps = self._row_steps = self._repacks = 0
 
     with self._stage("layout"):
       self._params = layouts.place(params, self._mesh, self._model.decode_layout, sampler.dtype)
-      self._rows = self._place_rows(request, stream)
+      self._rows = self._shard_prompts(request, seed, step, role)
       jax.block_until_ready((self._params, self._rows))
 
-    size, self._width = request.prompt.ids.shape
-    self._shards = sampler._shards
-    local = hosts.local_shards(self._mesh)
+    num_prompts, prompt_length = request.prompt.ids.shape
+    shards, local_shards = sampler._shards, hosts.local_shards(self._mesh)
     members = self._options.members
-    self._total = size // len(local)
-    given = 0 if request.given is None else request.given.shape[-1]
-    plan = Plan.of(self._options, self._total, self._shards, given)
-    self._capacity, self._unit, self._given, self._slots = plan
-    self._entered = 0
-    self._used = self._given
-    self.gatherer = Gatherer(size, members, self._options.new_tokens, self._options.pad_id, local)
-    self._table = Table.empty(self._shards, self._capacity, members)
+    self._prompts_per_shard = num_prompts // len(local_shards)
+    given_length = 0 if request.given is None else request.given.shape[-1]
+    self._plan = BatchPlan.of(self._options, self._prompts_per_shard, shards, given_length)
+    self._admitted = 0  # prompts of each shard
+    self._used = given_length  # cache positions, see `models.Cache`
+    self.outputs = OutputBuffer(
+      num_prompts,
+      members,
+      self._options.new_tokens,
+      pad_id=self._options.pad_id,
+      shards=local_shards,
+    )
+    self._schedule = Schedule.empty(shards, self._plan.capacity, members)
     self._state = self._programs(
-      packing.empty,
-      out_shardings=self._shardings(sampler._specs),
+      packing.empty_state,
+      out_shardings=self._shardings(self._specs),
       model=self._model,
-      groups=self._shards * self._capacity,
+      slots=shards * self._plan.capacity,
       members=members,
-      prompt=self._width,
-      slots=self._slots,
+      prompt_length=prompt_length,
+      cache_length=self._plan.cache_length,
       dtype=jnp.dtype(sampler.dtype),
     )
 
-  def going(self) -> bool:
-    """Returns whether anybody lives or waits."""
-    return self._waiting > 0 or bool(self._table.alive.any())
+  def is_done(self) -> bool:
+    """Returns whether every prompt was admitted and every sequence has ended."""
+    return self._waiting == 0 and not self._schedule.active.any()
 
-  def run(self) -> None:
-    """Packs and lets in who can be, then draws a run of tokens."""
-    records = self._table.places(self._options.members)
-    refill = self._waiting > 0 and records <= self._capacity - self._unit
-    shape = self._shape(refill)
-    reshape = shape != self._table.alive.shape[1:]
-    if reshape or self._short_of_slots or (refill and self._entered):
-      self._move(*shape, self._given if refill else 0)
-    while refill and self._waiting and self._room >= min(self._unit, self._waiting):
-      self._enter()
+  def run_step(self) -> None:
+    """Repacks the batch and admits prompts where possible, then decodes `decode_steps` tokens."""
+    slots_needed = self._schedule.slots_needed(self._options.members)
+    can_admit = self._waiting > 0 and slots_needed <= self._plan.capacity - self._plan.admit_size
+    shape = self._target_shape(can_admit)
+    reshape = shape != self._schedule.active.shape[1:]
+    # Prompts are admitted to the slots behind the occupied ones, so these must be packed first.
+    # Before the first admission no slot is occupied.
+    if reshape or self._cache_runs_short or (can_admit and self._admitted):
+      self._repack(*shape, min_used=self._plan.given_length if can_admit else 0)
+    while (
+      can_admit and self._waiting and self._free_slots >= min(self._plan.admit_size, self._waiting)
+    ):
+      self._admit()
     self._decode()
 
   def result(self) -> Result:
-    """Returns what was gathered."""
-    programs, compiling = self._compiled_before
-    seconds = {**self._seconds, "compile": self._programs.seconds - compiling}
+    """Returns the sampled sequences of this process's prompts."""
+    compiling = self._programs.seconds - self._compiling_before
     stats = Stats(
-      self._programs.count - programs, self._steps, self._row_steps, self._moves, seconds
+      programs=self._programs.count - self._programs_before,
+      steps=self._steps,
+      row_steps=self._row_steps,
+      repacks=self._repacks,
+      seconds={**self._seconds, "compile": compiling},
     )
-    return self.gatherer.result(self._options.eos_ids, self._options.pad_id, stats)
+    return self.outputs.result(self._options.eos_ids, self._options.pad_id, stats)
 
   @property
   def _waiting(self) -> int:
-    """Prompts of each shard that have not entered."""
-    return self._total - self._entered
+    """Prompts of each shard that have not been admitted."""
+    return self._prompts_per_shard - self._admitted
 
   @property
-  def _room(self) -> int:
-    return self._capacity - self._table.places(self._options.members)
+  def _free_slots(self) -> int:
+    """Free slots of the fullest shard."""
+    return self._plan.capacity - self._schedule.slots_needed(self._options.members)
 
   @property
-  def _short_of_slots(self) -> bool:
-    """Whether the next run wants more slots than are free, and aligning would free some."""
-    wanted = min(self._options.decode_steps, self._options.new_tokens - self._table.youngest)
-    return self._used + wanted > self._slots and self._used > self._table.longest
+  def _cache_runs_short(self) -> bool:
+    """Whether the next run needs more cache positions than are free, and aligning frees some."""
+    remaining = self._options.new_tokens - self._schedule.fewest_sampled
+    wanted = min(self._options.decode_steps, remaining)
+    is_short = self._used + wanted > self._plan.cache_length
+    return is_short and self._used > self._schedule.longest_cached
 
-  def _shape(self, refill: bool) -> tuple[int, int]:
-    """Returns the shape that the state should have now: of fewest rows, then of fewest places."""
-    full, now = (self._capacity, self._options.members), self._table.alive.shape[1:]
-    if refill or not self._options.pack:
-      return full
+  def _target_shape(self, can_admit: bool) -> tuple[int, int]:
+    """Returns the slots of a shard and the sequences of a slot that the batch should have now.
+
+    Admission needs the full shape. Otherwise it is the shape with the fewest rows, then with the
+    fewest slots, and the current one if none has fewer rows.
+    """
+    capacity, full_members = self._plan.capacity, self._options.members
+    current = self._schedule.active.shape[1:]
+    if can_admit or not self._options.pack:
+      return capacity, full_members
     shapes = []
-    for members in sizes(full[1]):
-      places = self._table.places(members)
-      if places <= self._capacity:
-        shapes.append((self._capacity if self._waiting else fit(places, self._capacity), members))
+    for members in sizes(full_members):
+      needed = self._schedule.slots_needed(members)
+      if needed <= capacity:
+        # While prompts wait, only the members of a slot shrink: slots will be needed again.
+        slots = capacity if self._waiting else smallest_size(needed, capacity)
+        shapes.append((slots, members))
     best = min(shapes, key=lambda shape: (math.prod(shape), shape))
-    return best if math.prod(best) < math.prod(now) else now
+    return best if math.prod(best) < math.prod(current) else current
 
-  def _move(self, groups: int, members: int, least: int) -> None:
-    """Packs the living; at least so many slots are used afterwards."""
-    in_place = (groups, members) == self._table.alive.shape[1:]
+  def _repack(self, slots: int, members: int, min_used: int) -> None:
+    """Moves the active sequences into a batch of this shape and aligns their caches.
+
+    Args:
+      slots: slots of a shard.
+      members: sequences of a slot.
+      min_used: minimum number of cache positions in use afterwards.
+    """
+    in_place = (slots, members) == self._schedule.active.shape[1:]
     with self._stage("pack"):
-      self._table, sources = self._table.pack(groups, members)
-      self._used = max(self._table.longest, least)
+      self._schedule, sources = self._schedule.repack(slots, members)
+      self._used = max(self._schedule.longest_cached, min_used)
       self._state = self._programs(
-        packing.move,
+        packing.repack,
         self._state,
-        self._split(sources),
-        self._split(self._table.alive),
+        self._shard(sources),
+        self._shard(self._schedule.active),
         hosts.replicate(self._mesh, np.int32(self._used)),
         donate=(0,) if in_place else (),
-        out_shardings=self._shardings(self._sampler._specs),
+        out_shardings=self._shardings(self._specs),
         mesh=self._mesh,
-        specs=self._sampler._specs,
+        specs=self._specs,
       )
-      self._moves += 1
+      self._repacks += 1
 
-  def _enter(self) -> None:
+  def _admit(self) -> None:
+    """Prefills the next `admit_size` prompts of each shard and inserts them into free slots."""
     with self._stage("prefill"):
-      records = range(self._entered, self._entered + self._unit)
-      self._table, places = self._table.enter(records, self._total)
-      index = np.broadcast_to(np.minimum(records, self._total - 1), places.shape)
-      entry = self._programs(
-        packing.enter,
+      prompts = range(self._admitted, self._admitted + self._plan.admit_size)
+      self._schedule, slots = self._schedule.admit(prompts, self._prompts_per_shard)
+      index = np.broadcast_to(np.minimum(prompts, self._prompts_per_shard - 1), slots.shape)
+      groups = self._programs(
+        packing.prefill,
         self._params,
         self._rows,
-        self._split(index),
+        self._shard(index),
         model=self._model,
         mesh=self._mesh,
       )
@@ -244,98 +284,114 @@ class _Loop:
       self._state = self._programs(
         packing.insert,
         state,
-        entry,
-        self._split(places),
+        groups,
+        self._shard(slots),
         donate=(0,),
-        out_shardings=self._shardings(self._sampler._specs),
+        out_shardings=self._shardings(self._specs),
         mesh=self._mesh,
-        specs=self._sampler._specs,
+        specs=self._specs,
       )
-      self._entered = min(self._entered + self._unit, self._total)
+      self._admitted = min(self._admitted + self._plan.admit_size, self._prompts_per_shard)
       jax.block_until_ready(self._state)
 
   def _decode(self) -> None:
+    """Decodes up to `decode_steps` tokens, collects them, and updates the schedule."""
     with self._stage("decode"):
-      state, drawn, report = self._programs(
-        decode.run,
+      self._state, sampled, status = self._programs(
+        decode.decode_tokens,
         self._params,
         self._state,
-        self._split(self._table.alive),
-        hosts.replicate(self._mesh, self._few()),
+        self._shard(self._schedule.active),
+        hosts.replicate(self._mesh, self._repack_thresholds()),
         donate=(1,),
-        out_shardings=self._shardings(
-          (self._sampler._specs, self._sampler._specs.count, PartitionSpec())
-        ),
+        out_shardings=self._shardings((self._specs, self._specs.num_sampled, PartitionSpec())),
         model=self._model,
         mesh=self._mesh,
-        settings=self._options.filters,
+        filters=self._options.filters,
         eos_ids=self._options.eos_ids,
         steps=self._options.decode_steps,
-        filled=self._filled(),
+        attended_length=self._attended_length(),
       )
-      self._state = state
-      report = decode.Report(*(np.asarray(x.addressable_data(0)) for x in report))
-      drawn = [hosts.to_host(x) for x in drawn]
-    shape = self._table.alive.shape
-    alive, count, lengths = (x.reshape(shape) for x in report[:3])
-    stopped = self.gatherer.add(self._table, count, drawn, self._stop)
+      status = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), status)
+      sampled = jax.tree.map(hosts.to_host, sampled)
+    shape = self._schedule.active.shape
+    num_sampled = status.num_sampled.reshape(shape)
+    stopped = self.outputs.add(self._schedule, num_sampled, sampled, self._stop)
     if self._stop:
       stopped = hosts.any_process(stopped)
-    self._table = self._table._replace(alive=alive & ~stopped, count=count, lengths=lengths)
-    self._used += int(report.steps)
-    self._steps += int(report.steps)
-    self._row_steps += int(report.steps) * alive.size
+    self._schedule = self._schedule._replace(
+      active=status.active.reshape(shape) & ~stopped,
+      num_sampled=num_sampled,
+      num_cached=status.num_cached.reshape(shape),
+    )
+    steps = int(status.steps)
+    self._used += steps
+    self._steps += steps
+    self._row_steps += steps * math.prod(shape)
 
-  def _few(self) -> Int32[np.ndarray, " n"]:
-    """Returns how few places let a run end early, as `decode.run` takes them.
+  def _repack_thresholds(self) -> Int32[np.ndarray, " n"]:
+    """Returns the slot counts at which a decode run should end early, see `decode_tokens`.
 
-    They are those of the largest states with fewer rows than now, or that let prompts enter.
+    They are the slots of the largest batch shapes with fewer rows than the current one, and those
+    that leave room to admit waiting prompts.
     """
-    groups, members = self._table.alive.shape[1:]
-    few = np.full(len(sizes(members)), -1, np.int32)
+    slots, members = self._schedule.active.shape[1:]
+    thresholds = np.full(len(sizes(members)), -1, np.int32)
     if self._options.pack:
-      allowed = [self._capacity] if self._waiting else [0, *sizes(self._capacity)]
+      allowed = [self._plan.capacity] if self._waiting else [0, *sizes(self._plan.capacity)]
       for i, size in enumerate(sizes(members)):
-        few[i] = max((n for n in allowed if n * size < groups * members), default=-1)
-    few[-1] = max(few[-1], self._capacity - self._unit if self._waiting else 0)
-    return few
+        thresholds[i] = max((n for n in allowed if n * size < slots * members), default=-1)
+    # With whole groups in a slot: room for the next prompts, or nothing left to decode.
+    enough = self._plan.capacity - self._plan.admit_size if self._waiting else 0
+    thresholds[-1] = max(thresholds[-1], enough)
+    return thresholds
 
-  def _filled(self) -> int:
-    """Returns how much of the cache the next run attends to: a multiple of its tokens, doubling."""
-    runs = -(-self._used // self._options.decode_steps) + 1
-    return min(self._slots, self._options.decode_steps * fit(runs, self._slots))
+  def _attended_length(self) -> int:
+    """Returns the leading cache positions that the next decode run attends to.
 
-  def _place_rows(self, request: Request, stream: tuple[int, int, int]) -> packing.Rows:
+    A multiple of `decode_steps` that doubles, so that few programs are compiled.
+    """
+    steps, cache_length = self._options.decode_steps, self._plan.cache_length
+    runs = -(-self._used // steps) + 1
+    return min(cache_length, steps * smallest_size(runs, cache_length))
+
+  def _shard_prompts(
+    self, request: Request, seed: int, step: int, role: keys.Role
+  ) -> packing.PromptRows:
+    """Shards this process's prompts and their random keys over the mesh."""
     options, prompt = self._options, request.prompt
     member = np.arange(options.members, dtype=np.int32)
-    numbers = (np.uint32(stream[0]), *(np.uint32(x) for x in stream[1:]))
-    row_keys = self._programs(
-      keys.trajectory_keys,
-      *numbers,
+    sequence_keys = self._programs(
+      keys.sequence_keys,
+      np.uint32(seed),
+      np.uint32(step),
+      np.uint32(role),
       request.records,
       member // options.repeats,
       member % options.repeats,
     )
-    shape = (len(prompt.ids), options.members)
-    limits = np.full(shape, options.new_tokens) if request.limits is None else request.limits
-    given = None if request.given is None else np.repeat(request.given, options.repeats, axis=1)
-    given_lengths = request.given_lengths
-    if given_lengths is not None:
+    limits = request.limits
+    if limits is None:
+      limits = np.full((len(prompt.ids), options.members), options.new_tokens)
+    given, given_lengths = request.given, request.given_lengths
+    if given is not None:
+      # Each repeat of a trajectory starts with the same tokens.
+      given = np.repeat(given, options.repeats, axis=1)
       given_lengths = np.repeat(given_lengths, options.repeats, axis=1).astype(np.int32)
-    rows = packing.Rows(
+    rows = packing.PromptRows(
       ids=prompt.ids,
       lengths=prompt.lengths,
       positions=np.moveaxis(np.asarray(prompt.positions), 0, 1),
       features=request.features,
       given=given,
       given_lengths=given_lengths,
-      keys=np.asarray(row_keys),
+      keys=np.asarray(sequence_keys),
       limit=limits.astype(np.int32),
     )
     return jax.tree.map(lambda x: hosts.shard_rows(self._mesh, x), rows)
 
-  def _split(self, x: np.ndarray) -> Array:
-    """Puts `[N,B,...]`, known to all processes, on the shards as `[N*B,...]`."""
+  def _shard(self, x: np.ndarray) -> Array:
+    """Shards an array `[N,B,...]` that is identical on every process as rows `[N*B,...]`."""
     x = x.reshape(-1, *x.shape[2:])
     return hosts.shard_identical(self._mesh, x.astype(bool if x.dtype == bool else np.int32))
 
@@ -344,7 +400,7 @@ class _Loop:
 
   @contextlib.contextmanager
   def _stage(self, name: str) -> Iterator[None]:
-    """Counts the time of a stage, without what was compiled in it."""
+    """Adds the time of the enclosed code to a stage, without the compilation in it."""
     start, compiling = time.perf_counter(), self._programs.seconds
     yield
     self._seconds[name] += time.perf_counter() - start - (self._programs.seconds - compiling)

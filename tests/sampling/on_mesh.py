@@ -74,14 +74,21 @@ def gathered(config: qwen.Qwen25VL, params: models.Params, mesh: Mesh) -> list[s
   placed = layouts.place(params, mesh, layout.DECODING, jnp.float32)
   specs = decode.specs(config, mesh)
   place = functools.partial(jax.tree.map, lambda spec: NamedSharding(mesh, spec))
-  sizes = {"groups": PROMPTS, "members": 4, "prompt": 16, "slots": 8, "dtype": jnp.float32}
-  empty = functools.partial(packing.empty, model=config, **sizes)
-  state = jax.jit(empty, out_shardings=place(specs))()
-  run = functools.partial(
-    decode.run, model=config, mesh=mesh, settings=SAMPLED.filters, eos_ids=(1,), steps=8, filled=8
+  sizes = {"slots": PROMPTS, "members": 4, "prompt_length": 16, "cache_length": 8}
+  empty_state = functools.partial(packing.empty_state, model=config, dtype=jnp.float32, **sizes)
+  state = jax.jit(empty_state, out_shardings=place(specs))()
+  decode_tokens = functools.partial(
+    decode.decode_tokens,
+    model=config,
+    mesh=mesh,
+    filters=SAMPLED.filters,
+    eos_ids=(1,),
+    steps=8,
+    attended_length=8,
   )
-  alive = np.ones((PROMPTS, 4), bool)
-  text = jax.jit(run).lower(placed, state, alive, np.zeros(3, np.int32)).compile().as_text()
+  active = np.ones((PROMPTS, 4), bool)
+  lowered = jax.jit(decode_tokens).lower(placed, state, active, np.zeros(3, np.int32))
+  text = lowered.compile().as_text()
   moved = re.findall(r"= f32\[([\d,]*)\]\S* (?:all-gather|all-to-all|collective-permute)\(", text)
   shapes = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
   weights = {",".join(map(str, shape[-2:])) for shape in shapes}

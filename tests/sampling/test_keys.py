@@ -8,7 +8,7 @@ from sejax.sampling import keys
 
 def make(seed=1, step=2, role=keys.Role.ACTOR, records=("a", "b", "c"), members=4, repeat=0):
   return np.asarray(
-    keys.trajectory_keys(
+    keys.sequence_keys(
       jnp.uint32(seed),
       jnp.int32(step),
       jnp.int32(role),
@@ -33,7 +33,7 @@ def test_a_record_that_occurs_once_keeps_its_keys():
   found = keys.record_hashes("figures", ["5", "x/7", "ü"], [0, 0, 0])
   assert found.tolist() == hashes
   numbers = (jnp.uint32(3), jnp.int32(4), jnp.int32(keys.Role.ACTOR))
-  drawn = keys.trajectory_keys(*numbers, found[:2], jnp.arange(2), jnp.zeros(2, jnp.int32))
+  drawn = keys.sequence_keys(*numbers, found[:2], jnp.arange(2), jnp.zeros(2, jnp.int32))
   assert drawn.tolist() == [
     [[690582445, 3699450328], [1377456306, 2441337824]],
     [[1622377575, 4052277024], [136560843, 2767895158]],

@@ -10,10 +10,10 @@ import pytest
 from jax.sharding import Mesh
 
 from sejax.models import qwen2_5_vl as qwen
-from sejax.sampling import Filters, decode, packing, table
+from sejax.sampling import Filters, decode, packing, scheduler
 from tests.models import torch_reference
 
-GROUPS, PROMPT, SLOTS = 2, 1024, 32
+GROUPS, PROMPT, CACHE_LENGTH = 2, 1024, 32
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def programs(config: qwen.Qwen25VL, members: int) -> dict[str, jax.stages.Compil
   mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
   shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
   params = jax.eval_shape(config.init, jax.random.key(0))
-  rows = packing.Rows(
+  rows = packing.PromptRows(
     ids=shape((GROUPS, PROMPT)),
     lengths=shape((GROUPS,)),
     positions=shape((GROUPS, 3, PROMPT)),
@@ -44,30 +44,32 @@ def programs(config: qwen.Qwen25VL, members: int) -> dict[str, jax.stages.Compil
   )
   state = jax.eval_shape(
     functools.partial(
-      packing.empty,
+      packing.empty_state,
       model=config,
-      groups=GROUPS,
+      slots=GROUPS,
       members=members,
-      prompt=PROMPT,
-      slots=SLOTS,
+      prompt_length=PROMPT,
+      cache_length=CACHE_LENGTH,
       dtype=jnp.float32,
     )
   )
-  run = functools.partial(
-    decode.run,
+  decode_tokens = functools.partial(
+    decode.decode_tokens,
     model=config,
     mesh=mesh,
-    settings=Filters(top_p=0.9),
+    filters=Filters(top_p=0.9),
     eos_ids=(1,),
-    steps=SLOTS,
-    filled=SLOTS,
+    steps=CACHE_LENGTH,
+    attended_length=CACHE_LENGTH,
   )
-  alive = jax.ShapeDtypeStruct((GROUPS, members), bool)
-  few = shape((len(table.sizes(members)),))
-  enter = functools.partial(packing.enter, model=config, mesh=mesh)
+  active = jax.ShapeDtypeStruct((GROUPS, members), bool)
+  thresholds = shape((len(scheduler.sizes(members)),))
+  prefill = functools.partial(packing.prefill, model=config, mesh=mesh)
   return {
-    "prefill": jax.jit(enter).lower(params, rows, shape((GROUPS,))).compile(),
-    "decode": jax.jit(run, donate_argnums=1).lower(params, state, alive, few).compile(),
+    "prefill": jax.jit(prefill).lower(params, rows, shape((GROUPS,))).compile(),
+    "decode": jax.jit(decode_tokens, donate_argnums=1)
+    .lower(params, state, active, thresholds)
+    .compile(),
   }
 
 

@@ -7,7 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sejax.sampling import Filters, Finish, Options, Role, Sampler, Stop, decode, record_hashes
+from sejax.sampling import (
+  Filters,
+  Finish,
+  Options,
+  Role,
+  Sampler,
+  StopStrings,
+  decode,
+  record_hashes,
+)
 from sejax.sampling.programs import Programs
 from tests.sampling.conftest import WIDTH
 
@@ -68,7 +77,7 @@ def test_stop_strings_end_at_the_token_that_completes_them(tiny, sampler):
   whole = sample(sampler, tiny, tiny.request())
   row = tuple(np.argwhere(whole.lengths == 12)[0])
   pair = whole.tokens[row][5:7]
-  stop = Stop(
+  stop = StopStrings(
     (f"{pair[0]}><{pair[1]}", "no such text"),
     lambda tokens: "".join(f"<{token}>" for token in tokens),
   )
@@ -97,15 +106,15 @@ def test_runs_share_weights_take_over_the_cache_and_read_what_is_filled_of_it(ti
   class Watched(Programs):
     def __call__(self, function, *args, **static):
       out = super().__call__(function, *args, **static)
-      if function is decode.run:
-        runs.append((args, static["filled"]))
+      if function is decode.decode_tokens:
+        runs.append((args, static["attended_length"]))
       return out
 
   sampler = Sampler(tiny.config, Options(2, 8, Filters(temperature=0.0), decode_steps=2))
   sampler.programs = Watched()
   narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
   sampler(narrow, tiny.request([0, 1]), seed=0, step=0, role=Role.ACTOR)
-  assert [filled for _, filled in runs] == [2, 4, 8, 8]
+  assert [attended_length for _, attended_length in runs] == [2, 4, 8, 8]
   first = jax.tree.leaves(runs[0][0][0])
   assert {x.dtype for x in first} == {jnp.dtype(jnp.float32)}
   for (params, state, *_), _ in runs:
