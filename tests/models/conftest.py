@@ -1,4 +1,4 @@
-"""The tiny random model that the tests of this folder compare against, made once."""
+"""Fixtures of the models' tests: tiny random models, made once per session."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from tests.models import torch_reference
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """transformers' torch model and the same weights as sejax's tree."""
+  """A torch model of transformers and the same weights as a parameter tree."""
 
   config: qwen.Qwen25VL
   torch_model: Any
@@ -27,11 +27,11 @@ def _make(config: qwen.Qwen25VL) -> Pair:
 
 @pytest.fixture(scope="session")
 def tiny() -> Pair:
-  """Untied head, as in 7B and above."""
+  """A model with an untied head, as in the sizes from 7B."""
   return _make(torch_reference.tiny_config())
 
 
 @pytest.fixture(scope="session")
 def tied() -> Pair:
-  """Head tied to the embedding, as in 3B."""
+  """A model whose head is tied to the embedding, as in 3B."""
   return _make(torch_reference.tiny_config(tie_word_embeddings=True))

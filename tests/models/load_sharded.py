@@ -1,4 +1,4 @@
-"""Loads a directory over eight devices and checks what the host read; run by test_weights."""
+"""Loads a directory over eight devices and measures host memory; a script of test_weights."""
 
 import collections
 import pathlib
@@ -22,13 +22,13 @@ mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor")
 
 
 def large_model() -> Qwen25VL:
-  """Arrays of megabytes, so that Python's own objects do not matter beside them."""
+  """Returns a model with arrays of megabytes, beside which Python's own objects do not matter."""
   vision = VisionConfig(2, 64, 128, 4, 256, fullatt_block_indexes=(1,), window_size=56)
   return Qwen25VL(vision, TextConfig(4096, 256, 1024, 4, 8, 4, (4, 6, 6)), image_token_id=4000)
 
 
-def wait_until_given_up(blocks: list[weakref.ref]) -> None:
-  """Waits for JAX's own threads to let go of blocks; fails if the loader still holds one."""
+def wait_until_freed(blocks: list[weakref.ref]) -> None:
+  """Waits until JAX's threads have released all blocks; fails if the loader still holds one."""
   deadline = time.monotonic() + 5
   while any(block() is not None for block in blocks):
     assert time.monotonic() < deadline, "an earlier shard is still on the host"
@@ -41,13 +41,14 @@ def main(directory: pathlib.Path) -> None:
   read = weights._read_block
 
   def counted(parameter, tensors, dtype, bounds):
-    wait_until_given_up(blocks)
+    wait_until_freed(blocks)
     tracemalloc.reset_peak()
     before, _ = tracemalloc.get_traced_memory()
     block = read(parameter, tensors, dtype, bounds)
     _, peak = tracemalloc.get_traced_memory()
     reads[parameter.path].append((block.nbytes, peak - before))
-    if block.ctypes.data % 64:  # The CPU "device" takes over an aligned block instead of copying.
+    # JAX on CPU adopts an aligned block as the device's array instead of copying it.
+    if block.ctypes.data % 64:
       blocks.append(weakref.ref(block))
     return block
 
@@ -62,7 +63,7 @@ def main(directory: pathlib.Path) -> None:
     shard = array.addressable_shards[0].data.nbytes
     parts = {str(s.index) for s in array.addressable_shards}
     assert [size for size, _ in reads[path]] == [shard] * len(parts), path
-    # Beside the shard there are views and other Python objects, some kilobytes.
+    # 32 kB for memory views and other Python objects beside the shard.
     assert all(peak <= shard + 32_768 for _, peak in reads[path]), (path, reads[path])
 
   _, whole = weights.load(directory, dtype=jnp.bfloat16)

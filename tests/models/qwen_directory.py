@@ -1,4 +1,4 @@
-"""A model directory with the real Qwen vocabulary, and HF's processor on it as the reference."""
+"""Writes a model directory with the real Qwen vocabulary; HF's processor as the reference."""
 
 import base64
 import functools
@@ -42,7 +42,7 @@ NOT_SPECIAL = [
   "<|file_sep|>",
 ]
 
-# What the published template does with the messages of this project, written anew.
+# Written for these tests; renders this project's messages as the published template does.
 CHAT_TEMPLATE = """\
 {%- if messages[0].role != 'system' -%}
   {{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}
@@ -95,7 +95,7 @@ def write(directory: pathlib.Path) -> pathlib.Path:
 
 
 class Reference(transformers.Qwen2_5_VLProcessor):
-  """HF's processor; the video processor, which needs torchvision, is left out."""
+  """HF's processor without its video processor, which needs torchvision."""
 
   def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
     super().__init__(image_processor, tokenizer, chat_template=chat_template)
@@ -111,8 +111,8 @@ class Reference(transformers.Qwen2_5_VLProcessor):
 def _tokenizer() -> tokenizers.Tokenizer:
   ranks = _ranks()
   names = {token: "".join(_BYTE_NAMES[byte] for byte in token) for token in ranks}
-  # Byte-pair encoding by ranks joins any two neighbours whose union is a token, lowest rank first:
-  # one merge for each way of dividing a token in two.
+  # tiktoken's byte-pair encoding joins any two neighbours whose concatenation is a token, the one
+  # of lowest rank first. This needs one merge rule for each way to split a token in two.
   merges = [
     (names[token[:cut]], names[token[cut:]])
     for token in sorted(ranks, key=ranks.get)
@@ -144,12 +144,12 @@ def _ranks() -> dict[bytes, int]:
 
 
 def _byte_names() -> dict[int, str]:
-  """The printable character that stands for each byte in byte-level BPE (GPT-2)."""
+  """Returns the printable character that stands for each byte in GPT-2's byte-level BPE."""
   printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
   others = [byte for byte in range(256) if byte not in printable]
   return {
     **{byte: chr(byte) for byte in printable},
-    **{byte: chr(256 + place) for place, byte in enumerate(others)},
+    **{byte: chr(256 + index) for index, byte in enumerate(others)},
   }
 
 

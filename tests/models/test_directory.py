@@ -1,4 +1,4 @@
-"""One directory read by sejax and by transformers: the same images and words, the same logits."""
+"""A directory loaded by sejax and by transformers: equal logits for the same images and text."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Adapters against those of PEFT on transformers' model: logits, gradients, merged weights."""
+"""Compares adapters with PEFT's on transformers' model: log-probs, gradients, merged weights."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def setting(request):
 
 
 def to_adapters(config, model, get):
-  """Arranges what `get` finds of PEFT's adapters as a tree."""
+  """Returns a tree of `get(parameter)` for the parameters of PEFT's adapters."""
   named = dict(model.named_parameters())
   layers = {}
   for target in TARGETS:
@@ -55,7 +55,7 @@ def to_adapters(config, model, get):
   return {"decoder": {"layers": layers}}
 
 
-def score(params, config, prompt, images, tokens):
+def token_logprobs(params, config, prompt, images, tokens):
   features = config.encode(params, images)
   last, hidden = config.forward(params, prompt, features, tokens)
   return config.logp(params, last, hidden, tokens).logp
@@ -89,15 +89,17 @@ def test_log_probs_and_gradients_are_those_of_peft(setting, inputs):
   @jax.jit
   def found(adapters):
     def weighted(adapters):
-      scored = score(lora.attach(params, adapters, OPTIONS), config, prompt, images, tokens)
-      return (weights * scored).sum(), scored
+      logprobs = token_logprobs(
+        lora.attach(params, adapters, OPTIONS), config, prompt, images, tokens
+      )
+      return (weights * logprobs).sum(), logprobs
 
     return jax.grad(weighted, has_aux=True)(adapters)
 
-  grads, scored = found(adapters)
-  plain = jax.jit(score, static_argnums=1)(params, config, prompt, images, tokens)
-  assert np.abs(np.asarray(scored) - plain).max() > 0.1  # The adapters count.
-  np.testing.assert_allclose(scored, want.detach().numpy(), atol=2e-5)
+  grads, logprobs = found(adapters)
+  plain = jax.jit(token_logprobs, static_argnums=1)(params, config, prompt, images, tokens)
+  assert np.abs(np.asarray(logprobs) - plain).max() > 0.1  # The adapters have an effect.
+  np.testing.assert_allclose(logprobs, want.detach().numpy(), atol=2e-5)
   want_grads = to_adapters(config, model, lambda x: x.grad)
   for (path, got), wanted in zip(
     jax.tree.leaves_with_path(grads), jax.tree.leaves(want_grads), strict=True
@@ -130,7 +132,7 @@ def test_attaching_shares_the_frozen_arrays_and_new_adapters_change_nothing(sett
   attached = lora.attach(params, adapters, OPTIONS)
   assert attached["decoder"]["layers"]["q"]["kernel"] is params["decoder"]["layers"]["q"]["kernel"]
   assert "lora_a" not in params["decoder"]["layers"]["q"]
-  run = jax.jit(score, static_argnums=1)
+  run = jax.jit(token_logprobs, static_argnums=1)
   given = (config, batch.prompt(config), batch.images(config), tokens)
   same = [run(tree, *given) for tree in (attached, params)]
   np.testing.assert_allclose(*same, atol=1e-6)
@@ -149,9 +151,9 @@ def test_attaching_shares_the_frozen_arrays_and_new_adapters_change_nothing(sett
     ({"targets": ()}, "targets is empty"),
   ],
 )
-def test_options_that_cannot_be(changes, message):
+def test_invalid_options_are_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     lora.Options.of({"rank": 4, "alpha": 8.0, "targets": ("q",)} | changes)
   assert lora.Options.of({"rank": 0, "alpha": 0, "targets": ()}) is None
-  given = {"rank": 1, "alpha": 1.0, "targets": ("q,v",)}  # as the command line gives it
+  given = {"rank": 1, "alpha": 1.0, "targets": ("q,v",)}  # as parsed from the command line
   assert lora.Options.of(given).targets == ("q", "v")

@@ -1,4 +1,4 @@
-"""Patches equal those of transformers' torch-free image processor, bit for bit."""
+"""Patches equal those of transformers' image processor bit for bit."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.models import qwen_directory
 
 @pytest.fixture(scope="module", params=["published", "other"])
 def processor(request, tmp_path_factory):
-  """With the published mean and deviation, and with others."""
+  """Processors with the published mean and standard deviation, and with others."""
   directory = qwen_directory.write(tmp_path_factory.mktemp("model"))
   if request.param == "other":
     settings = qwen_directory.PREPROCESSOR | {

@@ -1,4 +1,4 @@
-"""The processor against transformers' own, on the real Qwen vocabulary."""
+"""Compares the processor with transformers' own, on the real Qwen vocabulary."""
 
 import json
 import pathlib
@@ -54,7 +54,7 @@ def copy_without(directory: pathlib.Path, target: pathlib.Path, *names: str) -> 
 
 
 def test_published_ids(processor):
-  # The ids of this conversation in Qwen's own documentation and tokenizers.
+  # The ids that Qwen's own tokenizer gives for this conversation.
   expected = "151644 8948 198 2610 525 264 10950 17847 13 151645 198 151644 872 198 9707 151645 198"
   ids = processor.prompt([{"role": "user", "content": "Hello"}]).ids
   assert ids.tolist() == [*map(int, expected.split()), 151644, 77091, 198]
@@ -67,7 +67,7 @@ def test_published_ids(processor):
     (user(text("What is 2 + 2?")), []),
     (user(IMAGE, text("Find the angle.")), [(252, 140)]),
     (user(IMAGE, IMAGE, text("And here?"), IMAGE), [(252, 140), (56, 56), (300, 84)]),
-    # Text parts that touch each other and the template's line breaks are tokenized as one text.
+    # Adjacent text parts and the template's line breaks are tokenized as one text.
     (user(text("\n a"), text("b \n"), IMAGE, text(" \n\n")), [(100, 200)]),
     (user(text(""), IMAGE, text("e\u0301 = \u00e9, \u4e09\u89d2\u5f62 \U0001f4d0")), [(64, 64)]),
     (
@@ -168,7 +168,7 @@ def test_decode_leaves_out_special_tokens(processor):
 )
 @pytest.mark.parametrize("form", ["min_pixels", "size", "processor_config"])
 def test_pixel_limits(directory, tmp_path, form, limits, pixels, patches):
-  """A given limit goes before the directory's, in whatever form that states it."""
+  """A limit argument takes precedence over the directory's, whatever form that is in."""
   copy = copy_without(directory, tmp_path / "copy", "preprocessor_config.json")
   stored = dict(qwen_directory.PREPROCESSOR)
   if form != "min_pixels":
@@ -178,24 +178,24 @@ def test_pixel_limits(directory, tmp_path, form, limits, pixels, patches):
   name = "processor_config.json" if nested else "preprocessor_config.json"
   (copy / name).write_text(json.dumps({"image_processor": stored} if nested else stored))
   side = round(pixels**0.5)
-  loaded = _image_side_only(copy, *limits)
+  loaded = _load_with_small_vocabulary(copy, *limits)
   assert len(loaded.images([picture(side, side)]).patches) == patches
 
 
-def _image_side_only(directory, *limits):
-  """Loads with a tokenizer of a few tokens in place of the real one, which takes seconds."""
+def _load_with_small_vocabulary(directory, *limits):
+  """Loads a processor with a tiny tokenizer; the real one takes seconds."""
   small = json.loads((directory / "tokenizer.json").read_text())
   small["model"] |= {"merges": [], "vocab": {chr(c): c for c in range(97, 123)}}
   (directory / "tokenizer.json").write_text(json.dumps(small))
   return Processor.load(directory, *limits)
 
 
-def test_template_file_of_the_processor_goes_first(directory, tmp_path):
+def test_template_file_of_the_processor_takes_precedence(directory, tmp_path):
   copy = copy_without(directory, tmp_path / "copy")
   (copy / "chat_template.json").write_text(json.dumps({"chat_template": "A"}))
-  assert _image_side_only(copy).tokenizer.chat_template == "A"
+  assert _load_with_small_vocabulary(copy).tokenizer.chat_template == "A"
   (copy / "chat_template.jinja").write_text("B")
-  assert _image_side_only(copy).tokenizer.chat_template == "B"
+  assert _load_with_small_vocabulary(copy).tokenizer.chat_template == "B"
 
 
 def test_question_parts():
@@ -224,12 +224,12 @@ def test_question_parts():
     (user(text("\ud800")), [], "surrogates not allowed"),
   ],
 )
-def test_impossible_messages(processor, messages, grids, error):
+def test_invalid_messages(processor, messages, grids, error):
   with pytest.raises(ValueError, match=error):
     processor.prompt(messages, grids)
 
 
-def test_impossible_images(processor):
+def test_invalid_images(processor):
   with pytest.raises(ValueError, match="image 1 has mode L; convert it to RGB"):
     processor.images([picture(28, 28), picture(28, 28).convert("L")])
   with pytest.raises(ValueError, match="image 0 is 201x1; no side may be 200 times"):
@@ -251,13 +251,13 @@ def test_incomplete_directory(directory, tmp_path, missing, error):
     Processor.load(copy)
 
 
-def test_impossible_limits(directory):
+def test_invalid_limits(directory):
   with pytest.raises(ValueError, match="min_pixels is 3136 and max_pixels 100"):
     Processor.load(directory, max_pixels=100)
 
 
 def test_survives_pickling(processor):
-  """Data pipelines send it to their worker processes."""
+  """Data pipelines send the processor to their worker processes."""
   copy = pickle.loads(pickle.dumps(processor))
   messages = user(IMAGE, text("Find <|im_end|> x."))
   ids = copy.prompt(messages, [[1, 4, 4]]).ids

@@ -1,4 +1,4 @@
-"""Configurations: both published forms, what is refused, and the released models' sizes."""
+"""Configurations: both published forms, invalid files, and the sizes of released models."""
 
 import dataclasses
 import math
@@ -13,10 +13,9 @@ from sejax import models
 from sejax.models import qwen2_5_vl as qwen
 from tests.models import torch_reference
 
-# Bytes in bf16, so twice the number of parameters. 7B and 32B: `metadata.total_size` in
-# `model.safetensors.index.json` of Qwen/Qwen2.5-VL-<size>-Instruct. 3B and 72B: transformers' own
-# model of the released configuration, as the second test has it; the published safetensors are said
-# to hold 3.75B and 73.4B parameters.
+# Bytes in bf16, that is twice the number of parameters. 7B and 32B: `metadata.total_size` in
+# `model.safetensors.index.json` of Qwen/Qwen2.5-VL-<size>-Instruct. 3B and 72B: transformers' model
+# of the released configuration, as in the second test; the hub reports 3.75B and 73.4B parameters.
 PUBLISHED_BYTES = {
   "3b": 7_509_245_952,
   "7b": 16_584_333_312,
@@ -24,7 +23,7 @@ PUBLISHED_BYTES = {
   "72b": 146_821_554_688,
 }
 
-# `config.json` of Qwen/Qwen2.5-VL-3B-Instruct: the decoder's fields flat.
+# `config.json` of Qwen/Qwen2.5-VL-3B-Instruct, in the flat form.
 FLAT_3B = {
   "architectures": ["Qwen2_5_VLForConditionalGeneration"],
   "attention_dropout": 0.0,
@@ -185,8 +184,8 @@ def test_refuses_unsupported_files(changes, message):
     qwen.Qwen25VL.from_hf({**FLAT_3B, **changes})
 
 
-def test_a_silent_file_means_what_transformers_takes():
-  """A flat file whose vision part holds only what differs from the defaults."""
+def test_missing_fields_have_the_defaults_of_transformers():
+  """A flat file whose vision section holds only values that differ from the defaults."""
   released = qwen.Qwen25VL.released("32b").to_hf()
   text = {k: v for k, v in released["text_config"].items() if k != "rope_parameters"}
   flat = {
@@ -219,12 +218,12 @@ def test_lists_become_tuples():
   assert hash(vision) == hash(torch_reference.tiny_config().vision)
 
 
-def test_full_attention_beyond_the_depth_is_none_as_in_transformers():
+def test_full_attention_indices_beyond_the_depth_are_dropped_as_in_transformers():
   raw = torch_reference.tiny_config().to_hf()
   for indexes, meant in (([7, 15, 23, 31], ()), ([9, -1, 3, 0, 3], (0, 3))):
     raw["vision_config"]["fullatt_block_indexes"] = indexes
     assert qwen.Qwen25VL.from_hf(raw).vision.fullatt_block_indexes == meant
-  del raw["vision_config"]["fullatt_block_indexes"]  # which means those of the released depth
+  del raw["vision_config"]["fullatt_block_indexes"]  # The default, (7, 15, 23, 31).
   assert qwen.Qwen25VL.from_hf(raw).vision.fullatt_block_indexes == ()
 
 

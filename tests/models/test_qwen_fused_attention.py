@@ -1,6 +1,7 @@
-"""What cuDNN's attention is given, with XLA's in its place, against transformers.
+"""Compares fused attention with transformers, with XLA's attention in place of cuDNN's kernel.
 
-The kernel itself needs a GPU; what it is asked for, one causal sequence per row, is the same.
+The kernel needs a GPU. Here the inputs that it would get, one causal sequence per row, are passed
+to XLA's implementation of the same function.
 """
 
 import dataclasses
@@ -22,24 +23,24 @@ from tests.models import torch_reference
 
 @pytest.fixture
 def calls(monkeypatch) -> list[str]:
-  """Takes the fused path and counts its calls; other tests' compiled programs are forgotten."""
-  attend, made = jax.nn.dot_product_attention, []
+  """Turns the fused path on and records its calls; clears programs compiled by other tests."""
+  attend, implementations = jax.nn.dot_product_attention, []
 
-  def stand_in(*arrays, implementation, **options):
-    made.append(implementation)
+  def attend_with_xla(*arrays, implementation, **options):
+    implementations.append(implementation)
     return attend(*arrays, implementation="xla", **options)
 
-  monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+  monkeypatch.setattr(jax.nn, "dot_product_attention", attend_with_xla)
   monkeypatch.setattr(cudnn_attention, "usable", lambda config, dtype, tokens: tokens > 1)
   jax.clear_caches()
-  yield made
+  yield implementations
   jax.clear_caches()
 
 
 @pytest.mark.parametrize("case", logits.CASES)
 def test_logits(tiny, case, calls):
   logits.assert_logits(tiny, torch_reference.make_batch(tiny.config, logits.CASES[case]))
-  # Prompts and continuations, in one pass and in two.
+  # One call each for prompts and continuations, in one pass and in two passes.
   assert calls == ["cudnn"] * 4
 
 
@@ -70,8 +71,8 @@ def test_devices_that_have_the_kernel(platform, kind, capability, expected):
   assert cudnn_attention.available(device) is expected
 
 
-def test_what_the_kernel_takes():
-  """Half precision, heads that fit, more than a token, and the model's permission."""
+def test_when_the_kernel_is_used():
+  """For half precision, supported head sizes, several tokens, and if the model allows it."""
   config = dataclasses.replace(qwen.Qwen25VL.released("3b"), fused_attention=True)
   assert cudnn_attention.usable(config, jnp.bfloat16, 2)
   assert not cudnn_attention.usable(config, jnp.float32, 2)
@@ -86,8 +87,8 @@ def test_what_the_kernel_takes():
 
 
 def test_programs_for_a_gpu_call_the_kernel(monkeypatch):
-  """Both passes of an update, lowered for CUDA, which needs no GPU."""
-  # jax asks for the library's version as it traces.
+  """Forward and backward pass lowered for CUDA, which needs no GPU."""
+  # JAX checks cuDNN's version while tracing.
   monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91_000)
   config = torch_reference.tiny_config(fused_attention=True)
   params = jax.tree.map(

@@ -1,4 +1,4 @@
-"""Gradients of a GRPO loss for every tensor, against transformers' on repeated prompts."""
+"""Compares the gradients of a GRPO loss with transformers', for every tensor."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ CLIP, KL = 0.2, 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-  """What the loss needs of a batch; `[B,G,T]`, advantages `[B,G]`."""
+  """Inputs of the loss: `[B,G,T]`, advantages `[B,G]`."""
 
   tokens: np.ndarray
   mask: np.ndarray
@@ -27,7 +27,11 @@ class Rollout:
 
 
 def grpo_loss(xp, logp, rollout):
-  """The clipped surrogate with a low-variance KL term, token mean; for both sides."""
+  """Returns the clipped surrogate with low-variance KL, averaged over tokens.
+
+  Args:
+    xp: `jnp` or `torch`.
+  """
   advantages = rollout.advantages[..., None]
   ratio = xp.exp(logp - rollout.old_logp)
   clipped = xp.clip(ratio, 1 - CLIP, 1 + CLIP)
@@ -59,7 +63,7 @@ def make_rollout(model, batch) -> Rollout:
     tokens,
     (np.arange(T) < lengths[..., None]).astype(np.float32),
     rng.standard_normal(shape[:2]).astype(np.float32),
-    # Far enough from the present for some ratios to be clipped, some not.
+    # Far enough from the current log-probs for some ratios to be clipped and some not.
     logp + 0.2 * rng.standard_normal(shape).astype(np.float32),
     logp + 0.5 * rng.standard_normal(shape).astype(np.float32),
   )
@@ -105,16 +109,16 @@ def assert_same_gradients(got, want):
     assert np.abs(a - b).max() <= 1e-4 * largest, jax.tree_util.keystr(path)
 
 
-def apart(batch, rollout) -> tuple[torch_reference.Batch, Rollout]:
-  """Gives each trajectory a row of its own, with a prompt and images of its own."""
+def separate_rows(batch, rollout) -> tuple[torch_reference.Batch, Rollout]:
+  """Gives each trajectory its own row, with its own copy of prompt and images."""
   inputs = (batch.ids, batch.grids, batch.patches)
   rows = ([row for row in field for _ in range(G)] for field in inputs)
   fields = (x.reshape(x.shape[0] * G, 1, *x.shape[2:]) for x in dataclasses.astuple(rollout))
   return torch_reference.Batch(*rows), Rollout(*fields)
 
 
-# Together these take every path: one pass and two, groups and rows of their own, attention and
-# log-probs in chunks, each remat policy, both heads.
+# Together these cover every path: one pass and two, shared and separate prompts, attention and
+# log-probs in chunks, each remat policy, both kinds of head.
 @pytest.mark.parametrize(
   ("head", "run", "shared", "changes"),
   [
@@ -127,10 +131,10 @@ def test_gradients(head, run, shared, changes, request):
   pair = request.getfixturevalue(head)
   batch = torch_reference.make_batch(pair.config, ROWS)
   rollout = make_rollout(pair.torch_model, batch)
-  # transformers has a row for each trajectory, whatever is shared here.
+  # transformers always has a row for each trajectory.
   want_loss, want = torch_gradient(pair.torch_model, pair.config, batch, rollout)
   if not shared:
-    batch, rollout = apart(batch, rollout)
+    batch, rollout = separate_rows(batch, rollout)
   config = dataclasses.replace(pair.config, **changes)
   loss, got = jax_gradient(pair.params, config, batch, rollout, run)
   np.testing.assert_allclose(loss, want_loss, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Log-probs and entropy against torch's distributions."""
+"""Compares log-probs and entropies with torch's distributions."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ def logp(params, config, last, hidden, tokens, temperature=1.0, banned=None):
 
 @pytest.fixture
 def inputs():
-  """The hidden state before the first token, those of the tokens, and the tokens."""
+  """The hidden state before the first token, the hidden states of the tokens, and the tokens."""
   rng = np.random.default_rng(0)
   hidden = 2 * rng.standard_normal((B, G, T, 64)).astype(np.float32)
   last = 2 * rng.standard_normal((B, 64)).astype(np.float32)
@@ -39,7 +39,7 @@ def reference(pair, last, hidden, tokens, temperature=1.0, banned=()):
   return distribution.log_prob(torch.from_numpy(tokens).long()).numpy(), entropy.numpy()
 
 
-@pytest.mark.parametrize("chunk", [256, 4])  # All at once; in chunks that do not divide 15.
+@pytest.mark.parametrize("chunk", [256, 4])  # One chunk; chunks that do not divide the 15 tokens.
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("head", ["tiny", "tied"])
 def test_equals_torch(head, temperature, chunk, inputs, request):
@@ -59,7 +59,7 @@ def test_banned_tokens(tiny, inputs):
   mask = jnp.zeros(128, bool).at[jnp.array(banned)].set(True)
   want_logp, want_entropy = reference(tiny, last, hidden, tokens, 0.9, banned)
   got = logp(tiny.params, tiny.config, last, hidden, tokens, 0.9, mask)
-  assert np.isneginf(got.logp).sum() == 1  # The one that was put there.
+  assert np.isneginf(got.logp).sum() == 1  # The token 50 above.
   np.testing.assert_allclose(got.logp, want_logp, rtol=0, atol=2e-5)
   np.testing.assert_allclose(got.entropy, want_entropy, rtol=0, atol=2e-5)
 

@@ -1,4 +1,4 @@
-"""Memory of compiled programs at full lengths, and their size by depth; nothing is run."""
+"""Memory of compiled programs at full lengths, and program size by depth; nothing is executed."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ MIB = 2**20
 
 
 def narrow_config(vocab_size: int = 128, layers: int = 2) -> qwen.Qwen25VL:
-  """Four heads of 8: what grows with lengths and vocabulary stands out against the weights."""
+  """Returns a model so small that memory which grows with lengths or vocabulary dominates."""
   tiny = torch_reference.tiny_config()
   text = dataclasses.replace(
     tiny.text,
@@ -54,7 +54,7 @@ def training_loss(config, params, prompt, tokens):
   return config.logp(params, last, hidden, tokens).logp.sum()
 
 
-def test_training_keeps_no_scores_of_all_queries():
+def test_training_does_not_hold_the_scores_of_all_queries():
   P, G, T = 1024, 4, 2048
   config = narrow_config()
   gradient = jax.grad(functools.partial(training_loss, config))
@@ -62,16 +62,16 @@ def test_training_keeps_no_scores_of_all_queries():
   all_scores = config.text.num_attention_heads * G * T * (P + T) * 4
   chunk_scores = all_scores // (G * T) * config.query_chunk
   assert (all_scores, chunk_scores) == (384 * MIB, 48 * MIB)
-  # Scores, weights and their gradients of one chunk; everything else is small here.
+  # Scores, softmax weights and their gradients of one chunk; everything else is small here.
   assert used < 5 * chunk_scores
 
   unchunked = dataclasses.replace(config, query_chunk=G * T)
   gradient = jax.grad(functools.partial(training_loss, unchunked))
   used = temporary_bytes(gradient, params_of(config), prompt_of(1, P), ints(1, G, T))
-  assert used > 3 * all_scores  # So the bound above would be broken without chunks.
+  assert used > 3 * all_scores  # Without chunks the bound above does not hold.
 
 
-def test_scoring_keeps_no_logits_of_all_tokens():
+def test_log_probs_do_not_hold_the_logits_of_all_tokens():
   G, T, V = 8, 2048, 152_064
   config = narrow_config(vocab_size=V)
 
@@ -81,13 +81,13 @@ def test_scoring_keeps_no_logits_of_all_tokens():
 
   gradient = jax.grad(loss, argnums=(0, 2))
   inputs = (params_of(config), floats(1, 32), floats(1, G, T, 32), ints(1, G, T))
-  # All logits are 9,504 MiB; those of a chunk of 256 tokens 149 MiB, a few of which exist at once.
+  # All logits take 9,504 MiB. Those of a chunk of 256 tokens take 149 MiB, and a few copies exist.
   assert temporary_bytes(gradient, *inputs) < 1000 * MIB
 
 
 @pytest.mark.parametrize("members", [1, 8])
-def test_a_step_copies_no_prefix(members):
-  """One layer's keys and values at a time pass through the scan, once for all of a group."""
+def test_a_decode_step_does_not_copy_the_prefix_for_each_member(members):
+  """The scan over layers holds the prefix of one layer, once for the whole group."""
   config = narrow_config(layers=8)
   P, S = 8192, 16
 
@@ -101,7 +101,7 @@ def test_a_step_copies_no_prefix(members):
   used = temporary_bytes(step, params_of(config), prefix, ints(1, members, 1), cache)
   layer = prefix.keys.size // config.text.num_hidden_layers * 4
   scores = config.text.num_attention_heads * members * P * 4
-  # A copy for each of 8 members would be 8 MiB; the bound is 3.3 MiB.
+  # A copy for each of 8 members would take 8 MiB; the bound is 3.3 MiB.
   assert used < 2 * layer + 2 * scores + 0.3 * MIB
 
 

@@ -1,4 +1,4 @@
-"""The whole model against transformers': logits, prefixes, caches."""
+"""Compares the whole model with transformers': logits, prefixes, caches."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from sejax import models
 from sejax.models.transformer import generation
 from tests.models import torch_reference
 
-ODD = (10, 18)  # Patches of a 140x252 px image, whose windows are not whole.
+ODD = (10, 18)  # Patches of a 140x252 px image; its windows are incomplete at two edges.
 G, T = 3, 6
 
 CASES = {
@@ -27,7 +27,7 @@ CASES = {
 
 @functools.partial(jax.jit, static_argnums=1)
 def run(params, config, prompt, images, tokens):
-  """Returns logits after the prompt and after each token: read first then extended, and at once."""
+  """Returns logits after the prompt and after each token, computed in two passes and in one."""
   features = None if images is None else config.encode(params, images)
   prefix, first = config.prefill(params, prompt, features)
   extended, cache = config.extend(params, prefix, tokens)
@@ -46,7 +46,7 @@ def random_tokens(prompts: int, members: int = G, length: int = T, seed: int = 5
 
 
 def torch_logits(model, batch, tokens) -> tuple[np.ndarray, np.ndarray]:
-  """Logits after each prompt `[B,V]` and after each new token `[B,G,T,V]`, in B x G whole rows."""
+  """Returns torch's logits after each prompt `[B,V]` and after each new token `[B,G,T,V]`."""
   with torch.no_grad():
     logits = model(**batch.torch_inputs(tokens)).logits.numpy()
   logits = logits.reshape(*tokens.shape[:2], *logits.shape[1:])
@@ -59,14 +59,14 @@ def torch_logits(model, batch, tokens) -> tuple[np.ndarray, np.ndarray]:
 
 
 def assert_close(got, want):
-  assert 0.5 < np.abs(want).max() < 10  # Logits of order one: the tolerance is relative to that.
+  assert 0.5 < np.abs(want).max() < 10  # The tolerance is meant for logits of about one.
   np.testing.assert_allclose(got, want, rtol=0, atol=2e-5)
 
 
 def assert_logits(
   pair, batch, config=None, tokens=None, prompt_size=None, image_size=None
 ) -> tuple[jax.Array, jax.Array]:
-  """Compares every way to compute the logits with the torch model; returns ours in one pass."""
+  """Compares logits from two passes and from one with torch's; returns those from one pass."""
   config = config or pair.config
   tokens = random_tokens(len(batch.ids)) if tokens is None else tokens
   want_first, want_after = torch_logits(pair.torch_model, batch, tokens)
@@ -88,7 +88,7 @@ def test_logits_of_a_tied_head(tied):
 
 
 def test_padding_changes_nothing(tiny):
-  """Prompts in larger buckets of tokens and patches give the logits of their own size."""
+  """Larger buckets of tokens and patches give the same logits."""
   batch = torch_reference.make_batch(tiny.config, CASES["mixed"])
   assert_logits(tiny, batch, prompt_size=128, image_size=320)
 
@@ -114,20 +114,20 @@ def step(params, config, prefix, tokens, cache, lengths, attended_length):
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def read(params, config, prompt, images):
+def prefill(params, config, prompt, images):
   return config.prefill(params, prompt, config.encode(params, images))
 
 
 def test_token_by_token(tiny):
-  """Steps of one token equal the whole row; only the filled part of the cache is attended to."""
+  """Decoding token by token equals one pass; only `attended_length` positions are attended to."""
   config, params = tiny.config, tiny.params
   batch = torch_reference.make_batch(config, CASES["mixed"])
   tokens = random_tokens(3)
   want_first, want_after = torch_logits(tiny.torch_model, batch, tokens)
-  prefix, first = read(params, config, batch.prompt(config), batch.images(config))
+  prefix, first = prefill(params, config, batch.prompt(config), batch.images(config))
   assert_close(first, want_first)
   cache = config.empty_cache(3, G, cache_length=8, dtype=jnp.float32)
-  # What lies beyond the filled part must not be read.
+  # Cache positions beyond `attended_length` must not be read.
   cache = cache._replace(keys=cache.keys.at[..., T:, :].set(jnp.nan))
   for t in range(T):
     attended_length = 4 if t <= 4 else T
@@ -140,7 +140,7 @@ def test_token_by_token(tiny):
 
 
 def test_continuing_after_texts_of_different_lengths(tiny):
-  """A text of its own length for each trajectory, then tokens one by one, some ending early."""
+  """Continuations start with texts of different lengths; then single tokens, some ending early."""
   config, params = tiny.config, tiny.params
   batch = torch_reference.make_batch(config, CASES["mixed"])
   tokens = random_tokens(3, length=8)
@@ -148,48 +148,52 @@ def test_continuing_after_texts_of_different_lengths(tiny):
   real = np.concatenate(
     [np.arange(4) < text[..., None], np.arange(4) < (text[..., None] + 1) % 5], axis=-1
   )
-  prefix, _ = read(params, config, batch.prompt(config), batch.images(config))
+  prefix, _ = prefill(params, config, batch.prompt(config), batch.images(config))
   cache = config.empty_cache(3, G, cache_length=8, dtype=jnp.float32)
   logits, cache = step(params, config, prefix, tokens[..., :4], cache, text, 0)
   got = [logits]
   for t in range(4, 8):
-    alive = real[..., t].astype(np.int32)
-    logits, cache = step(params, config, prefix, tokens[..., t : t + 1], cache, alive, 8)
+    lengths = real[..., t].astype(np.int32)
+    logits, cache = step(params, config, prefix, tokens[..., t : t + 1], cache, lengths, 8)
     got.append(logits)
   got = np.concatenate(got, axis=2)
   np.testing.assert_array_equal(cache.valid, real)
   np.testing.assert_array_equal(cache.lengths, real.sum(axis=-1))
 
-  # The reference sees each trajectory's real tokens only, one after the other.
+  # The reference gets only the real tokens of each continuation, without gaps.
   packed = np.zeros_like(tokens)
-  for place in np.ndindex(3, G):
-    packed[place][: real[place].sum()] = tokens[place][real[place]]
+  for at in np.ndindex(3, G):
+    packed[at][: real[at].sum()] = tokens[at][real[at]]
   _, want = torch_logits(tiny.torch_model, batch, packed)
-  for place in np.ndindex(3, G):
-    assert_close(got[place][real[place]], want[place][: real[place].sum()])
+  for at in np.ndindex(3, G):
+    assert_close(got[at][real[at]], want[at][: real[at].sum()])
 
 
 def test_image_tokens_in_padding_take_no_feature(tiny):
   batch = torch_reference.make_batch(tiny.config, [[7], [3, (4, 4), 5]])
   prompt, images = batch.prompt(tiny.config), batch.images(tiny.config)
   real = np.arange(prompt.ids.shape[1]) < prompt.lengths[:, None]
-  spoilt = prompt._replace(ids=np.where(real, prompt.ids, tiny.config.image_token_id))
-  read = jax.jit(
+  padded_with_image_tokens = prompt._replace(
+    ids=np.where(real, prompt.ids, tiny.config.image_token_id)
+  )
+  prefill = jax.jit(
     lambda params, prompt: tiny.config.prefill(params, prompt, tiny.config.encode(params, images))[
       1
     ]
   )
   assert not real[0].all()
-  np.testing.assert_array_equal(read(tiny.params, spoilt), read(tiny.params, prompt))
+  np.testing.assert_array_equal(
+    prefill(tiny.params, padded_with_image_tokens), prefill(tiny.params, prompt)
+  )
 
 
-def test_scoring_in_two_segments(tiny):
-  """Log-probs after a cached extension, from each trajectory's own last hidden state."""
+def test_log_probs_in_two_segments(tiny):
+  """Log-probs after a cached extension, from the last hidden state of each continuation."""
   batch = torch_reference.make_batch(tiny.config, [[7], [4]])
   tokens = random_tokens(2)
 
   @jax.jit
-  def score(params, prompt):
+  def token_logprobs(params, prompt):
     prefix, _ = tiny.config.prefill(params, prompt)
     whole, _ = tiny.config.extend(params, prefix, tokens)
     want = tiny.config.logp(params, prefix.last_hidden, whole, tokens).logp
@@ -199,7 +203,7 @@ def test_scoring_in_two_segments(tiny):
     got = tiny.config.logp(params, first[:, :, -1], rest, tokens[..., 2:]).logp
     return got, want[..., 2:]
 
-  got, want = score(tiny.params, batch.prompt(tiny.config))
+  got, want = token_logprobs(tiny.params, batch.prompt(tiny.config))
   np.testing.assert_allclose(got, want, rtol=0, atol=2e-5)
 
 
@@ -212,13 +216,13 @@ def test_select_last():
 
 
 def test_bf16(tiny):
-  """bf16 weights are computed in bf16, no further from fp32 than torch in bf16 is."""
+  """With bf16 weights the model computes in bf16, with no larger error than torch in bf16."""
   batch = torch_reference.make_batch(tiny.config, CASES["mixed"])
   tokens = random_tokens(3)
   _, exact = torch_logits(tiny.torch_model, batch, tokens)
-  narrow = torch_reference.torch_model(tiny.config).to(torch.bfloat16)
+  bf16_model = torch_reference.torch_model(tiny.config).to(torch.bfloat16)
   with torch.no_grad():
-    logits = narrow(**batch.torch_inputs(tokens)).logits.float().numpy()
+    logits = bf16_model(**batch.torch_inputs(tokens)).logits.float().numpy()
   rows = logits.reshape(3, G, *logits.shape[1:])
   theirs = np.stack([row[:, n : n + T] for row, n in zip(rows, batch.lengths, strict=True)])
 
@@ -228,5 +232,5 @@ def test_bf16(tiny):
     assert first.dtype == after.dtype == jnp.float32
     error = np.sqrt(np.mean((after - exact) ** 2))
     assert 1e-3 < error < 1.2 * np.sqrt(np.mean((theirs - exact) ** 2))
-  prefix, _ = read.eval_shape(params, tiny.config, *inputs[:2])
+  prefix, _ = prefill.eval_shape(params, tiny.config, *inputs[:2])
   assert prefix.keys.dtype == prefix.last_hidden.dtype == jnp.bfloat16

@@ -1,4 +1,4 @@
-"""Positions and angles against transformers'."""
+"""Compares positions and angles with transformers'."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ from sejax.models.transformer.rope import rotate, text_angles
 from tests.models import torch_reference
 
 ROWS = [
-  [3, (10, 18), 4, (4, 4), (8, 6), 2],  # Two images without text between them but their markers.
+  [3, (10, 18), 4, (4, 4), (8, 6), 2],  # Two images with only their markers between them.
   [(4, 12), 1],
   [(12, 4)],  # Ends with an image.
   [9],  # Text only, in a batch with images.
@@ -40,7 +40,7 @@ def test_positions(tiny):
     (3, [(1, 4, 4)]),  # Too few tokens.
     (5, [(1, 4, 4)]),  # Too many.
     (4, []),  # Tokens without an image.
-    (1, [(1, 3, 3)]),  # Patches that make no whole feature.
+    (1, [(1, 3, 3)]),  # Patches that do not merge into whole features.
   ],
 )
 def test_refuses_tokens_that_do_not_fit_the_images(tokens, grids):
@@ -53,7 +53,7 @@ def test_refuses_tokens_that_do_not_fit_the_images(tokens, grids):
 
 def test_rotation_stays_fp32_under_bf16():
   config = qwen.Qwen25VL.released("7b").text
-  # Far positions are where angles, or frequencies, rounded to bf16 would be lost.
+  # At large positions, rounding angles or frequencies to bf16 would give large errors.
   positions = np.stack([np.arange(9000, 9008), np.arange(30, 38), np.arange(4000, 4008)])[:, None]
   angles = text_angles(config, jnp.asarray(positions))
   assert angles.dtype == jnp.float32
@@ -62,14 +62,14 @@ def test_rotation_stays_fp32_under_bf16():
   by_axis = torch.tensor(positions, dtype=torch.float64)[:, 0, :, None] * inverse
   sections = [part[i] for i, part in enumerate(by_axis.split([16, 24, 24], dim=-1))]
   want = torch.cat(sections, dim=-1)
-  # One rounding of the frequency and one of the product, of numbers up to 9,007.
+  # Relative error of one rounding of the frequency and one of the product in fp32.
   np.testing.assert_allclose(angles[0], want.numpy(), rtol=2e-7)
 
   x = jnp.ones((1, 8, 1, 128), jnp.bfloat16)
-  turned = rotate(x, angles)
-  assert turned.dtype == jnp.bfloat16
+  rotated = rotate(x, angles)
+  assert rotated.dtype == jnp.bfloat16
   first = want.cos() - want.sin()
-  # Half a unit in the last place of bf16, and the error of an fp32 angle of 9,007 radians.
+  # Half an ulp of bf16, and the error of an fp32 angle of 9,007 radians.
   np.testing.assert_allclose(
-    turned[0, :, 0, :64].astype(jnp.float32), first.numpy(), rtol=2**-8, atol=2e-3
+    rotated[0, :, 0, :64].astype(jnp.float32), first.numpy(), rtol=2**-8, atol=2e-3
   )

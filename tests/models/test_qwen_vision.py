@@ -1,4 +1,4 @@
-"""The vision tower against transformers': features, windows, packing."""
+"""Compares the vision tower with transformers': features, windows, packing."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from sejax.models import qwen2_5_vl as qwen
 from sejax.models.qwen2_5_vl.images import window_order
 from tests.models import torch_reference
 
-# Patches of a 140x252 px image: its windows are not whole at two edges.
+# Patches of a 140x252 px image; its windows are incomplete at two edges.
 ODD = (10, 18)
 
 
@@ -23,7 +23,7 @@ def encode(params, config, images):
 
 
 def torch_features(model, batch) -> list[np.ndarray]:
-  """Features of each row, its images encoded without any other row's."""
+  """Returns torch's features of each row, encoded without the images of other rows."""
   found = []
   for patches, grids in zip(batch.patches, batch.grids, strict=True):
     with torch.no_grad():
@@ -44,7 +44,7 @@ def test_images_of_different_sizes(tiny):
   assert_features(features, batch, torch_features(tiny.torch_model, batch))
 
 
-def test_alone_and_beside_another(tiny):
+def test_an_image_gives_the_same_features_alone_and_beside_another(tiny):
   batch = torch_reference.make_batch(tiny.config, [[ODD]])
   patches, grid = batch.patches[0], batch.grids[0]
   other = torch_reference.make_batch(tiny.config, [[(8, 6)]], seed=1)
@@ -77,7 +77,7 @@ def test_alone_and_beside_another(tiny):
     (2,),
     (0, 1, 2, 3),
     (),
-    (7, 15, 23, 31),  # as in transformers' own tiny model: none of the four blocks
+    (7, 15, 23, 31),  # The default, beyond the depth of four: no block.
     (1, 4),
     (-1, 2),
     (3, 0, 3, 99),

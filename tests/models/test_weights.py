@@ -1,4 +1,4 @@
-"""Weights against transformers: directories it writes, and directories it must be able to load."""
+"""Loads directories that transformers wrote, and lets transformers load directories of ours."""
 
 import functools
 import json
@@ -30,7 +30,7 @@ def hf_model(tied: bool) -> transformers.Qwen2_5_VLForConditionalGeneration:
 
 @pytest.fixture
 def directory(tmp_path) -> pathlib.Path:
-  """An untied fp32 model in one file, as transformers writes it."""
+  """An untied fp32 model in one file, saved by transformers."""
   hf_model(tied=False).save_pretrained(tmp_path / "hf")
   return tmp_path / "hf"
 
@@ -66,7 +66,7 @@ def assert_same_tree(got, expected) -> None:
 
 
 def test_the_same_weights_are_the_same_bytes(tmp_path):
-  """Left alone, safetensors orders its metadata by chance, anew for each file."""
+  """Although the safetensors package writes metadata in random order."""
   config = torch_reference.tiny_config()
   params = config.init(jax.random.key(0))
   files = set()
@@ -80,7 +80,7 @@ def test_the_same_weights_are_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("max_file_bytes", [200_000, 10**9])
 def test_round_trip(tmp_path, tied, dtype, max_file_bytes):
-  """From transformers to sejax and back: the same bytes, and a directory it loads in full."""
+  """From transformers to sejax and back: the bytes are equal, and transformers can load them."""
   original = torch_reference.torch_model(torch_reference.tiny_config(tie_word_embeddings=tied))
   original = original.to(dtype)
   original.save_pretrained(tmp_path / "hf", max_shard_size=max_file_bytes)
@@ -111,8 +111,8 @@ def test_tree_equals_the_models_tensors(tmp_path, tied):
   assert_same_tree(params, torch_reference.to_params(model.state_dict(), expected_config))
 
 
-def test_names_of_the_running_model(directory):
-  """Some checkpoints carry these names, others the ones that are usually saved."""
+def test_module_names_of_a_transformers_model(directory):
+  """Some checkpoints use the names of the model's modules instead of the usual saved names."""
   _, expected = weights.load(directory, dtype=jnp.float32)
   live = {name: tensor.contiguous() for name, tensor in hf_model(tied=False).state_dict().items()}
   assert not live.keys() & (read_tensors(directory).keys() - {"lm_head.weight"})
@@ -121,7 +121,7 @@ def test_names_of_the_running_model(directory):
 
 
 def test_flat_config(directory):
-  """The published checkpoints have the decoder's fields at the top, and `rope_scaling`."""
+  """Published checkpoints have the decoder's fields at the top level, and `rope_scaling`."""
   expected, _ = weights.load(directory, dtype=jnp.float32)
   nested = json.loads((directory / "config.json").read_text())
   text = nested.pop("text_config")
@@ -136,8 +136,8 @@ def test_flat_config(directory):
   assert weights.load(directory, dtype=jnp.float32)[0] == expected
 
 
-def test_harmless_tensors_are_left_out(tmp_path):
-  """Tables that are computed, and a head that is the embedding once more."""
+def test_redundant_tensors_are_ignored(tmp_path):
+  """Rotary frequencies, which are computed, and a tied head that equals the embedding."""
   hf_model(tied=True).save_pretrained(tmp_path / "hf")
   _, expected = weights.load(tmp_path / "hf", dtype=jnp.float32)
   tensors = read_tensors(tmp_path / "hf")
@@ -162,7 +162,7 @@ def test_cast_as_torch_does(directory, stored, wanted):
 
 
 def change_tensors(change):
-  """A corruption of the tensors, after which they are written again."""
+  """Returns a function that changes the tensors of a directory."""
 
   def apply(directory):
     tensors = read_tensors(directory)
@@ -193,7 +193,7 @@ def lose_offsets(directory):
 
 
 def change_header(old: bytes, new: bytes):
-  """Replaces bytes of the header by as many others."""
+  """Returns a function that replaces bytes of the header by others of the same number."""
   assert len(old) == len(new)
 
   def apply(directory):
@@ -308,7 +308,7 @@ def test_a_mesh_of_explicit_axes_is_refused(directory):
 
 
 def test_sharded_over_eight_devices(directory):
-  """Equal arrays; the host holds one shard at a time and reads no part twice (see the script)."""
+  """Arrays are equal, and the host holds one shard at a time and reads no part twice."""
   script = pathlib.Path(__file__).with_name("load_sharded.py")
   subprocess.run(
     [sys.executable, script, directory],

@@ -1,4 +1,4 @@
-"""transformers' torch model as the reference: tiny random models, inputs for both sides, gradients.
+"""transformers' torch model as reference: tiny random models, and the same inputs for both.
 
 torch is a dependency of the tests only.
 """
@@ -19,12 +19,12 @@ IMAGE, VISION_START, VISION_END, VIDEO = 120, 121, 122, 123
 TEXT_IDS = 100  # Text tokens are drawn below this.
 
 
-# A tiny model gains nothing from threads, and loses much where they wait for each other.
+# Threads do not speed up a tiny model, and waiting for each other slows it down.
 torch.set_num_threads(1)
 
 
 def tiny_config(**changes) -> qwen.Qwen25VL:
-  """Both kinds of vision blocks, grouped queries, and windows of 4x4 patches."""
+  """Returns a tiny model with both kinds of vision blocks, grouped queries and 4x4 windows."""
   config = qwen.Qwen25VL(
     vision=qwen.VisionConfig(
       depth=4,
@@ -55,18 +55,19 @@ def tiny_config(**changes) -> qwen.Qwen25VL:
 
 
 def real_vocabulary_config() -> qwen.Qwen25VL:
-  """The tiny model with Qwen's vocabulary and the ids of its special tokens."""
+  """Returns the tiny model with Qwen's vocabulary and its special token ids."""
   tiny = tiny_config()
   return qwen.Qwen25VL(tiny.vision, dataclasses.replace(tiny.text, vocab_size=151_936))
 
 
 def torch_model(config: qwen.Qwen25VL, seed: int = 0, raw: dict | None = None):
-  """A random model whose every tensor matters: biases are not zero, norms not one, logits O(1).
+  """Returns a random torch model in which every tensor matters.
+
+  Biases are not zero, norms are not one, and logits are of order one.
 
   Args:
-    config: of the model.
-    seed: of its weights.
-    raw: what transformers reads in place of what `config` exports.
+    seed: seed of the weights.
+    raw: contents of a `config.json` for transformers; None is what `config` exports.
   """
   hf_config = transformers.Qwen2_5_VLConfig(**(raw or config.to_hf()))
   hf_config._attn_implementation = "eager"
@@ -87,7 +88,7 @@ def torch_model(config: qwen.Qwen25VL, seed: int = 0, raw: dict | None = None):
 
 
 def to_params(tensors: dict[str, torch.Tensor], config: qwen.Qwen25VL) -> models.Params:
-  """Arranges tensors (weights or gradients) named as in transformers' model as sejax's tree."""
+  """Converts weights or gradients, named as in transformers' model, to a parameter tree."""
 
   def take(name):
     return np.asarray(tensors[name].detach().float().numpy())
@@ -146,7 +147,7 @@ def to_params(tensors: dict[str, torch.Tensor], config: qwen.Qwen25VL) -> models
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-  """B prompts of different lengths, each with its own images; not padded yet."""
+  """B prompts of different lengths, each with its own images, without padding."""
 
   ids: list[np.ndarray]
   grids: list[np.ndarray]
@@ -168,9 +169,11 @@ class Batch:
     return qwen.pack_images(config.vision, self.patches, self.grids, size)
 
   def torch_inputs(self, continuations: np.ndarray | None = None) -> dict[str, torch.Tensor]:
-    """Inputs of transformers' model; with continuations `[B,G,T]`, B x G rows of repeated prompts.
+    """Returns the inputs of transformers' model.
 
-    Rows are padded on the right after the continuation, which follows its prompt directly.
+    Args:
+      continuations: tokens `[B,G,T]`. There are then B x G rows: each is a copy of the prompt, the
+        continuation directly after it, and padding on the right.
     """
     if continuations is None:
       rows, repeats = self.ids, 1

@@ -1,4 +1,4 @@
-"""The tiny random model that the sampler's tests share, and a batch with images and without."""
+"""Fixtures of the sampler's tests: a tiny random model and prompts with and without images."""
 
 import dataclasses
 from typing import Any
@@ -19,7 +19,7 @@ WIDTH = 40  # Prompt tokens, with padding.
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tiny:
-  """transformers' torch model, the same weights as sejax's tree, and four prompts."""
+  """A torch model of transformers, the same weights as a parameter tree, and four prompts."""
 
   config: qwen.Qwen25VL
   torch_model: Any
@@ -38,7 +38,7 @@ class Tiny:
     )._replace(**changes)
 
   def sampler(self, options: sampling.Options, dtype: DTypeLike = jnp.float32) -> sampling.Sampler:
-    """Returns a sampler that need not compile what another one of this model has."""
+    """Returns a sampler that shares compiled programs with all others of this model."""
     sampler = sampling.Sampler(self.config, options, dtype=dtype)
     sampler.programs = self.programs
     return sampler

@@ -1,7 +1,7 @@
-"""Samples on a mesh of eight devices, in one process or two; run by test_mesh.
+"""Samples on a mesh of eight devices, in one process or two; a script that test_mesh runs.
 
-Arguments: a file of weights and prompts, a file to write to, and for several processes the number
-of this one, their count and the coordinator's address.
+Arguments: a file with weights and prompts, a file to write to, and for several processes the index
+of this one, their number and the coordinator's address.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ def sample(
 
 
 def gathered(config: qwen.Qwen25VL, params: models.Params, mesh: Mesh) -> list[str]:
-  """Returns the weights, by shape, that a step of decoding gathers or moves."""
+  """Returns the shapes of the weights that a decode step moves between devices."""
   placed = layouts.place(params, mesh, layout.DECODING, jnp.float32)
   specs = decode.specs(config, mesh)
   place = functools.partial(jax.tree.map, lambda spec: NamedSharding(mesh, spec))
@@ -101,7 +101,7 @@ def main(source: str, target: str, number: int = 0, count: int = 1, address: str
   mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
   data = dict(np.load(source))
   config = qwen.Qwen25VL.from_hf(json.loads(str(data["config"])))
-  # Both forms of the cache, each in one of the two runs.
+  # The run in one process tests the stacked cache, the run in two the layered one.
   config = dataclasses.replace(config, layered_cache=count > 1)
   params = unflatten({name[2:]: value for name, value in data.items() if name.startswith("p/")})
   size = PROMPTS // count

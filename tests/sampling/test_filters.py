@@ -1,4 +1,4 @@
-"""Filters against transformers' logits processors, and drawn frequencies against exact ones."""
+"""Compares filters with transformers' logits processors, and frequencies with probabilities."""
 
 import itertools
 
@@ -14,7 +14,7 @@ from sejax.sampling.filters import Filters
 
 draw = jax.jit(sampling_filters.draw, static_argnums=0)
 
-VOCABULARY = 300  # No multiple of anything.
+VOCABULARY = 300  # Not a multiple of the rows of the vocabulary matrix.
 CASES = {
   "plain": {},
   "temperature": {"temperature": 0.7},
@@ -26,7 +26,7 @@ CASES = {
 
 
 def reference(logits: np.ndarray, filters: Filters) -> np.ndarray:
-  """Probabilities after transformers' processors, in their order, in float64."""
+  """Returns the probabilities that transformers' processors leave, in float64."""
   scores = torch.from_numpy(logits.astype(np.float64))
   scores[..., list(filters.banned)] = -torch.inf
   processors = [transformers.TemperatureLogitsWarper(filters.temperature)]
@@ -51,8 +51,8 @@ def random_bits(*shape: int, seed: int = 0) -> np.ndarray:
   return rng.integers(0, 2**32, (*shape, 2), dtype=np.uint32)
 
 
-def every_token(logits: np.ndarray, filters: Filters) -> np.ndarray:
-  """Behaviour probabilities as seen in many draws: of each token drawn, by its log-prob."""
+def behaviour_probabilities(logits: np.ndarray, filters: Filters) -> np.ndarray:
+  """Returns the probability, by its `behaviour_logp`, of every token that many draws find."""
   found = np.zeros(logits.shape)
   many = np.repeat(logits[:, None], 4000, axis=1)
   out = draw(filters, many, random_bits(*many.shape[:2]))
@@ -66,10 +66,11 @@ def test_behaviour_logp_is_that_of_the_filtered_distribution(name):
   filters = Filters(**CASES[name])
   logits = random_logits(3, 2.0)
   expected = reference(logits, filters)
-  found = every_token(logits, filters)
+  found = behaviour_probabilities(logits, filters)
   assert (found > 0).sum() > 15
   np.testing.assert_allclose(found[found > 0], expected[found > 0], rtol=2e-5)
-  # What was never drawn is rare: 8 in 4,000 draws are missed once in 3,000 times.
+  # Tokens that were never drawn must be rare: a token expected 8 times in 4,000 draws is missed
+  # with a probability of 1 in 3,000.
   assert expected[found == 0].max() < 2e-3
 
 
@@ -96,7 +97,7 @@ def test_frequencies_pass_a_chi_square_test(name):
 def test_top_p_keeps_the_fewest_tokens_that_reach_it(scale, p):
   logits = random_logits(8, scale, 4096)
   out = draw(Filters(top_p=p), logits, random_bits(8))
-  # Mass kept = probability / behaviour probability, of whatever token was drawn.
+  # For any drawn token, the kept mass is its probability over its behaviour probability.
   mass = np.exp(out.logp - out.behaviour_logp)
   probabilities = -np.sort(-jax.nn.softmax(logits.astype(np.float64)), axis=-1)
   cumulative = probabilities.cumsum(-1)
@@ -155,7 +156,7 @@ def test_top_p_keeps_as_much_of_a_tie_as_it_needs():
 
 @pytest.mark.parametrize("bits", [0, 2**32 - 1])
 def test_banned_and_filtered_tokens_are_not_drawn_at_the_ends(bits):
-  """The least and the largest random number find a token of positive weight."""
+  """The smallest and the largest random number draw a token of positive probability."""
   logits = random_logits(64, 3.0)
   filters = Filters(top_p=0.7, banned=(0, 1, 2, 297, 298, 299))
   out = draw(filters, logits, np.full((64, 2), bits, np.uint32))

@@ -1,4 +1,4 @@
-"""Random bits depend on what a token is, never on where it is computed."""
+"""Random bits identify a token, independently of where it is computed."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +27,7 @@ def test_hashes_are_those_of_the_algorithm():
 
 
 def test_a_record_that_occurs_once_keeps_its_keys():
-  """Hashes and keys of before occurrences were part of them."""
+  """Regression values from before keys depended on the occurrence."""
   hashes = [[1531019008, 3028588862], [1995031391, 473986585], [3398443190, 2474095744]]
   assert keys.record_hashes("figures", ["5", "x/7", "ü"]).tolist() == hashes
   found = keys.record_hashes("figures", ["5", "x/7", "ü"], [0, 0, 0])
@@ -41,12 +41,12 @@ def test_a_record_that_occurs_once_keeps_its_keys():
 
 
 def test_each_occurrence_of_a_record_has_other_keys():
-  times = 1000  # of a set of two in a large batch
+  times = 1000  # occurrences of each record, as with a tiny data set and a large batch
   records = ["a", "b"] * times
   found = keys.record_hashes("set", records, [n // 2 for n in range(2 * times)])
   assert len(np.unique(found, axis=0)) == 2 * times
   np.testing.assert_array_equal(found[4:6], keys.record_hashes("set", ["a", "b"], [2, 2]))
-  # Nothing that a record could be called gives the keys of another's occurrence.
+  # No record id hashes like another occurrence of a different record.
   assert (
     len(np.unique(keys.record_hashes("set", ["a", "a\x001", "a1", "1"], [1, 0, 0, 0]), axis=0)) == 4
   )

@@ -1,4 +1,4 @@
-"""What the compiled programs hold and do: prefixes are shared, weights stay where they are."""
+"""Memory of the sampler's compiled programs: the sequences of a group share one prefix."""
 
 import dataclasses
 import functools
@@ -74,7 +74,7 @@ def programs(config: qwen.Qwen25VL, members: int) -> dict[str, jax.stages.Compil
 
 
 def test_trajectories_share_their_prefix(config):
-  """Eight members add under a tenth of what seven more copies of the prefixes would take."""
+  """Going from one to eight members adds less than a tenth of seven copies of the prefixes."""
   one, eight = programs(config, 1), programs(config, 8)
   text = config.text
   prefix = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_size * PROMPT * 4

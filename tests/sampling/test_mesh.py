@@ -1,4 +1,4 @@
-"""One device, eight devices and two processes give the same tokens for the same records."""
+"""One device, eight devices and two processes sample the same tokens for the same records."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ MODULE = "tests.sampling.on_mesh"
 
 @pytest.fixture(scope="module")
 def source(tiny, tmp_path_factory) -> pathlib.Path:
-  """Each of the tiny batch twice, with images and without; given tokens make the two differ."""
+  """Writes weights and prompts to a file; each prompt occurs twice, with different given tokens."""
   rng = np.random.default_rng(1)
   request = tiny.request([0, 1, 2, 3] * 2)
   flat = traverse_util.flatten_dict(tiny.params, sep="/")
@@ -34,13 +34,16 @@ def source(tiny, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def expected(tiny, source):
-  """On one device."""
+  """Samples on one device."""
   data = dict(np.load(source))
   return on_mesh.sample(tiny.config, tiny.params, on_mesh.request(data, slice(None)), None)
 
 
 def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-  """Sums in another order move a draw only if its random number falls into a gap of 1e-6."""
+  """Compares results; only log-probs may differ, by the order of sums.
+
+  Rounding of 1e-6 changes a token only if its random number falls into a gap of that size.
+  """
   for name, value in expected.items():
     if name.endswith("logp"):
       np.testing.assert_allclose(found[name], value, atol=2e-5, err_msg=name)
@@ -57,7 +60,7 @@ def test_eight_devices(source, expected, tmp_path):
   wait(start(MODULE, 8, source, tmp_path / "out.npz"))
   found = dict(np.load(tmp_path / "out.npz"))
   assert_same(found, expected)
-  assert found["gathered"].tolist() == [], "weights are gathered for each token"
+  assert found["gathered"].tolist() == [], "decode steps move weights between devices"
 
 
 def test_two_processes(source, expected, tmp_path):

@@ -1,4 +1,4 @@
-"""Given tokens, repeats, limits, stop strings, and requests that cannot work."""
+"""Given tokens, repeats, limits, stop strings, progress callbacks, and invalid requests."""
 
 import dataclasses
 
@@ -34,15 +34,15 @@ def sampler(tiny):
   )
 
 
-@pytest.mark.parametrize("groups", [None, 1])
-def test_given_tokens_equal_a_longer_prompt(tiny, sampler, groups):
-  """Candidates of unequal lengths, an empty one too, as if each stood in a prompt of its own."""
+@pytest.mark.parametrize("max_concurrent_prompts", [None, 1])
+def test_given_tokens_equal_a_longer_prompt(tiny, sampler, max_concurrent_prompts):
+  """Given tokens of unequal lengths, possibly none, act as if they ended the prompt."""
   rng = np.random.default_rng(0)
   lengths = np.array([[3, 6], [0, 2], [5, 1], [6, 6]])
   given = rng.integers(2, 100, (4, 2, 6)).astype(np.int32)
   request = tiny.request(given=given, given_lengths=lengths)
   queue = tiny.sampler(dataclasses.replace(sampler.options, max_concurrent_prompts=1, pack=True))
-  result = sample(queue if groups else sampler, tiny, request)
+  result = sample(queue if max_concurrent_prompts else sampler, tiny, request)
   for member in range(2):
     ids = [
       np.concatenate([row, tokens[:n]])
@@ -90,17 +90,17 @@ def test_stop_strings_end_at_the_token_that_completes_them(tiny, sampler):
   assert not result.logp[row][7:].any()
 
 
-def test_an_image_token_is_not_drawn_however_likely_it_is(tiny, sampler):
+def test_a_banned_image_token_is_not_drawn_however_likely_it_is(tiny, sampler):
   head = tiny.params["lm_head"]["kernel"]
-  loving = {**tiny.params, "lm_head": {"kernel": head.at[:, 120].set(0).at[:8, 120].set(500.0)}}
+  biased = {**tiny.params, "lm_head": {"kernel": head.at[:, 120].set(0).at[:8, 120].set(500.0)}}
   request = tiny.request()
-  _, logits = jax.jit(tiny.config.prefill)(loving, request.prompt, request.features)
+  _, logits = jax.jit(tiny.config.prefill)(biased, request.prompt, request.features)
   assert (logits.argmax(-1) == 120).any()
-  result = sampler(loving, request, seed=0, step=0, role=Role.ACTOR)
+  result = sampler(biased, request, seed=0, step=0, role=Role.ACTOR)
   assert not np.isin(result.tokens, WARM.banned).any()
 
 
-def test_runs_share_weights_take_over_the_cache_and_read_what_is_filled_of_it(tiny):
+def test_decode_runs_share_weights_donate_the_cache_and_attend_to_its_used_part(tiny):
   runs = []
 
   class Watched(Programs):
@@ -112,8 +112,8 @@ def test_runs_share_weights_take_over_the_cache_and_read_what_is_filled_of_it(ti
 
   sampler = Sampler(tiny.config, Options(2, 8, Filters(temperature=0.0), decode_steps=2))
   sampler.programs = Watched()
-  narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
-  sampler(narrow, tiny.request([0, 1]), seed=0, step=0, role=Role.ACTOR)
+  bf16_params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
+  sampler(bf16_params, tiny.request([0, 1]), seed=0, step=0, role=Role.ACTOR)
   assert [attended_length for _, attended_length in runs] == [2, 4, 8, 8]
   first = jax.tree.leaves(runs[0][0][0])
   assert {x.dtype for x in first} == {jnp.dtype(jnp.float32)}
@@ -123,7 +123,7 @@ def test_runs_share_weights_take_over_the_cache_and_read_what_is_filled_of_it(ti
     assert state.cache.values.is_deleted()
 
 
-def test_progress_is_watched(tiny, sampler):
+def test_the_callback_is_called_at_each_host_synchronisation(tiny, sampler):
   seen = []
   sample(sampler, tiny, tiny.request(), watch=lambda _, lengths: seen.append(int(lengths.max())))
   assert seen == [6, 12]
@@ -169,7 +169,7 @@ def test_requests_that_cannot_work_are_named_and_nothing_is_compiled(tiny, chang
   assert sampler.programs.count == 0
 
 
-def test_what_exceeds_the_context_is_named(tiny):
+def test_requests_that_exceed_the_context_are_refused(tiny):
   sampler = Sampler(tiny.config, Options(2, 80, WARM, context=100))
   message = "new_tokens=80 tokens are more than the context of 100; at most 60 new tokens fit"
   with pytest.raises(ValueError, match=message):

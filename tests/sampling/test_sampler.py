@@ -1,4 +1,4 @@
-"""The sampler against transformers' `generate`, and against itself in other shapes."""
+"""Compares the sampler with transformers' `generate`, and with itself in other batch shapes."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ def assert_same(left, right, rows=slice(None)):
 
 @functools.cache
 def generate(tiny, eos_ids: tuple[int, ...], new_tokens: int) -> list[np.ndarray]:
-  """Continuations by transformers, each prompt alone, without padding."""
+  """Returns transformers' continuations; each prompt runs alone, without padding."""
   found = []
   for i in range(len(tiny.batch.ids)):
     row = slice(i, i + 1)
@@ -51,7 +51,7 @@ def generate(tiny, eos_ids: tuple[int, ...], new_tokens: int) -> list[np.ndarray
 
 
 def test_greedy_equals_transformers(tiny):
-  """64 tokens of image and text prompts of unequal lengths, in one batch."""
+  """64 tokens for prompts with and without images, of unequal lengths, in one batch."""
   result = sample(tiny.sampler(Options(2, 64, GREEDY, decode_steps=64)), tiny)
   expected = np.stack(generate(tiny, (), 64))
   np.testing.assert_array_equal(result.tokens[:, 0], expected)
@@ -63,7 +63,10 @@ def test_greedy_equals_transformers(tiny):
 
 @pytest.fixture(scope="module")
 def ending(tiny):
-  """Greedy, with two EOS ids: one ends a row by its first token. Padding is one of them too."""
+  """A greedy sampler with two EOS ids, one of which is also the padding id.
+
+  One prompt ends with its first token.
+  """
   free = generate(tiny, (), 64)
   eos_ids = (int(free[1][9]), int(free[2][0]))
   return tiny.sampler(Options(1, 64, GREEDY, eos_ids, eos_ids[0], decode_steps=64, pack=False))
@@ -96,7 +99,7 @@ def test_eos_at_the_limit_is_not_truncated(tiny, ending):
 
 @pytest.fixture(scope="module")
 def sampled(tiny):
-  """A sampler whose trajectories end at very different times, and what it returns."""
+  """A sampler whose sequences end at very different lengths, and its result."""
   sampler = tiny.sampler(Options(3, 16, FILTERED, tuple(range(2, 10)), decode_steps=8))
   return sampler, sample(sampler, tiny)
 
@@ -109,7 +112,7 @@ def test_lengths_vary_enough_for_the_tests_below(sampled):
 
 
 def test_a_cache_by_layer_changes_nothing(tiny, sampled):
-  """Packing, and prompts that enter later, included."""
+  """Also where the batch is repacked and prompts are admitted later."""
   sampler, result = sampled
   config = dataclasses.replace(tiny.config, layered_cache=True)
   layered = sample(
@@ -121,7 +124,7 @@ def test_a_cache_by_layer_changes_nothing(tiny, sampled):
 
 @pytest.fixture(scope="module")
 def trainer(tiny):
-  """What a trainer recomputes of tokens in one pass: their log-probs, and the logits of each."""
+  """A function that recomputes log-probs and logits of tokens in one pass, as a trainer does."""
   banned = jnp.zeros(tiny.config.text.vocab_size, bool).at[jnp.array(FILTERED.banned)].set(True)
 
   @jax.jit
@@ -144,27 +147,27 @@ def test_the_trainers_logp_is_that_of_the_sampler(tiny, trainer, sampled):
 
 
 @pytest.fixture(scope="module")
-def narrow(tiny):
+def bf16_params(tiny):
   return jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
 
 
-def test_the_trainers_logp_is_that_of_the_sampler_in_bf16(tiny, trainer, narrow):
-  """Sums in another order move hidden states of size 1 by 2**-8, and so logits of 4 by 2**-6."""
+def test_the_trainers_logp_is_that_of_the_sampler_in_bf16(tiny, trainer, bf16_params):
+  """The order of sums changes hidden states of about 1 by 2**-8, so logits of about 4 by 2**-6."""
   sampler = tiny.sampler(Options(3, 16, FILTERED, decode_steps=16, pack=False), jnp.bfloat16)
   result = sample(sampler, tiny)
-  found, _ = trainer(narrow, result.tokens)
+  found, _ = trainer(bf16_params, result.tokens)
   exact, _ = trainer(tiny.params, result.tokens)
   np.testing.assert_allclose(result.logp, found, atol=2**-6)
   assert np.abs(result.logp - exact).max() > 2**-6, "the weights were not bf16"
 
 
-def test_greedy_in_bf16_is_the_argmax_of_full_passes(tiny, trainer, narrow):
+def test_greedy_in_bf16_is_the_argmax_of_full_passes(tiny, trainer, bf16_params):
   result = sample(
     tiny.sampler(Options(3, 16, GREEDY, decode_steps=16, pack=False), jnp.bfloat16), tiny
   )
   tokens = np.zeros_like(result.tokens)
   for n in range(tokens.shape[-1]):
-    _, logits = trainer(narrow, tokens)
+    _, logits = trainer(bf16_params, tokens)
     tokens[..., n] = logits[..., n, :].argmax(-1)
   np.testing.assert_array_equal(result.tokens, tokens)
 
@@ -213,7 +216,7 @@ def test_another_step_seed_or_role_gives_other_samples(tiny, sampled):
 
 
 def test_programs_are_counted(tiny):
-  """As many as XLA compiles; a second batch of the same shapes adds only shapes on the way down."""
+  """The count equals XLA's compilations; later batches add only shapes of a shrinking batch."""
   compiled = []
   jax.monitoring.register_event_duration_secs_listener(
     lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
@@ -226,12 +229,12 @@ def test_programs_are_counted(tiny):
     sample(sampler, tiny, request, step=step)
   assert first.stats.programs == counted
   assert sampler.programs.count == len(compiled)
-  # 2 x 2 shapes at most, moves from each to those of fewer rows, and four that let prompts in.
+  # At most 2 x 2 batch shapes, 5 repacks from one to a smaller one, and 4 programs for admission.
   assert sampler.programs.count <= 4 + 5 + 4
 
 
-def test_a_group_of_two_takes_two_places_where_others_have_one_left(tiny):
-  """Long rows 2, 1, 1 and 0 to a group fit 4 rows; no group is as wide as the widest."""
+def test_a_group_is_spread_over_two_slots_where_others_have_one_sequence_left(tiny):
+  """Groups with 2, 1, 1 and 0 active sequences take 4 slots of one sequence, not of two."""
   limits = np.full((4, 3), 2)
   limits[[0, 0, 1, 3], [0, 2, 1, 1]] = 10
   options = Options(3, 16, decode_steps=8)
