@@ -250,7 +250,15 @@ class Model(ModelConfig, abc.ABC):
     attended_length: int | None = None,
   ) -> tuple[Float[Array, "B G T D"], Cache | None]:
     """Extends the G continuations of each prompt by T tokens, see `generation.extend`."""
-    return generation.extend(params, self, prefix, tokens, cache, lengths, attended_length)
+    return generation.extend(
+      params,
+      self,
+      prefix,
+      tokens,
+      cache=cache,
+      lengths=lengths,
+      attended_length=attended_length,
+    )
 
   def forward(
     self,
@@ -276,7 +284,15 @@ class Model(ModelConfig, abc.ABC):
     banned: Bool[Array, " V"] | None = None,
   ) -> LogProbs:
     """Computes log-probs and entropies of given tokens, see `logp.logp`."""
-    return logp.logp(params, self, last_hidden, hidden, tokens, temperature, banned)
+    return logp.logp(
+      params,
+      self,
+      last_hidden=last_hidden,
+      hidden=hidden,
+      tokens=tokens,
+      temperature=temperature,
+      banned=banned,
+    )
 
   # ------------------------------------------------------------------ decoding state
 

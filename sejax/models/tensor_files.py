@@ -186,4 +186,4 @@ def _parse_tensor(
       f"{file} is truncated: it has {size} bytes, and tensor {name} ends at byte"
       f" {data_start + stop}; download it again"
     )
-  return StoredTensor(file, name, dtype, shape, data_start + start)
+  return StoredTensor(file=file, name=name, dtype=dtype, shape=shape, start=data_start + start)

@@ -157,9 +157,9 @@ def decode_tokens(
       params,
       state.prefix,
       draw.token[..., None],
-      state.cache,
-      active.astype(jnp.int32),
-      attended_length,
+      cache=state.cache,
+      lengths=active.astype(jnp.int32),
+      attended_length=attended_length,
     )
     state = state._replace(cache=cache, hidden=hidden[:, :, 0], num_sampled=num_sampled)
     return step + 1, state, active, sampled

@@ -155,7 +155,12 @@ def _top_k(scores: Float[Array, "*b r c"], k: int) -> Bool[Array, "*b r c"]:
     return _total(_fold_sums((keys > threshold[..., None, None]).astype(jnp.int32)))
 
   low, _, _ = _bisect(
-    above, k, jnp.ones_like, least, keys.max(axis=(-2, -1)), jnp.full_like(least, scores.size)
+    above,
+    k,
+    unit=jnp.ones_like,
+    low=least,
+    high=keys.max(axis=(-2, -1)),
+    at_low=jnp.full_like(least, scores.size),
   )
   return keys > low[..., None, None]
 
@@ -176,7 +181,14 @@ def _top_p(
     larger = (threshold[..., None, None] - keys) >> 31
     return _total(_fold_sums(_value(keys & larger)))
 
-  low, high, mass = _bisect(above, target, _value, _ordered(share), keys.max(axis=(-2, -1)), total)
+  low, high, mass = _bisect(
+    above,
+    target,
+    unit=_value,
+    low=_ordered(share),
+    high=keys.max(axis=(-2, -1)),
+    at_low=total,
+  )
   # Tied weights exceed the target only if the bounds are neighbours: all of these equal `high`.
   least = _value(high)
   tied = (low + 1 == high) & (mass >= 1.5 * least)
@@ -202,6 +214,7 @@ def _last_needed(tied: Bool[Array, "*b r c"], surplus: Float[Array, "*b"]) -> In
 def _bisect(
   above: Callable[[Int[Array, "*b"]], Array],
   target: Array | int,
+  *,
   unit: Callable[[Int[Array, "*b"]], Array],
   low: Int[Array, "*b"],
   high: Int[Array, "*b"],

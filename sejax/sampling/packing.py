@@ -119,11 +119,16 @@ def prefill(
   cache = None
   if rows.given is not None:
     cache = model.empty_cache(*rows.given.shape, prefix.keys.dtype)
-    new, cache = model.extend(
-      params, prefix, rows.given, cache, rows.given_lengths, attended_length=0
+    given_hidden, cache = model.extend(
+      params,
+      prefix,
+      rows.given,
+      cache=cache,
+      lengths=rows.given_lengths,
+      attended_length=0,
     )
-    new = models.select_last(new, rows.given_lengths)
-    hidden = jnp.where(rows.given_lengths[..., None] > 0, new, hidden)
+    last_given = models.select_last(given_hidden, rows.given_lengths)
+    hidden = jnp.where(rows.given_lengths[..., None] > 0, last_given, hidden)
   return PrefilledGroups(
     prefix=model.decoding_state(prefix),
     given=None if cache is None else model.decoding_state(cache),

@@ -23,8 +23,25 @@ mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor")
 
 def large_model() -> Qwen25VL:
   """Returns a model with arrays of megabytes, beside which Python's own objects do not matter."""
-  vision = VisionConfig(2, 64, 128, 4, 256, fullatt_block_indexes=(1,), window_size=56)
-  return Qwen25VL(vision, TextConfig(4096, 256, 1024, 4, 8, 4, (4, 6, 6)), image_token_id=4000)
+  vision = VisionConfig(
+    depth=2,
+    hidden_size=64,
+    intermediate_size=128,
+    num_heads=4,
+    out_hidden_size=256,
+    fullatt_block_indexes=(1,),
+    window_size=56,
+  )
+  text = TextConfig(
+    vocab_size=4096,
+    hidden_size=256,
+    intermediate_size=1024,
+    num_hidden_layers=4,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    mrope_section=(4, 6, 6),
+  )
+  return Qwen25VL(vision, text, image_token_id=4000)
 
 
 def wait_until_freed(blocks: list[weakref.ref]) -> None:

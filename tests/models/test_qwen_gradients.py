@@ -60,12 +60,12 @@ def make_rollout(model, batch) -> Rollout:
     logp = torch_logp(model, batch, tokens).numpy()
   lengths = rng.integers(2, T + 1, shape[:2])
   return Rollout(
-    tokens,
-    (np.arange(T) < lengths[..., None]).astype(np.float32),
-    rng.standard_normal(shape[:2]).astype(np.float32),
+    tokens=tokens,
+    mask=(np.arange(T) < lengths[..., None]).astype(np.float32),
+    advantages=rng.standard_normal(shape[:2]).astype(np.float32),
     # Far enough from the current log-probs for some ratios to be clipped and some not.
-    logp + 0.2 * rng.standard_normal(shape).astype(np.float32),
-    logp + 0.5 * rng.standard_normal(shape).astype(np.float32),
+    old_logp=logp + 0.2 * rng.standard_normal(shape).astype(np.float32),
+    ref_logp=logp + 0.5 * rng.standard_normal(shape).astype(np.float32),
   )
 
 

@@ -66,7 +66,14 @@ def make_config(reader: gguf.GGUFReader) -> qwen.Qwen25VL:
     rope_theta=field("rope.freq_base"),
     rms_norm_eps=field("attention.layer_norm_rms_epsilon"),
   )
-  vision = qwen.VisionConfig(1, 16, 16, 1, width, fullatt_block_indexes=(0,))
+  vision = qwen.VisionConfig(
+    depth=1,
+    hidden_size=16,
+    intermediate_size=16,
+    num_heads=1,
+    out_hidden_size=width,
+    fullatt_block_indexes=(0,),
+  )
   return qwen.Qwen25VL(vision, text, tie_word_embeddings=True, image_token_id=0)
 
 

@@ -51,4 +51,11 @@ def tiny() -> Tiny:
   params = torch_reference.to_params(dict(model.named_parameters()), config)
   batch = torch_reference.make_batch(config, [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 9], [20]])
   features = jax.jit(config.encode)(params, batch.images(config))
-  return Tiny(config, model, params, batch, features, Programs())
+  return Tiny(
+    config=config,
+    torch_model=model,
+    params=params,
+    batch=batch,
+    features=features,
+    programs=Programs(),
+  )

@@ -55,7 +55,14 @@ def encode_images(params: Params, config: ModelConfig, images: Images) -> Float[
 
   windowed = block(lambda q, k, v: _within_windows(config, q, k, v, images.window))
   full = block(lambda q, k, v: _within_images(config, q, k, v, images.image))
-  x = _scan_blocks(params["blocks"], x, vision.fullatt_block_indexes, windowed, full, config.unroll)
+  x = _scan_blocks(
+    params["blocks"],
+    x,
+    fullatt_block_indexes=vision.fullatt_block_indexes,
+    windowed=windowed,
+    full=full,
+    unroll=config.unroll,
+  )
 
   features = _merge(params["merger"], x, vision.merge_unit)
   return jnp.take_along_axis(features, jnp.argsort(images.order)[..., None], axis=1)
@@ -133,6 +140,7 @@ def _within_windows(
 def _scan_blocks(
   params: Params,
   x: Float[Array, "B S D"],
+  *,
   fullatt_block_indexes: tuple[int, ...],
   windowed: Callable,
   full: Callable,

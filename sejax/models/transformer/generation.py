@@ -41,7 +41,13 @@ def prefill(
   angles = text_angles(config.text, prompt.positions)
   hidden, (keys, values) = decoder.run_layers(params["decoder"], config, x, angles, attention)
   last = select_last(hidden, prompt.lengths)
-  prefix = Prefix(keys, values, prompt.lengths, _next_position(prompt), last)
+  prefix = Prefix(
+    keys=keys,
+    values=values,
+    lengths=prompt.lengths,
+    next_position=_next_position(prompt),
+    last_hidden=last,
+  )
   return prefix, logits(params, last)
 
 
@@ -64,7 +70,7 @@ def extend(
     prefix: from `prefill`, of the same B prompts; with a layered cache from `state.unstack_state`.
     tokens: next tokens, padded on the right.
     cache: cache of the earlier tokens of these continuations; requires T free cache positions.
-      None without earlier tokens.
+      None if there are no earlier tokens and none will follow; not with a layered prefix.
     lengths: number of tokens of each continuation, without padding; None means T. Used only to
       update the cache.
     attended_length: number of leading cache positions that are attended to, static; at least
