@@ -222,6 +222,7 @@ def _check_tensors(
   parameters: list[_Parameter],
   tensors: Mapping[str, StoredTensor],
 ) -> None:
+  """Checks that the tensors of a directory are those of the configuration, of the same shapes."""
   expected = {name: p.tensor_shape for p in parameters for name in p.names}
   if missing := [name for name in expected if name not in tensors]:
     raise ValueError(
@@ -310,6 +311,7 @@ def _copy(
 
 
 def _check_arrays(parameters: list[_Parameter], arrays: Mapping[str, Array]) -> None:
+  """Checks that a parameter tree has the arrays and shapes of the configuration."""
   expected = {parameter.path: parameter.shape for parameter in parameters}
   if missing := sorted(expected.keys() - arrays.keys()):
     raise ValueError(f"the parameter tree lacks {missing[0]}")

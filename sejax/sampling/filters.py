@@ -220,7 +220,9 @@ def _bisect(
   high: Int[Array, "*b"],
   at_low: Array,
 ) -> tuple[Int[Array, "*b"], Int[Array, "*b"], Array]:
-  """Finds by bisection the smallest set of keys, those above a threshold, of weight `target`.
+  """Finds by bisection the smallest set of largest keys that weighs at least `target`.
+
+  Such a set consists of all keys above a threshold.
 
   Args:
     above: returns the total weight of all keys above a threshold.

@@ -170,6 +170,7 @@ def check(request: Request, options: Options, model: models.Model, mesh: Mesh) -
 
 
 def _require_range(name: str, values: Int[np.ndarray, "..."] | None, low: int, high: int) -> None:
+  """Checks that all values of a request's field are from `low` to `high`; None is accepted."""
   if values is None:
     return
   values = np.asarray(values)

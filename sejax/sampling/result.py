@@ -89,11 +89,13 @@ class StopStrings(NamedTuple):
       tokens: all tokens of a sequence so far.
       start: length of a prefix that is known to contain none.
     """
-    if not self._in(tokens):
+    if not self._contains_stop_string(tokens):
       return None
-    return next(n for n in range(start + 1, len(tokens) + 1) if self._in(tokens[:n]))
+    return next(
+      n for n in range(start + 1, len(tokens) + 1) if self._contains_stop_string(tokens[:n])
+    )
 
-  def _in(self, tokens: Int[np.ndarray, " n"]) -> bool:
+  def _contains_stop_string(self, tokens: Int[np.ndarray, " n"]) -> bool:
     text = self.decode(tokens.tolist())
     return any(string in text for string in self.strings)
 

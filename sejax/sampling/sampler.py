@@ -44,7 +44,7 @@ class Sampler:
     mesh: Mesh | None = None,
     dtype: DTypeLike = jnp.float32,
   ):
-    """Checks the options; nothing is compiled yet.
+    """Creates a sampler and checks its options; nothing is compiled yet.
 
     Args:
       mesh: mesh with any of the axes data, fsdp and tensor; None is the first device.
@@ -396,6 +396,7 @@ class _SamplingLoop:
     return hosts.shard_identical(self._mesh, x.astype(bool if x.dtype == bool else np.int32))
 
   def _shardings(self, specs: decode.State | tuple) -> decode.State | tuple:
+    """Converts partition specs to shardings over the mesh."""
     return jax.tree.map(lambda spec: NamedSharding(self._mesh, spec), specs)
 
   @contextlib.contextmanager

@@ -31,7 +31,7 @@ def smallest_size(needed: int, full: int) -> int:
 
 
 class Schedule(NamedTuple):
-  """The sequences in each slot and their progress; immutable, methods return a new schedule.
+  """The sequences in each slot and their progress; methods return a new schedule.
 
   Attributes:
     prompt: index of each slot's prompt within its shard.
@@ -65,9 +65,12 @@ class Schedule(NamedTuple):
     )
 
   def slots_needed(self, members: int) -> int:
-    """Returns the slots of `members` sequences that the active sequences of the fullest shard fill.
+    """Returns how many slots the active sequences need, in the shard where they need most.
 
     Sequences of different prompts cannot share a slot.
+
+    Args:
+      members: sequences that fit in a slot.
     """
     active_in_slot = self.active.sum(-1)
     by_shard = zip(self.prompt, active_in_slot, strict=True)

@@ -80,7 +80,7 @@ def attend(
           prompt_values=prompt_values,
           prompt_lengths=lengths,
         )
-  sets = [chunked_attention.Keys(keys.keys, keys.values, _visible(keys)) for keys in key_sets]
+  sets = [chunked_attention.MaskedKeys(keys.keys, keys.values, _visible(keys)) for keys in key_sets]
   grouped = _group_queries(queries, key_sets[0].keys.shape[1])
   return _ungroup(chunked_attention.attend(grouped, sets, chunk or config.query_chunk))
 

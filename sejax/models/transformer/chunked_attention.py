@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 MASKED = -1e30
 
 
-class Keys(NamedTuple):
+class MaskedKeys(NamedTuple):
   """A set of S keys and values, shared by the G members of a row or one for each.
 
   Attributes:
@@ -37,7 +37,7 @@ class Keys(NamedTuple):
 
 
 def attend(
-  queries: Float[Array, "B K G r T H"], key_sets: Sequence[Keys], chunk: int
+  queries: Float[Array, "B K G r T H"], key_sets: Sequence[MaskedKeys], chunk: int
 ) -> Float[Array, "B K G r T H"]:
   """Computes attention to all key sets, for `chunk` queries of a row at a time.
 
@@ -76,8 +76,9 @@ def attend(
 
 
 def _attend(
-  queries: Float[Array, "B K G r C H"], indexes: Int[Array, " C"], key_sets: Sequence[Keys]
+  queries: Float[Array, "B K G r C H"], indexes: Int[Array, " C"], key_sets: Sequence[MaskedKeys]
 ) -> Float[Array, "B K G r C H"]:
+  """Computes attention of one chunk of queries to all key sets."""
   scores = [_scores(queries, indexes, key_set) for key_set in key_sets]
   # The maximum cancels out of the result, so it needs no gradient.
   top = jax.lax.stop_gradient(
@@ -98,8 +99,9 @@ def _attend(
 
 
 def _scores(
-  queries: Float[Array, "B K G r C H"], indexes: Int[Array, " C"], key_set: Keys
+  queries: Float[Array, "B K G r C H"], indexes: Int[Array, " C"], key_set: MaskedKeys
 ) -> Float[Array, "B K G r C S"]:
+  """Returns the scaled and masked scores of one chunk of queries for one key set."""
   scores = jnp.einsum(
     "bkgrth,bkgsh->bkgrts" if key_set.keys.ndim == 5 else "bkgrth,bksh->bkgrts",
     queries,

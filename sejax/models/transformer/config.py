@@ -65,7 +65,7 @@ class TextConfig:
 
   @property
   def head_size(self) -> int:
-    """Width of one head, H."""
+    """Size of one attention head, H."""
     return self.hidden_size // self.num_attention_heads
 
 

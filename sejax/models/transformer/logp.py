@@ -87,6 +87,7 @@ def _from_logits(
   temperature: float | Float[Array, ""],
   banned: Bool[Array, " V"] | None,
 ) -> LogProbs:
+  """Computes log-probs and entropies from the logits of one chunk of C tokens."""
   scaled = raw / temperature
   allowed = scaled if banned is None else jnp.where(banned, -jnp.inf, scaled)
   normalizer = jax.nn.logsumexp(allowed, axis=-1, keepdims=True)

@@ -50,6 +50,7 @@ def _row_positions(
   grids: Int[np.ndarray, "_ 3"],
   row: int,
 ) -> Int[np.ndarray, "3 P"]:
+  """Computes the positions of one prompt; `row` is for errors."""
   is_image = tokens == config.image_token_id
   merge = config.vision.spatial_merge_size
   if (np.reshape(grids, (-1, 3))[:, 1:] % merge).any():
