@@ -151,14 +151,15 @@ def forward(
   length = prompt.ids.shape[1]
 
   def attention(queries, keys, values, _):
-    prompt_out, prompt_prefix = _attend_prompt(
-      config, queries[:, :length], keys[:, :length], values[:, :length]
-    )
+    prompt_queries, new_queries = queries[:, :length], queries[:, length:]
+    prompt_keys, new_keys = keys[:, :length], keys[:, length:]
+    prompt_values, new_values = values[:, :length], values[:, length:]
+    prompt_out, prompt_prefix = _attend_prompt(config, prompt_queries, prompt_keys, prompt_values)
     out, _ = _attend_continuations(
       config,
-      queries[:, length:],
-      keys[:, length:],
-      values[:, length:],
+      new_queries,
+      new_keys,
+      new_values,
       members=members,
       prompt=prompt_prefix,
       prompt_lengths=prompt.lengths,
