@@ -64,13 +64,13 @@ _PROGRAMS = flags.DEFINE_list(
 # The function `(config, workdir)` that runs each mode, imported when it is wanted. "compile" and
 # "sample" write nothing and take flags of their own.
 _MODES = {
-  "compile": "sejax.planning.compilation.run",
-  "evaluate": "sejax.evaluation.evaluate.run",
+  "compile": "sejax.config.modes.plan",
+  "evaluate": "sejax.config.modes.evaluate",
   "export": "sejax.train.export",
-  "inspect": "sejax.reports.inspection.run",
-  "report": "sejax.reports.training.run",
-  "rewards": "sejax.rewards.recorded.run",
-  "sample": "sejax.rollout.sample.run",
+  "inspect": "sejax.config.modes.inspect",
+  "report": "sejax.config.modes.report",
+  "rewards": "sejax.config.modes.reward",
+  "sample": "sejax.config.modes.sample",
   "train": "sejax.train.run",
 }
 _FLAGS_OF = {"compile": (_TOPOLOGY, _PROGRAMS), "sample": (_IMAGE, _QUESTION, _JUDGE)}
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       return 0 if _run(config, _TOPOLOGY.value, _PROGRAMS.value) else 1
     if _MODE.value == "sample":
       images = [workdir_lib.local_path("--image", image) for image in _IMAGE.value]
-      _run(config, images, _QUESTION.value, _JUDGE.value)
+      _run(config, images, _QUESTION.value, judge=_JUDGE.value)
     else:
       workdir = workdir_lib.locate(_WORKDIR.value, checkpoints=_MODE.value in ("export", "train"))
       if _MODE.value not in ("export", "report"):  # which read what a run has made
@@ -154,10 +154,10 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     _run(config, workdir)
 
 
-def _run(*arguments: Any) -> Any:
+def _run(*arguments: Any, **options: Any) -> Any:
   """Runs the mode; its module, which takes seconds to import, comes when all else is in order."""
   module, _, function = _MODES[_MODE.value].rpartition(".")
-  return getattr(importlib.import_module(module), function)(*arguments)
+  return getattr(importlib.import_module(module), function)(*arguments, **options)
 
 
 def _out_of_memory(error: BaseException) -> int:

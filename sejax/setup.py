@@ -14,18 +14,17 @@ from jax.sharding import Mesh
 
 from sejax import config as config_lib
 from sejax import models, rewards, rollout
+from sejax.config import parts
 from sejax.data import batches, counting, sources
 from sejax.data import pipeline as pipeline_lib
 from sejax.data.pipeline import Options, Pipeline, State
 from sejax.data.prepare import Preparer
 from sejax.data.records import Source
-from sejax.errors import quoted
 from sejax.evaluation.heldout import HeldOut
-from sejax.learner import minibatches
-from sejax.learner.learner import Learner, make_updater, vision_is_trained
+from sejax.learner.learner import Learner, make_updater
 from sejax.models import lora
 from sejax.parallel import chips, layouts, meshes
-from sejax.rollout import checks, collect
+from sejax.rollout import Policy, checks, collect
 from sejax.text.equivalence import Prover
 
 
@@ -79,75 +78,141 @@ class TrainSetup(NamedTuple):
 def set_up(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, stopwatch: collect.Stopwatch
 ) -> TrainSetup:
-  """Opens all that a run reads.
+  """Opens all that a run reads, the cheapest first: what is wrong is said before weights are read.
 
   Raises:
     ValueError: naming what cannot work.
   """
   if config.log.compilation_cache:
-    jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-  if not config.model.path:
-    raise ValueError("config.model.path is empty; give a model directory, or its name on the hub")
-  mesh = meshes.create(config.mesh)
-  checks.check_rows(config, mesh)
-  checks.check_processes(mesh)
-  model = judge = models.load_config(config.model.path)
-  checks.check_buckets(config, model)
-  if _has_own_judge(config):
-    judge = models.load_config(config.judge.path)
-  check_memory(config, model, mesh)
-  # What is wrong with the data is said before weights are read and programs are compiled.
+    _use_compilation_cache(workdir)
+  policy, judge = _open_models(config)
   source = sources.open_source(config.data)
-  preparer = Preparer.of(config, source)
+  preparer = parts.preparer(config, source)
   prover = Prover()
   function = rewards.find(config.rewards.function, prover)
-  processor = preparer.processor
-  checks.check_directory(config.model.path, model, processor)
-  checks.check_pictures(config, processor)
-  if _has_own_judge(config):
-    checks.check_judge(config, model, judge, processor)
-  roles = rollout.Roles.create(config, model, processor, mesh, judge)
-  checks.check_prompts(config, preparer, roles)
+  roles = _make_roles(config, policy, judge, preparer)
   pipeline_lib.check(preparer, config.data.max_bad_share, needs_gold=rewards.needs_gold(function))
   _explain_repetitions(config.batch_size, source)
-  heldout = HeldOut.of(config, roles, source, prover)
-  collate = batches.Collator(
-    model=model,
-    dataset=source.name,
-    rows=config.batch_size // jax.process_count(),
-    buckets=batches.Buckets.of(config.data),
-    pad_id=processor.pad_id,
+  heldout = _open_heldout(config, policy, roles, preparer, prover)
+  steps = counting.num_steps(
+    config.train, config.data, preparer, workdir, batch_size=config.batch_size, seed=config.seed
   )
-  steps = counting.num_steps(config, preparer, workdir)
-  weights = _load(config, mesh)
+  weights = _load(config, policy, judge)
   return TrainSetup(
-    mesh=mesh,
+    mesh=policy.mesh,
     weights=weights,
     source=source,
     preparer=preparer,
     roles=roles,
-    collector=collect.Collector(
-      config,
-      roles,
-      collate,
-      source,
-      stopwatch,
-      function,
-      shares_tower=not (vision_is_trained(config) or _has_own_judge(config)),
-    ),
-    learner=Learner(
-      updater=make_updater(config, model, roles.actor.options.filters, steps, mesh),
-      mesh=mesh,
-      frozen=weights.frozen,
-      adapters=lora.Options.of(config.lora),
-      sizes=minibatches.Sizes.of(config),
-      mask_truncated=config.train.mask_truncated,
-      encode=None if vision_is_trained(config) else roles.encode,
-    ),
+    collector=_make_collector(config, policy, judge, roles, source, function, stopwatch),
+    learner=_make_learner(config, policy, roles, weights.frozen, steps),
     heldout=heldout,
     prover=prover,
     steps=steps,
+  )
+
+
+def _use_compilation_cache(workdir: pathlib.Path) -> None:
+  jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _open_models(config: ml_collections.ConfigDict) -> tuple[Policy, Policy]:
+  """Returns the policy and the Judge, which are the same unless the Judge has a path of its own.
+
+  Raises:
+    ValueError: the mesh, the lengths of arrays or the memory do not go with the model.
+  """
+  if not config.model.path:
+    raise ValueError("config.model.path is empty; give a model directory, or its name on the hub")
+  mesh = meshes.create(config.mesh)
+  checks.check_rows(mesh, parts.row_sizes(config))
+  policy = judge = parts.policy(config, mesh)
+  checks.check_buckets(config.data, config.actor.max_tokens, policy.model)
+  if config.judge.use and config.judge.path:
+    judge = parts.policy(config, mesh, "judge.path")
+  _check_memory(config, policy)
+  return policy, judge
+
+
+def _make_roles(
+  config: ml_collections.ConfigDict, policy: Policy, judge: Policy, preparer: Preparer
+) -> rollout.Roles:
+  """Returns the samplers.
+
+  Raises:
+    ValueError: the processors do not go with the models, the pictures, or the prompts.
+  """
+  checks.check_pictures(config.data, policy.processor)
+  if judge is not policy:
+    rollout.check_judge(policy, judge)
+  roles = policy.roles(parts.roles(config), judge.model)
+  checks.check_prompts(config.data, preparer, roles, judged=config.judge.use)
+  return roles
+
+
+def _open_heldout(
+  config: ml_collections.ConfigDict,
+  policy: Policy,
+  roles: rollout.Roles,
+  training: Preparer,
+  prover: Prover,
+) -> HeldOut | None:
+  """Returns the held-out problems; None where nothing is evaluated."""
+  if not config.eval.num_problems:
+    return None
+  if config.eval.greedy:
+    roles = policy.roles(parts.roles(config).greedy())
+  return HeldOut.open(config.eval, config.data, training, parts.evaluated(config), roles, prover)
+
+
+def _make_collector(
+  config: ml_collections.ConfigDict,
+  policy: Policy,
+  judge: Policy,
+  roles: rollout.Roles,
+  source: Source,
+  function: rewards.RewardFunction | None,
+  stopwatch: collect.Stopwatch,
+) -> collect.Collector:
+  trains_vision = parts.training(config).trains_vision
+  collate = batches.Collator(
+    model=policy.model,
+    dataset=source.name,
+    rows=config.batch_size // jax.process_count(),
+    buckets=batches.Buckets.of(config.data),
+    pad_id=roles.processor.pad_id,
+  )
+  return collect.Collector(
+    roles=roles,
+    collate=collate,
+    source=source,
+    clock=stopwatch,
+    scoring=parts.scoring(config),
+    function=function,
+    seed=config.seed,
+    constant_groups=config.train.constant_groups,
+    resample_limit=config.train.resample_limit,
+    shares_tower=judge is policy and not trains_vision,
+  )
+
+
+def _make_learner(
+  config: ml_collections.ConfigDict,
+  policy: Policy,
+  roles: rollout.Roles,
+  frozen: models.Params,
+  steps: int,
+) -> Learner:
+  options, filters = parts.training(config), roles.actor.options.filters
+  return Learner(
+    updater=make_updater(options, policy.compute, policy.model, filters, steps, policy.mesh),
+    mesh=policy.mesh,
+    frozen=frozen,
+    adapters=options.adapters,
+    sizes=options.sizes,
+    mask_truncated=options.mask_truncated,
+    encode=None if options.trains_vision else roles.encode,
   )
 
 
@@ -198,39 +263,36 @@ def decoding_weights(setup: TrainSetup, trained: models.Params) -> models.Params
   )
 
 
-def _load(config: ml_collections.ConfigDict, mesh: Mesh) -> Weights:
-  dtype = rollout.frozen_dtype(config)
-  model, frozen = models.load(config.model.path, mesh, dtype)
+def _load(config: ml_collections.ConfigDict, policy: Policy, judge: Policy) -> Weights:
+  frozen = policy.load()
   if adapters := lora.Options.of(config.lora):
-    initial = _adapters(config, model, adapters, mesh)
+    initial = _init_adapters(adapters, policy, config.seed)
   else:
-    _, initial = models.load(config.model.path, mesh, jnp.float32)
-  judge, judge_params = model, frozen
-  if _has_own_judge(config):
-    judge, judge_params = models.load(config.judge.path, mesh, dtype)
-  return Weights(model, initial, frozen, judge, judge_params)
+    initial = policy.load(dtype=jnp.float32)
+  judge_params = frozen if judge is policy else judge.load()
+  return Weights(
+    model=policy.model,
+    initial=initial,
+    frozen=frozen,
+    judge=judge.model,
+    judge_params=judge_params,
+  )
 
 
-def _has_own_judge(config: ml_collections.ConfigDict) -> bool:
-  return bool(config.judge.use and config.judge.path)
-
-
-def _adapters(
-  config: ml_collections.ConfigDict, model: models.Model, adapters: lora.Options, mesh: Mesh
-) -> models.Params:
-  make = functools.partial(lora.init, model=model, options=adapters)
-  key = jax.random.key(config.seed)
-  places = layouts.shardings(jax.eval_shape(make, key), mesh, model.layout)
+def _init_adapters(adapters: lora.Options, policy: Policy, seed: int) -> models.Params:
+  make = functools.partial(lora.init, model=policy.model, options=adapters)
+  key = jax.random.key(seed)
+  places = layouts.shardings(jax.eval_shape(make, key), policy.mesh, policy.model.layout)
   return jax.jit(make, out_shardings=places)(key)
 
 
-def check_memory(config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh) -> None:
+def _check_memory(config: ml_collections.ConfigDict, policy: Policy) -> None:
   """Refuses a policy whose weights and moments alone are more than a device holds.
 
   Raises:
     ValueError: naming the model, what it takes, what there is, and what would take less.
   """
-  frozen = jnp.dtype(rollout.frozen_dtype(config)).itemsize
+  model, mesh, frozen = policy.model, policy.mesh, policy.compute.dtype.itemsize
   # In fp32 the weights and the second moment.
   trained = 0 if config.lora.rank else 8 + jnp.dtype(config.optimizer.first_moment_dtype).itemsize
   kept = 0
@@ -241,7 +303,6 @@ def check_memory(config: ml_collections.ConfigDict, model: models.Model, mesh: M
   there = chips.device_memory(mesh.local_devices[0])
   if there and kept > there:
     raise ValueError(
-      f"config.model.path={quoted(config.model.path)} takes {kept / 2**30:.1f} GiB of each device"
-      f" for weights and moments, and there are {there / 2**30:.1f} GiB; give a smaller model,"
-      f" {config_lib.FEWER_WEIGHTS}"
+      f"{policy.name} takes {kept / 2**30:.1f} GiB of each device for weights and moments, and"
+      f" there are {there / 2**30:.1f} GiB; give a smaller model, {config_lib.FEWER_WEIGHTS}"
     )

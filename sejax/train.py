@@ -22,7 +22,6 @@ from sejax.learner.checkpoints import Checkpoints, Progress, fingerprint
 from sejax.learner.export import export as export_model
 from sejax.learner.learner import check_gradients
 from sejax.learner.update import TrainState
-from sejax.models import hub
 from sejax.monitoring import metrics
 from sejax.monitoring.timing import Clock, CompilationCounter, profiling
 from sejax.monitoring.writers import EVENTS, Logs
@@ -52,12 +51,12 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   with Lock(workdir) as lock:
     config_lib.require_same(config, workdir)
     config_lib.save_if_new(config, workdir)
-    with Logs(workdir, config) as logs:  # Opened first: it may need a login.
+    with Logs(workdir, config.log, config.to_dict()) as logs:  # Opened first: it may need a login.
       _run(config, workdir.resolve(), lock, logs)
 
 
 def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, logs: Logs) -> None:
-  given, config = config, hub.with_local_models(config)
+  given, config = config, config_lib.with_local_models(config)
   began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
   setup = setup_lib.set_up(config, workdir, clock)
   state, frozen_weights = _initial(setup)
@@ -170,7 +169,7 @@ def _finish(
     return
   training_problems = setup.heldout.training_problems if setup.heldout else 0
   summary = summary_lib.write(workdir, setup.steps, progress, training_problems)
-  report.run(config, workdir)
+  report.run(workdir)
   for line in summary_lib.lines(summary):
     print(line)
   print(f"model: {workdir / 'model'}")
@@ -187,7 +186,7 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   if not directory.is_dir():
     raise ValueError(f"--workdir={shortened(workdir)} holds no checkpoints; give a run's")
   config_lib.require_same(config, workdir)
-  config, workdir = hub.with_local_models(config), workdir.resolve()
+  config, workdir = config_lib.with_local_models(config), workdir.resolve()
   setup = setup_lib.set_up(config, workdir, Clock())
   state, frozen_weights = _initial(setup)
   with Checkpoints(directory, config.checkpoint, read_only=True) as checkpoints:

@@ -7,6 +7,10 @@ import re
 import subprocess
 import sys
 
+import ml_collections
+
+from sejax import config as config_lib
+
 PACKAGE = pathlib.Path(__file__).parents[1] / "sejax"
 
 # Each level imports from its own and from those before it, in the order written within a level.
@@ -101,6 +105,9 @@ def test_the_methods_formulas_import_nothing_of_sejax():
   assert {name.split(".")[1] for name in names} == {"method"}
 
 
+SEE_ALL = {"config", "main", "setup", "train"}  # of the configuration
+
+
 def test_the_configuration_is_known_to_few():
   """Everything else is given its own section, or a dataclass of it."""
   importing = {
@@ -108,7 +115,51 @@ def test_the_configuration_is_known_to_few():
     for path, name in itertools.chain.from_iterable(((p, n) for n in imports(p)) for p in FILES)
     if name.split(".")[1:2] == ["config"]
   }
-  assert importing == {"config", "main", "setup", "train"}
+  assert importing == SEE_ALL
+
+
+def configurations(path):
+  """Yields the functions of a file with each parameter that is a ConfigDict, and the parameter."""
+  for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    if isinstance(node, ast.FunctionDef):
+      arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+      for argument in arguments:
+        if argument.annotation and "ConfigDict" in ast.unparse(argument.annotation):
+          yield node, argument.arg
+
+
+def fields_read(function, parameter):
+  """Returns the fields of a parameter that a function reads, as attributes or by subscripts."""
+  found = set()
+  for node in ast.walk(function):
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) == parameter:
+      found.add(node.attr)
+    if isinstance(node, ast.Subscript) and ast.unparse(node.value) == parameter:
+      found |= {node.slice.value} if isinstance(node.slice, ast.Constant) else set()
+  return found - set(dir(ml_collections.ConfigDict))
+
+
+def test_a_function_reads_no_more_than_one_section():
+  """No `config.model` and `config.data` below the setup: of a section, and of one alone."""
+  sections = {
+    name: set(section)
+    for name, section in config_lib.default().items()
+    if isinstance(section, ml_collections.ConfigDict)
+  }
+  read = [
+    (f"{path.relative_to(PACKAGE)}:{function.lineno}", name, fields_read(function, name))
+    for path in FILES
+    if room(path) not in SEE_ALL
+    for function, name in configurations(path)
+  ]
+  assert len(read) > 10
+  assert [where for where, name, _ in read if name == "config"] == []
+  wider = [
+    (where, name, sorted(fields))
+    for where, name, fields in read
+    if not any(fields <= section for section in sections.values())
+  ]
+  assert wider == []
 
 
 def test_tests_mirror_the_tree():

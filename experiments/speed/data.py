@@ -24,6 +24,7 @@ import transformers
 from stopwatch import best_seconds
 
 from sejax import config as config_lib
+from sejax.config import parts
 from sejax.data import batches, images, pipeline, prepare, sources
 from sejax.models import qwen2_5_vl as qwen
 from sejax.text import messages
@@ -81,7 +82,7 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as name:
     directory = qwen_directory.write(pathlib.Path(name))
     config.model.path = str(directory)
-    preparer = prepare.Preparer.of(config, source)
+    preparer = parts.preparer(config, source)
     reference = qwen_directory.Reference.of(directory)
     reference.image_processor = preparer.processor.image_processor
     count = len(source) // BATCH * BATCH

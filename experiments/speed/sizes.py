@@ -9,7 +9,8 @@ from absl import flags
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from sejax import config as config_lib
-from sejax import models, rollout
+from sejax import models
+from sejax.config import parts
 from sejax.models import qwen2_5_vl as qwen
 from sejax.monitoring import flops
 from sejax.parallel import environment
@@ -29,7 +30,7 @@ def chosen(sizes: Mapping[str, _Size]) -> _Size:
   """
   environment.prepare()
   size = sizes[SIZE.value]
-  return size._replace(model=rollout.on_devices(config_lib.default(), size.model, None))
+  return size._replace(model=parts.compute(config_lib.default()).on_devices(size.model, None))
 
 
 def random_prompts(

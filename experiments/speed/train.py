@@ -39,7 +39,7 @@ from sizes import IMAGE_SIDE, chosen, decode_bytes
 from configs import tiny
 from sejax import models, rollout
 from sejax import setup as setup_lib
-from sejax.config import validation
+from sejax.config import parts, validation
 from sejax.data.batches import Batch
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.processor import Processor
@@ -103,7 +103,7 @@ def make_directory(size: Size, directory: pathlib.Path) -> None:
     text=dataclasses.replace(size.model.text, eos_token_id=processor.eos_ids[0]),
     **{name: getattr(bundled, name) for name in tokens},
   )
-  params = model.init(jax.random.key(0), rollout.frozen_dtype(tiny.get_config()))
+  params = model.init(jax.random.key(0), parts.compute(tiny.get_config()).dtype)
   models.save(params, model, directory, source=source)
 
 

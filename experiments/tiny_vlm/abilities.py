@@ -1,18 +1,18 @@
 """What a tiny model can do on held-out figures, as Actor and as Judge."""
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from sejax import models, rollout
+from sejax.config import parts
 from sejax.data import figures
-from sejax.evaluation import answering, metrics
+from sejax.evaluation import metrics
 from sejax.evaluation.answering import Answers, answer_all
 from sejax.evaluation.metrics import Estimate
-from sejax.models.processor import Processor
 from sejax.text.equivalence import Prover
 
 _ROWS = 32  # problems sampled together
@@ -41,19 +41,23 @@ def sample(config: ml_collections.ConfigDict, problems: int, *, judge: bool) -> 
     judge: whether it judges.
   """
   source = held_out(config, problems)
-  mesh = Mesh(np.array(jax.local_devices())[:1], ("data",))
-  directory, dtype = config.model.path, rollout.frozen_dtype(config)
-  model, params = models.load(directory, mesh, dtype, decoding=True)
-  processor = Processor.load(directory, config.data.min_pixels, config.data.max_pixels)
-
-  def answered(config: ml_collections.ConfigDict, prover: Prover, **options: Any) -> Answers:
-    roles = rollout.Roles.create(config, model, processor, mesh)
-    options |= {"batch_size": _ROWS, "prover": prover}
-    return answer_all(config, roles, params, source, **options)
-
+  policy = parts.policy(config, Mesh(np.array(jax.local_devices())[:1], ("data",)))
+  params = policy.load(decoding=True)
+  options = dataclasses.replace(parts.evaluated(config), batch_size=_ROWS)
+  roles, preparer = parts.roles(config), parts.preparer(config, source)
   with Prover() as prover:
-    group = answered(config, prover, judge=params if judge else None, progress="sampled")
-    greedy = answered(answering.greedy(config), prover, progress="greedy")
+    group = answer_all(
+      options,
+      policy.roles(roles),
+      params,
+      preparer,
+      prover=prover,
+      judge=params if judge else None,
+      progress="sampled",
+    )
+    greedy = answer_all(
+      options, policy.roles(roles.greedy()), params, preparer, prover=prover, progress="greedy"
+    )
   families = np.array([source.problem(int(index)).family for index in group.index])
   return Sampled(group, greedy, families)
 

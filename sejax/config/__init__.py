@@ -1,7 +1,7 @@
 """The configuration of a run: defaults, presets, validation, and how it is saved and resumed."""
 
 from sejax.config.defaults import FEWER_WEIGHTS, LESS_MEMORY, default, flatten
-from sejax.config.paths import PATHS, expand_paths
+from sejax.config.paths import PATHS, expand_paths, with_local_models
 from sejax.config.resume import holds_run, require_same, save, save_if_new
 from sejax.errors import ConfigError
 
@@ -17,4 +17,5 @@ __all__ = [
   "require_same",
   "save",
   "save_if_new",
+  "with_local_models",
 ]

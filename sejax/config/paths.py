@@ -6,6 +6,7 @@ import ml_collections
 
 from sejax.config import workdir as workdir_lib
 from sejax.errors import ConfigError
+from sejax.models import hub
 
 # Where files are: other spellings of one place are the same.
 PATHS = (
@@ -34,3 +35,18 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
       section[field] = workdir_lib.local_path(f"config.{name}", section[field])
     except ValueError as error:
       raise ConfigError(str(error)) from None
+
+
+def with_local_models(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns the configuration with directories in the place of the hub's names, see `hub.local_directory`.
+
+  Raises:
+    ValueError: the model's path or the Judge's is neither a directory nor a name.
+  """
+  config = config.copy_and_resolve_references()
+  for name in ("model", "judge"):
+    try:
+      config[name].path = hub.local_directory(config[name].path)
+    except ValueError as error:
+      raise ValueError(f"config.{name}.path={error}") from None
+  return config

@@ -28,43 +28,54 @@ FILE = "usable_records.json"
 _PREFETCH = 64  # checked records are small, unlike examples with patches
 
 
-def num_steps(config: ml_collections.ConfigDict, preparer: Preparer, workdir: pathlib.Path) -> int:
+def num_steps(
+  train: ml_collections.ConfigDict,
+  data: ml_collections.ConfigDict,
+  preparer: Preparer,
+  workdir: pathlib.Path,
+  *,
+  batch_size: int,
+  seed: int,
+) -> int:
   """Returns the number of training steps: `train.steps` if set, else that of `train.epochs`.
 
   It is rounded up: the last batch is filled with records of the next epoch.
 
   Args:
-    config: `train`, `batch_size`, `seed` and `data` are used.
+    train: the configuration's section.
+    data: likewise.
     preparer: makes the run's examples.
     workdir: where the number of usable records is saved.
+    batch_size: prompts per step, over all processes.
+    seed: of the order in which records are checked.
 
   Raises:
     ValueError: no record is usable.
   """
-  if config.train.steps is not None:
-    return config.train.steps
-  return math.ceil(
-    config.train.epochs * count_usable(config, preparer, workdir) / config.batch_size
-  )
+  if train.steps is not None:
+    return train.steps
+  usable = count_usable(data, preparer, workdir, seed=seed)
+  return math.ceil(train.epochs * usable / batch_size)
 
 
 def count_usable(
-  config: ml_collections.ConfigDict, preparer: Preparer, workdir: pathlib.Path
+  data: ml_collections.ConfigDict, preparer: Preparer, workdir: pathlib.Path, *, seed: int
 ) -> int:
   """Returns the number of usable records, from the workdir or by checking all of them.
 
   A collective operation: each process checks its share.
 
   Args:
-    config: `seed` and `data` are used.
+    data: the configuration's section.
     preparer: makes the run's examples.
     workdir: where the number is saved.
+    seed: of the order in which records are checked.
 
   Raises:
     ValueError: no record is usable.
   """
   source, file = preparer.source, workdir / FILE
-  identity = _identity(config, preparer)
+  identity = _identity(data, preparer)
   # Only process 0 decides: on a network file system the others might see the file later.
   saved = hosts.gather_json(_read_count(file, identity))[0]
   if saved is not None:
@@ -72,7 +83,7 @@ def count_usable(
   if _all_representatives_fit(preparer):
     own_dropped = {}
   else:
-    own_dropped = _count_dropped(preparer, config.seed, config.data.workers)
+    own_dropped = _count_dropped(preparer, seed, data.workers)
   dropped = sum(map(collections.Counter, hosts.gather_json(own_dropped)), collections.Counter())
   usable = len(source) - dropped.total()
   if not usable:
@@ -135,13 +146,13 @@ class _UsableCheck:
     return tokenized if isinstance(tokenized, Dropped) else True
 
 
-def _identity(config: ml_collections.ConfigDict, preparer: Preparer) -> str:
+def _identity(data: ml_collections.ConfigDict, preparer: Preparer) -> str:
   """Returns a hash of everything that determines which records are usable."""
   names = ("source", "path", "split", "name", "image_folder", "figures")
-  data = config.data.to_dict()
-  facts: dict[str, Any] = {name: data[name] for name in names}
+  section = data.to_dict()
+  facts: dict[str, Any] = {name: section[name] for name in names}
   # Absolute, so that `data` and `./data` are the same set.
-  facts["path"] = os.path.abspath(data["path"]) if data["path"] else ""
+  facts["path"] = os.path.abspath(data.path) if data.path else ""
   facts |= {"set": preparer.source.name, "records": len(preparer.source)}
   for field in dataclasses.fields(preparer):
     if field.name != "source":

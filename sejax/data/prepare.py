@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-import ml_collections
 import numpy as np
 import PIL.Image
 from jaxtyping import Float32, Int32
@@ -127,28 +126,10 @@ class Preparer:
   judge_system: str = dataclasses.field(default_factory=prompts.judge_system)
   judged: bool = True
 
-  @classmethod
-  def of(cls, config: ml_collections.ConfigDict, source: Source) -> Self:
-    """Creates a preparer from the sections `model`, `data`, `actor` and `judge`."""
-    data, judge = config.data, config.judge
-    return cls(
-      source=source,
-      directory=config.model.path,
-      min_pixels=data.min_pixels,
-      max_pixels=data.max_pixels,
-      prompt_limit=data.prompt_limit,
-      judge_limit=data.prompt_buckets[-1],
-      patch_limit=data.patch_buckets[-1],
-      instruction=config.actor.instruction,
-      include_instruction=judge.include_instruction,
-      judge_system=judge.system
-      or prompts.judge_system(prompts.Rubric(**judge.weights), judge.rubric),
-    )
-
   @property
   def processor(self) -> Processor:
     """The model's processor, loaded once per process."""
-    return _processor(self.directory, self.min_pixels, self.max_pixels)
+    return load_processor(self.directory, self.min_pixels, self.max_pixels)
 
   def __call__(self, index: int) -> Example | Dropped:
     """Returns the example of a record, or why it was dropped."""
@@ -226,5 +207,6 @@ class Preparer:
 
 
 @functools.cache
-def _processor(directory: str, min_pixels: int | None, max_pixels: int | None) -> Processor:
+def load_processor(directory: str, min_pixels: int | None, max_pixels: int | None) -> Processor:
+  """Returns the processor of a model directory, read once per process; see `Processor.load`."""
   return Processor.load(directory, min_pixels, max_pixels)

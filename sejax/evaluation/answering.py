@@ -8,14 +8,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 import tqdm
 from jaxtyping import Bool, Float32, Int, Int32
 
 from sejax import models, rewards, rollout
-from sejax.data import batches
-from sejax.data.pipeline import Options, Pipeline
+from sejax.data import batches, pipeline
 from sejax.data.prepare import Preparer
 from sejax.data.records import Source
 from sejax.text import answers
@@ -48,25 +46,42 @@ class Answers(NamedTuple):
   judge_valid: Bool[np.ndarray, "N G"]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """How the problems of a source are answered.
+
+  Attributes:
+    batch_size: problems sampled together, over all processes.
+    buckets: lengths that arrays are padded to.
+    workers: processes that prepare examples; 0: threads.
+    seed: of the samples.
+    reading: how answers and verdicts are read.
+  """
+
+  batch_size: int
+  buckets: batches.Buckets
+  workers: int
+  seed: int
+  reading: rewards.Reading
+
+
 def answer_all(
-  config: ml_collections.ConfigDict,
+  options: Options,
   roles: rollout.Roles,
   params: models.Params,
-  source: Source,
+  preparer: Preparer,
   *,
-  batch_size: int,
   prover: Prover,
   judge: models.Params | None = None,
   progress: str = "",
 ) -> Answers:
-  """Samples `config.group_size` answers to each problem of a source and grades them.
+  """Samples G answers to each problem of a source and grades them.
 
   Args:
-    config: `model.path`, `actor.instruction`, `judge`, `answers`, `data` and `seed` are used.
+    options: how to answer.
     roles: samplers of the Actor and the Judge.
     params: the Actor's parameters.
-    source: the problems; unusable records are logged and left out.
-    batch_size: problems sampled together, over all processes.
+    preparer: of the problems; unusable records are logged and left out.
     prover: compares answers with the gold answers.
     judge: the Judge's parameters; None skips the Judge.
     progress: label of a progress bar; empty shows none.
@@ -77,20 +92,21 @@ def answer_all(
   Raises:
     ValueError: a problem has no gold answer, or no record is usable.
   """
-  preparer = dataclasses.replace(Preparer.of(config, source), judged=judge is not None)
-  reader = batches_in_order(config, roles, preparer, batch_size)
-  total = -(-len(source) // batch_size)
+  source = preparer.source
+  preparer = dataclasses.replace(preparer, judged=judge is not None)
+  reader = batches_in_order(options, roles, preparer)
+  total = -(-len(source) // options.batch_size)
   parts = []
   for batch in tqdm.tqdm(reader, progress, total, disable=not progress):
     features = roles.encode(params, batch)
-    acted = roles.act(params, batch, features, seed=config.seed, step=0)
+    acted = roles.act(params, batch, features, seed=options.seed, step=0)
     verdicts = None
     if judge is not None:
       if judge is not params:
         features = roles.encode_for_judge(judge, batch)
-      judged = roles.judge_all(judge, batch, features, acted.texts, seed=config.seed, step=0)
-      verdicts = rollout.by_candidate(judged, config.judge.num_judge_repeats)
-    parts.append(_grade(config, source, batch, acted, verdicts, prover))
+      judged = roles.judge_all(judge, batch, features, acted.texts, seed=options.seed, step=0)
+      verdicts = rollout.by_candidate(judged, roles.judge.options.repeats)
+    parts.append(_grade(options.reading, source, batch, acted, verdicts, prover))
   if not parts:
     raise ValueError(f"no record of {source.name} can be used; see --mode=inspect")
   texts = [row for part in parts for row in part.texts]
@@ -102,41 +118,33 @@ def answer_all(
   return Answers(texts=texts, **joined)
 
 
-def greedy(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns a copy of a configuration with a single greedy sample per problem."""
-  config = config.copy_and_resolve_references()
-  config.group_size, config.actor.temperature = 1, 0.0
-  return config
-
-
 def batches_in_order(
-  config: ml_collections.ConfigDict, roles: rollout.Roles, preparer: Preparer, batch_size: int
+  options: Options, roles: rollout.Roles, preparer: Preparer
 ) -> Iterator[batches.Batch]:
   """Yields the batches of one pass over a source, in its order, without unusable records.
 
   Args:
-    config: `data` is used.
-    roles: give the Actor's model configuration and processor.
+    options: how to answer.
+    roles: give the Actor's model and processor.
     preparer: makes the examples.
-    batch_size: problems per batch, over all processes.
   """
   processes = jax.process_count()
-  options = Options(
-    batch_size=batch_size, workers=config.data.workers, max_bad_share=1.0, once=True
-  )
   collate = batches.Collator(
     model=roles.actor.model,
     dataset=preparer.source.name,
-    rows=batch_size // processes,
-    buckets=batches.Buckets.of(config.data),
+    rows=options.batch_size // processes,
+    buckets=options.buckets,
     pad_id=roles.processor.pad_id,
   )
-  pipeline = Pipeline(preparer, options, process=jax.process_index(), processes=processes)
-  return map(collate, pipeline)
+  one_pass = pipeline.Options(
+    batch_size=options.batch_size, workers=options.workers, max_bad_share=1.0, once=True
+  )
+  examples = pipeline.Pipeline(preparer, one_pass, process=jax.process_index(), processes=processes)
+  return map(collate, examples)
 
 
 def _grade(
-  config: ml_collections.ConfigDict,
+  reading: rewards.Reading,
   source: Source,
   batch: batches.Batch,
   acted: rollout.Completions,
@@ -146,7 +154,7 @@ def _grade(
   """Grades a batch.
 
   Args:
-    config: `answers` and `judge` are used.
+    reading: how answers and verdicts are read.
     source: has the gold answers.
     batch: the problems, perhaps with padding rows.
     acted: the Actor's trajectories.
@@ -156,14 +164,14 @@ def _grade(
   """
   real = batch.real
   texts = _rows(acted.texts, real)
-  extracted, answer_ids = rewards.read_answers(texts, config)
+  extracted, answer_ids = rewards.read_answers(texts, reading)
   golds = [_gold(source, int(index)) for index in batch.index[real]]
   scores = np.zeros(answer_ids.shape, np.float32)
   valid = np.zeros(answer_ids.shape, bool)
   if verdicts is not None:
     verdict_texts, verdict_truncated = verdicts
     read = rewards.read_verdicts(
-      _rows(verdict_texts, real), config.judge, _rows(verdict_truncated, real)
+      _rows(verdict_texts, real), reading, _rows(verdict_truncated, real)
     )
     scores, valid = read.scores, read.valid
   return Answers(

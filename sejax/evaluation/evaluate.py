@@ -25,34 +25,47 @@ from sejax.evaluation import benchmarks, grading, results, rows
 from sejax.evaluation.benchmarks.protocol import Graded, Problem, Protocol, StoredAnswers
 from sejax.evaluation.extractor import Extractor
 from sejax.evaluation.responder import BenchmarkSource, Responder
-from sejax.models import hub
 from sejax.reports import pages
 from sejax.text.equivalence import Prover
 
 _CHUNK = 256  # problems with stored responses that are graded at a time
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def chosen(sets: Sequence[str]) -> list[str]:
+  """Returns the benchmarks that `config.eval.sets` names.
+
+  Raises:
+    ValueError: there are none, or one is unknown.
+  """
+  names = benchmarks.names(sets)
+  if not names:
+    known = ", ".join(benchmarks.BENCHMARKS)
+    raise ValueError(f"config.eval.sets is empty; name some of {known}")
+  return names
+
+
+def run(
+  evaluation: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  *,
+  responder: Responder | None,
+  extractor: Extractor | None,
+) -> None:
   """Evaluates on the benchmarks in `config.eval.sets` and writes the results to the workdir.
 
   Args:
-    config: `eval` is used, and whatever `Responder` uses unless `eval.predictions` is set.
+    evaluation: the configuration's section `eval`.
     workdir: where the results are written.
+    responder: samples responses; None reads those of `eval.predictions`.
+    extractor: reads answers where a protocol asks a model; None leaves it to rules.
 
   Raises:
     ValueError: a file is missing or malformed, or an option cannot work.
   """
-  names = benchmarks.names(config.eval.sets)
-  if not names:
-    known = ", ".join(benchmarks.BENCHMARKS)
-    raise ValueError(f"config.eval.sets is empty; name some of {known}")
-  if not config.eval.predictions:
-    config = hub.with_local_models(config)
-  responder = None if config.eval.predictions else Responder(config)
-  extractor = Extractor(config) if config.eval.extractor else None
+  names = chosen(evaluation.sets)
   with Prover() as prover:
     grade = functools.partial(grading.grade, prover=prover, model=extractor)
-    all_sets = [_evaluate(name, config, workdir / name, grade, responder) for name in names]
+    all_sets = [_evaluate(name, evaluation, workdir / name, grade, responder) for name in names]
   if jax.process_index() > 0:
     return
   table = results.markdown(all_sets)
@@ -64,7 +77,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 def _evaluate(
   name: str,
-  config: ml_collections.ConfigDict,
+  evaluation: ml_collections.ConfigDict,
   folder: pathlib.Path,
   grade: Callable[[Protocol, Sequence[tuple[Problem, StoredAnswers]]], list[Graded]],
   responder: Responder | None,
@@ -73,19 +86,19 @@ def _evaluate(
 
   Args:
     name: the benchmark.
-    config: `eval` is used.
+    evaluation: the configuration's section `eval`.
     folder: where its results are written.
     grade: grades responses by a protocol.
     responder: samples responses; None reads stored ones.
   """
   benchmark = benchmarks.BENCHMARKS[name]
-  protocol_name, protocol = benchmark.protocol(config.eval.protocol)
-  files = rows.find_files(config.eval.sets_path, benchmark)
+  protocol_name, protocol = benchmark.protocol(evaluation.protocol)
+  files = rows.find_files(evaluation.sets_path, benchmark)
   problems = rows.read_problems(files, benchmark, protocol)
   folder.mkdir(parents=True, exist_ok=True)
   done: list[Graded] = []
   if responder is None:
-    path = rows.find_predictions(config.eval.predictions, name)
+    path = rows.find_predictions(evaluation.predictions, name)
     responses = _chunks(rows.read_answers(path, problems, benchmark))
   else:
     done = results.resume(folder, problems, responder.samples, protocol_name)

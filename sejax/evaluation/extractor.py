@@ -8,12 +8,9 @@ import ml_collections
 import numpy as np
 from jaxtyping import Int32
 
-from sejax import models, rollout
+from sejax import rollout
 from sejax.data import batches
-from sejax.models import hub
-from sejax.models.processor import Processor
-from sejax.parallel import hosts, layouts, meshes
-from sejax.rollout import checks
+from sejax.parallel import hosts
 from sejax.sampling import Filters, Options, Request, Role, Sampler, record_hashes
 
 _NEW_TOKENS = 128  # an extracted answer is short
@@ -26,34 +23,39 @@ class Extractor:
   A reply depends on its prompt, the temperature and the seed, not on the other prompts of a batch.
   """
 
-  def __init__(self, config: ml_collections.ConfigDict):
-    """Loads the model.
+  def __init__(
+    self,
+    name: str,
+    policy: rollout.Policy,
+    sampling: ml_collections.ConfigDict,
+    *,
+    batch_size: int,
+    seed: int,
+  ):
+    """Loads the weights.
 
     Args:
-      config: `eval.extractor` (a directory or hub name), `eval.batch_size`, `mesh`, `model.dtype`,
-        `sampling` and `seed` are used.
+      name: of the model, as results give it: a directory or a name on the hub.
+      policy: the model.
+      sampling: the configuration's section.
+      batch_size: prompts sampled together, over all processes.
+      seed: of the samples.
 
     Raises:
       ValueError: the model cannot be loaded, or an option cannot work with it.
     """
-    self.name = config.eval.extractor
-    directory = hub.local_directory(self.name)
-    self._seed, self._batch_size = config.seed, config.eval.batch_size
-    self._mesh, self._dtype = meshes.create(config.mesh), rollout.frozen_dtype(config)
-    layouts.check_rows(self._mesh, "eval.batch_size", self._batch_size)
-    self._processor = Processor.load(directory)
-    checks.check_processes(self._mesh)
-    checks.check_directory(directory, models.load_config(directory), self._processor)
-    model, self._params = models.load(directory, self._mesh, self._dtype, decoding=True)
-    self._model = rollout.on_devices(config, model, self._mesh)
+    self.name = name
+    self._seed, self._batch_size = seed, batch_size
+    self._processor = policy.processor
+    self._params = policy.load(decoding=True)
+    self._mesh, self._dtype = policy.mesh, policy.compute.dtype
+    self._model = policy.compute.on_devices(policy.model, policy.mesh)
     self._options = Options(
       trajectories=1,
       new_tokens=_NEW_TOKENS,
-      eos_ids=self._processor.eos_ids,
-      pad_id=self._processor.pad_id,
-      max_concurrent_prompts=config.sampling.max_concurrent_prompts,
-      decode_steps=config.sampling.decode_steps,
-      pack=config.sampling.pack,
+      max_concurrent_prompts=sampling.max_concurrent_prompts,
+      decode_steps=sampling.decode_steps,
+      pack=sampling.pack,
     )
     self._samplers: dict[float, Sampler] = {}
 
@@ -84,9 +86,8 @@ class Extractor:
   def _sampler(self, temperature: float) -> Sampler:
     """Returns the sampler of a temperature; each compiles its own program."""
     if temperature not in self._samplers:
-      banned = tuple(self._processor.banned_ids(self._model.vocab_size).tolist())
-      filters = Filters(temperature, banned=banned)
-      options = dataclasses.replace(self._options, filters=filters)
+      options = dataclasses.replace(self._options, filters=Filters(temperature))
+      options = rollout.with_tokens(options, self._processor, self._model)
       self._samplers[temperature] = Sampler(self._model, options, self._mesh, self._dtype)
     return self._samplers[temperature]
 

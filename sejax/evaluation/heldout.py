@@ -5,7 +5,7 @@ Every evaluation uses the same random keys, so differences between checkpoints a
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import ml_collections
 import numpy as np
@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from sejax import models, rollout
 from sejax.data import sources
+from sejax.data.prepare import Preparer
 from sejax.data.records import Record, Source, gold_errors
 from sejax.evaluation import answering, metrics, overlap
 from sejax.evaluation.metrics import Estimate
@@ -71,54 +72,54 @@ class Outcome(NamedTuple):
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldOut:
   """Held-out problems with gold answers, and everything needed to evaluate on them.
 
   Attributes:
-    config: the run's configuration, adapted to greedy decoding if `config.eval.greedy` is set.
+    options: how they are answered.
     roles: samplers.
-    source: the held-out problems.
+    preparer: of the held-out problems.
     training_problems: number of held-out problems that are also in the training set.
     prover: compares answers with the gold answers; the caller owns and closes it.
   """
 
-  config: ml_collections.ConfigDict
+  options: answering.Options
   roles: rollout.Roles
-  source: Source
+  preparer: Preparer
   training_problems: int
   prover: Prover
 
   @classmethod
-  def of(
+  def open(
     cls,
-    config: ml_collections.ConfigDict,
+    evaluation: ml_collections.ConfigDict,
+    data: ml_collections.ConfigDict,
+    training: Preparer,
+    options: answering.Options,
     roles: rollout.Roles,
-    training: Source,
     prover: Prover,
-  ) -> "HeldOut | None":
-    """Opens the held-out problems of `config.eval`; None if `config.eval.num_problems` is 0.
+  ) -> Self:
+    """Opens the held-out problems.
 
     Args:
-      config: the run's configuration.
-      roles: samplers of the run.
-      training: the training problems, to count those that are also held out.
-      prover: see the class.
+      evaluation: the configuration's section `eval`.
+      data: the section of the training problems, from which `evaluation` differs.
+      training: prepares the training problems, to count those that are also held out.
+      options: see the class; so are the next two.
+      roles: that sample.
+      prover: of the run.
 
     Raises:
       ValueError: the source cannot be opened, a gold answer is missing or unreadable, or all
-        problems are training problems and `config.eval.allow_training_problems` is not set.
+        problems are training problems and `eval.allow_training_problems` is not set.
     """
-    if not config.eval.num_problems:
-      return None
-    if config.eval.greedy:
-      config, roles = _greedy(config, roles)
-    data = config.data.copy_and_resolve_references()
-    data.split = config.eval.split
-    data.path = config.eval.path or data.path
+    data = data.copy_and_resolve_references()
+    data.split = evaluation.split
+    data.path = evaluation.path or data.path
     try:
       source = sources.open_source(data)
-      problems = min(config.eval.num_problems, len(source))
+      problems = min(evaluation.num_problems, len(source))
       if not problems:
         raise ValueError(f"{source.name} has no records")
       if (gold_error := next(gold_errors(source, range(problems)), None)) is not None:
@@ -128,12 +129,12 @@ class HeldOut:
         f"held-out problems: {error}; see config.eval.path and config.eval.split, or go without:"
         " config.eval.num_problems=0"
       ) from None
-    common = overlap.count(training, source, problems)
-    _check_overlap(common, allowed=config.eval.allow_training_problems)
+    common = overlap.count(training.source, source, problems)
+    _check_overlap(common, allowed=evaluation.allow_training_problems)
     return cls(
-      config=config,
+      options=options,
       roles=roles,
-      source=_First(source, problems),
+      preparer=dataclasses.replace(training, source=_First(source, problems)),
       training_problems=common.shared,
       prover=prover,
     )
@@ -149,13 +150,7 @@ class HeldOut:
       ValueError: a problem has no gold answer, or no record is usable.
     """
     answered = answering.answer_all(
-      self.config,
-      self.roles,
-      params,
-      self.source,
-      batch_size=self.config.eval.batch_size,
-      prover=self.prover,
-      progress=progress,
+      self.options, self.roles, params, self.preparer, prover=self.prover, progress=progress
     )
     local = {
       "index": answered.index.tolist(),
@@ -182,13 +177,6 @@ def _check_overlap(common: overlap.Overlap, *, allowed: bool) -> None:
     )
   if shared:
     logging.warning("%d of %d held-out problems are training problems", shared, readable)
-
-
-def _greedy(
-  config: ml_collections.ConfigDict, roles: rollout.Roles
-) -> tuple[ml_collections.ConfigDict, rollout.Roles]:
-  config, actor = answering.greedy(config), roles.actor
-  return config, rollout.Roles.create(config, actor.model, roles.processor, actor.mesh)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,18 +7,15 @@ An interrupted evaluation therefore resumes with the responses that it would hav
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
-import ml_collections
-
-from sejax import models, rollout
+from sejax import rollout
 from sejax.data import columns
 from sejax.data.prepare import Preparer
 from sejax.data.records import Record
 from sejax.evaluation import answering
 from sejax.evaluation.benchmarks.protocol import Problem, Protocol, StoredAnswers
-from sejax.parallel import hosts, layouts, meshes
-from sejax.rollout import checks
+from sejax.parallel import hosts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,39 +50,32 @@ class BenchmarkSource:
 class Responder:
   """The evaluated model. One instance serves all benchmarks, which share its compiled programs."""
 
-  def __init__(self, config: ml_collections.ConfigDict):
-    """Loads the model.
+  def __init__(
+    self,
+    policy: rollout.Policy,
+    roles: rollout.RoleOptions,
+    options: answering.Options,
+    make_preparer: Callable[[BenchmarkSource], Preparer],
+  ):
+    """Loads the weights.
 
     Args:
-      config: `model`, `actor`, `group_size`, `mesh`, `sampling`, `data` and `eval` are used.
+      policy: the model.
+      roles: how it samples.
+      options: how problems are answered.
+      make_preparer: of the problems of a benchmark.
 
     Raises:
       ValueError: the model cannot be loaded, or an option cannot work with it.
     """
-    if not config.model.path:
-      raise ValueError(
-        "config.model.path is empty; give the model to evaluate, or stored responses to grade as"
-        " config.eval.predictions"
-      )
-    if config.eval.greedy:
-      config = answering.greedy(config)
-    self._config = config
-    self._mesh = meshes.create(config.mesh)
-    layouts.check_rows(self._mesh, "eval.batch_size", config.eval.batch_size)
-    checks.check_processes(self._mesh)
-    model = models.load_config(config.model.path)
-    checks.check_buckets(config, model)
-    processor = self._preparer(None).processor
-    checks.check_directory(config.model.path, model, processor)
-    checks.check_pictures(config, processor)
-    dtype = rollout.frozen_dtype(config)
-    _, self._params = models.load(config.model.path, self._mesh, dtype, decoding=True)
-    self._roles = rollout.Roles.create(config, model, processor, self._mesh)
+    self._params = policy.load(decoding=True)
+    self._roles = policy.roles(roles)
+    self._options, self._make_preparer = options, make_preparer
 
   @property
   def samples(self) -> int:
     """Number of responses to each problem."""
-    return self._config.group_size
+    return self._roles.actor.options.trajectories
 
   def __call__(
     self, source: BenchmarkSource, done: Collection[str]
@@ -99,15 +89,18 @@ class Responder:
       source: the problems.
       done: ids of problems that have responses already.
     """
-    config, roles = self._config, self._roles
-    size = config.eval.batch_size
-    for batch in answering.batches_in_order(config, roles, self._preparer(source), size):
+    roles, seed = self._roles, self._options.seed
+    # No Judge reads the responses, so that its limit does not count.
+    preparer = dataclasses.replace(
+      self._make_preparer(source), judged=False, judge_limit=sys.maxsize
+    )
+    for batch in answering.batches_in_order(self._options, roles, preparer):
       ids = [name for name, real in zip(batch.record_ids, batch.real, strict=True) if real]
       new = hosts.gather_json([name for name in ids if name not in done])
       if not any(new):
         continue
       features = roles.encode(self._params, batch)
-      acted = roles.act(self._params, batch, features, seed=config.seed, step=0)
+      acted = roles.act(self._params, batch, features, seed=seed, step=0)
       own = [
         (int(index), texts)
         for index, texts, real in zip(batch.index, acted.texts, batch.real, strict=True)
@@ -116,11 +109,3 @@ class Responder:
       rows = sorted(row for part in hosts.gather_json(own) for row in part)
       problems = ((source.problems[index], texts) for index, texts in rows)
       yield [(p, StoredAnswers(p.id, tuple(texts))) for p, texts in problems if p.id not in done]
-
-  def _preparer(self, source: BenchmarkSource | None) -> Preparer:
-    """Returns a preparer without a Judge and its limits; a source of None is for the processor."""
-    preparer = Preparer.of(self._config, source)
-    instruction = self._config.eval.instruction
-    return dataclasses.replace(
-      preparer, instruction=instruction, judged=False, judge_limit=sys.maxsize
-    )

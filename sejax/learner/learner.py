@@ -1,11 +1,10 @@
 """The second half of a training step (arXiv:2603.21289): log-probs, then the updates."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
@@ -16,11 +15,45 @@ from sejax.learner import minibatches, optimizer, update
 from sejax.learner.checkpoints import Checkpoints
 from sejax.models import lora
 from sejax.parallel import hosts
-from sejax.rollout import collect, frozen_dtype, on_devices
+from sejax.rollout import Compute, collect
 from sejax.sampling import Filters
 
 # Computes the image features of a batch from the parameters of a vision tower.
 Encode = Callable[[models.Params, Batch], models.Features | None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """How the policy is trained.
+
+  Attributes:
+    optimizer: options of `optimizer.make`.
+    loss: options of `method.grpo_loss`.
+    sizes: how a rollout is cut into mini-batches.
+    adapters: what is trained in place of the weights; None: the weights are.
+    freeze_vision: whether the vision tower is left as it is.
+    mask_truncated: whether trajectories that were cut at the limit are left out of the loss.
+    remat: what a layer keeps for its backward pass, see `models.Model`; so are the next three.
+    unroll: whether the update is compiled layer by layer.
+    query_chunk: queries whose attention is computed at once.
+    logits_chunk: tokens of a row whose logits exist at once.
+  """
+
+  optimizer: Mapping[str, Any]
+  loss: Mapping[str, Any]
+  sizes: minibatches.Sizes
+  adapters: lora.Options | None
+  freeze_vision: bool
+  mask_truncated: bool
+  remat: str
+  unroll: bool
+  query_chunk: int
+  logits_chunk: int
+
+  @property
+  def trains_vision(self) -> bool:
+    """Whether updates change the vision tower."""
+    return not self.freeze_vision and self.adapters is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +173,8 @@ class Learner:
 
 
 def make_updater(
-  config: ml_collections.ConfigDict,
+  options: Options,
+  compute: Compute,
   model: models.Model,
   filters: Filters,
   steps: int,
@@ -149,43 +183,35 @@ def make_updater(
   """Returns what updates the policy.
 
   Args:
+    compute: how devices compute the frozen policy.
     filters: that the Actor samples by.
     steps: training steps of the whole run.
     mesh: of all devices.
 
   Raises:
-    ValueError: an option of `config.optimizer` or `config.lora` cannot be.
+    ValueError: an option of the optimizer cannot be.
   """
-  updates = steps * (config.batch_size // config.mini_batch_size)
-  adapters = lora.Options.of(config.lora)
-  frozen = (model.vision_path,) if config.train.freeze_vision and adapters is None else ()
+  model = dataclasses.replace(
+    compute.on_devices(model, mesh),
+    remat=options.remat,
+    unroll=options.unroll,
+    query_chunk=options.query_chunk,
+    logits_chunk=options.logits_chunk,
+  )
+  # Adapters are a tree of their own, in which there is no vision tower.
+  freezes = options.freeze_vision and options.adapters is None
+  frozen = (model.vision_path,) if freezes else ()
   return update.Updater(
-    _trained_model(config, on_devices(config, model, mesh)),
-    optimizer.make(config.optimizer, updates, frozen),
-    config.loss.to_dict(),
+    model,
+    optimizer.make(options.optimizer, steps * options.sizes.minibatches, frozen),
+    options.loss,
     temperature=filters.temperature,
     banned_ids=filters.banned,
-    max_tokens=config.actor.max_tokens,
-    dtype=frozen_dtype(config),
-    adapters=adapters,
+    max_tokens=options.sizes.max_tokens,
+    dtype=compute.dtype,
+    adapters=options.adapters,
     mesh=mesh,
   )
-
-
-def _trained_model(config: ml_collections.ConfigDict, model: models.Model) -> models.Model:
-  """Returns the model as the update computes it, which is what its backward pass asks for."""
-  return dataclasses.replace(
-    model,
-    remat=config.model.remat,
-    unroll=config.model.unroll,
-    query_chunk=config.model.query_chunk,
-    logits_chunk=config.model.logits_chunk,
-  )
-
-
-def vision_is_trained(config: ml_collections.ConfigDict) -> bool:
-  """Returns whether updates change the vision tower."""
-  return not (config.train.freeze_vision or config.lora.rank)
 
 
 def check_gradients(state: update.TrainState, max_skipped: int, checkpoints: Checkpoints) -> None:

@@ -4,11 +4,10 @@ Host side. A mini-batch holds whole groups, cut into M micro-batches of b prompt
 its rows of each of them. Axes: B prompts, G trajectories, R tokens of a response bucket.
 """
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
@@ -31,16 +30,6 @@ class Sizes(NamedTuple):
   micro_batches: int
   max_tokens: int
   response_buckets: tuple[int, ...]
-
-  @classmethod
-  def of(cls, config: ml_collections.ConfigDict) -> Self:
-    """Returns the sizes that a configuration gives."""
-    return cls(
-      minibatches=config.batch_size // config.mini_batch_size,
-      micro_batches=config.mini_batch_size // config.train.micro_batch_size,
-      max_tokens=config.actor.max_tokens,
-      response_buckets=tuple(config.train.response_buckets),
-    )
 
   def response(self, longest: int) -> int:
     """Returns the smallest bucket that holds the longest response of any process.

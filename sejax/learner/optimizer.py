@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
 from jaxtyping import Array, Int
 
@@ -21,7 +20,7 @@ _NEVER = jnp.iinfo(jnp.int32).max  # As many errors in a row as optax can count.
 
 
 def make(
-  options: Mapping[str, Any] | ml_collections.ConfigDict, steps: int, frozen: Sequence[str] = ()
+  options: Mapping[str, Any], steps: int, frozen: Sequence[str] = ()
 ) -> optax.GradientTransformationExtraArgs:
   """Returns AdamW (arXiv:1711.05101) with what happens to a gradient on its way there.
 
@@ -66,7 +65,7 @@ def make(
   return optax.apply_if_finite(optax.partition(parts, lambda tree: _labels(tree, frozen)), _NEVER)
 
 
-def schedule(options: Mapping[str, Any] | ml_collections.ConfigDict, steps: int) -> optax.Schedule:
+def schedule(options: Mapping[str, Any], steps: int) -> optax.Schedule:
   """Returns the learning rate by optimizer step (transformers `get_*_schedule_with_warmup`).
 
   It rises from zero in `warmup_steps` steps, then stays, or falls to zero at the end of the run.

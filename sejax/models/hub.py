@@ -4,7 +4,6 @@ import os
 import re
 
 import huggingface_hub
-import ml_collections
 from huggingface_hub import errors
 
 from sejax.errors import quoted
@@ -39,21 +38,3 @@ def local_directory(path: str) -> str:
       f"{quoted(path)} is no directory, and the hub does not give it ({said}...); where there is a"
       f" network, `hf download {path} --local-dir DIR` fetches it; then give DIR"
     ) from None
-
-
-def with_local_models(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Replaces hub names in `model.path` and `judge.path` by local directories.
-
-  Returns:
-    A copy of the configuration, see `local_directory`.
-
-  Raises:
-    ValueError: one of the paths is neither a directory nor a hub name, or the download failed.
-  """
-  config = config.copy_and_resolve_references()
-  for name in ("model", "judge"):
-    try:
-      config[name].path = local_directory(config[name].path)
-    except ValueError as error:
-      raise ValueError(f"config.{name}.path={error}") from None
-  return config

@@ -41,19 +41,25 @@ class Logs:
   `resume` must be called before anything is logged.
   """
 
-  def __init__(self, workdir: pathlib.Path, config: ml_collections.ConfigDict):
-    """Starts the Weights & Biases run if `config.log.wandb_project` is set; opens no files yet.
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    log: ml_collections.ConfigDict,
+    hyperparameters: Mapping[str, Any],
+  ):
+    """Starts the Weights & Biases run if `log.wandb_project` is set; opens no files yet.
 
     Args:
       workdir: an existing directory.
-      config: the whole configuration, which Weights & Biases stores; `config.log` selects the logs.
+      log: the configuration's section, which selects the logs.
+      hyperparameters: the whole configuration as plain values, which Weights & Biases stores.
 
     Raises:
       ValueError: Weights & Biases is not installed (on every process), or refuses access.
     """
     self._workdir = workdir
-    self._config = config
-    self._wandb = _import_wandb(config.log.wandb_project)
+    self._log, self._hyperparameters = log, hyperparameters
+    self._wandb = _import_wandb(log.wandb_project)
     self._is_writer = jax.process_index() == 0
     self._resumed = False
     self._events: events.EventFile | None = None
@@ -85,7 +91,7 @@ class Logs:
       return
     for name in (METRICS, TIMING, GROUPS):
       _truncate_after(self._workdir / name, step)
-    if self._config.log.tensorboard:
+    if self._log.tensorboard:
       self._events = events.EventFile(self._workdir / EVENTS, step + 1)
 
   def metrics(self, step: int, values: Mapping[str, Any]) -> None:
@@ -133,7 +139,7 @@ class Logs:
       yield
     except Exception as error:
       raise ValueError(
-        f"config.log.wandb_project={quoted(self._config.log.wandb_project)} cannot be logged to"
+        f"config.log.wandb_project={quoted(self._log.wandb_project)} cannot be logged to"
         f" ({said(error)}); run `wandb login`, set WANDB_MODE=offline, or"
         " leave the project empty"
       ) from None
@@ -144,11 +150,11 @@ class Logs:
     if not id_file.exists():
       id_file.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
     run = self._wandb.init(
-      project=self._config.log.wandb_project,
+      project=self._log.wandb_project,
       id=id_file.read_text(encoding="utf-8").strip(),
       resume="allow",
       dir=str(self._workdir),
-      config=self._config.to_dict(),
+      config=self._hyperparameters,
     )
     run.define_metric("*", step_metric="step")
     return run

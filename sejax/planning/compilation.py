@@ -6,15 +6,13 @@ Each program of the configuration's training step is compiled by the compiler of
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import ml_collections
 import tqdm
 
 from sejax import models
-from sejax.errors import quoted
 from sejax.models import hub
 from sejax.parallel import chips, meshes
 from sejax.planning import hlo, topologies
@@ -55,11 +53,19 @@ class Row(NamedTuple):
   error: str = ""
 
 
-def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str] = ()) -> bool:
+def run(
+  step: step_programs.Step,
+  model: str,
+  mesh_sizes: Mapping[str, int],
+  topology: str,
+  programs: Sequence[str] = (),
+) -> bool:
   """Compiles and prints; returns whether all programs fit a chip.
 
   Args:
-    config: the run's; its mesh must be of as many devices as the topology.
+    step: whose programs are compiled.
+    model: a directory or a name on the hub.
+    mesh_sizes: of the mesh's axes, for as many devices as the topology has.
     topology: such as `v5e:8x8` or `h100:8`, see `topologies`.
     programs: only those whose name has one of these in it; all, if empty.
 
@@ -67,21 +73,12 @@ def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str
     ValueError: the topology is unknown, or its compiler is not installed.
   """
   chip = topologies.chip(topology)
-  config = config.copy_and_resolve_references()
-  if config.model.dtype == "auto":
-    config.model.dtype = "bfloat16"
-  if config.judge.use and config.judge.path:
-    raise ValueError(
-      f"config.judge.path={quoted(config.judge.path)} must be empty for --mode=compile, which knows"
-      " no Judge but the frozen policy"
-    )
   # Devices that are here are not looked for; jax loads a compiler without them only if told so.
   jax.config.update("jax_platforms", "cpu")
-  mesh = meshes.create(config.mesh, topologies.devices(topology))
-  model = _model(config.model.path)
+  mesh = meshes.create(mesh_sizes, topologies.devices(topology))
   chosen = [
     program
-    for program in step_programs.of_step(config, model, mesh)
+    for program in step_programs.of_step(step, _model(model), mesh)
     if not programs or any(part in program.name for part in programs)
   ]
   rows = []
@@ -90,7 +87,7 @@ def run(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str
     tqdm.tqdm.write(_line(rows[-1], chip), file=sys.stderr)
   fits = all(not row.error and row.peak <= chip.memory for row in rows)
   axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
-  print(_table(f"{config.model.path or 'model'} on {topology} ({axes})", rows, chip))
+  print(_table(f"{model or 'model'} on {topology} ({axes})", rows, chip))
   result = {"topology": topology, "mesh": dict(mesh.shape), "fits": fits}
   print(json.dumps(result | {"programs": [row._asdict() for row in rows]}))
   return fits

@@ -9,7 +9,7 @@ Axes as in `sejax.learner.update` and `sejax.sampling`.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,14 +19,49 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import DTypeLike
 
-from sejax import models, rollout
-from sejax.learner import update
-from sejax.learner.learner import make_updater, vision_is_trained
+from sejax import models
+from sejax.learner import learner, update
 from sejax.models import lora
 from sejax.parallel import layouts
-from sejax.rollout import checks
+from sejax.rollout import Compute, RoleOptions, checks, encode_rows, padded
 from sejax.sampling import Options, Sampler, decode, packing, scheduler
 from sejax.sampling.request import BatchPlan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+  """A training step that is planned.
+
+  Attributes:
+    compute: how devices compute models.
+    roles: how Actor and Judge sample.
+    judged: whether there is a Judge, which is the frozen policy.
+    training: how the policy is trained.
+    training_steps: of the whole run.
+    batch_size: prompts sampled.
+    data: the configuration's section, for the lengths that arrays are padded to.
+    row_sizes: batch sizes that the mesh must divide, by the fields that give them.
+  """
+
+  compute: Compute
+  roles: RoleOptions
+  judged: bool
+  training: learner.Options
+  training_steps: int
+  batch_size: int
+  data: ml_collections.ConfigDict
+  row_sizes: Mapping[str, int]
+
+  @property
+  def group(self) -> tuple[int, int]:
+    """Trajectories of a prompt, G, and tokens of one at most, R."""
+    return self.roles.actor.trajectories, self.roles.actor.new_tokens
+
+  @property
+  def micro(self) -> tuple[int, int]:
+    """Micro-batches of an optimizer step, M, and prompts of each, b."""
+    sizes = self.training.sizes
+    return sizes.micro_batches, self.batch_size // (sizes.minibatches * sizes.micro_batches)
 
 
 class Program(NamedTuple):
@@ -53,70 +88,101 @@ class _Trees(NamedTuple):
   judge: models.Params
 
 
-def of_step(
-  config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh
-) -> Iterator[Program]:
+def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[Program]:
   """Yields the programs in the order in which a step runs them.
 
   Args:
-    config: the run's; its Judge is the frozen policy, or there is none.
+    step: of a run.
     model: of the policy.
     mesh: of the devices that they are made for.
 
   Raises:
     ValueError: naming what cannot work.
   """
-  checks.check_rows(config, mesh)
-  checks.check_buckets(config, model)
-  model = rollout.on_devices(config, model, mesh)
+  checks.check_rows(mesh, step.row_sizes)
+  checks.check_buckets(step.data, step.roles.actor.new_tokens, model)
+  model = step.compute.on_devices(model, mesh)
   model = dataclasses.replace(model, rows=layouts.row_sharding(mesh))
-  updater = _updater(config, model, mesh)
-  trees = _trees(config, model, mesh, updater)
-  minibatch = _minibatch(config, model, mesh)
+  filters = _with_tokens(step.roles.actor, model).filters
+  updater = learner.make_updater(
+    step.training, step.compute, model, filters, step.training_steps, mesh
+  )
+  trees = _trees(step, model, mesh, updater)
+  minibatch = _minibatch(step, model, mesh)
   kept = _bytes(trees.state) + _bytes(trees.frozen)
   # Adapters' frozen weights, and the Judge's, are read where they lie if decoding wants them so.
-  frozen = trees.frozen if config.lora.rank else None
-  yield from _sampling("actor", config, model, mesh, trees.policy, trees.actor, kept, frozen)
-  if config.judge.use:
-    there = trees.frozen
-    yield from _sampling("judge", config, model, mesh, trees.frozen, trees.judge, kept, there)
+  frozen = None if step.training.adapters is None else trees.frozen
+  yield from _sampling(
+    "actor",
+    step,
+    model,
+    mesh,
+    options=step.roles.actor,
+    given_tokens=0,
+    prompt_width=checks.prompt_width(step.data),
+    weights=trees.policy,
+    decoding_weights=trees.actor,
+    kept=kept,
+    frozen=frozen,
+  )
+  if step.judged:
+    yield from _sampling(
+      "judge",
+      step,
+      model,
+      mesh,
+      options=step.roles.judge,
+      given_tokens=padded(step.roles.actor.new_tokens),
+      prompt_width=step.data.prompt_buckets[-1],
+      weights=trees.frozen,
+      decoding_weights=trees.judge,
+      kept=kept,
+      frozen=trees.frozen,
+    )
 
-  kept += config.batch_size // config.mini_batch_size * _bytes(minibatch)
+  kept += step.training.sizes.minibatches * _bytes(minibatch)
   score = functools.partial(update.Updater.token_logprobs.lower, updater)
   for name, params in (("policy", trees.policy), ("reference", trees.frozen)):
     yield Program(f"log-probs of {name}", functools.partial(score, params, minibatch), kept)
-  arguments = (updater, trees.state, frozen, minibatch, *_numbers(config, mesh))
+  arguments = (updater, trees.state, frozen, minibatch, *_numbers(step, mesh))
   yield Program("update", functools.partial(update.Updater.update.lower, *arguments), kept)
 
 
 def _sampling(
-  role: str,
-  config: ml_collections.ConfigDict,
+  name: str,
+  step: Step,
   model: models.Model,
   mesh: Mesh,
-  given: models.Params,
-  params: models.Params,
+  *,
+  options: Options,
+  given_tokens: int,
+  prompt_width: int,
+  weights: models.Params,
+  decoding_weights: models.Params,
   kept: int,
   frozen: models.Params | None,
 ) -> Iterator[Program]:
   """Yields what one role's sampling compiles.
 
   Args:
-    role: `actor` or `judge`.
-    config: the run's.
+    name: of the role, in front of its programs' names.
+    step: of the run.
     model: of the role.
     mesh: of the devices.
-    given: the role's weights as the run keeps them.
-    params: the same laid out for decoding.
+    options: how the role samples.
+    given_tokens: that a trajectory begins with.
+    prompt_width: tokens that prompts are padded to.
+    weights: the role's as the run keeps them.
+    decoding_weights: the same laid out for decoding.
     kept: bytes that the run keeps.
     frozen: weights of which those that decoding wants as they are need no copy.
   """
-  dtype, shards = rollout.frozen_dtype(config), layouts.row_shards(mesh)
-  sampler = Sampler(model, _options(config, model, role), mesh, dtype)
-  options, specs = sampler.options, decode.specs(model, mesh)
-  tokens = rollout.padded(config.actor.max_tokens) if role == "judge" else 0
-  plan = BatchPlan.of(options, config.batch_size // shards, shards, tokens)
-  rows = _rows(config, model, mesh, options, plan, role)
+  params, dtype, shards = decoding_weights, step.compute.dtype, layouts.row_shards(mesh)
+  # Checks the options as a run would.
+  options = Sampler(model, _with_tokens(options, model), mesh, dtype).options
+  specs = decode.specs(model, mesh)
+  plan = BatchPlan.of(options, step.batch_size // shards, shards, given_tokens)
+  rows = _rows(step, model, mesh, options, plan, prompt_width)
   places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
   empty = functools.partial(
     packing.empty_state,
@@ -134,28 +200,22 @@ def _sampling(
   entry = enter.eval_shape(params, rows, index)
   entry = _with(entry, _entry_places(entry, places))
 
-  images = _images(
-    config, model, lambda x: _split(mesh, (config.batch_size, *x.shape[1:]), x.dtype)
-  )
-  encode = functools.partial(
-    rollout.encode_rows.lower, given, model, images, shards, jnp.dtype(dtype)
-  )
-  yield Program(f"{role} vision", encode, kept + _bytes(images))
+  images = _images(step, model, lambda x: _split(mesh, (step.batch_size, *x.shape[1:]), x.dtype))
+  encode = functools.partial(encode_rows.lower, weights, model, images, shards, jnp.dtype(dtype))
+  yield Program(f"{name} vision", encode, kept + _bytes(images))
   live = kept + _bytes(params) - _shared(frozen, params) + _bytes(rows) + _bytes(state)
-  yield Program(f"{role} prefill", lambda: enter.lower(params, rows, index), live)
+  yield Program(f"{name} prefill", lambda: enter.lower(params, rows, index), live)
   moving = {"mesh": mesh, "specs": specs}
   insert = jax.jit(
     functools.partial(packing.insert, **moving), donate_argnums=0, out_shardings=places
   )
   with_entry = live + _bytes(entry)
-  yield Program(f"{role} insert", lambda: insert.lower(state, entry, index), with_entry)
+  yield Program(f"{name} insert", lambda: insert.lower(state, entry, index), with_entry)
   alive = _split(mesh, state.num_sampled.shape, jnp.bool_)
-  move = jax.jit(
-    functools.partial(packing.repack, **moving), donate_argnums=0, out_shardings=places
-  )
+  move = jax.jit(functools.partial(packing.repack, **moving), donate_argnums=0, out_shardings=places)
   sources = _split(mesh, state.num_sampled.shape, jnp.int32)
   used = _known(mesh, (), jnp.int32)
-  yield Program(f"{role} pack", lambda: move.lower(state, sources, alive, used), live)
+  yield Program(f"{name} pack", lambda: move.lower(state, sources, alive, used), live)
   run = functools.partial(
     decode.decode_tokens,
     **on_mesh,
@@ -167,24 +227,18 @@ def _sampling(
   outputs = (places, places.num_sampled, NamedSharding(mesh, PartitionSpec()))
   run = jax.jit(run, donate_argnums=1, out_shardings=outputs)
   few = _known(mesh, (len(scheduler.sizes(options.members)),), jnp.int32)
-  yield Program(f"{role} decode, a token", lambda: run.lower(params, state, alive, few), live)
+  yield Program(f"{name} decode, a token", lambda: run.lower(params, state, alive, few), live)
 
 
-def _options(config: ml_collections.ConfigDict, model: models.Model, role: str) -> Options:
-  banned = (model.image_token_id,)
+def _with_tokens(options: Options, model: models.Model) -> Options:
+  """Returns options with the tokens that the model itself knows: there may be no processor."""
+  filters = dataclasses.replace(options.filters, banned=(model.image_token_id,))
   # No program depends on the padding, which the host writes.
-  return rollout.sampling_options(config, role, banned, model.eos_ids, pad_id=0)
+  return dataclasses.replace(options, filters=filters, eos_ids=model.eos_ids, pad_id=0)
 
 
-def _updater(config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh) -> update.Updater:
-  filters, steps = _options(config, model, "actor").filters, config.train.steps or 1000
-  return make_updater(config, model, filters, steps, mesh)
-
-
-def _trees(
-  config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh, updater: update.Updater
-) -> _Trees:
-  dtype = rollout.frozen_dtype(config)
+def _trees(step: Step, model: models.Model, mesh: Mesh, updater: update.Updater) -> _Trees:
+  dtype = step.compute.dtype
   whole = jax.tree.map(
     lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
     model.shapes(),
@@ -197,7 +251,7 @@ def _trees(
 
   frozen = laid_out(whole, model.layout, dtype)
   policy = trained = laid_out(whole, model.layout)
-  adapters = lora.Options.of(config.lora)
+  adapters = step.training.adapters
   if adapters is not None:
     make = functools.partial(lora.init, model=model, options=adapters)
     trained = laid_out(jax.eval_shape(make, jax.random.key(0)), model.layout)
@@ -209,21 +263,20 @@ def _trees(
 
 
 def _rows(
-  config: ml_collections.ConfigDict,
+  step: Step,
   model: models.Model,
   mesh: Mesh,
   options: Options,
   plan: BatchPlan,
-  role: str,
+  width: int,
 ) -> packing.PromptRows:
-  size, members = config.batch_size, options.members
-  width = checks.prompt_width(config.data) if role == "actor" else config.data.prompt_buckets[-1]
+  size, members = step.batch_size, options.members
   split = functools.partial(_split, mesh)
   return packing.PromptRows(
     ids=split((size, width), jnp.int32),
     lengths=split((size,), jnp.int32),
     positions=split((size, 3, width), jnp.int32),
-    features=_features(config, model, lambda x: split((size, *x.shape[1:]), x.dtype)),
+    features=_features(step, model, lambda x: split((size, *x.shape[1:]), x.dtype)),
     given=split((size, members, plan.given_length), jnp.int32) if plan.given_length else None,
     given_lengths=split((size, members), jnp.int32) if plan.given_length else None,
     keys=split((size, members, 2), jnp.uint32),
@@ -243,22 +296,19 @@ def _entry_places(entry: packing.PrefilledGroups, places: decode.State) -> packi
   )
 
 
-def _minibatch(
-  config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh
-) -> update.Minibatch:
-  rows, width = config.train.micro_batch_size, checks.prompt_width(config.data)
-  micro = config.mini_batch_size // rows
-  tokens = (micro, rows, config.group_size, config.actor.max_tokens)
+def _minibatch(step: Step, model: models.Model, mesh: Mesh) -> update.Minibatch:
+  (micro, rows), width = step.micro, checks.prompt_width(step.data)
+  tokens = (micro, rows, *step.group)
 
   def cut(shape: tuple[int, ...], dtype: DTypeLike, axis: int = 1) -> jax.ShapeDtypeStruct:
     spec = PartitionSpec(*[None] * axis, layouts.row_axes(mesh))
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
   images = features = None
-  if vision_is_trained(config):
-    images = _images(config, model, lambda x: cut((micro, rows, *x.shape[1:]), x.dtype))
+  if step.training.trains_vision:
+    images = _images(step, model, lambda x: cut((micro, rows, *x.shape[1:]), x.dtype))
   else:
-    features = _features(config, model, lambda x: cut((micro, rows, *x.shape[1:]), x.dtype))
+    features = _features(step, model, lambda x: cut((micro, rows, *x.shape[1:]), x.dtype))
   return update.Minibatch(
     models.Prompt(
       cut((micro, rows, width), jnp.int32),
@@ -272,36 +322,34 @@ def _minibatch(
   )
 
 
-def _numbers(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, ...]:
+def _numbers(step: Step, mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, ...]:
   """Log-probs of policy and reference, and advantages."""
-  rows = config.train.micro_batch_size
-  micro = config.mini_batch_size // rows
   place = NamedSharding(mesh, PartitionSpec(None, layouts.row_axes(mesh)))
-  group = (micro, rows, config.group_size)
-  tokens = jax.ShapeDtypeStruct((*group, config.actor.max_tokens), jnp.float32, sharding=place)
-  return tokens, tokens, jax.ShapeDtypeStruct(group, jnp.float32, sharding=place)
+  shape = (*step.micro, *step.group)
+  tokens = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
+  return tokens, tokens, jax.ShapeDtypeStruct(shape[:-1], jnp.float32, sharding=place)
 
 
 def _images(
-  config: ml_collections.ConfigDict,
+  step: Step,
   model: models.Model,
   shape: Callable[[np.ndarray], jax.ShapeDtypeStruct],
 ) -> models.Images:
   """Returns the shapes of images in the largest bucket, from those of one empty row."""
   none = np.zeros((0, model.patch_dim), np.float32)
-  row = model.pack_images([none], [np.zeros((0, 3), np.int32)], config.data.patch_buckets[-1])
+  row = model.pack_images([none], [np.zeros((0, 3), np.int32)], step.data.patch_buckets[-1])
   return jax.tree.map(shape, row)
 
 
 def _features(
-  config: ml_collections.ConfigDict,
+  step: Step,
   model: models.Model,
   shape: Callable[[jax.ShapeDtypeStruct], jax.ShapeDtypeStruct],
 ) -> models.Features:
   """Returns the shapes of features in the largest bucket, from those of one row."""
-  dtype = rollout.frozen_dtype(config)
-  params = jax.eval_shape(functools.partial(model.init, dtype=dtype), jax.random.key(0))
-  images = _images(config, model, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype))
+  init = functools.partial(model.init, dtype=step.compute.dtype)
+  params = jax.eval_shape(init, jax.random.key(0))
+  images = _images(step, model, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype))
   alone = dataclasses.replace(model, rows=None)  # One row is not split.
   return jax.tree.map(shape, jax.eval_shape(alone.encode, params, images))
 

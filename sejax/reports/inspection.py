@@ -10,10 +10,9 @@ import markupsafe
 import ml_collections
 import tqdm
 
-from sejax.data import batches, pipeline, sources
+from sejax.data import batches, pipeline
 from sejax.data.prepare import Dropped, Example, Preparer
 from sejax.data.records import BadRecord, Source
-from sejax.models import hub
 from sejax.reports import pages
 
 _BARS = 24  # of a histogram
@@ -42,27 +41,27 @@ class Counted(NamedTuple):
   unreadable: list[Dropped]
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def run(
+  data: ml_collections.ConfigDict, preparer: Preparer, workdir: pathlib.Path, *, batch_size: int
+) -> None:
   """Prepares a set's records in order and writes `inspect.html` to the workdir.
 
   Args:
-    config: the run's; `data.inspect_limit` says how many records are counted, and
-      `data.inspect_records` how many are shown.
+    data: the configuration's section; `inspect_limit` says how many records are counted, and
+      `inspect_records` how many are shown.
+    preparer: of the set.
     workdir: where the page goes.
+    batch_size: prompts per step, to count shapes.
 
   Raises:
-    ValueError: the set or the model's directory cannot be opened.
+    ValueError: the model's directory cannot be opened.
   """
-  if not config.model.path:
-    raise ValueError("config.model.path is empty; give a model directory, whose tokens are counted")
-  config = hub.with_local_models(config)
-  source = sources.open_source(config.data)
-  preparer = Preparer.of(config, source)
+  source = preparer.source
   _ = preparer.processor  # Errors of the model directory are raised here, not for every record.
-  total = min(len(source), config.data.inspect_limit or len(source))
-  counted = count(source, preparer, total, config.data.inspect_records)
+  total = min(len(source), data.inspect_limit or len(source))
+  counted = count(source, preparer, total, data.inspect_records)
   path = workdir / "inspect.html"
-  pages.write(path, page(config, source, counted))
+  pages.write(path, page(data, source, counted, batch_size))
   kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
   left = f" ({pipeline.tally(kinds)})" if kinds else ""
   unread = f"; {len(counted.unreadable)} answers cannot be read" if counted.unreadable else ""
@@ -106,9 +105,8 @@ def shapes(counted: Counted, buckets: batches.Buckets, batch_size: int) -> int:
   return len(met)
 
 
-def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) -> str:
+def page(data: ml_collections.ConfigDict, source: Source, counted: Counted, batch_size: int) -> str:
   """Returns the HTML of the page; see `run`."""
-  data = config.data
   buckets = batches.Buckets.of(data)
   kinds = collections.Counter(dropped.kind for dropped in counted.dropped)
   seen = len(counted.actor) + len(counted.dropped)
@@ -121,7 +119,7 @@ def page(config: ml_collections.ConfigDict, source: Source, counted: Counted) ->
     "with an answer (for metrics)": len(counted.golds),
     "with an answer that cannot be read": len(counted.unreadable),
     "dropped": pipeline.tally(kinds) or 0,
-    "shapes at most": shapes(counted, buckets, config.batch_size),
+    "shapes at most": shapes(counted, buckets, batch_size),
   }
   problems = (("Dropped", counted.dropped), ("Unreadable answers", counted.unreadable))
   return pages.render(

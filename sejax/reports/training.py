@@ -25,7 +25,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import markupsafe
-import ml_collections
 
 from sejax.errors import quoted
 from sejax.monitoring import writers
@@ -52,17 +51,14 @@ _TIMING = {
 _COUNTS = "_count"  # suffix of metrics that count the groups in another metric's mean
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Writes `report.html` to the workdir.
+def run(workdir: pathlib.Path) -> None:
+  """Writes `report.html` to the workdir of a run, whether or not the run has ended.
 
-  Args:
-    config: unused; the page shows the configuration with which the run was started.
-    workdir: the run's, whether or not it has ended.
+  The page shows the configuration with which the run was started.
 
   Raises:
     ValueError: the workdir has no metrics, or a file is not what a run writes.
   """
-  del config
   path = workdir / "report.html"
   pages.write(path, page(workdir))
   print(f"report written to {path}")

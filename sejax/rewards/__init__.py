@@ -12,14 +12,24 @@ from sejax.rewards.functions import (
   reward_groups,
   supervised,
 )
-from sejax.rewards.reading import Scored, Verdicts, read_answers, read_verdicts, score_groups
+from sejax.rewards.reading import (
+  Reading,
+  Scored,
+  Scoring,
+  Verdicts,
+  read_answers,
+  read_verdicts,
+  score_groups,
+)
 
 __all__ = [
   "CannotReward",
   "Evidence",
+  "Reading",
   "RewardFunction",
   "RewardFunctionError",
   "Scored",
+  "Scoring",
   "Verdicts",
   "control",
   "find",

@@ -14,11 +14,10 @@ be expressed as options of the method.
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
 
@@ -142,7 +141,7 @@ def needs_gold(function: RewardFunction | None) -> bool:
 def reward_groups(
   evidence: Evidence,
   source: Source,
-  options: ml_collections.ConfigDict,
+  options: Mapping[str, Any],
   function: RewardFunction | None,
   *,
   judged: bool = True,
@@ -152,7 +151,7 @@ def reward_groups(
   Args:
     evidence: what is known about the batch.
     source: the source of the batch's records.
-    options: `config.method`.
+    options: of `method.group`.
     function: the reward function; None uses the method's reward.
     judged: whether there is a Judge; without one, every modulation factor is 1.
 

@@ -4,15 +4,55 @@ No string goes further than this: texts become answer ids, format flags and scor
 for the jitted functions of `sejax.method`.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import ml_collections
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 from sejax import method
 from sejax.text import answers, verdicts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+  r"""How answers are read from trajectories, and scores from verdicts.
+
+  Attributes:
+    equivalence: which answers are one vote, of `answers.EQUIVALENCES`.
+    unparsable: what becomes of trajectories without an answer, of `answers.UNPARSABLE`.
+    released_extraction: whether answers are found as in the released code, see `answers.extract`.
+    released_reading: whether scores are found as in the released code, see `verdicts.score`.
+    contradictory: what becomes of a verdict whose `\boxed{}` differs from the score in its JSON, of
+      `verdicts.CONTRADICTORY`.
+  """
+
+  equivalence: str = "canonical"
+  unparsable: str = "abstain"
+  released_extraction: bool = False
+  released_reading: bool = False
+  contradictory: str = "count"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scoring:
+  """How the texts of a group become rewards.
+
+  Attributes:
+    reading: how answers and scores are read.
+    method: options of `method.group`.
+    repeats: verdicts on each trajectory, M; 0 without a Judge.
+  """
+
+  reading: Reading
+  method: Mapping[str, Any]
+  repeats: int
+
+  @property
+  def judged(self) -> bool:
+    """Whether a Judge reads the trajectories."""
+    return self.repeats > 0
 
 
 class Verdicts(NamedTuple):
@@ -59,30 +99,30 @@ class Scored(NamedTuple):
 def score_groups(
   responses: Sequence[Sequence[str]],
   verdict_texts: Sequence[Sequence[Sequence[str]]],
-  config: ml_collections.ConfigDict,
+  scoring: Scoring,
   truncated: Sequence[Sequence[Sequence[bool]]] | None = None,
 ) -> Scored:
   """Computes rewards and advantages from the texts of trajectories and verdicts.
 
   Args:
     responses: B groups of G trajectories.
-    verdict_texts: for each trajectory, the Judge's verdicts, one per repeat; ignored if
-      `config.judge.use` is false.
-    config: `answers`, `judge` and `method` are used.
+    verdict_texts: for each trajectory, the Judge's verdicts, one per repeat; ignored without a
+      Judge.
+    scoring: how to read and reward them.
     truncated: whether each verdict was cut off at the token limit; None if none was.
 
   Raises:
     ValueError: groups differ in size, or an option is unknown or out of its range.
   """
-  extracted, answer_ids = read_answers(responses, config)
+  extracted, answer_ids = read_answers(responses, scoring.reading)
   format_ok = np.array([[answers.format_ok(text) for text in group] for group in responses], bool)
-  read = read_verdicts(verdict_texts, config.judge, truncated) if config.judge.use else None
+  read = read_verdicts(verdict_texts, scoring.reading, truncated) if scoring.judged else None
   group = method.group(
     answer_ids,
     format_ok,
     None if read is None else read.scores,
     None if read is None else read.valid,
-    **config.method,
+    **scoring.method,
   )
   return Scored(
     answers=extracted, answer_ids=answer_ids, format_ok=format_ok, verdicts=read, group=group
@@ -90,7 +130,7 @@ def score_groups(
 
 
 def read_answers(
-  responses: Sequence[Sequence[str]], config: ml_collections.ConfigDict
+  responses: Sequence[Sequence[str]], reading: Reading
 ) -> tuple[list[list[str | None]], Int32[np.ndarray, "B G"]]:
   """Extracts the answer of every trajectory and finds equal answers within each group.
 
@@ -98,20 +138,19 @@ def read_answers(
     The answers (None if there is none), and ids that are equal for equal answers of a group.
 
   Raises:
-    ValueError: groups differ in size, or an option of `config.answers` is unknown.
+    ValueError: groups differ in size, or an option is unknown.
   """
-  options = config.answers
   extracted = [
-    [answers.extract(text, released=options.released_extraction) for text in group]
+    [answers.extract(text, released=reading.released_extraction) for text in group]
     for group in responses
   ]
-  ids = answers.vote_ids(extracted, equivalence=options.equivalence, unparsable=options.unparsable)
+  ids = answers.vote_ids(extracted, equivalence=reading.equivalence, unparsable=reading.unparsable)
   return extracted, ids
 
 
 def read_verdicts(
   texts: Sequence[Sequence[Sequence[str]]],
-  options: ml_collections.ConfigDict,
+  reading: Reading,
   truncated: Sequence[Sequence[Sequence[bool]]] | None = None,
 ) -> Verdicts:
   r"""Reads the scores from the verdicts on B groups of G trajectories.
@@ -122,7 +161,7 @@ def read_verdicts(
 
   Args:
     texts: for each trajectory, the Judge's verdicts, one per repeat.
-    options: `config.judge`.
+    reading: how scores are read.
     truncated: whether each verdict was cut off at the token limit; None if none was.
   """
   shape = (len(texts), len(texts[0]) if texts else 0)
@@ -137,9 +176,9 @@ def read_verdicts(
     is_truncated = [False] * len(repeats) if truncated is None else truncated[b][g]
     is_contradictory = [verdicts.contradicts(text) for text in repeats]
     read.truncated[b, g], read.contradictory[b, g] = sum(is_truncated), sum(is_contradictory)
-    scores = [verdicts.score(text, released=options.released_reading) for text in repeats]
-    if not options.released_reading:
-      rejects_contradictory = options.contradictory == "invalid"
+    scores = [verdicts.score(text, released=reading.released_reading) for text in repeats]
+    if not reading.released_reading:
+      rejects_contradictory = reading.contradictory == "invalid"
       scores = [
         None if cut_off or (contradicts and rejects_contradictory) else score
         for score, cut_off, contradicts in zip(scores, is_truncated, is_contradictory, strict=True)

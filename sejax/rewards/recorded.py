@@ -3,19 +3,18 @@
 import json
 import pathlib
 
-import ml_collections
 import numpy as np
 
 from sejax import method
 from sejax.errors import quoted, shortened
-from sejax.rewards.reading import Scored, score_groups
+from sejax.rewards.reading import Scored, Scoring, score_groups
 from sejax.text.equivalence import Prover
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def run(path: str, workdir: pathlib.Path, scoring: Scoring, *, group_size: int) -> None:
   """Computes rewards and metrics of recorded groups; writes them to the workdir.
 
-  `config.rewards.recorded` is a JSON lines file with one group per line:
+  The file has JSON lines with one group per line:
 
       {"id": optional,
        "responses": [G texts],
@@ -23,18 +22,23 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
        "truncated_verdicts": optional, true or false for each verdict, nested like `verdicts`,
        "gold": optional text, in all lines or none}
 
-  With `config.judge.use=False`, verdicts may be missing and are ignored. Writes `rewards.jsonl`
-  (one group per line) and `metrics.json`, and prints the metrics.
+  Without a Judge, verdicts may be missing and are ignored. Writes `rewards.jsonl` (one group per
+  line) and `metrics.json`, and prints the metrics.
+
+  Args:
+    path: of the file; `config.rewards.recorded`.
+    workdir: where the results are written.
+    scoring: how texts become rewards.
+    group_size: required number of responses per group, G.
 
   Raises:
     ValueError: a line has another form.
   """
-  repeats = config.judge.num_judge_repeats if config.judge.use else 0
-  records = read_groups(config.rewards.recorded, config.group_size, repeats)
+  records = read_groups(path, group_size, scoring.repeats)
   responses = [record["responses"] for record in records]
   verdict_texts = [record.get("verdicts") for record in records]
   truncated = [record["truncated_verdicts"] for record in records]
-  scored = score_groups(responses, verdict_texts, config, truncated)
+  scored = score_groups(responses, verdict_texts, scoring, truncated)
   correct = None
   if "gold" in records[0]:
     with Prover() as prover:
@@ -45,7 +49,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     None if verdicts is None else verdicts.scores,
     None if verdicts is None else verdicts.valid,
     correct,
-    tie=config.method.tie,
+    tie=scoring.method["tie"],
   )
   if verdicts is not None:
     for name, counts in verdicts.counts().items():

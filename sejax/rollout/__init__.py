@@ -1,23 +1,25 @@
 """Actor and Judge on the sampler, and the rollout of a training step."""
 
+from sejax.rollout.policy import Compute, Policy, check_judge
 from sejax.rollout.roles import (
   Completions,
+  RoleOptions,
   Roles,
   by_candidate,
   encode_rows,
-  frozen_dtype,
-  on_devices,
   padded,
-  sampling_options,
+  with_tokens,
 )
 
 __all__ = [
   "Completions",
+  "Compute",
+  "Policy",
+  "RoleOptions",
   "Roles",
   "by_candidate",
+  "check_judge",
   "encode_rows",
-  "frozen_dtype",
-  "on_devices",
   "padded",
-  "sampling_options",
+  "with_tokens",
 ]

@@ -8,33 +8,29 @@ work.
 """
 
 import operator
+from collections.abc import Mapping
 
 import ml_collections
-import numpy as np
 from jax.sharding import Mesh
 
-from sejax import models, rollout
+from sejax import models
 from sejax.data.prepare import Preparer
-from sejax.errors import quoted, said, shortened
+from sejax.errors import quoted
 from sejax.models.processor import Processor
 from sejax.parallel import layouts
+from sejax.rollout.roles import Roles
 from sejax.text import messages
-from sejax.text.messages import Message
-
-# What both roles write and read: scripts, digits, spaces, formulas and typed special tokens.
-_PROBE = (
-  'Größe 北京 🙂 "it\'s" 1234567 = 1.5e-3\n\n\t<think>a_b</think> <|im_end|> \\boxed{\\frac{1}{2}}'
-)
 
 
-def check_buckets(config: ml_collections.ConfigDict, model: models.Model) -> None:
+def check_buckets(data: ml_collections.ConfigDict, max_tokens: int, model: models.Model) -> None:
   """Refuses lengths of arrays that the model cannot take.
 
   Args:
-    config: the run's; `data` and `actor.max_tokens` are used.
+    data: the configuration's section.
+    max_tokens: of a trajectory.
     model: the Actor's.
   """
-  data, multiple = config.data, model.patch_multiple
+  multiple = model.patch_multiple
   for size in data.patch_buckets:
     if size % multiple:
       whole = -(-size // multiple) * multiple
@@ -43,10 +39,10 @@ def check_buckets(config: ml_collections.ConfigDict, model: models.Model) -> Non
         f" vision tower takes multiples of {multiple} patches: {whole} would do"
       )
   width, context = prompt_width(data), model.context
-  if width + config.actor.max_tokens > context:
+  if width + max_tokens > context:
     raise ValueError(
       f"prompts of up to config.data.prompt_limit={data.prompt_limit} tokens take arrays of {width}"
-      f" (config.data.prompt_buckets), and with config.actor.max_tokens={config.actor.max_tokens}"
+      f" (config.data.prompt_buckets), and with config.actor.max_tokens={max_tokens}"
       f" that is more than the model's context of {context}; lower one of them"
     )
 
@@ -56,29 +52,28 @@ def prompt_width(data: ml_collections.ConfigDict) -> int:
   return next(size for size in data.prompt_buckets if size >= data.prompt_limit)
 
 
-def check_directory(directory: str, model: models.Model, processor: Processor) -> None:
+def check_directory(name: str, model: models.Model, processor: Processor) -> None:
   """Refuses a model's directory whose configuration and processor are not of one model.
 
   Args:
-    directory: named in what is said.
+    name: of the directory, at a readable length.
     model: of its `config.json`.
     processor: of its other files.
   """
   pictures, expected = processor.image_processor, model.image_format
-  for name, field in (
+  for ours, theirs in (
     ("patch_size", "patch_size"),
     ("temporal_patch_size", "temporal_patch_size"),
     ("merge_size", "spatial_merge_size"),
   ):
-    if getattr(pictures, name) != expected[field]:
+    if getattr(pictures, ours) != expected[theirs]:
       raise ValueError(
-        f"{shortened(directory)}: preprocessor_config.json has {name}={getattr(pictures, name)} and"
-        f" config.json vision_config.{field}={expected[field]}; give a directory whose files"
-        " belong together"
+        f"{name}: preprocessor_config.json has {ours}={getattr(pictures, ours)} and config.json"
+        f" vision_config.{theirs}={expected[theirs]}; give a directory whose files belong together"
       )
   if processor.image_pad_id != model.image_token_id:
     raise ValueError(
-      f"{shortened(directory)}: tokenizer.json has <|image_pad|> as {processor.image_pad_id}, and"
+      f"{name}: tokenizer.json has <|image_pad|> as {processor.image_pad_id}, and"
       f" config.json image_token_id={model.image_token_id}; give a directory whose files belong"
       " together"
     )
@@ -92,19 +87,19 @@ def check_directory(directory: str, model: models.Model, processor: Processor) -
   for what, token in ids:
     if not 0 <= token < model.vocab_size:
       raise ValueError(
-        f"{shortened(directory)}: {what} as {token}, and config.json"
+        f"{name}: {what} as {token}, and config.json"
         f" vocab_size={model.vocab_size}; ids must be below it"
       )
 
 
-def check_pictures(config: ml_collections.ConfigDict, processor: Processor) -> None:
+def check_pictures(data: ml_collections.ConfigDict, processor: Processor) -> None:
   """Refuses limits of pixels that no picture meets.
 
   Args:
-    config: the run's; `data` is used.
+    data: the configuration's section.
     processor: the Actor's, with these limits.
   """
-  pictures, largest = processor.image_processor, config.data.patch_buckets[-1]
+  pictures, largest = processor.image_processor, data.patch_buckets[-1]
   least, most = pictures.size["shortest_edge"], pictures.size["longest_edge"]
   if not pictures.do_resize:
     return
@@ -122,16 +117,17 @@ def check_pictures(config: ml_collections.ConfigDict, processor: Processor) -> N
 
 
 def check_prompts(
-  config: ml_collections.ConfigDict, preparer: Preparer, roles: rollout.Roles
+  data: ml_collections.ConfigDict, preparer: Preparer, roles: Roles, *, judged: bool
 ) -> None:
   """Refuses prompts that leave no room for a question, and verdicts that do not fit the context.
 
   Args:
-    config: the run's; `data` and `judge` are used.
-    preparer: that writes the prompts.
-    roles: that read them.
+    data: the configuration's section.
+    preparer: writes the prompts.
+    roles: read them.
+    judged: whether the Judge is asked.
   """
-  data, processor, question = config.data, preparer.processor, "?"
+  processor, question = preparer.processor, "?"
   asked = messages.actor_messages(question, 0, preparer.instruction)
   judged = processor.prompt(
     messages.judge_messages(
@@ -151,72 +147,8 @@ def check_prompts(
         f"the {who}'s prompt has {len(tokens)} tokens without any question or picture, more than"
         f" the {limit} of config.data.{field}={quoted(data[field])}; raise it"
       )
-  if config.judge.use:
+  if judged:
     roles.check_lengths(data.prompt_buckets[-1], len(processor.continuation(judged.tail, "")))
-
-
-def check_judge(
-  config: ml_collections.ConfigDict, model: models.Model, judge: models.Model, processor: Processor
-) -> None:
-  """Refuses a Judge that would not read what it is given: other patches, or other tokens.
-
-  The batch's patches and tokens are made once, by the Actor's processor.
-
-  Args:
-    config: the run's; `judge.path` and `data` are used.
-    model: the Actor's.
-    judge: the Judge's.
-    processor: the Actor's.
-  """
-  directory = f"config.judge.path={quoted(config.judge.path)}"
-  for field, ours in model.image_format.items():
-    theirs = judge.image_format.get(field)
-    if ours != theirs:
-      raise ValueError(
-        f"{directory} has vision_config.{field}={theirs}, and the Actor {ours}; both read the same"
-        " patches, so give a Judge of the same kind"
-      )
-  own = Processor.load(config.judge.path, config.data.min_pixels, config.data.max_pixels)
-  check_directory(directory, judge, own)
-  if not np.array_equal(own.pixel_values, processor.pixel_values):
-    raise ValueError(
-      f"{directory} scales pixels otherwise than the Actor (preprocessor_config.json); both read"
-      " the same patches, so give a Judge of the same kind"
-    )
-  if difference := _other_tokens(processor, own):
-    raise ValueError(
-      f"{directory} has another tokenizer than the Actor: {difference}; give a Judge with the same"
-    )
-
-
-def _other_tokens(actor: Processor, judge: Processor) -> str:
-  """Says how a Judge's tokens differ from the Actor's; empty where they do not."""
-  ours, theirs = (processor.tokenizer.get_vocab() for processor in (actor, judge))
-  if len(ours) != len(theirs):
-    return f"{len(theirs)} tokens, not {len(ours)}"
-  if others := [token for token, number in ours.items() if theirs.get(token) != number]:
-    token = min(others, key=ours.get)
-    return f"{quoted(token)} is {theirs.get(token)}, not {ours[token]}"
-  # What ends the Judge's verdicts must be drawn, and end them, by the Actor's processor.
-  if unknown := sorted(set(judge.eos_ids) - set(actor.eos_ids)):
-    return f"{unknown[0]} ends its responses, not {sorted(actor.eos_ids)}"
-  try:
-    chats = [_probe(processor) for processor in (actor, judge)]
-  except Exception as error:  # A chat template is a program.
-    return f"its chat template fails: {said(error)}"
-  if chats[0] != chats[1]:
-    return "the same chat gives other tokens"
-  return ""
-
-
-def _probe(processor: Processor) -> list[int]:
-  """Returns the tokens of a Judge's chat with an image and a candidate."""
-  side = 2 * processor.image_processor.merge_size
-  content: list[Message] = [{"type": "image"}, {"type": "text", "text": _PROBE}]
-  content += [{"type": "candidate"}, {"type": "text", "text": _PROBE}]
-  chat = [{"role": "system", "content": _PROBE}, {"role": "user", "content": content}]
-  prompt = processor.prompt(chat, [(1, side, side)])
-  return [*prompt.ids.tolist(), *processor.continuation(prompt.tail, _PROBE).tolist()]
 
 
 def check_processes(mesh: Mesh) -> None:
@@ -232,11 +164,12 @@ def check_processes(mesh: Mesh) -> None:
     )
 
 
-def check_rows(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
+def check_rows(mesh: Mesh, sizes: Mapping[str, int]) -> None:
   """Refuses batches that the mesh cannot split.
 
-  Raises:
-    ValueError: naming the field, its value and what would work.
+  Args:
+    mesh: of the run.
+    sizes: of the batches, by the fields that give them.
   """
-  layouts.check_rows(mesh, "train.micro_batch_size", config.train.micro_batch_size)
-  layouts.check_rows(mesh, "eval.batch_size", config.eval.batch_size)
+  for name, size in sizes.items():
+    layouts.check_rows(mesh, name, size)

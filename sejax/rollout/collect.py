@@ -6,10 +6,10 @@ R tokens.
 
 import collections
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import ml_collections
 import numpy as np
 from jaxtyping import Bool, Float, Int32
 
@@ -81,37 +81,34 @@ class Weights(NamedTuple):
   judge: models.Params
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Collector:
   """Makes the rollout of a step from examples.
 
   Attributes:
     roles: that sample.
+    collate: makes batches.
+    source: of the records, for reward functions.
+    clock: times the stages.
+    scoring: how texts become rewards.
+    function: rewards in place of the method, from `rewards.find`; None: the method.
+    seed: of the run.
+    constant_groups: what becomes of groups without any difference: `keep`, `drop` or `resample`.
+    resample_limit: batches that are sampled at most to fill one, for `resample`.
+    shares_tower: whether the vision towers of Actor and Judge are the same in every step, so that
+      images are encoded once for both.
   """
 
-  def __init__(
-    self,
-    config: ml_collections.ConfigDict,
-    roles: Roles,
-    collate: Collator,
-    source: Source,
-    clock: Stopwatch,
-    function: rewards.RewardFunction | None,
-    *,
-    shares_tower: bool = False,
-  ):
-    """Keeps what all steps share.
-
-    Args:
-      collate: makes batches.
-      source: of the records, for reward functions.
-      clock: that the stages are timed by.
-      function: that rewards, from `rewards.find`; None: the method.
-      shares_tower: whether the vision towers of Actor and Judge are the same in every step, so that
-        images are encoded once for both.
-    """
-    self._config, self._collate, self._source, self._clock = config, collate, source, clock
-    self._function, self.roles = function, roles
-    self._shares_tower = shares_tower
+  roles: Roles
+  collate: Collator
+  source: Source
+  clock: Stopwatch
+  scoring: rewards.Scoring
+  function: rewards.RewardFunction | None
+  seed: int
+  constant_groups: str
+  resample_limit: int
+  shares_tower: bool
 
   def collect_rollout(
     self, weights: Weights, data: Iterator[Sequence[Example]], step: int
@@ -125,14 +122,14 @@ class Collector:
     Raises:
       ValueError: as `Collator`, `Sampler` and `rewards.reward_groups`.
     """
-    config, seen = self._config.train, collections.Counter()
+    seen = collections.Counter()
     rollout, examples = self._one(weights, data, step, seen)
-    if config.constant_groups == "keep":
+    if self.constant_groups == "keep":
       return rollout
     rollout = rollout._replace(counts=varied(rollout.group))
-    if config.constant_groups == "resample":
+    if self.constant_groups == "resample":
       parts = [(rollout, examples)]
-      while len(parts) < config.resample_limit and self._short(parts):
+      while len(parts) < self.resample_limit and self._short(parts):
         more, examples = self._one(weights, data, step, seen)
         parts.append((more._replace(counts=varied(more.group)), examples))
       if len(parts) > 1:
@@ -151,25 +148,25 @@ class Collector:
     step: int,
     seen: collections.Counter[str],
   ) -> tuple[Rollout, Sequence[Example]]:
-    clock, seed, roles = self._clock, self._config.seed, self.roles
+    clock, seed, roles, judged = self.clock, self.seed, self.roles, self.scoring.judged
     with clock("data"):
       examples = batches.number_occurrences(next(data), seen)
-      batch = self._collate(examples)
+      batch = self.collate(examples)
     with clock("sample"):
       features = roles.encode(weights.actor, batch)
       acted = roles.act(weights.actor, batch, features, seed=seed, step=step)
     with clock("judge"):
       verdicts, truncated = self._judge(weights, batch, features, acted.texts, step)
     with clock("reward"):
-      read = rewards.read_verdicts(verdicts, self._config.judge, truncated)
+      read = rewards.read_verdicts(verdicts, self.scoring.reading, truncated)
       evidence = self._evidence(batch, acted.texts, read)
       group = rewards.reward_groups(
-        evidence, self._source, self._config.method, self._function, judged=self._config.judge.use
+        evidence, self.source, self.scoring.method, self.function, judged=judged
       )
     sampled = SampledBatch(
       real=batch.real,
       evidence=evidence,
-      readings=read if self._config.judge.use else None,
+      readings=read if judged else None,
       group=group,
       lengths=acted.result.lengths,
       truncated=acted.result.truncated,
@@ -196,21 +193,18 @@ class Collector:
     step: int,
   ) -> tuple[list[list[list[str]]], list[list[list[bool]]]]:
     """Returns verdicts, and whether each was cut at the limit."""
-    config = self._config
-    if not config.judge.use:
+    if not self.scoring.judged:
       nothing = [[[] for _ in group] for group in texts]
       return nothing, nothing
-    if not self._shares_tower:
+    if not self.shares_tower:
       features = self.roles.encode_for_judge(weights.judge, batch)
-    judged = self.roles.judge_all(
-      weights.judge, batch, features, texts, seed=config.seed, step=step
-    )
-    return by_candidate(judged, config.judge.num_judge_repeats)
+    judged = self.roles.judge_all(weights.judge, batch, features, texts, seed=self.seed, step=step)
+    return by_candidate(judged, self.scoring.repeats)
 
   def _evidence(
     self, batch: Batch, texts: list[list[str]], read: rewards.Verdicts
   ) -> rewards.Evidence:
-    extracted, answer_ids = rewards.read_answers(texts, self._config)
+    extracted, answer_ids = rewards.read_answers(texts, self.scoring.reading)
     return rewards.Evidence(
       index=batch.index,
       questions=batch.questions,
@@ -230,7 +224,7 @@ class Collector:
     sources.sort(key=lambda source: not parts[source[0]][0].counts[source[1]])
     sources = sources[:rows]
     rollouts = [rollout for rollout, _ in parts]
-    batch = self._collate([parts[part][1][row] for part, row in sources])
+    batch = self.collate([parts[part][1][row] for part, row in sources])
     evidence = _merge_fields([rollout.evidence for rollout in rollouts], sources)
     # Statistics are of one call of the sampler; the last one's stand for all.
     results = [rollout.result._replace(stats=None) for rollout in rollouts]

@@ -6,81 +6,56 @@ candidate's text, special tokens left out, is what the Judge's trajectories begi
 Axes: B prompts, G trajectories of each, M verdicts on each trajectory, R tokens.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import DTypeLike, Int
 
 from sejax import models
 from sejax.data.batches import Batch
 from sejax.models.processor import Processor
 from sejax.parallel import hosts, layouts
-from sejax.sampling import Filters, Options, Request, Result, Role, Sampler
+from sejax.sampling import Options, Request, Result, Role, Sampler
 from sejax.sampling.sampler import Watch
 
 _PATCHES = 32_768  # of a shard's rows, whose features are computed at once
 _TAIL = 32  # Tokens that close a candidate, at least, so that one of full length takes no more.
 
 
-def frozen_dtype(config: ml_collections.ConfigDict) -> jnp.dtype:
-  """Returns the precision of weights that are not trained, and of the sampler's copy of others."""
-  name = config.model.dtype
-  if name == "auto":
-    name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-  return jnp.dtype(name)
+@dataclasses.dataclass(frozen=True)
+class RoleOptions:
+  """How Actor and Judge sample, whatever model does.
 
-
-def on_devices(
-  config: ml_collections.ConfigDict, model: models.Model, mesh: Mesh | None
-) -> models.Model:
-  """Returns the model as devices compute it: GPUs with fused attention and layers of their own.
-
-  Args:
-    config: the run's; `model.fused_attention` and `sampling.layered_cache` are used.
-    model: of any role.
-    mesh: of the devices; the first device, if None.
+  Attributes:
+    actor: without the ids of tokens, which a processor knows.
+    judge: likewise; `repeats` are the verdicts on each trajectory, M.
   """
-  device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
-  return model.for_device(
-    device,
-    fused_attention=config.model.fused_attention,
-    layered_cache=config.sampling.layered_cache,
-  )
+
+  actor: Options
+  judge: Options
+
+  def greedy(self) -> Self:
+    """Returns the options for a single trajectory of each prompt, the most likely one."""
+    filters = dataclasses.replace(self.actor.filters, temperature=0.0)
+    return dataclasses.replace(
+      self,
+      actor=dataclasses.replace(self.actor, trajectories=1, filters=filters),
+      judge=dataclasses.replace(self.judge, trajectories=1),
+    )
 
 
-def sampling_options(
-  config: ml_collections.ConfigDict,
-  role: str,
-  banned: tuple[int, ...],
-  eos_ids: tuple[int, ...],
-  pad_id: int,
-) -> Options:
-  """Returns how a role samples.
-
-  Args:
-    config: the run's.
-    role: `actor` or `judge`, a section of the configuration.
-    banned: tokens that are never drawn.
-    eos_ids: tokens that end a trajectory.
-    pad_id: what fills up rows.
-  """
-  section = config[role]
-  return Options(
-    trajectories=config.group_size,
-    new_tokens=section.max_tokens,
-    filters=Filters(section.temperature, section.top_k, section.top_p, section.min_p, banned),
-    eos_ids=eos_ids,
-    pad_id=pad_id,
-    repeats=config.judge.num_judge_repeats if role == "judge" else 1,
-    max_concurrent_prompts=config.sampling.max_concurrent_prompts,
-    decode_steps=config.sampling.decode_steps,
-    pack=config.sampling.pack,
+def with_tokens(options: Options, processor: Processor, model: models.Model) -> Options:
+  """Returns sampling options with the ids of a vocabulary: of what is banned, ends and pads."""
+  banned = tuple(processor.banned_ids(model.vocab_size).tolist())
+  filters = dataclasses.replace(options.filters, banned=banned)
+  return dataclasses.replace(
+    options, filters=filters, eos_ids=processor.eos_ids, pad_id=processor.pad_id
   )
 
 
@@ -101,29 +76,29 @@ class Roles(NamedTuple):
   @classmethod
   def create(
     cls,
-    config: ml_collections.ConfigDict,
-    model: models.Model,
+    options: RoleOptions,
     processor: Processor,
+    *,
+    actor: models.Model,
+    judge: models.Model,
     mesh: Mesh | None = None,
-    judge_model: models.Model | None = None,
-  ) -> "Roles":
-    """Makes the samplers that a configuration describes.
+    dtype: DTypeLike = jnp.float32,
+  ) -> Self:
+    """Makes both samplers.
 
     Args:
-      config: the run's configuration; `group_size`, `actor`, `judge`, `sampling` and `model.dtype`
-        are used.
-      model: the Actor's.
-      processor: of the model's directory.
+      options: how they sample.
+      processor: of the Actor's directory; both roles read and write its tokens.
+      actor: the Actor's model.
+      judge: the Judge's.
       mesh: that is sampled on; the first device, if None.
-      judge_model: the Judge's, if it is another.
+      dtype: of weights and caches.
     """
 
-    def sampler(model: models.Model, role: str) -> Sampler:
-      banned = tuple(processor.banned_ids(model.vocab_size).tolist())
-      options = sampling_options(config, role, banned, processor.eos_ids, processor.pad_id)
-      return Sampler(on_devices(config, model, mesh), options, mesh, frozen_dtype(config))
+    def sampler(model: models.Model, options: Options) -> Sampler:
+      return Sampler(model, with_tokens(options, processor, model), mesh, dtype)
 
-    return cls(processor, sampler(model, "actor"), sampler(judge_model or model, "judge"))
+    return cls(processor, sampler(actor, options.actor), sampler(judge, options.judge))
 
   def check_context(self, batch: Batch) -> None:
     """Refuses prompts beside which the Judge could not read candidates of full length.

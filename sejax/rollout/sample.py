@@ -13,36 +13,47 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TextIO
 
 import jax
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
 from sejax import models, rewards, rollout
 from sejax.data import batches, image_files, prepare
-from sejax.data.records import Record
-from sejax.errors import quoted, shortened
+from sejax.data.records import Record, Source
+from sejax.errors import shortened
 from sejax.method.consistency import count_votes
-from sejax.models import hub
 from sejax.models.processor import Processor
-from sejax.rollout import checks
 
 _PLAIN_SECONDS = 10  # Between two lines of progress where there is no terminal.
 _TAIL_TOKENS = 64  # Of a trajectory, shown while it grows.
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """How a question is answered.
+
+  Attributes:
+    roles: how Actor and Judge sample.
+    scoring: how texts become rewards, with a Judge.
+    make_preparer: of the source that holds the question.
+    seed: of the samples.
+  """
+
+  roles: rollout.RoleOptions
+  scoring: rewards.Scoring
+  make_preparer: Callable[[Source], prepare.Preparer]
+  seed: int
+
+
 def run(
-  config: ml_collections.ConfigDict,
-  images: Sequence[str],
-  question: str,
-  judge: bool,
+  policy: rollout.Policy, options: Options, images: Sequence[str], question: str, *, judge: bool
 ) -> None:
   """Samples trajectories for one question and prints what the method makes of them, see `ask`."""
-  _print(ask(hub.with_local_models(config), images, question, judge))
+  _print(ask(policy, options, images, question, judge=judge))
 
 
 class Answered(NamedTuple):
@@ -69,15 +80,13 @@ class Answered(NamedTuple):
 
 
 def ask(
-  config: ml_collections.ConfigDict,
-  images: Sequence[str],
-  question: str,
-  judge: bool,
+  policy: rollout.Policy, options: Options, images: Sequence[str], question: str, *, judge: bool
 ) -> Answered:
-  """Samples `group_size` trajectories for one question and, if asked, has the Judge read them.
+  """Samples G trajectories for one question and, if asked, has the Judge read them.
 
   Args:
-    config: the run's configuration; `model.path` is needed.
+    policy: Actor and Judge, on `local_mesh`.
+    options: how they answer.
     images: picture files, data URIs or base64, in the question's order; there may be none.
     question: the problem, `<image>` standing once for each image or not at all.
     judge: whether the Judge reads the trajectories.
@@ -85,42 +94,38 @@ def ask(
   Raises:
     ValueError: what is missing or cannot be read, named.
   """
-  directory = _directory(config.model.path)
   if not question.strip():
     raise ValueError("--question is missing; say what to ask about the picture")
   asked = _Asked(question, images)
-  preparer = _preparer(config, asked)
-  example = preparer(0)
+  example = _prepare(options.make_preparer(asked))
   if isinstance(example, prepare.Dropped):
     raise ValueError(example.message)
 
-  processor = preparer.processor
-  checks.check_directory(str(directory), models.load_config(directory), processor)
-  # One prompt is one row, so all devices but the first serve to split the weights.
-  mesh = Mesh(np.array(jax.local_devices())[None], ("data", "tensor"))
+  processor, seed = policy.processor, options.seed
   print("weights are read and programs compiled: no tokens for a while", file=sys.stderr)
-  model, params = models.load(directory, mesh, rollout.frozen_dtype(config), decoding=True)
-  batch = _batch_of_one(model, processor, asked.name, example)
-  roles = rollout.Roles.create(config, model, processor, mesh)
+  params = policy.load(decoding=True)
+  batch = _batch_of_one(policy.model, processor, asked.name, example)
+  roles = policy.roles(options.roles)
   if judge:
     roles.check_context(batch)
   features = roles.encode(params, batch)
 
-  watch = Progress("trajectory", processor, config.actor.max_tokens)
-  sampled = roles.act(params, batch, features, seed=config.seed, step=0, watch=watch)
+  watch = Progress("trajectory", processor, options.roles.actor.new_tokens)
+  sampled = roles.act(params, batch, features, seed=seed, step=0, watch=watch)
   texts = tuple(sampled.texts[0])
   if not judge:
-    (answers,), ids = rewards.read_answers([texts], config)
+    (answers,), ids = rewards.read_answers([texts], options.scoring.reading)
     return Answered(texts, tuple(answers), _vote_shares(ids))
-  watch = Progress("verdict", processor, config.judge.max_tokens)
-  judged = roles.judge_all(
-    params, batch, features, sampled.texts, seed=config.seed, step=0, watch=watch
-  )
-  verdicts, truncated = rollout.by_candidate(judged, config.judge.num_judge_repeats)
-  config = config.copy_and_resolve_references()
-  config.judge.use = True  # It was asked for, even if the configuration is of a run without one.
-  scored = rewards.score_groups(sampled.texts, verdicts, config, truncated)
+  watch = Progress("verdict", processor, options.roles.judge.new_tokens)
+  judged = roles.judge_all(params, batch, features, sampled.texts, seed=seed, step=0, watch=watch)
+  verdicts, truncated = rollout.by_candidate(judged, options.scoring.repeats)
+  scored = rewards.score_groups(sampled.texts, verdicts, options.scoring, truncated)
   return _answered(texts, verdicts[0], scored)
+
+
+def local_mesh() -> Mesh:
+  """Returns the mesh for one question: it is one row, so all devices serve to split the weights."""
+  return Mesh(np.array(jax.local_devices())[None], ("data", "tensor"))
 
 
 def _answered(
@@ -200,16 +205,6 @@ def printable(text: str) -> str:
   return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _directory(path: str) -> pathlib.Path:
-  if not path:
-    raise ValueError("config.model.path is empty; give a directory of weights: --config.model.path")
-  if not pathlib.Path(path).is_dir():
-    raise ValueError(
-      f"config.model.path={quoted(path)} is no directory; give one that holds weights"
-    )
-  return pathlib.Path(path)
-
-
 def _read(path: str) -> bytes:
   inline = image_files.decode_inline(path)
   if inline is not None:
@@ -219,14 +214,12 @@ def _read(path: str) -> bytes:
   return pathlib.Path(path).read_bytes()
 
 
-def _preparer(config: ml_collections.ConfigDict, asked: _Asked) -> prepare.Preparer:
+def _prepare(preparer: prepare.Preparer) -> prepare.Example | prepare.Dropped:
   """Prepares without the limits of training: one prompt may be as long as the model's context."""
-  return dataclasses.replace(
-    prepare.Preparer.of(config, asked),
-    prompt_limit=sys.maxsize,
-    judge_limit=sys.maxsize,
-    patch_limit=sys.maxsize,
+  unlimited = dataclasses.replace(
+    preparer, prompt_limit=sys.maxsize, judge_limit=sys.maxsize, patch_limit=sys.maxsize
   )
+  return unlimited(0)
 
 
 def _batch_of_one(

@@ -44,6 +44,15 @@ class Texts(Problems):
     return Record(f"p/{index}", f"What is {index} + 1?")
 
 
+def num_steps(config, prepare, workdir):
+  options = {"batch_size": config.batch_size, "seed": config.seed}
+  return counting.num_steps(config.train, config.data, prepare, workdir, **options)
+
+
+def count_usable(config, prepare, workdir):
+  return counting.count_usable(config.data, prepare, workdir, seed=config.seed)
+
+
 def limit_of(model_directory, index):
   """Returns the tokens of a problem's prompt."""
   return len(preparer(Problems(index + 1), model_directory)(index).actor)
@@ -51,7 +60,7 @@ def limit_of(model_directory, index):
 
 def test_every_usable_record_is_used_in_each_epoch(config, model_directory, tmp_path):
   prepare = preparer(Problems(13, BAD), model_directory)
-  steps = counting.num_steps(config, prepare, tmp_path)
+  steps = num_steps(config, prepare, tmp_path)
   assert steps == 9  # 3 * 11 / 4, rounded up
   data = Pipeline(prepare, Options(batch_size=4, seed=5, max_bad_share=0.5))
   used = collections.Counter(example.id for _ in range(steps) for example in next(data))
@@ -66,12 +75,12 @@ def test_every_usable_record_is_used_in_each_epoch(config, model_directory, tmp_
 def test_steps_are_rounded_up(config, model_directory, tmp_path, epochs, batch_size, steps):
   config.train.epochs, config.batch_size = epochs, batch_size
   prepare = preparer(Problems(13, BAD), model_directory)
-  assert counting.num_steps(config, prepare, tmp_path) == steps
+  assert num_steps(config, prepare, tmp_path) == steps
 
 
 def test_nothing_is_counted_where_the_steps_are_given(config, model_directory, tmp_path):
   config.train.steps = 7
-  assert counting.num_steps(config, preparer(Unread(13), model_directory), tmp_path) == 7
+  assert num_steps(config, preparer(Unread(13), model_directory), tmp_path) == 7
   assert not list(tmp_path.iterdir())
 
 
@@ -83,7 +92,7 @@ def test_what_is_counted_is_what_gives_examples(config, model_directory, tmp_pat
   prepared = [prepare(index) for index in range(13)]
   expected = sum(not isinstance(one, Dropped) for one in prepared)
   assert 0 < expected < 13
-  assert counting.count_usable(config, prepare, tmp_path) == expected
+  assert count_usable(config, prepare, tmp_path) == expected
   told = json.loads((tmp_path / counting.FILE).read_text())
   assert (told["usable"], told["records"]) == (expected, 13)
   kinds = collections.Counter(one.kind for one in prepared if isinstance(one, Dropped))
@@ -98,12 +107,12 @@ def test_workers_can_be_sent_what_counts(model_directory):
 
 
 def test_the_number_is_remembered_for_the_same_set(config, model_directory, tmp_path):
-  assert counting.count_usable(config, preparer(Problems(13, BAD), model_directory), tmp_path) == 11
+  assert count_usable(config, preparer(Problems(13, BAD), model_directory), tmp_path) == 11
   unread = preparer(Unread(13), model_directory)
   config.data.path = "."
-  counting.count_usable(config, preparer(Problems(13, BAD), model_directory), tmp_path)
+  count_usable(config, preparer(Problems(13, BAD), model_directory), tmp_path)
   config.data.path = str(pathlib.Path.cwd())
-  assert counting.count_usable(config, unread, tmp_path) == 11
+  assert count_usable(config, unread, tmp_path) == 11
   changes = [
     (unread, {"path": "elsewhere"}),
     (unread, {"split": "test"}),
@@ -124,13 +133,13 @@ def test_the_number_is_remembered_for_the_same_set(config, model_directory, tmp_
     other = config.copy_and_resolve_references()
     other.data.update(data)
     with pytest.raises(AssertionError, match="is looked at"):
-      counting.count_usable(other, prepare, tmp_path)
+      count_usable(other, prepare, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"usable": null, "identity": null}'])
 def test_a_damaged_file_is_counted_anew(config, model_directory, tmp_path, text):
   (tmp_path / counting.FILE).write_text(text)
-  assert counting.count_usable(config, preparer(Problems(13, BAD), model_directory), tmp_path) == 11
+  assert count_usable(config, preparer(Problems(13, BAD), model_directory), tmp_path) == 11
 
 
 def test_processes_share_the_counting(config, model_directory, monkeypatch):
@@ -145,16 +154,16 @@ def test_processes_share_the_counting(config, model_directory, monkeypatch):
 def test_a_set_of_which_nothing_fits_is_refused(config, model_directory, tmp_path):
   small = preparer(Problems(13, BAD), model_directory, prompt_limit=3)
   with pytest.raises(ValueError, match=r"none of 13 records of problems .*11 too long, 2 broken"):
-    counting.count_usable(config, small, tmp_path)
+    count_usable(config, small, tmp_path)
   large = preparer(Texts(20_000), model_directory, prompt_limit=3)
   with pytest.raises(ValueError, match=r"none of 1000 records .*far: 1000 too long.*limit is 3"):
-    counting.count_usable(config, large, tmp_path)
+    count_usable(config, large, tmp_path)
   assert not list(tmp_path.iterdir())
 
 
 def test_a_set_of_which_much_is_dropped_is_counted_to_its_end(config, model_directory, tmp_path):
   bad = frozenset(n for n in range(2600) if n % 20)
-  assert counting.count_usable(config, preparer(Texts(2600, bad), model_directory), tmp_path) == 130
+  assert count_usable(config, preparer(Texts(2600, bad), model_directory), tmp_path) == 130
   assert len(bad) > 2 * pipeline.PATIENCE
 
 
@@ -168,7 +177,7 @@ class Undrawn(figures.Figures):
 
 def test_figures_are_counted_without_drawing_them(config, model_directory, tmp_path):
   prepare = preparer(Undrawn(length=100_000), model_directory)
-  assert counting.count_usable(config, prepare, tmp_path) == 100_000
+  assert count_usable(config, prepare, tmp_path) == 100_000
 
 
 def test_figures_that_do_not_all_fit_are_counted_one_by_one(config, model_directory, tmp_path):
@@ -176,7 +185,7 @@ def test_figures_that_do_not_all_fit_are_counted_one_by_one(config, model_direct
   lengths = [len(preparer(source, model_directory)(index).actor) for index in range(60)]
   for limit in (max(lengths), max(lengths) - 1, min(lengths)):
     prepare = preparer(source, model_directory, prompt_limit=limit)
-    assert counting.count_usable(config, prepare, tmp_path) == sum(n <= limit for n in lengths)
+    assert count_usable(config, prepare, tmp_path) == sum(n <= limit for n in lengths)
 
 
 def test_every_figure_is_like_one_of_those_that_stand_for_all():

@@ -10,7 +10,7 @@ import pytest
 
 from configs import tiny
 from sejax import config as config_lib
-from sejax.config import validation
+from sejax.config import modes, validation
 from sejax.evaluation import evaluate, results
 from sejax.evaluation.benchmarks import geometry3k
 from tests.evaluation.benchmarks.graded import graded
@@ -62,7 +62,7 @@ def read(folder):
 
 def test_stored_responses_are_graded(config, tmp_path, capsys):
   validation.validate(config)
-  evaluate.run(config, tmp_path)
+  modes.evaluate(config, tmp_path)
   lines, scores = read(tmp_path)
   assert [(line["id"], line["sample"], line["correct"]) for line in lines] == [
     ("1", 0, True),
@@ -102,10 +102,10 @@ def test_stored_responses_are_graded(config, tmp_path, capsys):
 
 
 def test_what_was_written_can_be_graded_again_in_its_place(config, tmp_path):
-  evaluate.run(config, tmp_path)
+  modes.evaluate(config, tmp_path)
   before = read(tmp_path)
   config.eval.predictions = str(tmp_path)
-  evaluate.run(config, tmp_path)
+  modes.evaluate(config, tmp_path)
   assert read(tmp_path) == before
 
 
@@ -120,7 +120,7 @@ def test_several_sets_share_a_table_with_the_mean_of_their_headlines(config, tmp
   config.eval.predictions = str(tmp_path / "stored")
   config.eval.sets = ("mathvision,dynamath",)  # as the command line gives it
   validation.validate(config)
-  evaluate.run(config, tmp_path)
+  modes.evaluate(config, tmp_path)
   table = (tmp_path / "summary.md").read_text()
   assert "| dynamath | authors | accuracy (headline) | 100.00 | 100.00 to 100.00 | 2 | 1 |" in table
   assert "| all |  | mean of headlines | 75.00 |" in table
@@ -153,7 +153,7 @@ def test_what_could_not_be_decided_is_counted_and_wrong(tmp_path):
 def test_what_is_missing_is_named(config, tmp_path, changes, message):
   config.eval.update(changes)
   with pytest.raises(ValueError, match=message):
-    evaluate.run(config, tmp_path)
+    modes.evaluate(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_what_is_missing_is_named(config, tmp_path, changes, message):
 def test_stored_responses_that_cannot_be_graded_are_named(config, tmp_path, lines, message):
   write(tmp_path / "responses.jsonl", lines)
   with pytest.raises(ValueError, match=message) as raised:
-    evaluate.run(config, tmp_path)
+    modes.evaluate(config, tmp_path)
   assert "responses" in str(raised.value)
 
 
@@ -206,7 +206,7 @@ def asked(config, tmp_path):
 
 
 def test_a_model_is_asked_and_a_run_that_was_stopped_goes_on(asked, tmp_path, monkeypatch):
-  evaluate.run(asked, tmp_path / "whole")
+  modes.evaluate(asked, tmp_path / "whole")
   lines, scores = read(tmp_path / "whole")
   assert [(line["id"], line["sample"]) for line in lines] == [
     (str(number), sample) for number in range(1, 5) for sample in (0, 1)
@@ -228,31 +228,31 @@ def test_a_model_is_asked_and_a_run_that_was_stopped_goes_on(asked, tmp_path, mo
   with monkeypatch.context() as patch:
     patch.setattr(evaluate.grading, "grade", once)
     with pytest.raises(Killed):
-      evaluate.run(asked, tmp_path / "stopped")
+      modes.evaluate(asked, tmp_path / "stopped")
   file = tmp_path / "stopped" / "mathvision" / "problems.jsonl"
   first = file.read_text()
   assert first.count("\n") == 4
   file.write_text(first[:-40])  # Killed while it wrote the second problem's last line.
-  evaluate.run(asked, tmp_path / "stopped")
+  modes.evaluate(asked, tmp_path / "stopped")
   whole = tmp_path / "whole" / "mathvision"
   for name in ("problems.jsonl", "scores.json"):
     assert (file.parent / name).read_bytes() == (whole / name).read_bytes()
 
   asked.eval.protocol = "toolkit"
   with pytest.raises(ValueError, match="graded by the protocol authors, not toolkit"):
-    evaluate.run(asked, tmp_path / "stopped")
+    modes.evaluate(asked, tmp_path / "stopped")
 
 
 def test_greedy_is_one_answer_each(asked, tmp_path):
   asked.eval.greedy = True
-  evaluate.run(asked, tmp_path)
+  modes.evaluate(asked, tmp_path)
   _, scores = read(tmp_path)
   assert (scores["problems"], scores["samples"]) == (4, 1)
 
 
 def test_a_model_reads_answers_where_the_protocol_asks_one(config, tmp_path):
   config.eval.update(protocol="toolkit", extractor=tiny.get_config().model.path, batch_size=2)
-  evaluate.run(config, tmp_path)
+  modes.evaluate(config, tmp_path)
   lines, scores = read(tmp_path)
   # The letter rule reads the choice; no response to the others is the gold answer as a whole.
   assert [line["extractor"] for line in lines if line["id"] == "2"] == ["rules", "rules"]

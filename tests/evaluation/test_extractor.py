@@ -6,6 +6,7 @@ import transformers
 
 from configs import tiny
 from sejax import config as config_lib
+from sejax.config import modes
 from sejax.evaluation import extractor as extractor_lib
 
 DIRECTORY = tiny.get_config().model.path
@@ -21,7 +22,7 @@ def extractor():
   config = config_lib.default()
   config.model.dtype = "float32"
   config.eval.update(extractor=DIRECTORY, batch_size=2)
-  return extractor_lib.Extractor(config)
+  return modes.extractor(config)
 
 
 @pytest.fixture(scope="module")
@@ -67,4 +68,4 @@ def test_a_directory_that_is_none_is_named():
   config = config_lib.default()
   config.eval.extractor = "none"
   with pytest.raises(ValueError, match="none"):
-    extractor_lib.Extractor(config)
+    modes.extractor(config)

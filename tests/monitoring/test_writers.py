@@ -55,7 +55,7 @@ def scalars(parsed):
 
 
 def test_lines_are_strict_json(config, tmp_path):
-  with writers.Logs(tmp_path, config) as logs:
+  with writers.Logs(tmp_path, config.log, config.to_dict()) as logs:
     logs.resume(-1)
     log_step(logs, 0)
     logs.metrics(1, {"reward": float("nan"), "ratio_max": np.inf})
@@ -69,7 +69,7 @@ def test_lines_are_strict_json(config, tmp_path):
 
 
 def test_tensorboard_reads_every_scalar_before_the_run_ends(config, tmp_path):
-  logs = writers.Logs(tmp_path, config)
+  logs = writers.Logs(tmp_path, config.log, config.to_dict())
   logs.resume(-1)
   log_step(logs, 1)
   logs.metrics(300, {"x" * 200: -1e39, "é": float("nan")})
@@ -91,7 +91,7 @@ def test_tensorboard_reads_every_scalar_before_the_run_ends(config, tmp_path):
 
 def test_a_restart_tells_tensorboard_what_to_forget(config, tmp_path):
   for restored, steps in ((-1, (0, 1, 2)), (1, (2, 3)), (1, (2,))):
-    with writers.Logs(tmp_path, config) as logs:
+    with writers.Logs(tmp_path, config.log, config.to_dict()) as logs:
       logs.resume(restored)
       for step in steps:
         logs.metrics(step, {"reward": step})
@@ -112,7 +112,7 @@ def test_files_of_a_killed_run_end_up_as_if_it_had_not_been_killed(config, tmp_p
 
   def run(workdir, restored, last):
     workdir.mkdir(exist_ok=True)
-    with writers.Logs(workdir, config) as logs:
+    with writers.Logs(workdir, config.log, config.to_dict()) as logs:
       logs.resume(restored)
       for step in range(restored + 1, last + 1):
         log_step(logs, step)
@@ -138,7 +138,7 @@ def test_a_damaged_line_is_named_and_nothing_is_dropped(config, tmp_path, damage
   text = '{"step": 0}\n' + damage + '\n{"step": 2}\n'
   path.write_text(text)
   with pytest.raises(ValueError, match=r"timing.jsonl:2 is no JSON object with a step"):
-    writers.Logs(tmp_path, config).resume(0)
+    writers.Logs(tmp_path, config.log, config.to_dict()).resume(0)
   with pytest.raises(ValueError, match=r"timing.jsonl:2 is"):
     list(writers.read(path))
   assert path.read_text() == text
@@ -153,7 +153,7 @@ def test_a_line_that_is_being_written_is_not_read(tmp_path):
 
 def test_other_processes_write_nothing(config, tmp_path, monkeypatch):
   monkeypatch.setattr(jax, "process_index", lambda: 1)
-  with writers.Logs(tmp_path, config) as logs:
+  with writers.Logs(tmp_path, config.log, config.to_dict()) as logs:
     logs.resume(-1)
     log_step(logs, 0)
   assert list(tmp_path.iterdir()) == []
@@ -161,14 +161,14 @@ def test_other_processes_write_nothing(config, tmp_path, monkeypatch):
 
 def test_nothing_is_logged_before_it_is_said_where_the_run_starts(config, tmp_path):
   with pytest.raises(RuntimeError, match="resume must be called before"):
-    writers.Logs(tmp_path, config).metrics(0, {"reward": 1})
+    writers.Logs(tmp_path, config.log, config.to_dict()).metrics(0, {"reward": 1})
 
 
 def test_wandb_is_wanted_and_missing(config, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "wandb", None)
   config.log.wandb_project = "p"
   with pytest.raises(ValueError, match="wandb_project='p' needs the package wandb"):
-    writers.Logs(tmp_path, config)
+    writers.Logs(tmp_path, config.log, config.to_dict())
 
 
 def test_wandb_lets_nobody_in_before_anything_else_happens(config, tmp_path, monkeypatch):
@@ -181,7 +181,7 @@ def test_wandb_lets_nobody_in_before_anything_else_happens(config, tmp_path, mon
   monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=refuse))
   config.log.wandb_project = "p"
   with pytest.raises(ValueError, match="wandb_project='p' cannot be logged to") as raised:
-    writers.Logs(tmp_path, config)
+    writers.Logs(tmp_path, config.log, config.to_dict())
   assert "(No API key configured. Use `wandb login` to log in.); run `wandb login`, set" in str(
     raised.value
   )
@@ -194,7 +194,7 @@ def test_a_run_outlives_wandb(config, tmp_path, monkeypatch):
   run = types.SimpleNamespace(define_metric=lambda *_, **__: None, log=fail, finish=fail)
   monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **_: run))
   config.log.wandb_project = "p"
-  with writers.Logs(tmp_path, config) as logs:
+  with writers.Logs(tmp_path, config.log, config.to_dict()) as logs:
     logs.resume(-1)
     logs.metrics(0, {"reward": 1})
     logs.metrics(1, {"reward": 2})
@@ -213,11 +213,11 @@ def test_wandb_gets_every_scalar_and_a_restart_goes_on_with_the_same_run(
   wandb = types.SimpleNamespace(init=lambda **options: opened.append(options) or run)
   monkeypatch.setitem(sys.modules, "wandb", wandb)
   config.log.wandb_project = "p"
-  with writers.Logs(tmp_path, config) as logs:
+  with writers.Logs(tmp_path, config.log, config.to_dict()) as logs:
     logs.resume(-1)
     logs.metrics(0, {"reward": 1})
     logs.timing(0, {"sample": 2})
-  logs = writers.Logs(tmp_path, config)
+  logs = writers.Logs(tmp_path, config.log, config.to_dict())
   logs.resume(0)
   logs.__exit__(KeyboardInterrupt, None, None)
   assert opened[0] == opened[1]

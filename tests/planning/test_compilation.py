@@ -7,7 +7,7 @@ import pytest
 
 from configs import tiny
 from sejax import main as main_lib
-from sejax.config import validation
+from sejax.config import modes, validation
 from sejax.parallel import chips
 from sejax.planning import compilation, topologies
 
@@ -38,7 +38,7 @@ def config(monkeypatch):
 def test_every_program_of_a_step(config, capsys, rank):
   config.lora.rank = rank
   validation.validate(config, reads_data=False)
-  assert compilation.run(config, "v5e:1x1")
+  assert modes.plan(config, "v5e:1x1")
   printed = capsys.readouterr().out
   result = json.loads(printed.splitlines()[-1])
   rows = {row["program"]: row for row in result["programs"]}
@@ -60,7 +60,7 @@ def test_every_program_of_a_step(config, capsys, rank):
 
 def test_without_a_judge_none_is_compiled(config, capsys):
   config.judge.use = False
-  assert compilation.run(config, "v5e:1x1", ["insert"])
+  assert modes.plan(config, "v5e:1x1", ["insert"])
   result = json.loads(capsys.readouterr().out.splitlines()[-1])
   assert [row["program"] for row in result["programs"]] == ["actor insert"]
 
@@ -68,7 +68,7 @@ def test_without_a_judge_none_is_compiled(config, capsys):
 def test_a_chip_that_is_too_small(config, capsys, monkeypatch):
   small = chips.TPUS["v5e"]._replace(memory=1e6)
   monkeypatch.setitem(chips.TPUS, "v5e", small)
-  assert not compilation.run(config, "v5e:1x1", ["actor insert"])
+  assert not modes.plan(config, "v5e:1x1", ["actor insert"])
   printed = capsys.readouterr().out
   assert not json.loads(printed.splitlines()[-1])["fits"]
   assert "!" in next(line for line in printed.splitlines() if line.startswith("actor insert"))

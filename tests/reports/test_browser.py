@@ -11,9 +11,10 @@ import pytest
 from playwright import sync_api
 
 from configs import tiny
+from sejax.config import modes
 from sejax.evaluation import metrics, results
 from sejax.evaluation.benchmarks import protocol
-from sejax.reports import inspection, pages
+from sejax.reports import pages
 from sejax.reports import training as report
 from tests.data.problems import picture
 from tests.reports import test_pages, test_report
@@ -39,7 +40,7 @@ def write_report(folder):
   group = test_report.group(50) | {"id": LONG, "question": LONG, "texts": [LONG, LONG]}
   with (folder / "groups.jsonl").open("a") as file:
     file.write(json.dumps({"step": 50, **group}) + "\n")
-  report.run(tiny.get_config(), folder)
+  report.run(folder)
   return folder / "report.html"
 
 
@@ -53,7 +54,7 @@ def write_inspect(folder):
   (folder / "set.jsonl").write_text("\n".join(map(json.dumps, lines)))
   config = tiny.get_config()
   config.data.update(source="jsonl", path=str(folder / "set.jsonl"))
-  inspection.run(config, folder)
+  modes.inspect(config, folder)
   return folder / "inspect.html"
 
 

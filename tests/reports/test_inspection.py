@@ -8,6 +8,7 @@ import pytest
 
 from sejax import config as config_lib
 from sejax import main
+from sejax.config import modes
 from sejax.data import batches
 from sejax.reports import inspection, pages
 from tests.data.problems import picture
@@ -50,7 +51,7 @@ def config(tmp_path, model_directory):
 
 
 def test_the_page_shows_records_and_why_some_were_dropped(config, tmp_path, capsys):
-  inspection.run(config, tmp_path)
+  modes.inspect(config, tmp_path)
   assert "2 of 4 records can be used (1 truncated image, 1 too long)" in capsys.readouterr().out
   page = _Page((tmp_path / "inspect.html").read_text(encoding="utf-8"))
   for said in ("<b>How many</b> & why?", "What is 2 + 2?", "24 patches, with an answer"):
@@ -66,7 +67,7 @@ def test_answers_that_cannot_be_read_are_listed(config, tmp_path, capsys):
   lines = [{"id": f"r{n}", "question": "?", "answer": a} for n, a in enumerate(answers)]
   config.data.path = str(tmp_path / "answers.jsonl")
   (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, lines)))
-  inspection.run(config, tmp_path)
+  modes.inspect(config, tmp_path)
   assert "4 of 4 records can be used; 2 answers cannot be read;" in capsys.readouterr().out
   page = _Page((tmp_path / "inspect.html").read_text(encoding="utf-8"))
   assert "with an answer (for metrics)1" in page.text
@@ -102,13 +103,13 @@ def test_ids_and_messages_that_are_no_unicode_do_not_stop_the_page(config, tmp_p
   lines = [{"id": "a\ud800", "question": "x"}, {"id": "b\ud800", "image": "none.png"}]
   config.data.path = str(tmp_path / "half.jsonl")
   (tmp_path / "half.jsonl").write_text("\n".join(map(json.dumps, lines)))
-  inspection.run(config, tmp_path)
+  modes.inspect(config, tmp_path)
   assert "records read2" in _Page((tmp_path / "inspect.html").read_text(encoding="utf-8")).text
 
 
 def test_the_limits_on_what_is_counted_and_shown(config, tmp_path):
   config.data.update(inspect_limit=2, inspect_records=1)
-  inspection.run(config, tmp_path)
+  modes.inspect(config, tmp_path)
   page = _Page((tmp_path / "inspect.html").read_text(encoding="utf-8"))
   assert "What is 2 + 2?" not in page.text
   assert "records read2" in page.text

@@ -13,6 +13,7 @@ import pytest
 
 from configs import tiny
 from sejax import config as config_lib
+from sejax.config import modes
 from sejax.data.prepare import Dropped, Example
 from sejax.evaluation import metrics, results
 from sejax.evaluation.benchmarks import protocol
@@ -116,7 +117,7 @@ def inspect_page(text, folder):
     def __len__(self):
       return 2
 
-  return inspection.page(config, Source(), counted)
+  return inspection.page(config.data, Source(), counted, config.batch_size)
 
 
 def evaluation_page(text, folder):
@@ -153,7 +154,7 @@ def test_a_data_set_with_hostile_files_and_answers(hostile, tmp_path):
   (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, lines)))
   config = tiny.get_config()
   config.data.update(source="jsonl", path=str(tmp_path / "set.jsonl"))
-  inspection.run(config, tmp_path)
+  modes.inspect(config, tmp_path)
   events = _Events((tmp_path / "inspect.html").read_text(encoding="utf-8")).events
   said = [event[1] for event in events if event[0] == "text"]
   assert sum(hostile in text or repr(hostile) in text for text in said) == 3

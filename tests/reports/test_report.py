@@ -73,7 +73,7 @@ def leave_run(folder):
   """Leaves in a folder what a run does."""
   config = config_lib.default()
   config.log.tensorboard = False
-  with writers.Logs(folder, config) as logs:
+  with writers.Logs(folder, config.log, config.to_dict()) as logs:
     logs.resume(-1)
     for step in range(50):
       values = {"reward": step / 100, "reward_count": 8, "kl": float("nan") if step == 25 else 0.0}
@@ -100,7 +100,7 @@ def workdir(tmp_path):
 
 
 def show(workdir):
-  report.run(config_lib.default(), workdir)
+  report.run(workdir)
   text = (workdir / "report.html").read_text(encoding="utf-8")
   return _Page(text)
 

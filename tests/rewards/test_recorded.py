@@ -8,6 +8,7 @@ import pytest
 
 from sejax import config as config_lib
 from sejax import rewards
+from sejax.config import modes, parts
 from sejax.rewards import recorded
 from tests import golden
 
@@ -29,7 +30,9 @@ def released_config(group):
 def test_the_released_chain_from_texts_to_advantages(name):
   for group in golden.load(name)["groups"]:
     scored = rewards.score_groups(
-      [group["responses"]], [[[text] for text in group["judge_responses"]]], released_config(group)
+      [group["responses"]],
+      [[[text] for text in group["judge_responses"]]],
+      parts.scoring(released_config(group)),
     )
     for field, expected in (
       ("self_consistency", "prior"),
@@ -54,7 +57,7 @@ def test_without_a_judge_every_factor_is_one_and_verdicts_do_not_count(tmp_path)
     {"responses": responses},
   ]
   (tmp_path / "groups.jsonl").write_text("".join(json.dumps(group) + "\n" for group in groups))
-  recorded.run(config, tmp_path)
+  modes.reward(config, tmp_path)
   rows = [json.loads(line) for line in (tmp_path / "rewards.jsonl").read_text().splitlines()]
   for row in rows:
     assert row["factor"] == [1, 1]
@@ -75,7 +78,7 @@ def test_recorded_groups_are_graded_as_benchmarks_are(tmp_path):
       responses = [f"<think></think>\\boxed{{{answer}}}" for answer in answers]
       record = {"responses": responses, "verdicts": [r"\boxed{0.5}"] * 4, "gold": gold}
       file.write(json.dumps(record) + "\n")
-  recorded.run(config, tmp_path)
+  modes.reward(config, tmp_path)
   metrics = json.loads((tmp_path / "metrics.json").read_text())
   assert metrics["pass@1"] == pytest.approx((2 / 4 + 3 / 4) / 2)
 
@@ -84,7 +87,7 @@ def test_verdicts_are_averaged_over_the_valid_repeats():
   texts = [
     [["\\boxed{0.2}", "\\boxed{0.6}"], ["\\boxed{nan}", "\\boxed{0.5}"], ["?", "\\boxed{7}"]]
   ]
-  read = rewards.read_verdicts(texts, config_lib.default().judge)
+  read = rewards.read_verdicts(texts, rewards.Reading())
   np.testing.assert_allclose(read.scores, [[0.4, 0.5, 0.0]], rtol=1e-6)
   assert read.valid.tolist() == [[True, True, False]]
 
@@ -109,9 +112,7 @@ DOUBTFUL = r'[BEGIN SCORES]{"overall_score": 0.25}[END SCORES] \boxed{0.75}'
 def test_cut_and_contradictory_verdicts(changes, scores, valid):
   texts = [[[CUT, CUT], [r"\boxed{0.5}", CUT], [DOUBTFUL, DOUBTFUL]]]
   truncated = [[[True, True], [False, True], [False, False]]]
-  options = config_lib.default().judge
-  options.update(changes)
-  read = rewards.read_verdicts(texts, options, truncated)
+  read = rewards.read_verdicts(texts, rewards.Reading(**changes), truncated)
   np.testing.assert_allclose(read.scores, scores, rtol=1e-6)
   assert read.valid.tolist() == valid
   assert read.truncated.tolist() == [[2, 1, 0]]
@@ -137,7 +138,7 @@ def write_groups(path, **fields):
 def test_recorded_groups_say_which_verdicts_were_cut(fields, scores, valid, truncated, tmp_path):
   config = config_lib.default()
   config.group_size, config.rewards.recorded = 2, write_groups(tmp_path / "groups.jsonl", **fields)
-  recorded.run(config, tmp_path)
+  modes.reward(config, tmp_path)
   row = json.loads((tmp_path / "rewards.jsonl").read_text())
   assert row["judge_scores"] == scores
   assert row["judge_valid"] == valid

@@ -12,12 +12,11 @@ from configs import tiny
 from sejax import assets
 from sejax import config as config_lib
 from sejax import setup as setup_lib
-from sejax.evaluation.extractor import Extractor
-from sejax.evaluation.responder import Responder
+from sejax.config import modes
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models import weights
 from sejax.monitoring.timing import Clock
-from sejax.rollout import checks, sample
+from sejax.rollout import checks
 
 JUDGE = "judge.path"
 
@@ -249,9 +248,9 @@ def test_a_judge_that_is_larger_is_not_refused(begin):
 @pytest.mark.parametrize(
   ("mode", "changes", "message"),
   [
-    (Responder, {"data.patch_buckets": (16, 72)}, r"has 72; .* of 16 patches: 80 would do"),
-    (Responder, {"actor.max_tokens": 990}, r"the model's context of 1024"),
-    (Responder, {"data.min_pixels": 3137, "data.max_pixels": 9999}, r"min_pixels=3137"),
+    (modes.responder, {"data.patch_buckets": (16, 72)}, r"has 72; .* of 16 patches: 80 would do"),
+    (modes.responder, {"actor.max_tokens": 990}, r"the model's context of 1024"),
+    (modes.responder, {"data.min_pixels": 3137, "data.max_pixels": 9999}, r"min_pixels=3137"),
   ],
 )
 def test_other_modes_refuse_the_same(begin, mode, changes, message):
@@ -259,15 +258,15 @@ def test_other_modes_refuse_the_same(begin, mode, changes, message):
 
 
 def ask(config):
-  return sample.ask(config, [], "How many?", judge=False)
+  return modes.sample(config, [], "How many?", judge=False)
 
 
 def extract(config):
   config.eval.extractor = config.model.path
-  return Extractor(config)
+  return modes.extractor(config)
 
 
-@pytest.mark.parametrize("mode", [Responder, ask, extract])
+@pytest.mark.parametrize("mode", [modes.responder, ask, extract])
 def test_other_modes_refuse_files_of_different_models(begin, mode):
   refused(begin, r"<\|image_pad\|> as 638", {"config/image_token_id": 639}, mode=mode)
 
@@ -285,5 +284,7 @@ def test_processes_may_not_share_rows():
 
 
 def test_released_models_take_the_default_buckets():
+  config = config_lib.default()
   for size in ("3b", "7b", "32b", "72b"):
-    checks.check_buckets(config_lib.default(), qwen.Qwen25VL.released(size))
+    model = qwen.Qwen25VL.released(size)
+    checks.check_buckets(config.data, config.actor.max_tokens, model)

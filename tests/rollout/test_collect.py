@@ -6,8 +6,8 @@ import pytest
 from configs import tiny
 from sejax import method, models
 from sejax import rollout as rollout_lib
+from sejax.config import parts
 from sejax.data import batches, sources
-from sejax.data.prepare import Preparer
 from sejax.data.records import BadRecord
 from sejax.monitoring import flops
 from sejax.monitoring import metrics as monitoring
@@ -83,7 +83,7 @@ def collected():
     config.update(batch_size=B, group_size=G)
     config.train.update(constant_groups=constant_groups, **changes)
     source = sources.open_source(config.data)
-    preparer, roles = Preparer.of(config, source), Roles()
+    preparer, roles = parts.preparer(config, source), Roles()
     model, _ = models.load(config.model.path)
     collate = batches.Collator(
       model=model,
@@ -93,7 +93,16 @@ def collected():
       pad_id=preparer.processor.pad_id,
     )
     collector = collect.Collector(
-      config, roles, collate, source, timing_lib.Clock(), None, shares_tower=shares_tower
+      roles=roles,
+      collate=collate,
+      source=source,
+      clock=timing_lib.Clock(),
+      scoring=parts.scoring(config),
+      function=None,
+      seed=config.seed,
+      constant_groups=config.train.constant_groups,
+      resample_limit=config.train.resample_limit,
+      shares_tower=shares_tower,
     )
     data = iter([[preparer(index) for index in rows] for rows in indices])
     return collector.collect_rollout(collect.Weights(None, None), data, 0), roles

@@ -8,7 +8,8 @@ import pytest
 
 from sejax import config as config_lib
 from sejax import models, rollout
-from sejax.data import batches, prepare
+from sejax.config import parts
+from sejax.data import batches
 from sejax.rollout import roles as roles_lib
 from sejax.sampling import Request, Role, Sampler
 from tests.data.problems import Problems
@@ -34,7 +35,7 @@ def setting(tmp_path_factory):
   config.judge.num_judge_repeats = 2
   for role in (config.actor, config.judge):
     role.update(temperature=0.0, max_tokens=4)
-  preparer = prepare.Preparer.of(config, Problems(2))
+  preparer = parts.preparer(config, Problems(2))
   processor = preparer.processor
   collate = batches.Collator(
     model=model,
@@ -45,7 +46,12 @@ def setting(tmp_path_factory):
   )
   batch = collate([preparer(1), preparer(0)])
   features = jax.jit(model.encode)(params, batch.images)
-  return params, rollout.Roles.create(config, model, processor), batch, features
+  compute = parts.compute(config)
+  sampled = compute.on_devices(model, None)
+  roles = rollout.Roles.create(
+    parts.roles(config), processor, actor=sampled, judge=sampled, dtype=compute.dtype
+  )
+  return params, roles, batch, features
 
 
 def test_the_actor_draws_for_every_row_but_padding(setting):

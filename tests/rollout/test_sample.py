@@ -10,7 +10,7 @@ import pytest
 
 from sejax import config as config_lib
 from sejax import main, method
-from sejax.config import validation
+from sejax.config import modes, validation
 from sejax.models import weights
 from sejax.models.processor import Processor
 from sejax.rollout import sample
@@ -59,7 +59,7 @@ def printed_blocks(directory, config, capsys, monkeypatch):
     + [r"\boxed{0.9}", r"\boxed{0.97}", r"\boxed{0.1}", "no score", r"\boxed{0.5}", r"\boxed{0.7}"]
   )
   monkeypatch.setattr(Processor, "decode", lambda self, ids: decode(self, ids) + next(replies))
-  sample.run(config, [str(directory / "picture.png")], QUESTION, judge=True)
+  modes.sample(config, [str(directory / "picture.png")], QUESTION, judge=True)
   return BLOCK.findall(capsys.readouterr().out)
 
 
@@ -89,12 +89,12 @@ def test_what_is_printed_is_what_the_method_makes(directory, config, capsys, mon
 def test_without_a_judge(directory, config, capsys):
   """And without the limits that training sets to the length of a prompt: a photo has more."""
   config.data.update(prompt_limit=1, prompt_buckets=(1,), patch_buckets=(64,))
-  arguments = (config, [str(directory / "picture.png")], QUESTION, False)
-  sample.run(*arguments)
+  arguments = (config, [str(directory / "picture.png")], QUESTION)
+  modes.sample(*arguments, judge=False)
   first = capsys.readouterr().out
   assert first.count("--- trajectory") == 3
   assert first.count("no answer, vote share 0.000") == 3
-  sample.run(*arguments)
+  modes.sample(*arguments, judge=False)
   assert capsys.readouterr().out == first
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_work_is_named(directory, config, image, changes, message):
   config.model.path = changes.get("path", config.model.path)
   config.judge.max_tokens = changes.get("judge_tokens", 6)
   with pytest.raises(ValueError, match=re.escape(message)):
-    sample.run(config, [str(directory / image)], changes.get("question", QUESTION), judge=True)
+    modes.sample(config, [str(directory / image)], changes.get("question", QUESTION), judge=True)
 
 
 def test_a_picture_may_be_given_as_text(directory):

@@ -1,0 +1,180 @@
+"""What each package is given of the configuration: a small dataclass, which knows no field names.
+
+Packages below this one never see the whole configuration. What reads fields of one section is given
+that section; what needs fields of several is given one of these.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax.sharding import Mesh
+
+from sejax import rewards, rollout
+from sejax.data import batches
+from sejax.data.prepare import Preparer
+from sejax.data.records import Source
+from sejax.evaluation import answering
+from sejax.learner import learner, minibatches
+from sejax.models import lora
+from sejax.planning import programs
+from sejax.sampling import Filters, Options
+from sejax.text import prompts
+
+
+def compute(config: ml_collections.ConfigDict) -> rollout.Compute:
+  """Returns how devices compute models; `model.dtype=auto` depends on the devices there are."""
+  name = config.model.dtype
+  if name == "auto":
+    name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+  return rollout.Compute(
+    dtype=jnp.dtype(name),
+    fused_attention=config.model.fused_attention,
+    layered_cache=config.sampling.layered_cache,
+  )
+
+
+def policy(
+  config: ml_collections.ConfigDict, mesh: Mesh, field: str = "model.path"
+) -> rollout.Policy:
+  """Opens the model that a field names, with the run's limits of pixels.
+
+  Raises:
+    ValueError: as `rollout.Policy.open`.
+  """
+  section, name = field.split(".")
+  return rollout.Policy.open(
+    field,
+    config[section][name],
+    mesh,
+    compute(config),
+    min_pixels=config.data.min_pixels,
+    max_pixels=config.data.max_pixels,
+  )
+
+
+def roles(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
+  """Returns how Actor and Judge sample."""
+  return rollout.RoleOptions(
+    actor=_role(config, config.actor, repeats=1),
+    judge=_role(config, config.judge, repeats=config.judge.num_judge_repeats),
+  )
+
+
+def _role(
+  config: ml_collections.ConfigDict, section: ml_collections.ConfigDict, repeats: int
+) -> Options:
+  """Returns how a role samples, which `section` is of."""
+  return Options(
+    trajectories=config.group_size,
+    new_tokens=section.max_tokens,
+    filters=Filters(
+      temperature=section.temperature,
+      top_k=section.top_k,
+      top_p=section.top_p,
+      min_p=section.min_p,
+    ),
+    repeats=repeats,
+    max_concurrent_prompts=config.sampling.max_concurrent_prompts,
+    decode_steps=config.sampling.decode_steps,
+    pack=config.sampling.pack,
+  )
+
+
+def preparer(config: ml_collections.ConfigDict, source: Source) -> Preparer:
+  """Returns what makes examples of a source's records."""
+  data, judge = config.data, config.judge
+  rubric = prompts.Rubric(**judge.weights)
+  return Preparer(
+    source=source,
+    directory=config.model.path,
+    min_pixels=data.min_pixels,
+    max_pixels=data.max_pixels,
+    prompt_limit=data.prompt_limit,
+    judge_limit=data.prompt_buckets[-1],
+    patch_limit=data.patch_buckets[-1],
+    instruction=config.actor.instruction,
+    include_instruction=judge.include_instruction,
+    judge_system=judge.system or prompts.judge_system(rubric, judge.rubric),
+  )
+
+
+def benchmark_preparer(config: ml_collections.ConfigDict, source: Source) -> Preparer:
+  """Returns what makes examples of a benchmark's problems, whose protocol words the prompts."""
+  return dataclasses.replace(preparer(config, source), instruction=config.eval.instruction)
+
+
+def scoring(config: ml_collections.ConfigDict) -> rewards.Scoring:
+  """Returns how texts become rewards."""
+  answers, judge = config.answers, config.judge
+  return rewards.Scoring(
+    reading=rewards.Reading(
+      equivalence=answers.equivalence,
+      unparsable=answers.unparsable,
+      released_extraction=answers.released_extraction,
+      released_reading=judge.released_reading,
+      contradictory=judge.contradictory,
+    ),
+    method=config.method.to_dict(),
+    repeats=judge.num_judge_repeats if judge.use else 0,
+  )
+
+
+def evaluated(config: ml_collections.ConfigDict) -> answering.Options:
+  """Returns how held-out problems and benchmarks are answered."""
+  return answering.Options(
+    batch_size=config.eval.batch_size,
+    buckets=batches.Buckets.of(config.data),
+    workers=config.data.workers,
+    seed=config.seed,
+    reading=scoring(config).reading,
+  )
+
+
+def training(config: ml_collections.ConfigDict) -> learner.Options:
+  """Returns how the policy is trained.
+
+  Raises:
+    ValueError: an option of `lora` cannot be.
+  """
+  model, train = config.model, config.train
+  return learner.Options(
+    optimizer=config.optimizer.to_dict(),
+    loss=config.loss.to_dict(),
+    sizes=minibatches.Sizes(
+      minibatches=config.batch_size // config.mini_batch_size,
+      micro_batches=config.mini_batch_size // train.micro_batch_size,
+      max_tokens=config.actor.max_tokens,
+      response_buckets=tuple(train.response_buckets),
+    ),
+    adapters=lora.Options.of(config.lora),
+    freeze_vision=train.freeze_vision,
+    mask_truncated=train.mask_truncated,
+    remat=model.remat,
+    unroll=model.unroll,
+    query_chunk=model.query_chunk,
+    logits_chunk=model.logits_chunk,
+  )
+
+
+def row_sizes(config: ml_collections.ConfigDict) -> dict[str, int]:
+  """Returns the batch sizes that the mesh must divide, by the fields that give them."""
+  return {
+    "train.micro_batch_size": config.train.micro_batch_size,
+    "eval.batch_size": config.eval.batch_size,
+  }
+
+
+def planned(config: ml_collections.ConfigDict) -> programs.Step:
+  """Returns the training step that `--mode=compile` plans; `model.dtype` must not be `auto`."""
+  return programs.Step(
+    compute=compute(config),
+    roles=roles(config),
+    judged=config.judge.use,
+    training=training(config),
+    training_steps=config.train.steps or 1000,
+    batch_size=config.batch_size,
+    data=config.data,
+    row_sizes=row_sizes(config),
+  )
