@@ -11,13 +11,27 @@ class ConfigError(ValueError):
   """A configuration that cannot work; it names the field, its value and what would work."""
 
 
-def shortened(text: object) -> str:
+class OptionError(ConfigError):
+  """A field of the configuration with a value that it cannot have.
+
+  Attributes:
+    field: its dotted name.
+    value: that is refused.
+    wanted: what the value must be, to be read behind "must be".
+  """
+
+  def __init__(self, field: str, value: object, wanted: str):
+    super().__init__(f"config.{field}={quoted(value)} must be {wanted}")
+    self.field, self.value, self.wanted = field, value, wanted
+
+
+def shortened(text: object, longest: int = LONGEST) -> str:
   """Returns a text as it is or, where it is too long to print, its beginning and its end."""
   text = str(text)
-  if len(text) <= LONGEST:
+  if len(text) <= longest:
     return text
-  tail = (LONGEST - 3) // 2
-  return f"{text[: LONGEST - 3 - tail]}...{text[-tail:]}"
+  tail = (longest - 3) // 2
+  return f"{text[: longest - 3 - tail]}...{text[-tail:]}"
 
 
 def quoted(value: object) -> str:
@@ -25,6 +39,6 @@ def quoted(value: object) -> str:
   return shortened(repr(value))
 
 
-def said(error: BaseException) -> str:
-  """Returns an error's message in one line, at most `LONGEST` long."""
-  return shortened(" ".join(str(error).split()))
+def said(error: BaseException, longest: int = LONGEST) -> str:
+  """Returns an error's message in one line, at most `longest` characters of it."""
+  return shortened(" ".join(str(error).split()), longest)

@@ -37,6 +37,19 @@ def test_long_values_keep_beginning_and_end():
   assert len(errors.quoted({"a": [b"x"] * 1000})) == 120
 
 
+def test_a_value_that_a_field_cannot_have():
+  error = errors.OptionError("lora.alpha", "x" * 200, "above 0")
+  assert (error.field, error.value, error.wanted) == ("lora.alpha", "x" * 200, "above 0")
+  assert str(error) == f"config.lora.alpha={errors.quoted('x' * 200)} must be above 0"
+  assert isinstance(error, config.ConfigError)
+
+
+def test_an_errors_text_is_cut_to_one_line():
+  error = ValueError("a\n b " + "x" * 100)
+  assert errors.said(error) == "a b " + "x" * 100
+  assert errors.said(error, 20) == "a b xxxxx...xxxxxxxx"
+
+
 def _validate(**fields):
   changed = config.default()
   changed.update_from_flattened_dict(fields)
@@ -53,7 +66,7 @@ def _validate(**fields):
     lambda: figures.Mixture({LONG: 1.0}),
     lambda: figures.source(LONG),
     lambda: presets.apply(config.default(), LONG),
-    lambda: hub.local_directory(LONG),
+    lambda: hub.local_directory("config.model.path", LONG),
     lambda: fields.parsed(LONG + "("),
     lambda: fields.first(dict.fromkeys(map(str, range(9999))), "question"),
     lambda: answers.vote_ids([], equivalence=LONG),

@@ -12,7 +12,7 @@ import ml_collections
 from sejax.config import parts
 from sejax.config.paths import with_local_models
 from sejax.data import sources
-from sejax.errors import quoted
+from sejax.errors import OptionError
 from sejax.evaluation import evaluate as evaluate_lib
 from sejax.evaluation.extractor import Extractor
 from sejax.evaluation.responder import Responder
@@ -35,13 +35,12 @@ def plan(config: ml_collections.ConfigDict, topology: str, programs: Sequence[st
     programs: likewise.
 
   Raises:
-    ValueError: as `compilation.run`, or there is a Judge of its own.
+    ValueError: as `compilation.run`.
+    OptionError: the Judge has a path of its own.
   """
   if config.judge.use and config.judge.path:
-    raise ValueError(
-      f"config.judge.path={quoted(config.judge.path)} must be empty for --mode=compile, which knows"
-      " no Judge but the frozen policy"
-    )
+    wanted = "empty for --mode=compile, which knows no Judge but the frozen policy"
+    raise OptionError("judge.path", config.judge.path, wanted)
   config = config.copy_and_resolve_references()
   if config.model.dtype == "auto":
     config.model.dtype = "bfloat16"
@@ -96,7 +95,7 @@ def extractor(config: ml_collections.ConfigDict) -> Extractor:
   Raises:
     ValueError: it cannot be loaded, or an option cannot work with it.
   """
-  directory = hub.local_directory(config.eval.extractor)
+  directory = hub.local_directory("config.eval.extractor", config.eval.extractor)
   mesh = meshes.create(config.mesh)
   layouts.check_rows(mesh, "eval.batch_size", config.eval.batch_size)
   return Extractor(

@@ -5,7 +5,6 @@ import functools
 import ml_collections
 
 from sejax.config import workdir as workdir_lib
-from sejax.errors import ConfigError
 from sejax.models import hub
 
 # Where files are: other spellings of one place are the same.
@@ -26,15 +25,12 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
   """Puts the home directory in the place of `~` in all paths of a configuration.
 
   Raises:
-    ConfigError: a path is of another machine.
+    ValueError: as `workdir.local_path`.
   """
   for name in PATHS:
     *sections, field = name.split(".")
     section = functools.reduce(ml_collections.ConfigDict.__getitem__, sections, config)
-    try:
-      section[field] = workdir_lib.local_path(f"config.{name}", section[field])
-    except ValueError as error:
-      raise ConfigError(str(error)) from None
+    section[field] = workdir_lib.local_path(f"config.{name}", section[field])
 
 
 def with_local_models(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -45,8 +41,5 @@ def with_local_models(config: ml_collections.ConfigDict) -> ml_collections.Confi
   """
   config = config.copy_and_resolve_references()
   for name in ("model", "judge"):
-    try:
-      config[name].path = hub.local_directory(config[name].path)
-    except ValueError as error:
-      raise ValueError(f"config.{name}.path={error}") from None
+    config[name].path = hub.local_directory(f"config.{name}.path", config[name].path)
   return config

@@ -1,8 +1,12 @@
 """The checks of a configuration that are made before anything runs."""
 
 import contextlib
+import functools
 import itertools
+import math
+import sys
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import ml_collections
@@ -13,11 +17,11 @@ from sejax import config as config_lib
 from sejax import method
 from sejax.config import renames
 from sejax.data import sources
-from sejax.errors import quoted, shortened
+from sejax.errors import ConfigError, OptionError, shortened
 from sejax.evaluation import benchmarks
 from sejax.learner import optimizer
+from sejax.method import inputs
 from sejax.models import lora
-from sejax.sampling import Filters
 from sejax.text import answers, prompts, verdicts
 
 # Fields that take one of a few words.
@@ -44,7 +48,33 @@ _WHOLE_NUMBERS = (
 )
 _TEXTS = ("eval.sets", "lora.targets")  # fields that hold texts, as many as one likes
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-_FILTERS = ("temperature", "top_p", "top_k", "min_p")
+# The least value of numbers, and why.
+_LEAST = {
+  "group_size": (2, ": a group is compared"),
+  "actor.max_tokens": (1, ""),
+  "checkpoint.every": (1, ""),
+  "checkpoint.keep": (1, ""),
+  "checkpoint.keep_best": (0, ""),
+  "data.inspect_limit": (0, ""),
+  "data.inspect_records": (0, ""),
+  "data.workers": (0, ""),
+  "eval.batch_size": (1, ""),
+  "eval.every": (0, ""),
+  "eval.num_problems": (0, ""),
+  "judge.max_tokens": (1, ""),
+  "judge.num_judge_repeats": (1, ""),
+  "log.sample_groups": (0, ""),
+  "lora.rank": (0, ": 0 trains all weights"),
+  "model.logits_chunk": (1, ""),
+  "model.query_chunk": (1, ""),
+  "optimizer.max_skipped": (1, ""),
+  "optimizer.warmup_steps": (0, ""),
+  "sampling.decode_steps": (1, ""),
+  "sampling.max_concurrent_prompts": (1, ""),
+  "train.epochs": (1, ""),
+  "train.resample_limit": (1, ""),
+  "train.steps": (1, ""),
+}
 
 
 def validate(config: ml_collections.ConfigDict, *, reads_data: bool = True) -> None:
@@ -59,37 +89,26 @@ def validate(config: ml_collections.ConfigDict, *, reads_data: bool = True) -> N
   """
   _validate_names(config)
   _validate_types(config)
-  _require(
-    config.group_size >= 2, "group_size", config.group_size, "at least 2: a group is compared"
-  )
+  _validate_choices(config)
   _validate_sizes(config)
-  repeats = config.judge.num_judge_repeats
-  _require(repeats >= 1, "judge.num_judge_repeats", repeats, "at least 1")
-  for name, allowed in _CHOICES.items():
-    section, field = name.split(".")
-    value = config[section][field]
-    _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
-  with _named("config.judge.weights: "):
-    prompts.Rubric(**config.judge.weights)
-  with _named("config.lora."):
-    lora.Options.of(config.lora)
+  _validate_least(config)
   _validate_data(config.data)
-  _validate_sampling(config)
+  for role in ("actor", "judge"):
+    _validate_filters(role, config[role])
   _validate_training(config)
-  for name in ("clip_low", "clip_high"):
-    value = config.loss[name]
-    _require(0 <= value < 1, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
+  _validate_adapters(config.lora)
+  prompts.Rubric(**config.judge.weights)
   if reads_data:
-    with _named("config.data."):
-      sources.check(config.data)
-  with _named(""):
-    for name in benchmarks.names(config.eval.sets):
-      benchmarks.BENCHMARKS[name].protocol(config.eval.protocol)
-  # The kernels check their own options, on shapes alone: nothing is compiled.
-  with _named("config.method."):
+    sources.check(config.data)
+  for name in benchmarks.names(config.eval.sets):
+    benchmarks.BENCHMARKS[name].protocol(config.eval.protocol)
+  # These check their own options, on shapes alone: nothing is compiled.
+  with _of_section("method"):
     _try_group(config.method.to_dict())
-  with _named("config.loss."):
+  with _of_section("loss"):
     _try_loss(config.loss.to_dict())
+  with _of_section("optimizer"):
+    optimizer.make(config.optimizer.to_dict(), steps=sys.maxsize)
 
 
 def _validate_names(config: ml_collections.ConfigDict) -> None:
@@ -97,7 +116,7 @@ def _validate_names(config: ml_collections.ConfigDict) -> None:
   known = config_lib.flatten(config_lib.default())
   for name in config_lib.flatten(config):
     if name not in known and not name.startswith("data.figures.families."):
-      raise config_lib.ConfigError(f"config.{shortened(name)} {renames.explain(name)}")
+      raise ConfigError(f"config.{shortened(name)} {renames.explain(name)}")
 
 
 def _validate_types(config: ml_collections.ConfigDict) -> None:
@@ -111,7 +130,7 @@ def _validate_types(config: ml_collections.ConfigDict) -> None:
     value = config
     for part in name.split("."):
       if part not in value:
-        raise config_lib.ConfigError(
+        raise ConfigError(
           f"the configuration has no field {name}; start from sejax.config.default()"
         )
       value = value[part]
@@ -136,45 +155,48 @@ def _validate_sizes(config: ml_collections.ConfigDict) -> None:
     _require(value % size == 0, name, value, f"a multiple of {part}={size}")
 
 
+def _validate_choices(config: ml_collections.ConfigDict) -> None:
+  """Fields that take one of a few words have one of them."""
+  for name, allowed in _CHOICES.items():
+    value = _value(config, name)
+    _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
+
+
+def _validate_least(config: ml_collections.ConfigDict) -> None:
+  """Numbers are not below what makes sense; an optional one may be missing."""
+  for name, (least, why) in _LEAST.items():
+    value = _value(config, name)
+    _require(value is None or value >= least, name, value, f"at least {least}{why}")
+
+
 def _validate_training(config: ml_collections.ConfigDict) -> None:
-  train = config.train
-  _require(train.epochs >= 1, "train.epochs", train.epochs, "at least 1")
-  _require(train.steps is None or train.steps >= 1, "train.steps", train.steps, "at least 1")
-  _require(train.resample_limit >= 1, "train.resample_limit", train.resample_limit, "at least 1")
-  sizes, most = tuple(train.response_buckets), config.actor.max_tokens
+  sizes, most = tuple(config.train.response_buckets), config.actor.max_tokens
   ascending = sizes == tuple(sorted(set(sizes))) and all(1 <= size <= most for size in sizes)
   _require(
     ascending, "train.response_buckets", sizes, f"ascending, in [1, actor.max_tokens={most}]"
   )
-  for name, least in (
-    ("eval.num_problems", 0),
-    ("eval.every", 0),
-    ("eval.batch_size", 1),
-    ("checkpoint.every", 1),
-    ("checkpoint.keep", 1),
-    ("checkpoint.keep_best", 0),
-    ("log.sample_groups", 0),
-    ("lora.rank", 0),
-    ("model.query_chunk", 1),
-    ("model.logits_chunk", 1),
-    ("optimizer.max_skipped", 1),
+  for name in ("clip_low", "clip_high"):
+    value = config.loss[name]
+    _require(0 <= value < 1, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
+
+
+def _validate_filters(role: str, options: ml_collections.ConfigDict) -> None:
+  """Refuses what `sampling.Filters` would, by the names of the role's fields."""
+  for name, is_good, wanted in (
+    ("temperature", 0 <= options.temperature < math.inf, "a finite number, 0 or above"),
+    ("top_k", options.top_k is None or options.top_k >= 1, "None (off) or at least 1"),
+    ("top_p", 0 < options.top_p <= 1, "above 0 and at most 1 (off)"),
+    ("min_p", 0 <= options.min_p <= 1, "from 0 (off) to 1"),
   ):
-    section, field = name.split(".")
-    _require(config[section][field] >= least, name, config[section][field], f"at least {least}")
+    _require(is_good, f"{role}.{name}", options[name], wanted)
 
 
-def _validate_sampling(config: ml_collections.ConfigDict) -> None:
-  for role in ("actor", "judge"):
-    options = config[role]
-    _require(options.max_tokens >= 1, f"{role}.max_tokens", options.max_tokens, "at least 1")
-    try:
-      Filters(**{name: options[name] for name in _FILTERS})
-    except ValueError as error:
-      said = str(error).removeprefix("filters.").replace(" is ", "=", 1).replace("; it", "", 1)
-      raise config_lib.ConfigError(f"config.{role}.{said}") from None
-  for name in ("max_concurrent_prompts", "decode_steps"):
-    value = config.sampling[name]
-    _require(value is None or value >= 1, f"sampling.{name}", value, "at least 1")
+def _validate_adapters(options: ml_collections.ConfigDict) -> None:
+  """Refuses what `lora.Options` does, whose messages begin with the field's name."""
+  try:
+    lora.Options.of(options)
+  except ValueError as error:
+    raise ConfigError(f"config.lora.{error}") from None
 
 
 def _validate_data(data: ml_collections.ConfigDict) -> None:
@@ -193,22 +215,25 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
   _require(fits, "data.prompt_limit", data.prompt_limit, f"in [1, {longest}], the largest bucket")
   share = data.max_bad_share
   _require(0 <= share <= 1, "data.max_bad_share", share, "in [0, 1]")
-  for name in ("workers", "inspect_records", "inspect_limit"):
-    _require(data[name] >= 0, f"data.{name}", data[name], "at least 0")
 
 
-def _require(condition: bool, name: str, value: object, what: str) -> None:
+def _value(config: ml_collections.ConfigDict, name: str) -> Any:
+  """Returns the value of a field by its dotted name."""
+  return functools.reduce(ml_collections.ConfigDict.__getitem__, name.split("."), config)
+
+
+def _require(condition: bool, name: str, value: object, wanted: str) -> None:
   if not condition:
-    raise config_lib.ConfigError(f"config.{name}={quoted(value)} must be {what}")
+    raise OptionError(name, value, wanted)
 
 
 @contextlib.contextmanager
-def _named(prefix: str) -> Iterator[None]:
-  """Puts what tells the section before the complaint of whoever owns the options."""
+def _of_section(section: str) -> Iterator[None]:
+  """Names the section of options that the formulas, which know none, refuse by their keywords."""
   try:
     yield
-  except ValueError as error:
-    raise config_lib.ConfigError(f"{prefix}{error}") from None
+  except inputs.OptionError as error:
+    raise OptionError(f"{section}.{error.name}", error.value, error.wanted) from None
 
 
 def _try_group(options: dict) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import ml_collections
 
 from sejax.data.records import Source
-from sejax.errors import quoted
+from sejax.errors import OptionError, quoted
 
 
 def open_source(data: ml_collections.ConfigDict) -> Source:
@@ -27,14 +27,13 @@ def check(data: ml_collections.ConfigDict) -> None:
   """Validates `data.source` and `data.path` without opening files.
 
   Raises:
-    ValueError: the source is unknown, or needs a path and has none.
+    OptionError: the source is unknown, or needs a path and has none.
   """
   if data.source not in SOURCES:
-    raise ValueError(f"source={quoted(data.source)} must be one of {', '.join(sorted(SOURCES))}")
+    raise OptionError("data.source", data.source, f"one of {', '.join(sorted(SOURCES))}")
   if data.source != "figures" and not data.path:
-    raise ValueError(
-      f"path={quoted(data.path)} must be a file or directory for source={quoted(data.source)}"
-    )
+    wanted = f"a file or directory for source={quoted(data.source)}"
+    raise OptionError("data.path", data.path, wanted)
 
 
 # Each source is imported only when it is used, because some imports (tfds) take seconds.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from sejax.errors import quoted
+from sejax.errors import OptionError, quoted
 from sejax.method import inputs
 from sejax.parallel import layouts
 
@@ -41,7 +41,7 @@ def make(
 
   Raises:
     ValueError: an option is unknown or out of its range; from the result's `init`, where a pattern
-      of `frozen` names no array.
+      of `frozen` names no array. Also as `schedule`.
   """
   for name in ("b1", "b2"):
     inputs.between(name, options[name], 0.0, 1.0 - inputs.LEAST)
@@ -75,16 +75,15 @@ def schedule(options: Mapping[str, Any], steps: int) -> optax.Schedule:
     steps: optimizer steps of the whole run.
 
   Raises:
+    OptionError: the run is no longer than `warmup_steps`.
     ValueError: an option is unknown or out of its range.
   """
   peak, warmup = options["learning_rate"], options["warmup_steps"]
   inputs.one_of("schedule", options["schedule"], SCHEDULES)
   inputs.between("learning_rate", peak, 0.0, inputs.LARGEST)
   if not 0 <= warmup < steps:
-    raise ValueError(
-      f"warmup_steps={quoted(warmup)} must be at least 0 and below the run's {steps} optimizer"
-      " steps"
-    )
+    wanted = f"at least 0 and below the run's {steps} optimizer steps"
+    raise OptionError("optimizer.warmup_steps", warmup, wanted)
   match options["schedule"]:
     case "constant":
       main = optax.constant_schedule(peak)

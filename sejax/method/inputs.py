@@ -24,33 +24,49 @@ _QUOTES.maxstring = _QUOTES.maxother = 120
 quoted = _QUOTES.repr
 
 
+class OptionError(ValueError):
+  """An option with a value that it cannot have.
+
+  `sejax.config.validation` turns it into `sejax.errors.OptionError`, which names the section.
+
+  Attributes:
+    name: of the keyword.
+    value: that is refused.
+    wanted: what the value must be, to be read behind "must be".
+  """
+
+  def __init__(self, name: str, value: object, wanted: str):
+    super().__init__(f"{name}={quoted(value)} must be {wanted}")
+    self.name, self.value, self.wanted = name, value, wanted
+
+
 def one_of(name: str, value: object, allowed: Sequence[str]) -> None:
-  """Raises ValueError unless option `name` has one of the `allowed` values."""
+  """Raises OptionError unless option `name` has one of the `allowed` values."""
   if value not in allowed:
-    raise ValueError(f"{name}={quoted(value)} is unknown; choose one of {', '.join(allowed)}")
+    raise OptionError(name, value, f"one of {', '.join(allowed)}")
 
 
 def between(name: str, value: object, low: float, high: float) -> None:
-  """Raises ValueError unless option `name` is a real number in `[low, high]`; NaN never is."""
+  """Raises OptionError unless option `name` is a real number in `[low, high]`; NaN never is."""
   if not (isinstance(value, numbers.Real) and low <= value <= high):
-    raise ValueError(f"{name}={quoted(value)} must be a number in [{low:g}, {high:g}]")
+    raise OptionError(name, value, f"a number in [{low:g}, {high:g}]")
 
 
 def positive(name: str, value: object) -> None:
-  """Raises ValueError unless option `name` is in [`LEAST`, `LARGEST`]."""
+  """Raises OptionError unless option `name` is in [`LEAST`, `LARGEST`]."""
   between(name, value, LEAST, LARGEST)
 
 
 def finite(name: str, value: object) -> None:
-  """Raises ValueError unless the absolute value of option `name` is at most `LARGEST`."""
+  """Raises OptionError unless the absolute value of option `name` is at most `LARGEST`."""
   between(name, value, -LARGEST, LARGEST)
 
 
 def python_values(**options: object) -> None:
-  """Raises ValueError unless all options are Python numbers, strings or None, not arrays."""
+  """Raises OptionError unless all options are Python numbers, strings or None, not arrays."""
   for name, value in options.items():
     if not isinstance(value, str | numbers.Real | None):
-      raise ValueError(f"{name}={quoted(value)} must be a Python number or string")
+      raise OptionError(name, value, "a Python number or string")
 
 
 def integers(name: str, values: ArrayLike) -> HostOrDevice:

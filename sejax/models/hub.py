@@ -6,16 +6,17 @@ import re
 import huggingface_hub
 from huggingface_hub import errors
 
-from sejax.errors import quoted
+from sejax.errors import quoted, said
 
 _NAME = re.compile(r"[\w-]+/[\w.-]+")
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
 
 
-def local_directory(path: str) -> str:
+def local_directory(name: str, path: str) -> str:
   """Returns the local directory of a model, after downloading it if `path` is a hub name.
 
   Args:
+    name: of the field that gives the path, for messages.
     path: an existing directory, which is returned as it is, or a hub name `ORGANISATION/NAME`,
       which is downloaded once and then cached. May be empty.
 
@@ -27,14 +28,13 @@ def local_directory(path: str) -> str:
     return path
   if not _NAME.fullmatch(path):
     raise ValueError(
-      f"{quoted(path)} is no directory; give one that holds weights, or a name on the hub such as"
-      " Qwen/Qwen2.5-VL-3B-Instruct"
+      f"{name}={quoted(path)} is no directory; give one that holds weights, or a name on the hub"
+      " such as Qwen/Qwen2.5-VL-3B-Instruct"
     )
   try:
     return huggingface_hub.snapshot_download(path, allow_patterns=_FILES)
   except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-    said = " ".join(str(error).split())[:90]
     raise ValueError(
-      f"{quoted(path)} is no directory, and the hub does not give it ({said}...); where there is a"
-      f" network, `hf download {path} --local-dir DIR` fetches it; then give DIR"
+      f"{name}={quoted(path)} is no directory, and the hub does not give it ({said(error, 90)});"
+      f" where there is a network, `hf download {path} --local-dir DIR` fetches it; then give DIR"
     ) from None

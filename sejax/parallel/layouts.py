@@ -19,6 +19,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import DTypeLike
 
+from sejax.errors import OptionError
+
 Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 
 _STACKED = re.compile(r"/(layers|blocks)/")
@@ -90,14 +92,12 @@ def check_rows(mesh: Mesh, name: str, size: int) -> None:
     size: number of rows.
 
   Raises:
-    ValueError: the number of row shards does not divide it.
+    OptionError: the number of row shards does not divide it.
   """
   shards = row_shards(mesh)
   if size % shards:
-    raise ValueError(
-      f"config.{name}={size} must be a multiple of the {shards} parts into which the mesh splits"
-      " rows (data times fsdp)"
-    )
+    wanted = f"a multiple of the {shards} parts into which the mesh splits rows (data times fsdp)"
+    raise OptionError(name, size, wanted)
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding | None:

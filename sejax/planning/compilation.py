@@ -13,6 +13,7 @@ import jax
 import tqdm
 
 from sejax import models
+from sejax.errors import said
 from sejax.models import hub
 from sejax.parallel import chips, meshes
 from sejax.planning import hlo, topologies
@@ -95,14 +96,14 @@ def run(
 
 def _model(path: str) -> models.Model:
   """Returns a released model by its name, which needs no download, else that of a directory."""
-  return models.released(path) or models.load_config(hub.local_directory(path))
+  return models.released(path) or models.load_config(hub.local_directory("config.model.path", path))
 
 
 def _compile(program: step_programs.Program, chip: chips.Chip) -> Row:
   try:
     compiled = program.lower().compile()
   except jax.errors.JaxRuntimeError as error:
-    return Row(program.name, {}, error=" ".join(str(error).split())[:300])
+    return Row(program.name, {}, error=said(error, 300))
   memory, cost = compiled.memory_analysis(), hlo.cost(compiled.as_text())
   arriving = sum(cost.collective_bytes.values())
   times = {

@@ -5,6 +5,8 @@ Their strings are raw, since "\b" in "\boxed" would otherwise be a backspace.
 
 import dataclasses
 
+from sejax.errors import OptionError
+
 ACTOR_INSTRUCTION = r"""Work out the problem first, all your reasoning between <think> and </think>.
 Then give the final answer in \boxed{}: the value alone, without words, units or punctuation.
 An answer in any other form is not accepted."""
@@ -51,7 +53,7 @@ class Rubric:
   """Weights of the Judge's three criteria (arXiv:2603.21289).
 
   Raises:
-    ValueError: a weight is negative, or the weights do not sum to 1.
+    OptionError: a weight is negative, or the weights do not sum to 1.
   """
 
   answer_correctness: float = 0.5
@@ -61,7 +63,7 @@ class Rubric:
   def __post_init__(self):
     weights = dataclasses.asdict(self)
     if min(weights.values()) < 0 or abs(sum(weights.values()) - 1) > 1e-6:
-      raise ValueError(f"rubric weights {weights} must be at least 0 and sum to 1")
+      raise OptionError("judge.weights", weights, "at least 0 and sum to 1")
 
 
 def actor_query(question: str, instruction: str = ACTOR_INSTRUCTION) -> str:

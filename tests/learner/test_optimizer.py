@@ -154,7 +154,7 @@ def test_frozen_arrays_keep_their_bits_have_no_moments_and_no_part_in_the_norm()
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"schedule": "step"}, "schedule='step' is unknown; choose one of constant, linear, cosine"),
+    ({"schedule": "step"}, "schedule='step' must be one of constant, linear, cosine"),
     ({"learning_rate": -1.0}, "learning_rate=-1.0 must be a number in"),
     (
       {"warmup_steps": 5},

@@ -131,7 +131,7 @@ def test_permuting_a_group_permutes_its_advantages(rewards, order):
 @pytest.mark.parametrize(
   ("option", "value", "message"),
   [
-    ("advantage", "grpo", "advantage='grpo' is unknown; choose one of log_q, centered, standard"),
+    ("advantage", "grpo", "advantage='grpo' must be one of log_q, centered, standard"),
     ("beta", 0.0, "beta=0.0 must be a number in"),
     ("clip_adv", -1.0, "clip_adv=-1.0 must be a number in"),
   ],

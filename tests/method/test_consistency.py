@@ -160,7 +160,7 @@ def test_renaming_labels_changes_nothing(ids, labels):
   ("option", "value", "message"),
   [
     ("rule", "plurality", "frequency, threshold, majority, dirichlet"),
-    ("tie", "last", "tie='last' is unknown; choose one of none, first"),
+    ("tie", "last", "tie='last' must be one of none, first"),
     ("threshold", 0.49, r"threshold=0.49 must be a number in \[0.5, 1\]"),
     ("threshold", float("nan"), "threshold=nan"),
     ("threshold", "0.9", "threshold='0.9'"),

@@ -62,7 +62,7 @@ def test_the_label_of_a_tie(answer_ids, tie, label_share, label_accuracy):
 
 
 def test_an_unknown_tie_is_refused():
-  with pytest.raises(ValueError, match="tie='lot' is unknown; choose one of none, first"):
+  with pytest.raises(ValueError, match="tie='lot' must be one of none, first"):
     measure([1, 1], tie="lot")
 
 

@@ -42,7 +42,7 @@ def test_a_tie_teaches_where_the_first_seen_is_the_label():
   out = call(ids, judge_valid=unjudged, self_consistency="majority", tie="first")
   np.testing.assert_array_equal(out.self_consistency, [[1, 0] * 4, [0, 1, 0, 0, 1, 0, 0, 0]])
   np.testing.assert_allclose(out.advantage[0], [0.5, -0.5] * 4, atol=1e-5)
-  with pytest.raises(ValueError, match="tie='second' is unknown; choose one of none, first"):
+  with pytest.raises(ValueError, match="tie='second' must be one of none, first"):
     call(AGREED, tie="second")
 
 
@@ -132,10 +132,10 @@ def test_one_compilation_for_each_shape_and_set_of_options():
     ({"answer_ids": [[2**32] + [0] * 7]}, "answer_ids holds 4294967296, which is no int32"),
     ({"format_ok": [[-0.5] * 8]}, "format_ok must hold booleans, not float64"),
     ({"judge_scores": [[None] * 8]}, "judge_scores must hold numbers, not object"),
-    ({"self_consistency": "vote"}, "self_consistency='vote' is unknown; choose one of frequency"),
+    ({"self_consistency": "vote"}, "self_consistency='vote' must be one of frequency"),
     ({"threshold": 0.3}, "threshold=0.3 must be a number in"),
     ({"format_penalty": 0.5}, r"format_penalty=0.5 must be a number in \[-1e\+06, 0\]"),
-    ({"advantage": "mean"}, "advantage='mean' is unknown; choose one of log_q, centered"),
+    ({"advantage": "mean"}, "advantage='mean' must be one of log_q, centered"),
   ],
 )
 def test_bad_input_is_named_in_one_line(arguments, message):

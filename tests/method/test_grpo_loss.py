@@ -218,7 +218,7 @@ def test_half_precision_input_is_computed_in_float32():
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ({"aggregation": "mean"}, "aggregation='mean' is unknown; choose one of token-mean, seq-mean"),
+    ({"aggregation": "mean"}, "aggregation='mean' must be one of token-mean, seq-mean"),
     ({"dual_clip": 0.5}, r"dual_clip=0.5 must be a number in \[1, inf\]"),
     ({"clip_low": 1.5}, r"clip_low=1.5 must be a number in \[0, 1\]"),
     ({"kl_coef": -0.01}, "kl_coef=-0.01"),

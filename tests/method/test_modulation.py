@@ -81,7 +81,7 @@ def test_an_invalid_score_reaches_no_gradient(invalid_verdict):
 @pytest.mark.parametrize(
   ("option", "value", "message"),
   [
-    ("invalid_verdict", "drop", "invalid_verdict='drop' is unknown; choose one of zero, neutral"),
+    ("invalid_verdict", "drop", "invalid_verdict='drop' must be one of zero, neutral"),
     ("tau_h", 0.0, "tau_h=0.0 must be a number in"),
     ("lam_neg", -0.2, "lam_neg=-0.2"),
     ("g_max", 0.7, r"g_max=0.7 must be a number in \[0.8, 1e\+06\]"),

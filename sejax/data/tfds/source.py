@@ -4,7 +4,7 @@ import pathlib
 
 from sejax.data.records import Record
 from sejax.data.tfds.builders import BUILDERS
-from sejax.errors import quoted
+from sejax.errors import OptionError
 
 
 class TfdsSource:
@@ -19,10 +19,11 @@ class TfdsSource:
       split: a split, or a part of one in the notation of tfds, such as `train[:90%]`.
 
     Raises:
-      ValueError: the data set or the split does not exist.
+      OptionError: there is no such data set.
+      ValueError: there is no such split.
     """
     if name not in BUILDERS:
-      raise ValueError(f"name={quoted(name)} must be one of {', '.join(sorted(BUILDERS))}")
+      raise OptionError("data.name", name, f"one of {', '.join(sorted(BUILDERS))}")
     self.name = name
     builder = BUILDERS[name](data_dir=data_dir)
     if not builder.info.splits:

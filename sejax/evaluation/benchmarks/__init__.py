@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sejax.errors import quoted
+from sejax.errors import ConfigError, quoted
 from sejax.evaluation.benchmarks import (
   dynamath,
   geometry3k,
@@ -21,12 +21,12 @@ def names(sets: Iterable[str]) -> list[str]:
   """Splits entries of `config.eval.sets` at commas and validates the names.
 
   Raises:
-    ValueError: a name is not that of a benchmark.
+    ConfigError: a name is not that of a benchmark.
   """
   split = [name.strip() for part in sets for name in str(part).split(",") if name.strip()]
   for name in split:
     if name not in BENCHMARKS:
-      raise ValueError(
+      raise ConfigError(
         f"config.eval.sets names {quoted(name)}, which is none of {', '.join(BENCHMARKS)}"
       )
   return split

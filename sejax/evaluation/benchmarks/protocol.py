@@ -20,7 +20,7 @@ from typing import Protocol as Interface
 import numpy as np
 from jaxtyping import Bool, Float
 
-from sejax.errors import quoted, shortened
+from sejax.errors import ConfigError, quoted, shortened
 from sejax.evaluation import metrics
 from sejax.evaluation.benchmarks import fields
 from sejax.evaluation.benchmarks.fields import Row
@@ -227,12 +227,12 @@ class Benchmark:
     """Returns the name and the protocol to use for a requested name.
 
     Raises:
-      ValueError: the benchmark has several protocols, and none of this name.
+      ConfigError: the benchmark has several protocols, and none of this name.
     """
     if len(self.protocols) == 1:
       return next(iter(self.protocols.items()))
     if name not in self.protocols:
-      raise ValueError(
+      raise ConfigError(
         f"config.eval.protocol={quoted(name)} is none of {self.name}'s: {', '.join(self.protocols)}"
       )
     return name, self.protocols[name]
