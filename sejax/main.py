@@ -26,7 +26,7 @@ from ml_collections import config_flags
 from sejax import config as config_lib
 from sejax.config import overrides, renames, validation
 from sejax.config import workdir as workdir_lib
-from sejax.errors import quoted, shortened
+from sejax.errors import quoted, said, shortened
 from sejax.parallel import environment, processes
 from sejax.parallel.lock import Lock
 from sejax.text import terminal
@@ -75,12 +75,12 @@ _MODES = {
 }
 _FLAGS_OF = {"compile": (_TOPOLOGY, _PROGRAMS), "sample": (_IMAGE, _QUESTION, _JUDGE)}
 
-# What a value must be, by what absl says of one that is not.
+# What the value of a flag must be, by the type of the flag.
 _KINDS = {
-  "invalid literal for int": "a whole number",
-  "could not convert string to float": "a number",
-  "Non-boolean argument": "true or false",
-  "as a ConfigDict": "set field by field, as in --config.model.path=DIR",
+  "bool": "true or false",
+  "float": "a number",
+  "int": "a whole number",
+  overrides.SECTION: "set field by field, as in --config.model.path=DIR",
 }
 _MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "What to do.")
 
@@ -91,26 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   terminal.prepare()
   overrides.register()
   try:
-    config = _parse(sys.argv if argv is None else argv)
-    if _DISTRIBUTED.value or _COORDINATOR.value:
-      processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    validation.validate(config, reads_data=_MODE.value != "compile")
-    config_lib.expand_paths(config)
-    if _MODE.value == "compile":
-      return 0 if _run(config, _TOPOLOGY.value, _PROGRAMS.value) else 1
-    if _MODE.value == "sample":
-      images = [workdir_lib.local_path("--image", image) for image in _IMAGE.value]
-      _run(config, images, _QUESTION.value, judge=_JUDGE.value)
-    else:
-      workdir = workdir_lib.locate(_WORKDIR.value, checkpoints=_MODE.value in ("export", "train"))
-      if _MODE.value not in ("export", "report"):  # which read what a run has made
-        workdir_lib.make(workdir)
-      if _MODE.value in ("inspect", "rewards"):
-        config_lib.save_if_new(config, workdir)
-      if _MODE.value == "evaluate":
-        _evaluate(config, workdir)
-      else:
-        _run(config, workdir)
+    return _run_mode(_parse(sys.argv if argv is None else argv))
   except ValueError as error:
     print(f"sejax: {_one_line(error)}", file=sys.stderr)
     return 2
@@ -130,9 +111,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     if jax.process_count() == 1:
       raise
     traceback.print_exc()
-    said = "this process cannot go on; perhaps another process is gone"
-    print(f"sejax: {said}: {_one_line(error)[:200]}", file=sys.stderr)
+    lost = "this process cannot go on; perhaps another process is gone"
+    print(f"sejax: {lost}: {said(error)}", file=sys.stderr)
     return 3
+
+
+def _run_mode(config: ml_collections.ConfigDict) -> int:
+  """Runs what `--mode` names; returns the exit status.
+
+  Raises:
+    ValueError: naming what cannot work.
+  """
+  if _DISTRIBUTED.value or _COORDINATOR.value:
+    processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  mode = _MODE.value
+  validation.validate(config, reads_data=mode != "compile")
+  config_lib.expand_paths(config)
+  if mode == "compile":
+    return 0 if _call(config, _TOPOLOGY.value, _PROGRAMS.value) else 1
+  if mode == "sample":
+    images = [workdir_lib.local_path("--image", image) for image in _IMAGE.value]
+    _call(config, images, _QUESTION.value, judge=_JUDGE.value)
+    return 0
+  workdir = workdir_lib.locate(_WORKDIR.value, checkpoints=mode in ("export", "train"))
+  if mode not in ("export", "report"):  # which read what a run has made
+    workdir_lib.make(workdir)
+  if mode in ("inspect", "rewards"):
+    config_lib.save_if_new(config, workdir)
+  if mode == "evaluate":
+    _evaluate(config, workdir)
+  else:
+    _call(config, workdir)
   return 0
 
 
@@ -151,11 +160,11 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     if not config.eval.predictions:
       config_lib.require_same(config, workdir, evaluates=True)
     config_lib.save_if_new(config, workdir)
-    _run(config, workdir)
+    _call(config, workdir)
 
 
-def _run(*arguments: Any, **options: Any) -> Any:
-  """Runs the mode; its module, which takes seconds to import, comes when all else is in order."""
+def _call(*arguments: Any, **options: Any) -> Any:
+  """Calls the mode's function, whose imports take seconds and come when all else is in order."""
   module, _, function = _MODES[_MODE.value].rpartition(".")
   return getattr(importlib.import_module(module), function)(*arguments, **options)
 
@@ -163,8 +172,7 @@ def _run(*arguments: Any, **options: Any) -> Any:
 def _out_of_memory(error: BaseException) -> int:
   if jax.process_count() > 1:
     traceback.print_exception(error)
-  said = _one_line(error)[:160]
-  print(f"sejax: out of memory ({said}); {config_lib.LESS_MEMORY}", file=sys.stderr)
+  print(f"sejax: out of memory ({said(error)}); {config_lib.LESS_MEMORY}", file=sys.stderr)
   return 3
 
 
@@ -178,45 +186,26 @@ def _of_the_system(error: OSError) -> str:
 
 
 def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
-  """Returns the configuration; whatever is wrong with the flags or its file is a ValueError."""
-  path, argv = None, list(argv)
-  for place, argument in enumerate(argv):
-    name, equals, value = argument.lstrip("-").partition("=")
-    if name == "config" and argument.startswith("-"):
-      if not equals and place + 1 < len(argv):  # --config FILE
-        place, value = place + 1, argv[place + 1]
-      path = workdir_lib.local_path("--config", value)
-      argv[place] = f"--config={path}" if equals else path
+  """Returns the configuration.
+
+  Raises:
+    ValueError: whatever is wrong with the flags or the configuration's file.
+  """
+  path, argv = _with_local_config(argv)
   no_file = "is no file; give a configuration such as configs/*.py"
   if path is not None and not pathlib.Path(path.partition(":")[0]).is_file():
     raise ValueError(f"--config={shortened(path)} {no_file}")
+  _check_overrides(argv)
   _ARGUMENTS[:] = argv
   try:
     _forget_flags()
     rest = flags.FLAGS(argv)
     config = _CONFIG.value
-  except (AttributeError, KeyError) as error:
-    raise ValueError(_unknown_field(argv, str(error))) from None
   except Exception as error:  # a configuration file is a program and may raise anything
-    raise ValueError(_cause(error)) from None
+    raise ValueError(_cause(error, path)) from None
   if len(rest) > 1:
     raise ValueError(f"unexpected argument {quoted(rest[1])}; flags are written --name=value")
-  needed = {"config": config}
-  if _MODE.value == "compile":
-    needed["topology"] = _TOPOLOGY.value
-  elif _MODE.value != "sample":
-    needed["workdir"] = _WORKDIR.value
-  if not (_DISTRIBUTED.value or _COORDINATOR.value):
-    for flag in (_NUM_PROCESSES, _PROCESS_ID):
-      if flag.present:
-        raise ValueError(f"--{flag.name} is given without --coordinator=HOST:PORT")
-  for mode, own in _FLAGS_OF.items():
-    for flag in own:
-      if flag.present and _MODE.value != mode:
-        raise ValueError(f"--{flag.name} is for --mode={mode}; the mode is {_MODE.value}")
-  for name, value in needed.items():
-    if value is None:
-      raise ValueError(f"--{name} is missing; see --help")
+  _check_flags(config)
   if type(config).__name__ == "_ErrorConfig":  # of a flag file that names a missing one
     raise ValueError(f"--config={shortened(flags.FLAGS['config'].config_filename)} {no_file}")
   if not isinstance(config, ml_collections.ConfigDict):
@@ -227,6 +216,49 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   return config
 
 
+def _with_local_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+  """Returns what `--config` names, its home directory expanded, and the flags with it."""
+  path, argv = None, list(argv)
+  for place, argument in enumerate(argv):
+    name, equals, value = argument.lstrip("-").partition("=")
+    if name == "config" and argument.startswith("-"):
+      if not equals and place + 1 < len(argv):  # --config FILE
+        place, value = place + 1, argv[place + 1]
+      path = workdir_lib.local_path("--config", value)
+      argv[place] = f"--config={path}" if equals else path
+  return path, argv
+
+
+def _check_overrides(argv: Sequence[str]) -> None:
+  """Refuses `--config.FIELD` where there is no such field: ml_collections names the leaf only."""
+  fields = config_lib.flatten(config_lib.default())
+  for argument in argv:
+    if given := re.match(r"--?(?:no)?config\.([^=]+)", argument):
+      name = given[1]
+      if name not in fields and not any(field.startswith(f"{name}.") for field in fields):
+        raise ValueError(f"--config.{shortened(name)} {renames.explain(name)}")
+
+
+def _check_flags(config: Any) -> None:
+  """Refuses flags that are missing or that the mode does not read."""
+  if not (_DISTRIBUTED.value or _COORDINATOR.value):
+    for flag in (_NUM_PROCESSES, _PROCESS_ID):
+      if flag.present:
+        raise ValueError(f"--{flag.name} is given without --coordinator=HOST:PORT")
+  for mode, own in _FLAGS_OF.items():
+    for flag in own:
+      if flag.present and _MODE.value != mode:
+        raise ValueError(f"--{flag.name} is for --mode={mode}; the mode is {_MODE.value}")
+  needed = {"config": config}
+  if _MODE.value == "compile":
+    needed["topology"] = _TOPOLOGY.value
+  elif _MODE.value != "sample":
+    needed["workdir"] = _WORKDIR.value
+  for name, value in needed.items():
+    if value is None:
+      raise ValueError(f"--{name} is missing; see --help")
+
+
 def _forget_flags() -> None:
   """Forgets what an earlier call in this process was given; each override became a flag."""
   for name in [name for name in flags.FLAGS if name.startswith("config.")]:
@@ -234,37 +266,44 @@ def _forget_flags() -> None:
   flags.FLAGS.unparse_flags()
 
 
-def _unknown_field(argv: Sequence[str], message: str) -> str:
-  """Names the override behind a complaint of ml_collections, which names the leaf only."""
-  named = re.search(r"'(\w+)", message)
-  for argument in argv:
-    path = argument.lstrip("-").partition("=")[0]
-    if named and named[1] in path.split("."):
-      return f"--{shortened(path)} {renames.explain(path.removeprefix('config.'))}"
-  return message
+def _cause(error: Exception, path: str | None) -> str:
+  """Says what is wrong with a flag, or in the configuration's file.
 
-
-def _cause(error: Exception) -> str:
-  """Says what is wrong with a flag or in the configuration file, where a traceback tells of it."""
+  Args:
+    error: of absl, whose context is what a parser raised; or what the file raised.
+    path: of the file; None where a file of flags names it.
+  """
   if isinstance(error, UnicodeDecodeError):
     return f"a file of flags or of the configuration is no UTF-8 text ({error})"
-  if not isinstance(error, flags.Error):
-    return f"{type(error).__name__}: {error}{renames.explain_import(str(error))}"
-  head, trace, told = str(error).partition("Traceback (most recent call last):")
-  if trace:
-    file, line = re.findall(r'File "(.+?)", line (\d+)', told)[-1]
-    last = told.strip().splitlines()[-1]
-    flag = head.partition(": ")[0].removeprefix("flag ")
-    # The configuration's own complaint says all; whatever else it raises is a fault at some line.
-    own = last.startswith("ValueError: ")
-    where = "" if own else f" ({file}:{line})"
-    return f"{flag}: {last.removeprefix('ValueError: ')}{renames.explain_import(last)}{where}"
+  if not isinstance(error, flags.Error | ValueError):
+    return _of_file(error, path)
+  flag = re.match(r"flag --([\w.]+)=", str(error))
+  if isinstance(error, flags.IllegalFlagValueError) and flag:
+    if flag[1] == "config":
+      # ml_collections raises types and values anew, with a traceback for their text.
+      return _of_file(error.__context__.__context__, path)
+    kind = _KINDS.get(flags.FLAGS[flag[1]].flag_type())
+    given = str(error).removeprefix("flag ").removesuffix(f": {error.__context__}")
+    if kind:
+      return f"{_short_words(given)} must be {kind}"
   if isinstance(error, flags.CantOpenFlagFileError):
-    return f"--flagfile cannot be opened ({head.partition('flagfile: ')[2]})"
-  for complaint, kind in _KINDS.items():
-    if complaint in head:
-      return f"{_short_words(head.partition(': ')[0].removeprefix('flag '))} must be {kind}"
-  return _short_words(head)
+    return f"--flagfile cannot be opened ({str(error).partition('flagfile: ')[2]})"
+  return _short_words(error)
+
+
+def _of_file(error: BaseException, path: str | None) -> str:
+  """Says what the configuration's file raised: its own complaint, or a fault at some line."""
+  file = f"--config={shortened(path)}" if path else "the configuration"
+  if isinstance(error, ValueError):
+    return f"{file}: {error}"
+  raised = f"{type(error).__name__}: {_one_line(error)}"
+  hint = renames.explain_import(raised)
+  if isinstance(error, SyntaxError):  # It tells the place itself.
+    return f"{file}: {raised}{hint}"
+  frames = traceback.extract_tb(error.__traceback__)
+  own = [frame for frame in frames if path and frame.filename == path.partition(":")[0]]
+  at = own[-1] if own else frames[-1]
+  return f"{file}: {raised}{hint} ({at.filename}:{at.lineno})"
 
 
 def _short_words(message: object) -> str:

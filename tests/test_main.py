@@ -189,6 +189,8 @@ def test_a_line_may_hold_any_separator(tmp_path):
     ("def get_config():\n  return nothing\n", "NameError"),
     ("import ml_collections\nget_config = ml_collections.ConfigDict\n", "has no field actor"),
     ("def get_config():\n  return {}\n", "is no ml_collections.ConfigDict"),
+    ("def get_config():\n  return {}['x']\n", "broken.py: KeyError: 'x' ("),
+    ("def get_config():\n  return int\n\nx = [].x\n", "broken.py:4)"),
   ],
 )
 def test_a_broken_configuration_file_is_one_line(source, message, tmp_path):
@@ -198,6 +200,22 @@ def test_a_broken_configuration_file_is_one_line(source, message, tmp_path):
   assert done.returncode == 2
   assert message in done.stderr
   assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+  ("flag", "message"),
+  [
+    ("--num_processes=two", "--num_processes=two must be a whole number"),
+    ("--judge=maybe", "--judge=maybe must be true or false"),
+    ("--nojudge=1", "--nojudge=1 does not take an argument"),
+    ("--config.loss.clip_low=little", "--config.loss.clip_low=little must be a number"),
+    ("--config.judge.weights={}", "--config.judge.weights={} must be set field by field, as in"),
+    ("--noconfig.judge.uze", "--config.judge.uze is no field of the configuration; did you mean"),
+  ],
+)
+def test_values_of_another_kind_are_named(flag, message, capsys):
+  assert main.main(["sejax", EXAMPLE, "--workdir=unused", flag]) == 2
+  assert capsys.readouterr().err.startswith(f"sejax: {message}")
 
 
 def test_help_is_shown():

@@ -2,12 +2,15 @@
 
 `None` (or `none`) is read for numbers and switches, so that an optional field can be unset on the
 command line; `sejax.config.validation` refuses it where a field must have a value. An empty text is
-the empty tuple.
+the empty tuple. A section takes no value.
 """
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
+
+SECTION = "section"  # type of the flags that name a section, beside absl's own for fields
 
 
 def register() -> None:
@@ -16,6 +19,7 @@ def register() -> None:
   config_flags.register_flag_parser_for_type(float, _OptionalFloat())
   config_flags.register_flag_parser_for_type(bool, _OptionalBoolean())
   config_flags.register_flag_parser_for_type(tuple, _Tuple())
+  config_flags.register_flag_parser_for_type(ml_collections.ConfigDict, _Section())
 
 
 def _is_none(argument: object) -> bool:
@@ -40,3 +44,13 @@ class _OptionalBoolean(flags.BooleanParser):
 class _Tuple(tuple_parser.TupleParser):
   def parse(self, argument: object) -> tuple:
     return () if isinstance(argument, str) and not argument.strip() else super().parse(argument)
+
+
+class _Section(flags.ArgumentParser):
+  def parse(self, argument: object) -> ml_collections.ConfigDict:
+    if not isinstance(argument, ml_collections.ConfigDict):  # of which one is the default
+      raise ValueError("a section has no value of its own")
+    return argument
+
+  def flag_type(self) -> str:
+    return SECTION

@@ -6,6 +6,8 @@ from typing import NoReturn
 
 import jax
 
+from sejax.errors import said
+
 # The other processes end if one has been silent for this long.
 _HEARTBEAT_SECONDS = 30
 
@@ -31,9 +33,8 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
       coordinator, num_processes, process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
     )
   except (RuntimeError, ValueError) as error:
-    reason = " ".join(str(error).split())[:200]
     raise ValueError(
-      f"the processes of this run cannot be joined: {reason}; give --coordinator=HOST:PORT,"
+      f"the processes of this run cannot be joined: {said(error)}; give --coordinator=HOST:PORT,"
       " --num_processes and --process_id, or start it under SLURM, Open MPI or on a TPU pod"
     ) from None
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax
 from jax.experimental import topologies
 
+from sejax.errors import said
 from sejax.parallel import chips
 
 
@@ -42,10 +43,9 @@ def devices(topology: str) -> Sequence[jax.Device]:
   try:
     return _tpus(topology) if is_tpu else _gpus(name, int(shape))
   except Exception as error:  # whatever the compiler says
-    said = " ".join(str(error).split())[:160]
     extra = "tpu" if is_tpu else "cuda"
     raise ValueError(
-      f"no programs can be made for --topology={topology}: {said}; install the extra"
+      f"no programs can be made for --topology={topology}: {said(error)}; install the extra"
       f" (pip install 'sejax[{extra}]') and give a shape that exists"
     ) from None
 
