@@ -280,8 +280,9 @@ def _cause(error: Exception, path: str | None) -> str:
   flag = re.match(r"flag --([\w.]+)=", str(error))
   if isinstance(error, flags.IllegalFlagValueError) and flag:
     if flag[1] == "config":
-      # ml_collections raises types and values anew, with a traceback for their text.
-      return _of_file(error.__context__.__context__, path)
+      # ml_collections raises a TypeError or ValueError anew, with a traceback for its text.
+      raised = error.__context__
+      return _of_file(raised.__context__ or raised, path)
     kind = _KINDS.get(flags.FLAGS[flag[1]].flag_type())
     given = str(error).removeprefix("flag ").removesuffix(f": {error.__context__}")
     if kind:
@@ -296,7 +297,7 @@ def _of_file(error: BaseException, path: str | None) -> str:
   file = f"--config={shortened(path)}" if path else "the configuration"
   if isinstance(error, ValueError):
     return f"{file}: {error}"
-  raised = f"{type(error).__name__}: {_one_line(error)}"
+  raised = f"{type(error).__name__}: {said(error, 150)}"
   hint = renames.explain_import(raised)
   if isinstance(error, SyntaxError):  # It tells the place itself.
     return f"{file}: {raised}{hint}"

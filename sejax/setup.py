@@ -104,7 +104,9 @@ def set_up(
     source=source,
     preparer=preparer,
     roles=roles,
-    collector=_make_collector(config, policy, judge, roles, source, function, stopwatch),
+    collector=_make_collector(
+      config, policy, judge, roles=roles, source=source, function=function, stopwatch=stopwatch
+    ),
     learner=_make_learner(config, policy, roles, weights.frozen, steps),
     heldout=heldout,
     prover=prover,
@@ -163,13 +165,21 @@ def _open_heldout(
     return None
   if config.eval.greedy:
     roles = policy.roles(parts.roles(config).greedy())
-  return HeldOut.open(config.eval, config.data, training, parts.evaluated(config), roles, prover)
+  return HeldOut.open(
+    config.eval,
+    config.data,
+    training=training,
+    options=parts.evaluated(config),
+    roles=roles,
+    prover=prover,
+  )
 
 
 def _make_collector(
   config: ml_collections.ConfigDict,
   policy: Policy,
   judge: Policy,
+  *,
   roles: rollout.Roles,
   source: Source,
   function: rewards.RewardFunction | None,
@@ -204,9 +214,17 @@ def _make_learner(
   frozen: models.Params,
   steps: int,
 ) -> Learner:
-  options, filters = parts.training(config), roles.actor.options.filters
+  options = parts.training(config)
+  updater = make_updater(
+    options,
+    policy.model,
+    compute=policy.compute,
+    filters=roles.actor.options.filters,
+    steps=steps,
+    mesh=policy.mesh,
+  )
   return Learner(
-    updater=make_updater(options, policy.compute, policy.model, filters, steps, policy.mesh),
+    updater=updater,
     mesh=policy.mesh,
     frozen=frozen,
     adapters=options.adapters,

@@ -44,7 +44,13 @@ def plan(config: ml_collections.ConfigDict, topology: str, programs: Sequence[st
   config = config.copy_and_resolve_references()
   if config.model.dtype == "auto":
     config.model.dtype = "bfloat16"
-  return compilation.run(parts.planned(config), config.model.path, config.mesh, topology, programs)
+  return compilation.run(
+    parts.planned(config),
+    model=config.model.path,
+    mesh_sizes=config.mesh,
+    topology=topology,
+    programs=programs,
+  )
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:

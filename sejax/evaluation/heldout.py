@@ -95,6 +95,7 @@ class HeldOut:
     cls,
     evaluation: ml_collections.ConfigDict,
     data: ml_collections.ConfigDict,
+    *,
     training: Preparer,
     options: answering.Options,
     roles: rollout.Roles,
@@ -106,9 +107,9 @@ class HeldOut:
       evaluation: the configuration's section `eval`.
       data: the section of the training problems, from which `evaluation` differs.
       training: prepares the training problems, to count those that are also held out.
-      options: see the class; so are the next two.
-      roles: that sample.
-      prover: of the run.
+      options: how the problems are answered.
+      roles: samplers.
+      prover: see the class.
 
     Raises:
       ValueError: the source cannot be opened, a gold answer is missing or unreadable, or all

@@ -174,8 +174,9 @@ class Learner:
 
 def make_updater(
   options: Options,
-  compute: Compute,
   model: models.Model,
+  *,
+  compute: Compute,
   filters: Filters,
   steps: int,
   mesh: Mesh,

@@ -56,6 +56,7 @@ class Row(NamedTuple):
 
 def run(
   step: step_programs.Step,
+  *,
   model: str,
   mesh_sizes: Mapping[str, int],
   topology: str,

@@ -105,7 +105,12 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[Program]:
   model = dataclasses.replace(model, rows=layouts.row_sharding(mesh))
   filters = _with_tokens(step.roles.actor, model).filters
   updater = learner.make_updater(
-    step.training, step.compute, model, filters, step.training_steps, mesh
+    step.training,
+    model,
+    compute=step.compute,
+    filters=filters,
+    steps=step.training_steps,
+    mesh=mesh,
   )
   trees = _trees(step, model, mesh, updater)
   minibatch = _minibatch(step, model, mesh)

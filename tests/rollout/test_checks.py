@@ -266,9 +266,18 @@ def extract(config):
   return modes.extractor(config)
 
 
-@pytest.mark.parametrize("mode", [modes.responder, ask, extract])
-def test_other_modes_refuse_files_of_different_models(begin, mode):
-  refused(begin, r"<\|image_pad\|> as 638", {"config/image_token_id": 639}, mode=mode)
+@pytest.mark.parametrize(
+  ("mode", "field"),
+  [
+    (None, "model.path"),
+    (modes.responder, "model.path"),
+    (ask, "model.path"),
+    (extract, "eval.extractor"),
+  ],
+)
+def test_all_modes_refuse_files_of_different_models(begin, mode, field):
+  message = rf"^config\.{field}='.*model': .*<\|image_pad\|> as 638"
+  refused(begin, message, {"config/image_token_id": 639}, mode=mode)
 
 
 def test_processes_may_not_share_rows():
