@@ -209,13 +209,21 @@ def test_a_broken_configuration_file_is_one_line(source, message, tmp_path):
     ("--judge=maybe", "--judge=maybe must be true or false"),
     ("--nojudge=1", "--nojudge=1 does not take an argument"),
     ("--config.loss.clip_low=little", "--config.loss.clip_low=little must be a number"),
-    ("--config.judge.weights={}", "--config.judge.weights={} must be set field by field, as in"),
+    ("--config.judge.weights=[1]", "--config.judge.weights=[1] must be set field by field, as in"),
+    ("--config.judge.weights=(", "--config.judge.weights=( must be set field by field, as in"),
     ("--noconfig.judge.uze", "--config.judge.uze is no field of the configuration; did you mean"),
   ],
 )
 def test_values_of_another_kind_are_named(flag, message, capsys):
   assert main.main(["sejax", EXAMPLE, "--workdir=unused", flag]) == 2
   assert capsys.readouterr().err.startswith(f"sejax: {message}")
+
+
+def test_a_section_of_any_names_may_be_given_as_a_whole():
+  families = "--config.data.figures.families={'dots': 2.0}"
+  config = main._parse(["sejax", EXAMPLE, "--workdir=unused", families])
+  assert config.data.figures.families.to_dict() == {"dots": 2.0}
+  validation.validate(config)
 
 
 def test_help_is_shown():

@@ -2,8 +2,10 @@
 
 `None` (or `none`) is read for numbers and switches, so that an optional field can be unset on the
 command line; `sejax.config.validation` refuses it where a field must have a value. An empty text is
-the empty tuple. A section takes no value.
+the empty tuple.
 """
+
+import ast
 
 import ml_collections
 from absl import flags
@@ -47,10 +49,13 @@ class _Tuple(tuple_parser.TupleParser):
 
 
 class _Section(flags.ArgumentParser):
-  def parse(self, argument: object) -> ml_collections.ConfigDict:
-    if not isinstance(argument, ml_collections.ConfigDict):  # of which one is the default
-      raise ValueError("a section has no value of its own")
-    return argument
+  def parse(self, argument: str | ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    if isinstance(argument, ml_collections.ConfigDict):  # the default
+      return argument
+    try:
+      return ml_collections.ConfigDict(dict(ast.literal_eval(argument)))
+    except (SyntaxError, TypeError, ValueError):
+      raise ValueError("it is no dictionary") from None
 
   def flag_type(self) -> str:
     return SECTION

@@ -145,16 +145,14 @@ class Policy:
       options: how they sample.
       judge: the Judge's model; this one, if None.
     """
-
-    def on_devices(model: models.Model) -> models.Model:
-      return self.compute.on_devices(model, self.mesh)
-
-    actor = on_devices(self.model)
+    actor, judge = (
+      self.compute.on_devices(model, self.mesh) for model in (self.model, judge or self.model)
+    )
     return Roles.create(
       options,
       self.processor,
       actor=actor,
-      judge=actor if judge is None else on_devices(judge),
+      judge=judge,
       mesh=self.mesh,
       dtype=self.compute.dtype,
     )
