@@ -169,7 +169,7 @@ def _open_heldout(
     config.eval,
     config.data,
     training=training,
-    options=parts.evaluated(config),
+    options=parts.evaluation(config),
     roles=roles,
     prover=prover,
   )

@@ -43,7 +43,7 @@ def sample(config: ml_collections.ConfigDict, problems: int, *, judge: bool) -> 
   source = held_out(config, problems)
   policy = parts.policy(config, Mesh(np.array(jax.local_devices())[:1], ("data",)))
   params = policy.load(decoding=True)
-  options = dataclasses.replace(parts.evaluated(config), batch_size=_ROWS)
+  options = dataclasses.replace(parts.evaluation(config), batch_size=_ROWS)
   roles, preparer = parts.roles(config), parts.preparer(config, source)
   with Prover() as prover:
     group = answer_all(

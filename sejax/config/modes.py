@@ -45,7 +45,7 @@ def plan(config: ml_collections.ConfigDict, topology: str, programs: Sequence[st
   if config.model.dtype == "auto":
     config.model.dtype = "bfloat16"
   return compilation.run(
-    parts.planned(config),
+    parts.planned_step(config),
     model=config.model.path,
     mesh_sizes=config.mesh,
     topology=topology,
@@ -90,7 +90,7 @@ def responder(config: ml_collections.ConfigDict) -> Responder:
   return Responder(
     policy,
     roles.greedy() if config.eval.greedy else roles,
-    parts.evaluated(config),
+    parts.evaluation(config),
     functools.partial(parts.benchmark_preparer, config),
   )
 

@@ -1,7 +1,7 @@
-"""What each package is given of the configuration: a small dataclass, which knows no field names.
+"""Builds what packages take in place of the configuration: frozen dataclasses of plain values.
 
-Packages below this one never see the whole configuration. What reads fields of one section is given
-that section; what needs fields of several is given one of these.
+No package below this one sees the whole configuration. A function that reads fields of one section
+is given that section; one that needs fields of several is given one of these.
 """
 
 import dataclasses
@@ -65,7 +65,7 @@ def roles(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
 def _role(
   config: ml_collections.ConfigDict, section: ml_collections.ConfigDict, repeats: int
 ) -> Options:
-  """Returns how a role samples, which `section` is of."""
+  """Returns how the role of a section samples."""
   return Options(
     trajectories=config.group_size,
     new_tokens=section.max_tokens,
@@ -121,7 +121,7 @@ def scoring(config: ml_collections.ConfigDict) -> rewards.Scoring:
   )
 
 
-def evaluated(config: ml_collections.ConfigDict) -> answering.Options:
+def evaluation(config: ml_collections.ConfigDict) -> answering.Options:
   """Returns how held-out problems and benchmarks are answered."""
   return answering.Options(
     batch_size=config.eval.batch_size,
@@ -166,7 +166,7 @@ def row_sizes(config: ml_collections.ConfigDict) -> dict[str, int]:
   }
 
 
-def planned(config: ml_collections.ConfigDict) -> programs.Step:
+def planned_step(config: ml_collections.ConfigDict) -> programs.Step:
   """Returns the training step that `--mode=compile` plans; `model.dtype` must not be `auto`."""
   return programs.Step(
     compute=compute(config),

@@ -30,7 +30,7 @@ _PROBE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compute:
-  """How devices compute a model that samples, and weights that are not trained.
+  """Precision and kernels of models that sample, and of weights that are not trained.
 
   Attributes:
     dtype: of frozen weights, and of the sampler's copy of trained ones.

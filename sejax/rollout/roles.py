@@ -30,11 +30,11 @@ _TAIL = 32  # Tokens that close a candidate, at least, so that one of full lengt
 
 @dataclasses.dataclass(frozen=True)
 class RoleOptions:
-  """How Actor and Judge sample, whatever model does.
+  """How Actor and Judge sample, before a processor adds the ids of its tokens.
 
   Attributes:
-    actor: without the ids of tokens, which a processor knows.
-    judge: likewise; `repeats` are the verdicts on each trajectory, M.
+    actor: of the trajectories.
+    judge: of the verdicts; its `repeats` are those on each trajectory, M.
   """
 
   actor: Options
