@@ -12,7 +12,6 @@ from sejax import config as config_lib
 from sejax import models
 from sejax.config import parts
 from sejax.models import qwen2_5_vl as qwen
-from sejax.monitoring import flops
 from sejax.parallel import environment
 
 _Size = TypeVar("_Size", bound=NamedTuple)
@@ -95,5 +94,5 @@ def decode_bytes(
   text, item = config.text, np.dtype(dtype).itemsize
   token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_size * item
   own = (lengths.astype(float) ** 2 / 2).sum()
-  weights = sum(flops.weights(config)) * item * shards
+  weights = sum(config.product_weights) * item * shards
   return steps * weights + token * (float((prompts * lengths.max(axis=1)).sum()) + own)
