@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -206,7 +207,14 @@ class Preparer:
     return picture
 
 
-@functools.cache
 def load_processor(directory: str, min_pixels: int | None, max_pixels: int | None) -> Processor:
   """Returns the processor of a model directory, read once per process; see `Processor.load`."""
+  return _load_processor(os.path.abspath(directory), directory, min_pixels, max_pixels)
+
+
+@functools.cache
+def _load_processor(
+  place: str, directory: str, min_pixels: int | None, max_pixels: int | None
+) -> Processor:
+  del place  # Another folder to work in makes another directory of a relative path.
   return Processor.load(directory, min_pixels, max_pixels)

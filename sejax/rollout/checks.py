@@ -129,7 +129,7 @@ def check_prompts(
   """
   processor, question = preparer.processor, "?"
   asked = messages.actor_messages(question, 0, preparer.instruction)
-  judged = processor.prompt(
+  prompt = processor.prompt(
     messages.judge_messages(
       question,
       0,
@@ -140,7 +140,7 @@ def check_prompts(
   )
   for who, tokens, field, limit in (
     ("Actor", processor.prompt(asked).ids, "prompt_limit", preparer.prompt_limit),
-    ("Judge", judged.ids, "prompt_buckets", preparer.judge_limit),
+    ("Judge", prompt.ids, "prompt_buckets", preparer.judge_limit),
   ):
     if len(tokens) > limit:
       raise ValueError(
@@ -148,7 +148,7 @@ def check_prompts(
         f" the {limit} of config.data.{field}={quoted(data[field])}; raise it"
       )
   if judged:
-    roles.check_lengths(data.prompt_buckets[-1], len(processor.continuation(judged.tail, "")))
+    roles.check_lengths(data.prompt_buckets[-1], len(processor.continuation(prompt.tail, "")))
 
 
 def check_processes(mesh: Mesh) -> None:
