@@ -94,5 +94,5 @@ def decode_bytes(
   text, item = config.text, np.dtype(dtype).itemsize
   token = 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_size * item
   own = (lengths.astype(float) ** 2 / 2).sum()
-  weights = sum(config.product_weights) * item * shards
+  weights = sum(config.matmul_params) * item * shards
   return steps * weights + token * (float((prompts * lengths.max(axis=1)).sum()) + own)

@@ -34,7 +34,10 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
 
 
 def with_local_models(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns the configuration with directories in the place of the hub's names, see `hub.local_directory`.
+  """Replaces hub names in `model.path` and `judge.path` by local directories.
+
+  Returns:
+    A copy of the configuration, see `hub.local_directory`.
 
   Raises:
     ValueError: the model's path or the Judge's is neither a directory nor a name.

@@ -217,7 +217,9 @@ def _sampling(
   with_entry = live + _bytes(entry)
   yield Program(f"{name} insert", lambda: insert.lower(state, entry, index), with_entry)
   alive = _split(mesh, state.num_sampled.shape, jnp.bool_)
-  move = jax.jit(functools.partial(packing.repack, **moving), donate_argnums=0, out_shardings=places)
+  move = jax.jit(
+    functools.partial(packing.repack, **moving), donate_argnums=0, out_shardings=places
+  )
   sources = _split(mesh, state.num_sampled.shape, jnp.int32)
   used = _known(mesh, (), jnp.int32)
   yield Program(f"{name} pack", lambda: move.lower(state, sources, alive, used), live)
