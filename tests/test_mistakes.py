@@ -33,7 +33,7 @@ PARQUET = ("--config.data.source=parquet", "--config.eval.num_problems=0")
 def said(tmp_path, monkeypatch, capfd):
   """Calls the command in an empty directory; returns exit status and what it said."""
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(weights, "_place", _never)
+  monkeypatch.setattr(weights, "_load_array", _never)
   capfd.readouterr()
 
   def call(*arguments):

@@ -32,7 +32,7 @@ def begin(tmp_path, monkeypatch):
   def stop(*_):
     raise SoFarError
 
-  monkeypatch.setattr(weights, "_place", stop)
+  monkeypatch.setattr(weights, "_load_array", stop)
   monkeypatch.chdir(tmp_path)
 
   def call(files=None, judge=None, mode=None, **changes):
