@@ -1,10 +1,12 @@
 """The second half of a training step (arXiv:2603.21289): log-probs, then the updates."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
@@ -15,6 +17,7 @@ from sejax.learner import minibatches, optimizer, update
 from sejax.learner.checkpoints import Checkpoints
 from sejax.models import lora
 from sejax.parallel import hosts
+from sejax.parallel.programs import Program, ProgramCall, with_shardings
 from sejax.rollout import Compute, collect
 from sejax.sampling import Filters
 
@@ -80,14 +83,19 @@ class Learner:
   encode: Encode | None
 
   def policy(self, trained: models.Params) -> models.Params:
-    """Returns the policy's parameter tree; copies nothing.
+    """Returns the policy's parameter tree; copies no weights.
 
     Args:
       trained: all weights, or adapters.
     """
     if self.adapters is None:
       return trained
-    return lora.attach(self.frozen, trained, self.adapters)
+    return lora.combine(self.frozen, self._scale_adapters(trained))
+
+  @functools.cached_property
+  def _scale_adapters(self) -> Program:
+    dtype = jax.tree.leaves(self.frozen)[0].dtype
+    return Program.of(lora.scaled, options=self.adapters, dtype=dtype)
 
   def step(
     self, state: update.TrainState, rollout: collect.Rollout
@@ -170,6 +178,78 @@ class Learner:
       ],
       cut(collect.advantage(rollout).astype(np.float32)),
     )
+
+  def policy_shapes(self, trained: models.Params) -> models.Params:
+    """Returns what `policy` does, of shapes; the learner's `frozen` must be shapes, too."""
+    if self.adapters is None:
+      return trained
+    shardings = jax.tree.map(lambda x: x.sharding, trained)
+    scaled = with_shardings(self._scale_adapters.eval_shape(trained), shardings)
+    return lora.combine(self.frozen, scaled)
+
+  def calls(
+    self,
+    state: update.TrainState,
+    images: models.Images | None,
+    features: models.Features | None,
+    *,
+    prompts: int,
+    prompt_length: int,
+    trajectories: int,
+  ) -> Iterator[ProgramCall]:
+    """Yields the calls of `step`, with responses as long as they may be.
+
+    The learner's `frozen` must be given by shapes, too.
+
+    Args:
+      state: shapes of the train state.
+      images: shapes of the images of all prompts; None where there are none.
+      features: shapes of their features by the frozen tower; None where the tower is trained.
+      prompts: prompts of a rollout, B.
+      prompt_length: prompt tokens with padding, P.
+      trajectories: of each prompt, G.
+    """
+    sizes, kept, policy = self.sizes, (state, self.frozen), state.params
+    if self.adapters is not None:
+      scale = self._scale_adapters
+      yield ProgramCall("scale adapters", scale, (state.params,), (kept,))
+      policy = self.policy_shapes(state.params)
+    cut = functools.partial(
+      minibatches.cut_shape, self.mesh, micro=sizes.micro_batches, count=sizes.minibatches
+    )
+
+    def cut_tree(tree: Any) -> Any:
+      return jax.tree.map(lambda x: cut(x.shape, x.dtype), tree)
+
+    tokens = (prompts, trajectories, sizes.max_tokens)
+    parts = [
+      update.Minibatch(
+        prompt=models.Prompt(
+          cut((prompts, prompt_length), jnp.int32),
+          cut((prompts,), jnp.int32),
+          cut((3, prompts, prompt_length), jnp.int32, axis=1),
+        ),
+        images=cut_tree(images) if features is None else None,
+        features=cut_tree(features),
+        tokens=cut(tokens, jnp.int32),
+        mask=cut(tokens, jnp.bool_),
+      )
+      for _ in range(sizes.minibatches)
+    ]
+    for call in minibatches.cut_calls(self.mesh, features, sizes.micro_batches, sizes.minibatches):
+      yield call._replace(alive=(*call.alive, kept, features, parts))
+
+    scored = self.updater.token_logprobs
+    old, reference = ([cut(tokens, jnp.float32) for _ in parts] for _ in range(2))
+    advantages = [cut(tokens[:-1], jnp.float32) for _ in parts]
+    alive = (kept, parts, advantages)
+    yield ProgramCall("log-probs of policy", scored, (policy, parts[0]), alive)
+    alive = (*alive, old)
+    yield ProgramCall("log-probs of reference", scored, (self.frozen, parts[0]), alive)
+    alive = (*alive, reference)
+    frozen = None if self.adapters is None else self.frozen
+    arguments = (state, frozen, parts[0], old[0], reference[0], advantages[0])
+    yield ProgramCall("update", self.updater.update, arguments, alive)
 
 
 def make_updater(

@@ -4,15 +4,18 @@ Host side. A mini-batch holds whole groups, cut into M micro-batches of b prompt
 its rows of each of them. Axes: B prompts, G trajectories, R tokens of a response bucket.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, DTypeLike, Int, Shaped
 
 from sejax.parallel import hosts, layouts
+from sejax.parallel.programs import Program, ProgramCall
 
 
 class Sizes(NamedTuple):
@@ -61,6 +64,19 @@ def cut(
   return [jax.make_array_from_process_local_data(sharding, part) for part in parts]
 
 
+def _slice_rows(rows: Shaped[Array, "r ..."], start: Int[Array, ""], *, size: int) -> Array:
+  return jax.lax.dynamic_slice_in_dim(rows, start, size)
+
+
+@functools.cache
+def slice_rows(size: int) -> Program:
+  """Returns the program that takes so many rows of an array, from a row on."""
+  return Program.of(_slice_rows, size=size)
+
+
+STACK = Program.of(jnp.stack)  # of a list of arrays
+
+
 def cut_on_devices(
   mesh: Mesh, rows: Shaped[Array, "B ..."], count: int, micro: int
 ) -> list[Shaped[Array, "M b ..."]]:
@@ -87,16 +103,52 @@ def cut_on_devices(
   def piece(number: int, device: jax.Device) -> Array:
     shard, place = divmod(number, pieces)
     data = copies[shard].get(device, next(iter(copies[shard].values())))
-    return jax.device_put(data[place * size : (place + 1) * size], device)
+    return jax.device_put(slice_rows(size)(data, np.int32(place * size)), device)
 
   shape = (micro, rows.shape[0] // pieces, *rows.shape[1:])
   sharding = NamedSharding(mesh, PartitionSpec(None, layouts.row_axes(mesh)))
   parts = []
   for n in range(count):
     arrays = [
-      jnp.stack([piece((n * micro + m) * len(copies) + k, device) for m in range(micro)])
+      STACK([piece((n * micro + m) * len(copies) + k, device) for m in range(micro)])
       for k, holders in enumerate(copies)
       for device in holders
     ]
     parts.append(jax.make_array_from_single_device_arrays(shape, sharding, arrays))
   return parts
+
+
+def cut_shape(
+  mesh: Mesh, shape: tuple[int, ...], dtype: DTypeLike, micro: int, count: int, axis: int = 0
+) -> jax.ShapeDtypeStruct:
+  """Returns the shape of each mini-batch that `cut` makes of an array of this shape.
+
+  Args:
+    shape: of the rows of all processes.
+    micro: micro-batches in each mini-batch, M.
+    count: mini-batches.
+    axis: that counts rows.
+  """
+  rows = shape[axis] // (count * micro)
+  spec = PartitionSpec(None, *[None] * axis, layouts.row_axes(mesh))
+  return jax.ShapeDtypeStruct(
+    (micro, *shape[:axis], rows, *shape[axis + 1 :]), dtype, sharding=NamedSharding(mesh, spec)
+  )
+
+
+def cut_calls(mesh: Mesh, features: Any, micro: int, count: int) -> Iterator[ProgramCall]:
+  """Yields the calls of `cut_on_devices`.
+
+  Args:
+    features: shapes `[B,...]` of arrays, sharded over the row shards of the mesh.
+    micro: micro-batches in each mini-batch, M.
+    count: mini-batches.
+  """
+  for x in jax.tree.leaves(features):
+    # Each device runs them on its own rows; replicated, they are the same on all devices.
+    size = x.shape[0] // (layouts.row_shards(mesh) * count * micro)
+    rows = layouts.replicated_shape(mesh, x.sharding.shard_shape(x.shape), x.dtype)
+    piece = layouts.replicated_shape(mesh, (size, *x.shape[1:]), x.dtype)
+    start = layouts.replicated_shape(mesh, (), jnp.int32)
+    yield ProgramCall("slice features", slice_rows(size), (rows, start))
+    yield ProgramCall("stack features", STACK, ([piece] * micro,), (rows,))

@@ -5,7 +5,6 @@ patches, s features of a row, D width.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 from sejax import method, models
 from sejax.models import lora
 from sejax.parallel import layouts
+from sejax.parallel.programs import Program
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -54,10 +54,14 @@ class Minibatch(NamedTuple):
 
 
 class Updater:
-  """Scores and updates with programs of its own, compiled once for each shape.
+  """Computes log-probs and updates of the policy.
 
-  On a mesh the caller lays parameters out as `Model.layout` says and splits a minibatch over
-  its axis b; gradients and the new state lie as the parameters do.
+  On a mesh, requires parameters in the layout of `Model.layout` and mini-batches that are sharded
+  along b. Gradients and the new state have the layout of the parameters.
+
+  Attributes:
+    token_logprobs: program of `compute_logprobs`.
+    update: program of `compute_update`; the state is donated.
   """
 
   def __init__(
@@ -97,6 +101,8 @@ class Updater:
     self._adapters = adapters
     self._banned = np.zeros(model.vocab_size, bool)
     self._banned[list(banned_ids)] = True
+    self.token_logprobs = Program.of(self.compute_logprobs)
+    self.update = Program.of(self.compute_update, donate=(0,))
 
   def init(self, params: models.Params) -> TrainState:
     """Returns the state before the first update, on copies: the given arrays stay usable.
@@ -107,8 +113,9 @@ class Updater:
     params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
     return self._constrain(TrainState(params, self._optimizer.init(params)))
 
-  @functools.partial(jax.jit, static_argnums=0)
-  def token_logprobs(self, params: models.Params, minibatch: Minibatch) -> Float[Array, "M b G R"]:
+  def compute_logprobs(
+    self, params: models.Params, minibatch: Minibatch
+  ) -> Float[Array, "M b G R"]:
     """Returns log-probs of the tokens that count, as the sampler's `logp`, and 0 elsewhere; fp32.
 
     Args:
@@ -122,8 +129,7 @@ class Updater:
 
     return jax.lax.map(one, minibatch)
 
-  @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-  def update(
+  def compute_update(
     self,
     state: TrainState,
     frozen: models.Params | None,
@@ -132,7 +138,7 @@ class Updater:
     ref_logp: Float[Array, "M b G R"],
     advantage: Float[Array, "M b G"],
   ) -> tuple[TrainState, Metrics]:
-    """Takes one optimizer step; the given state is donated.
+    """Takes one optimizer step.
 
     Args:
       state: master weights and moments.

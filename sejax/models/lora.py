@@ -94,18 +94,37 @@ def attach(params: Params, adapters: Params, options: Options) -> Params:
     adapters: adapters from `init`, possibly trained.
     options: the options that the adapters were made with.
   """
+  dtype = jax.tree.leaves(params["decoder"]["layers"])[0].dtype
+  return combine(params, scaled(adapters, options=options, dtype=dtype))
+
+
+def scaled(adapters: Params, *, options: Options, dtype: DTypeLike) -> Params:
+  """Returns adapters as they are applied: B times alpha / rank, in the precision of the weights.
+
+  Args:
+    adapters: adapters from `init`, possibly trained.
+    options: the options that the adapters were made with.
+  """
   scale = options.alpha / options.rank
-  decoder = dict(params["decoder"])
-  decoder["layers"] = dict(decoder["layers"])
-  for name, adapter in adapters["decoder"]["layers"].items():
-    layer = decoder["layers"][name]
-    dtype = layer["kernel"].dtype
-    decoder["layers"][name] = layer | {
+  # Cast before scaling: the update step casts its adapters first too, and both must round to the
+  # same numbers.
+  layers = {
+    name: {
       "lora_a": adapter["lora_a"].astype(dtype),
-      # Cast before scaling: the update step casts its adapters first too, and both must round to
-      # the same numbers.
       "lora_b": scale * adapter["lora_b"].astype(dtype),
     }
+    for name, adapter in adapters["decoder"]["layers"].items()
+  }
+  return {"decoder": {"layers": layers}}
+
+
+def combine(params: Params, adapters: Params) -> Params:
+  """Combines frozen weights and adapters from `scaled` into one tree; copies no array."""
+  decoder = dict(params["decoder"])
+  layers = adapters["decoder"]["layers"]
+  decoder["layers"] = decoder["layers"] | {
+    name: decoder["layers"][name] | adapter for name, adapter in layers.items()
+  }
   return params | {"decoder": decoder}
 
 

@@ -10,16 +10,19 @@ mesh does not have it or its size does not divide the dimension, so that any mod
 and if its size is 1, so that equal layouts compare equal.
 """
 
+import functools
 import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import DTypeLike
+from jaxtyping import Array, DTypeLike
 
 from sejax.errors import OptionError
+from sejax.parallel.programs import Program, ProgramCall
 
 Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 
@@ -46,12 +49,62 @@ def sharding(mesh: Mesh, path: str, shape: Sequence[int], rules: Rules) -> Named
 
 
 def place(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> Any:
-  """Casts and shards a parameter tree; arrays that need neither are not copied."""
+  """Casts and shards a parameter tree; arrays that need neither are not copied.
 
-  def place_array(path, x):
-    return jax.device_put(x.astype(dtype), sharding(mesh, path_name(path), x.shape, rules))
+  Arrays that are on the mesh change by one program, see `plan_placement`.
+  """
+  devices = set(mesh.devices.flat)
 
-  return jax.tree.map_with_path(place_array, tree)
+  def put(x, target):
+    on_mesh = isinstance(x, jax.Array) and x.sharding.device_set == devices
+    return x if on_mesh else jax.device_put(x.astype(dtype), target)
+
+  tree = jax.tree.map(put, tree, shardings(tree, mesh, rules))
+  leaves, structure = jax.tree.flatten(tree)
+  changed, program = _placement(tree, mesh, rules, dtype)
+  if changed:
+    for i, x in zip(changed, program([leaves[i] for i in changed]), strict=True):
+      leaves[i] = x
+  return structure.unflatten(leaves)
+
+
+def plan_placement(
+  tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike
+) -> tuple[Any, ProgramCall | None]:
+  """Returns what `place` makes of a tree of `jax.ShapeDtypeStruct`, and how.
+
+  Returns:
+    The placed tree, in which arrays that are not copied are the same objects; and the call of the
+    program that makes the others, None where all stay.
+  """
+  leaves, structure = jax.tree.flatten(tree)
+  changed, program = _placement(tree, mesh, rules, dtype)
+  if not changed:
+    return tree, None
+  args = ([leaves[i] for i in changed],)
+  for i, x in zip(changed, program.eval_shape(*args), strict=True):
+    leaves[i] = x
+  return structure.unflatten(leaves), ProgramCall("layout", program, args)
+
+
+def _placement(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> tuple[list[int], Program]:
+  """Returns the indices of the leaves to be copied, and the program that copies a list of them."""
+  leaves, targets = jax.tree.leaves(tree), jax.tree.leaves(shardings(tree, mesh, rules))
+  changed = [
+    i
+    for i, (x, target) in enumerate(zip(leaves, targets, strict=True))
+    if x.dtype != dtype or not x.sharding.is_equivalent_to(target, x.ndim)
+  ]
+  return changed, _cast_program(jnp.dtype(dtype), tuple(targets[i] for i in changed))
+
+
+@functools.lru_cache(maxsize=16)
+def _cast_program(dtype: jnp.dtype, targets: tuple[NamedSharding, ...]) -> Program:
+  return Program.of(_cast, out_shardings=list(targets), dtype=dtype)
+
+
+def _cast(arrays: list[Array], dtype: jnp.dtype) -> list[Array]:
+  return [x.astype(dtype) for x in arrays]
 
 
 def shardings(tree: Any, mesh: Mesh, rules: Rules) -> Any:
@@ -103,6 +156,17 @@ def check_rows(mesh: Mesh, name: str, size: int) -> None:
 def row_sharding(mesh: Mesh) -> NamedSharding | None:
   """Returns the sharding of the rows of a batch; None on a single device."""
   return NamedSharding(mesh, PartitionSpec(row_axes(mesh))) if mesh.size > 1 else None
+
+
+def row_shape(mesh: Mesh, shape: Sequence[int], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
+  """Returns the shape of an array whose leading axis is sharded like the rows of a batch."""
+  sharding = NamedSharding(mesh, PartitionSpec(row_axes(mesh)))
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+
+def replicated_shape(mesh: Mesh, shape: Sequence[int], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
+  """Returns the shape of an array that every device holds whole."""
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))
 
 
 def tensor_axis(mesh: Mesh, size: int) -> str | None:

@@ -16,6 +16,7 @@ from sejax import models
 from sejax.errors import said
 from sejax.models import hub
 from sejax.parallel import chips, meshes
+from sejax.parallel.programs import ProgramCall
 from sejax.planning import hlo, topologies
 from sejax.planning import programs as step_programs
 
@@ -79,13 +80,13 @@ def run(
   jax.config.update("jax_platforms", "cpu")
   mesh = meshes.create(mesh_sizes, topologies.devices(topology))
   chosen = [
-    program
-    for program in step_programs.of_step(step, _model(model), mesh)
-    if not programs or any(part in program.name for part in programs)
+    call
+    for call in step_programs.of_step(step, _model(model), mesh)
+    if not programs or any(part in call.name for part in programs)
   ]
   rows = []
-  for program in tqdm.tqdm(chosen, topology):
-    rows.append(_compile(program, chip))
+  for call in tqdm.tqdm(chosen, topology):
+    rows.append(_compile(call, chip))
     tqdm.tqdm.write(_line(rows[-1], chip), file=sys.stderr)
   fits = all(not row.error and row.peak <= chip.memory for row in rows)
   axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -100,11 +101,11 @@ def _model(path: str) -> models.Model:
   return models.released(path) or models.load_config(hub.local_directory("config.model.path", path))
 
 
-def _compile(program: step_programs.Program, chip: chips.Chip) -> Row:
+def _compile(call: ProgramCall, chip: chips.Chip) -> Row:
   try:
-    compiled = program.lower().compile()
+    compiled = call.program.lower(*call.args).compile()
   except jax.errors.JaxRuntimeError as error:
-    return Row(program.name, {}, error=said(error, 300))
+    return Row(call.name, {}, error=said(error, 300))
   memory, cost = compiled.memory_analysis(), hlo.cost(compiled.as_text())
   arriving = sum(cost.collective_bytes.values())
   times = {
@@ -115,10 +116,10 @@ def _compile(program: step_programs.Program, chip: chips.Chip) -> Row:
   bound = max(times, key=times.get)
   made = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
   return Row(
-    program=program.name,
+    program=call.name,
     arguments=memory.argument_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
-    peak=program.live + made + memory.generated_code_size_in_bytes,
+    peak=call.alive_bytes + made + memory.generated_code_size_in_bytes,
     flops=cost.flops,
     traffic=cost.bytes,
     collectives=cost.collectives,

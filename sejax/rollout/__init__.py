@@ -6,7 +6,6 @@ from sejax.rollout.roles import (
   RoleOptions,
   Roles,
   by_candidate,
-  encode_rows,
   padded,
   with_tokens,
 )
@@ -19,7 +18,6 @@ __all__ = [
   "Roles",
   "by_candidate",
   "check_judge",
-  "encode_rows",
   "padded",
   "with_tokens",
 ]

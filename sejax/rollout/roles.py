@@ -7,11 +7,9 @@ Axes: B prompts, G trajectories of each, M verdicts on each trajectory, R tokens
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -20,11 +18,10 @@ from jaxtyping import DTypeLike, Int
 from sejax import models
 from sejax.data.batches import Batch
 from sejax.models.processor import Processor
-from sejax.parallel import hosts, layouts
+from sejax.parallel import hosts
 from sejax.sampling import Options, Request, Result, Role, Sampler
 from sejax.sampling.sampler import Watch
 
-_PATCHES = 32_768  # of a shard's rows, whose features are computed at once
 _TAIL = 32  # Tokens that close a candidate, at least, so that one of full length takes no more.
 
 
@@ -133,11 +130,11 @@ class Roles(NamedTuple):
 
   def encode(self, params: models.Params, batch: Batch) -> models.Features | None:
     """Returns the features of the batch's images by the Actor's vision tower, if it has any."""
-    return _features(params, self.actor, batch)
+    return None if batch.images is None else self.actor.encode(params, batch.images)
 
   def encode_for_judge(self, params: models.Params, batch: Batch) -> models.Features | None:
     """Returns the same by the Judge's."""
-    return _features(params, self.judge, batch)
+    return None if batch.images is None else self.judge.encode(params, batch.images)
 
   def act(
     self,
@@ -228,46 +225,6 @@ class Roles(NamedTuple):
       for rows, lengths in zip(result.tokens, result.lengths, strict=True)
     ]
     return Completions(result, texts)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 3, 4))
-def encode_rows(
-  params: models.Params, model: models.Model, images: models.Images, shards: int, dtype: jnp.dtype
-) -> models.Features:
-  """Returns the features of all rows, computed a part of each shard's rows at a time.
-
-  Args:
-    params: with a vision tower, in any precision.
-    images: of the rows.
-    shards: that the rows are split over.
-    dtype: of computation.
-  """
-  params = jax.tree.map(lambda x: x.astype(dtype), model.vision_params(params))
-  rows, size = model.images_shape(images)
-  local = rows // shards
-  fitting = (n for n in range(1, local + 1) if local % n == 0 and n * size <= _PATCHES)
-  at_once = max(fitting, default=1)
-  if at_once == local:
-    return model.encode(params, images)
-
-  def parts(x):  # [B,...] -> [parts, shards * at_once, ...], whatever is of a shard staying there
-    split = jnp.moveaxis(x.reshape(shards, -1, at_once, *x.shape[1:]), 1, 0)
-    return split.reshape(split.shape[0], shards * at_once, *x.shape[1:])
-
-  def join(x):  # undoes `parts`
-    split = jnp.moveaxis(x.reshape(-1, shards, at_once, *x.shape[2:]), 0, 1)
-    return split.reshape(rows, *x.shape[2:])
-
-  features = jax.lax.map(lambda part: model.encode(params, part), jax.tree.map(parts, images))
-  return jax.tree.map(join, features)
-
-
-def _features(params: models.Params, sampler: Sampler, batch: Batch) -> models.Features | None:
-  if batch.images is None:
-    return None
-  images = jax.tree.map(lambda x: hosts.shard_rows(sampler.mesh, x), batch.images)
-  shards = layouts.row_shards(sampler.mesh)
-  return encode_rows(params, sampler.model, images, shards, jnp.dtype(sampler.dtype))
 
 
 def by_candidate(

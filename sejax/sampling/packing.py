@@ -60,6 +60,22 @@ class PrefilledGroups(NamedTuple):
   limit: Int[Array, "U G"]
 
 
+def group_specs(specs: decode.State, *, given: bool) -> PrefilledGroups:
+  """Returns the partition specs of prefilled groups, which are laid out like the state.
+
+  Args:
+    specs: partition specs of a state, from `decode.specs`.
+    given: whether sequences start with given tokens.
+  """
+  return PrefilledGroups(
+    prefix=specs.prefix,
+    given=specs.cache if given else None,
+    hidden=specs.hidden,
+    keys=specs.keys,
+    limit=specs.limit,
+  )
+
+
 def empty_state(
   *,
   model: models.Model,
@@ -157,15 +173,8 @@ def insert(
       dropped.
     specs: partition specs of a state, from `decode.specs`.
   """
-  given_specs = None if groups.given is None else specs.cache
-  group_specs = PrefilledGroups(
-    prefix=specs.prefix,
-    given=given_specs,
-    hidden=specs.hidden,
-    keys=specs.keys,
-    limit=specs.limit,
-  )
   rows = PartitionSpec(layouts.row_axes(mesh))
+  in_specs = (specs, group_specs(specs, given=groups.given is not None), rows)
 
   def insert_in_shard(state, groups, slots):
     def put(x, new):
@@ -206,9 +215,9 @@ def insert(
       limit=put(state.limit, groups.limit),
     )
 
-  return jax.shard_map(
-    insert_in_shard, mesh=mesh, in_specs=(specs, group_specs, rows), out_specs=specs
-  )(state, groups, slots)
+  return jax.shard_map(insert_in_shard, mesh=mesh, in_specs=in_specs, out_specs=specs)(
+    state, groups, slots
+  )
 
 
 def _put_given(

@@ -1,62 +1,189 @@
-"""Cache of compiled programs that counts and times every compilation.
+"""The programs of a sampler: which functions it runs on devices, and how each is compiled.
 
-`jax.jit` compiles silently whenever a shape or a sharding changes. Here a program is compiled ahead
-of time, so that the sampler can report how many there are and how long they took.
+The sampler calls them; planning lowers them from shapes alone, for hardware that is absent.
+
+Axes: B prompts over all processes, G sequences of a group, P prompt tokens, T given tokens.
 """
 
 import functools
-import time
-from collections.abc import Callable, Hashable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import DTypeLike
+
+from sejax import models
+from sejax.parallel import layouts
+from sejax.parallel.programs import Program, ProgramCall
+from sejax.sampling import decode, encode, keys, packing, scheduler
+from sejax.sampling.request import BatchPlan, Options
 
 
-class Programs:
-  """Compiles each function once for every combination of argument shapes and static values.
+class SamplerPrograms:
+  """Declares each program of a sampler once."""
 
-  A compiled program raises an error for arguments with other shardings than those it was compiled
-  for, where `jax.jit` would compile again.
-
-  Attributes:
-    count: programs compiled so far.
-    seconds: time spent on compiling them.
-  """
-
-  def __init__(self):
-    self._compiled: dict[Hashable, Callable] = {}
-    self.seconds = 0.0
-
-  @property
-  def count(self) -> int:
-    """Programs compiled so far."""
-    return len(self._compiled)
-
-  def __call__(
-    self,
-    function: Callable,
-    *args: Any,
-    donate: tuple[int, ...] = (),
-    out_shardings: Any = None,
-    **static: Hashable,
-  ) -> Any:
-    """Calls `function(*args, **static)` as a compiled program.
+  def __init__(self, model: models.Model, options: Options, mesh: Mesh, dtype: DTypeLike):
+    """Declares the programs; nothing is compiled.
 
     Args:
-      function: a pure function of arrays; the same object in every call.
-      *args: pytrees of arrays.
-      donate: positions in `args` whose buffers the results may reuse.
-      out_shardings: shardings of the results, as for `jax.jit`.
-      **static: values that are compiled into the program.
+      model: with the row sharding of the mesh.
+      dtype: precision of weights and KV cache.
     """
-    leaves, treedef = jax.tree.flatten(args)
-    shapes = tuple((x.shape, x.dtype) for x in leaves)
-    key = (function, treedef, shapes, tuple(sorted(static.items(), key=lambda item: item[0])))
-    if key not in self._compiled:
-      start = time.perf_counter()
-      jitted = jax.jit(
-        functools.partial(function, **static), donate_argnums=donate, out_shardings=out_shardings
-      )
-      self._compiled[key] = jitted.lower(*args).compile()
-      self.seconds += time.perf_counter() - start
-    return self._compiled[key](*args)
+    self._model, self._options, self._mesh, self._dtype = model, options, mesh, jnp.dtype(dtype)
+    specs = decode.specs(model, mesh)
+    state = self._shardings(specs)
+    self.encode = Program.of(
+      encode.encode_rows,
+      out_shardings=NamedSharding(mesh, PartitionSpec(layouts.row_axes(mesh))),
+      model=model,
+      shards=layouts.row_shards(mesh),
+      dtype=self._dtype,
+    )
+    self.sequence_keys = Program.of(keys.sequence_keys)
+    self.insert = Program.of(
+      packing.insert, donate=(0,), out_shardings=state, mesh=mesh, specs=specs
+    )
+    self._specs, self._state = specs, state
+
+  def empty_state(self, *, slots: int, prompt_length: int, cache_length: int) -> Program:
+    """Returns the program that allocates a state; see `packing.empty_state`."""
+    return Program.of(
+      packing.empty_state,
+      out_shardings=self._state,
+      model=self._model,
+      slots=slots,
+      members=self._options.members,
+      prompt_length=prompt_length,
+      cache_length=cache_length,
+      dtype=self._dtype,
+    )
+
+  def prefill(self, *, given: bool) -> Program:
+    """Returns the program of `packing.prefill`; groups are laid out like the state.
+
+    Args:
+      given: whether sequences start with given tokens.
+    """
+    specs = packing.group_specs(self._specs, given=given)
+    return Program.of(
+      packing.prefill, out_shardings=self._shardings(specs), model=self._model, mesh=self._mesh
+    )
+
+  def repack(self, *, in_place: bool) -> Program:
+    """Returns the program of `packing.repack`.
+
+    Args:
+      in_place: whether the batch keeps its shape, so that the state is donated.
+    """
+    return Program.of(
+      packing.repack,
+      donate=(0,) if in_place else (),
+      out_shardings=self._state,
+      mesh=self._mesh,
+      specs=self._specs,
+    )
+
+  def decode(self, *, attended_length: int) -> Program:
+    """Returns the program of `decode.decode_tokens`; its state is donated."""
+    options = self._options
+    return Program.of(
+      decode.decode_tokens,
+      donate=(1,),
+      out_shardings=self._shardings((self._specs, self._specs.num_sampled, PartitionSpec())),
+      model=self._model,
+      mesh=self._mesh,
+      filters=options.filters,
+      eos_ids=options.eos_ids,
+      steps=options.decode_steps,
+      attended_length=attended_length,
+    )
+
+  def calls(
+    self,
+    params: models.Params,
+    features: models.Features | None,
+    *,
+    images: models.Images | None,
+    prompts: int,
+    prompt_length: int,
+    given_length: int,
+  ) -> Iterator[ProgramCall]:
+    """Yields the calls of sampling, in the order of a step and in its largest shapes.
+
+    Every prompt is as long as it may be, and so is every sequence. A run makes the same calls for
+    smaller batches, too.
+
+    Args:
+      params: shapes of the weights as the run keeps them, in any layout and precision.
+      features: shapes of the prompts' features, `encode`'s; None without images.
+      images: shapes of the images from which they are computed; None where they are there already.
+      prompts: prompts over all processes, B.
+      prompt_length: prompt tokens with padding, P.
+      given_length: given tokens with padding, T; 0 without any.
+    """
+    options, mesh = self._options, self._mesh
+    members, shards = options.members, layouts.row_shards(mesh)
+    plan = BatchPlan.of(options, prompts // shards, shards, given_length)
+    rows = functools.partial(layouts.row_shape, mesh)
+    replicated = functools.partial(layouts.replicated_shape, mesh)
+    processes = len({device.process_index for device in mesh.devices.flat})
+
+    if images is not None:
+      yield ProgramCall("vision", self.encode, (params, images))
+    alive = (params, features)
+    decoding_params, change = layouts.plan_placement(
+      params, mesh, self._model.decode_layout, self._dtype
+    )
+    if change:
+      yield change._replace(alive=alive)
+    alive = (*alive, decoding_params)
+    yield ProgramCall(
+      "sequence keys",
+      self.sequence_keys,
+      (
+        *[replicated((), jnp.uint32)] * 3,
+        replicated((prompts // processes, 2), jnp.uint32),
+        *[replicated((members,), jnp.int32)] * 2,
+      ),
+      alive,
+    )
+
+    waiting = packing.PromptRows(
+      ids=rows((prompts, prompt_length), jnp.int32),
+      lengths=rows((prompts,), jnp.int32),
+      positions=rows((prompts, 3, prompt_length), jnp.int32),
+      features=features,
+      given=rows((prompts, members, given_length), jnp.int32) if given_length else None,
+      given_lengths=rows((prompts, members), jnp.int32) if given_length else None,
+      keys=rows((prompts, members, 2), jnp.uint32),
+      limit=rows((prompts, members), jnp.int32),
+    )
+    alive = (*alive, waiting)
+    allocate = self.empty_state(
+      slots=shards * plan.capacity, prompt_length=prompt_length, cache_length=plan.cache_length
+    )
+    yield ProgramCall("empty state", allocate, (), alive)
+
+    state = allocate.eval_shape()
+    alive = (*alive, state)
+    index = rows((shards * plan.admit_size,), jnp.int32)
+    prefill = self.prefill(given=given_length > 0)
+    yield ProgramCall("prefill", prefill, (decoding_params, waiting, index), alive)
+    groups = prefill.eval_shape(decoding_params, waiting, index)
+    yield ProgramCall("insert", self.insert, (state, groups, index), alive)
+
+    active = rows(state.num_sampled.shape, jnp.bool_)
+    sources = rows(state.num_sampled.shape, jnp.int32)
+    repack = self.repack(in_place=True)
+    yield ProgramCall("pack", repack, (state, sources, active, replicated((), jnp.int32)), alive)
+    thresholds = replicated((len(scheduler.sizes(members)),), jnp.int32)
+    decode_tokens = self.decode(attended_length=plan.cache_length)
+    yield ProgramCall(
+      "decode, a token", decode_tokens, (decoding_params, state, active, thresholds), alive
+    )
+
+  def _shardings(self, specs: Any) -> Any:
+    """Converts partition specs to shardings over the mesh."""
+    return jax.tree.map(lambda spec: NamedSharding(self._mesh, spec), specs)

@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, DTypeLike, Int, Int32
 
 from sejax import models
 from sejax.parallel import hosts, layouts
-from sejax.sampling import decode, keys, packing
-from sejax.sampling.programs import Programs
+from sejax.parallel.programs import ProgramCache
+from sejax.sampling import keys, packing
+from sejax.sampling.programs import SamplerPrograms
 from sejax.sampling.request import BatchPlan, Options, Request, check
 from sejax.sampling.result import OutputBuffer, Result, Stats, StopStrings
 from sejax.sampling.scheduler import Schedule, sizes, smallest_size
@@ -35,7 +36,12 @@ Watch = Callable[[Int[np.ndarray, "B G R"], Int[np.ndarray, "B G"]], None]
 
 
 class Sampler:
-  """Samples from one model; keeps its compiled programs between calls."""
+  """Samples from one model; keeps its compiled programs between calls.
+
+  Attributes:
+    programs: what it runs on devices.
+    compiled: those of them that are compiled, counted and timed.
+  """
 
   def __init__(
     self,
@@ -56,9 +62,9 @@ class Sampler:
     self.options, self.dtype = options, dtype
     self.mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
     self.model = dataclasses.replace(model, rows=layouts.row_sharding(self.mesh))
-    self.programs = Programs()
+    self.programs = SamplerPrograms(self.model, options, self.mesh, dtype)
+    self.compiled = ProgramCache()
     self._shards = layouts.row_shards(self.mesh)
-    self._specs = decode.specs(model, self.mesh)
     vocabulary = model.vocab_size
     options.filters.check(vocabulary)
     if outside := [i for i in options.eos_ids if not 0 <= i < vocabulary]:
@@ -71,6 +77,15 @@ class Sampler:
         f"options.max_concurrent_prompts is {prompts}; the mesh splits rows into {self._shards}"
         " shards, and each decodes at least one prompt"
       )
+
+  def encode(self, params: models.Params, images: models.Images) -> models.Features:
+    """Returns the features of this process's images, on the mesh.
+
+    Args:
+      params: parameter tree, in any layout and precision.
+    """
+    images = jax.tree.map(lambda x: hosts.shard_rows(self.mesh, x), images)
+    return self.programs.encode(params, images)
 
   def __call__(
     self,
@@ -131,14 +146,13 @@ class _SamplingLoop:
   ):
     self._stop = stop
     self._options, self._mesh = sampler.options, sampler.mesh
-    self._programs, self._model = sampler.programs, sampler.model
-    self._specs = sampler._specs
+    self._programs, self._compiled = sampler.programs, sampler.compiled
     self._seconds: Counter[str] = Counter()
-    self._programs_before, self._compiling_before = self._programs.count, self._programs.seconds
+    self._programs_before, self._compiling_before = self._compiled.count, self._compiled.seconds
     self._steps = self._row_steps = self._repacks = 0
 
     with self._stage("layout"):
-      self._params = layouts.place(params, self._mesh, self._model.decode_layout, sampler.dtype)
+      self._params = layouts.place(params, self._mesh, sampler.model.decode_layout, sampler.dtype)
       self._rows = self._shard_prompts(request, seed, step, role)
       jax.block_until_ready((self._params, self._rows))
 
@@ -158,15 +172,12 @@ class _SamplingLoop:
       shards=local_shards,
     )
     self._schedule = Schedule.empty(shards, self._plan.capacity, members)
-    self._state = self._programs(
-      packing.empty_state,
-      out_shardings=self._shardings(self._specs),
-      model=self._model,
-      slots=shards * self._plan.capacity,
-      members=members,
-      prompt_length=prompt_length,
-      cache_length=self._plan.cache_length,
-      dtype=jnp.dtype(sampler.dtype),
+    self._state = self._compiled.call(
+      self._programs.empty_state(
+        slots=shards * self._plan.capacity,
+        prompt_length=prompt_length,
+        cache_length=self._plan.cache_length,
+      )
     )
 
   def is_done(self) -> bool:
@@ -191,9 +202,9 @@ class _SamplingLoop:
 
   def result(self) -> Result:
     """Returns the sampled sequences of this process's prompts."""
-    compiling = self._programs.seconds - self._compiling_before
+    compiling = self._compiled.seconds - self._compiling_before
     stats = Stats(
-      programs=self._programs.count - self._programs_before,
+      programs=self._compiled.count - self._programs_before,
       steps=self._steps,
       row_steps=self._row_steps,
       repacks=self._repacks,
@@ -251,16 +262,12 @@ class _SamplingLoop:
     with self._stage("pack"):
       self._schedule, sources = self._schedule.repack(slots, members)
       self._used = max(self._schedule.longest_cached, min_used)
-      self._state = self._programs(
-        packing.repack,
+      self._state = self._compiled.call(
+        self._programs.repack(in_place=in_place),
         self._state,
         self._shard(sources),
         self._shard(self._schedule.active),
         hosts.replicate(self._mesh, np.int32(self._used)),
-        donate=(0,) if in_place else (),
-        out_shardings=self._shardings(self._specs),
-        mesh=self._mesh,
-        specs=self._specs,
       )
       self._repacks += 1
 
@@ -270,47 +277,28 @@ class _SamplingLoop:
       prompts = range(self._admitted, self._admitted + self._plan.admit_size)
       self._schedule, slots = self._schedule.admit(prompts, self._prompts_per_shard)
       index = np.broadcast_to(np.minimum(prompts, self._prompts_per_shard - 1), slots.shape)
-      groups = self._programs(
-        packing.prefill,
+      groups = self._compiled.call(
+        self._programs.prefill(given=self._rows.given is not None),
         self._params,
         self._rows,
         self._shard(index),
-        model=self._model,
-        mesh=self._mesh,
       )
       state = self._state._replace(
         cache=self._state.cache._replace(used=hosts.replicate(self._mesh, np.int32(self._used)))
       )
-      self._state = self._programs(
-        packing.insert,
-        state,
-        groups,
-        self._shard(slots),
-        donate=(0,),
-        out_shardings=self._shardings(self._specs),
-        mesh=self._mesh,
-        specs=self._specs,
-      )
+      self._state = self._compiled.call(self._programs.insert, state, groups, self._shard(slots))
       self._admitted = min(self._admitted + self._plan.admit_size, self._prompts_per_shard)
       jax.block_until_ready(self._state)
 
   def _decode(self) -> None:
     """Decodes up to `decode_steps` tokens, collects them, and updates the schedule."""
     with self._stage("decode"):
-      self._state, sampled, status = self._programs(
-        decode.decode_tokens,
+      self._state, sampled, status = self._compiled.call(
+        self._programs.decode(attended_length=self._attended_length()),
         self._params,
         self._state,
         self._shard(self._schedule.active),
         hosts.replicate(self._mesh, self._repack_thresholds()),
-        donate=(1,),
-        out_shardings=self._shardings((self._specs, self._specs.num_sampled, PartitionSpec())),
-        model=self._model,
-        mesh=self._mesh,
-        filters=self._options.filters,
-        eos_ids=self._options.eos_ids,
-        steps=self._options.decode_steps,
-        attended_length=self._attended_length(),
       )
       status = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), status)
       sampled = jax.tree.map(hosts.to_host, sampled)
@@ -361,8 +349,8 @@ class _SamplingLoop:
     """Shards this process's prompts and their random keys over the mesh."""
     options, prompt = self._options, request.prompt
     member = np.arange(options.members, dtype=np.int32)
-    sequence_keys = self._programs(
-      keys.sequence_keys,
+    sequence_keys = self._compiled.call(
+      self._programs.sequence_keys,
       np.uint32(seed),
       np.uint32(step),
       np.uint32(role),
@@ -395,13 +383,9 @@ class _SamplingLoop:
     x = x.reshape(-1, *x.shape[2:])
     return hosts.shard_identical(self._mesh, x.astype(bool if x.dtype == bool else np.int32))
 
-  def _shardings(self, specs: decode.State | tuple) -> decode.State | tuple:
-    """Converts partition specs to shardings over the mesh."""
-    return jax.tree.map(lambda spec: NamedSharding(self._mesh, spec), specs)
-
   @contextlib.contextmanager
   def _stage(self, name: str) -> Iterator[None]:
     """Adds the time of the enclosed code to a stage, without the compilation in it."""
-    start, compiling = time.perf_counter(), self._programs.seconds
+    start, compiling = time.perf_counter(), self._compiled.seconds
     yield
-    self._seconds[name] += time.perf_counter() - start - (self._programs.seconds - compiling)
+    self._seconds[name] += time.perf_counter() - start - (self._compiled.seconds - compiling)

@@ -1,6 +1,7 @@
 """Actor and Judge on batches with images, without, and with rows that only pad."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -10,8 +11,7 @@ from sejax import config as config_lib
 from sejax import models, rollout
 from sejax.config import parts
 from sejax.data import batches
-from sejax.rollout import roles as roles_lib
-from sejax.sampling import Request, Role, Sampler
+from sejax.sampling import Request, Role, Sampler, encode
 from tests.data.problems import Problems
 from tests.models import qwen_directory, torch_reference
 
@@ -66,13 +66,12 @@ def test_features_are_the_same_in_parts(setting, monkeypatch):
   params, roles, batch, features = setting
   rows = np.array([0, 1, 2, 1, 0, 2])
   images = jax.tree.map(lambda x: x[rows], batch.images)
-  monkeypatch.setattr(roles_lib, "_PATCHES", 64)  # a row of each of two shards at a time
-  encode = rollout.encode_rows.__wrapped__
-  parts = jax.make_jaxpr(encode, static_argnums=(1, 3, 4))(
-    params, roles.actor.model, images, 2, np.dtype("float32")
+  monkeypatch.setattr(encode, "_PATCHES_AT_ONCE", 64)  # a row of each of two shards at a time
+  in_parts = functools.partial(
+    encode.encode_rows, model=roles.actor.model, shards=2, dtype=np.dtype("float32")
   )
-  assert "length=3" in str(parts)
-  found = encode(params, roles.actor.model, images, 2, np.dtype("float32"))
+  assert "length=3" in str(jax.make_jaxpr(in_parts)(params, images))
+  found = in_parts(params, images)
   np.testing.assert_allclose(found, np.asarray(features)[rows], atol=1e-5)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import DTypeLike
 
 from sejax import models, sampling
 from sejax.models import qwen2_5_vl as qwen
-from sejax.sampling.programs import Programs
+from sejax.parallel.programs import ProgramCache
 from tests.models import torch_reference
 
 WIDTH = 40  # Prompt tokens, with padding.
@@ -26,7 +26,7 @@ class Tiny:
   params: models.Params
   batch: torch_reference.Batch
   features: jax.Array
-  programs: Programs
+  compiled: ProgramCache
 
   def request(self, rows: list[int] | None = None, **changes) -> sampling.Request:
     rows = rows or list(range(len(self.batch.ids)))
@@ -40,7 +40,7 @@ class Tiny:
   def sampler(self, options: sampling.Options, dtype: DTypeLike = jnp.float32) -> sampling.Sampler:
     """Returns a sampler that shares compiled programs with all others of this model."""
     sampler = sampling.Sampler(self.config, options, dtype=dtype)
-    sampler.programs = self.programs
+    sampler.compiled = self.compiled
     return sampler
 
 
@@ -57,5 +57,5 @@ def tiny() -> Tiny:
     params=params,
     batch=batch,
     features=features,
-    programs=Programs(),
+    compiled=ProgramCache(),
   )

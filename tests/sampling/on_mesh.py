@@ -19,8 +19,8 @@ from sejax import models
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.transformer import layout
 from sejax.parallel import layouts
+from sejax.parallel.programs import ProgramCache
 from sejax.sampling import Filters, Options, Request, Role, Sampler, decode, packing, record_hashes
-from sejax.sampling.programs import Programs
 
 PROMPTS, TRAJECTORIES, NEW_TOKENS = 8, 4, 12
 EOS_IDS = tuple(range(2, 10))
@@ -60,10 +60,10 @@ def request(data: dict[str, np.ndarray], rows: slice) -> Request:
 def sample(
   config: qwen.Qwen25VL, params: models.Params, request: Request, mesh: Mesh | None
 ) -> dict[str, np.ndarray]:
-  found, programs = {}, Programs()
+  found, compiled = {}, ProgramCache()
   for name, options in (("greedy", GREEDY), ("sampled", SAMPLED)):
     sampler = Sampler(config, options, mesh)
-    sampler.programs = programs
+    sampler.compiled = compiled
     result = sampler(params, request, seed=3, step=4, role=Role.JUDGE)
     found |= {f"{name}_{field}": getattr(result, field) for field in ("tokens", "lengths", "logp")}
   return found

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sejax.parallel.programs import ProgramCache
 from sejax.sampling import (
   Filters,
   Finish,
@@ -17,7 +18,6 @@ from sejax.sampling import (
   decode,
   record_hashes,
 )
-from sejax.sampling.programs import Programs
 from tests.sampling.conftest import WIDTH
 
 WARM = Filters(temperature=0.9, banned=(120, 121, 122, 123))
@@ -103,15 +103,15 @@ def test_a_banned_image_token_is_not_drawn_however_likely_it_is(tiny, sampler):
 def test_decode_runs_share_weights_donate_the_cache_and_attend_to_its_used_part(tiny):
   runs = []
 
-  class Watched(Programs):
-    def __call__(self, function, *args, **static):
-      out = super().__call__(function, *args, **static)
-      if function is decode.decode_tokens:
-        runs.append((args, static["attended_length"]))
+  class Watched(ProgramCache):
+    def call(self, program, *args):
+      out = super().call(program, *args)
+      if program.function is decode.decode_tokens:
+        runs.append((args, dict(program.static)["attended_length"]))
       return out
 
   sampler = Sampler(tiny.config, Options(2, 8, Filters(temperature=0.0), decode_steps=2))
-  sampler.programs = Watched()
+  sampler.compiled = Watched()
   bf16_params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
   sampler(bf16_params, tiny.request([0, 1]), seed=0, step=0, role=Role.ACTOR)
   assert [attended_length for _, attended_length in runs] == [2, 4, 8, 8]
@@ -166,7 +166,7 @@ def test_requests_that_cannot_work_are_named_and_nothing_is_compiled(tiny, chang
   sampler = Sampler(tiny.config, Options(2, 8, WARM, context=100))
   with pytest.raises(ValueError, match=message):
     sample(sampler, tiny, tiny.request(**changes))
-  assert sampler.programs.count == 0
+  assert sampler.compiled.count == 0
 
 
 def test_requests_that_exceed_the_context_are_refused(tiny):
@@ -177,7 +177,7 @@ def test_requests_that_exceed_the_context_are_refused(tiny):
   short = Sampler(tiny.config, Options(2, 80, WARM, context=15))
   with pytest.raises(ValueError, match="context of 15; ask in fewer words or smaller pictures"):
     sample(short, tiny, tiny.request())
-  assert sampler.programs.count == short.programs.count == 0
+  assert sampler.compiled.count == short.compiled.count == 0
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

@@ -228,9 +228,9 @@ def test_programs_are_counted(tiny):
   for step in range(3, 7):
     sample(sampler, tiny, request, step=step)
   assert first.stats.programs == counted
-  assert sampler.programs.count == len(compiled)
+  assert sampler.compiled.count == len(compiled)
   # At most 2 x 2 batch shapes, 5 repacks from one to a smaller one, and 4 programs for admission.
-  assert sampler.programs.count <= 4 + 5 + 4
+  assert sampler.compiled.count <= 4 + 5 + 4
 
 
 def test_a_group_is_spread_over_two_slots_where_others_have_one_sequence_left(tiny):

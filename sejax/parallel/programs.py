@@ -1,0 +1,148 @@
+"""Programs: functions with all that their compilation depends on, declared once.
+
+A run calls a program, and planning lowers the same program for hardware that is absent, so that
+the two cannot differ.
+"""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, Self
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """A pure function of arrays, compiled once for each combination of argument shapes.
+
+  Attributes:
+    function: the same object wherever the program is made.
+    donate: positions of the arguments whose buffers the results may reuse.
+    out_shardings: shardings of the results, as for `jax.jit`; not part of equality, since the
+      function, its static values and its arguments decide them.
+    static: keyword arguments that are compiled into the program.
+  """
+
+  function: Callable
+  donate: tuple[int, ...] = ()
+  out_shardings: Any = dataclasses.field(default=None, compare=False)
+  static: tuple[tuple[str, Hashable], ...] = ()
+
+  @classmethod
+  def of(
+    cls,
+    function: Callable,
+    *,
+    donate: tuple[int, ...] = (),
+    out_shardings: Any = None,
+    **static: Hashable,
+  ) -> Self:
+    """Returns the program of `function(*arrays, **static)`."""
+    return cls(function, donate, out_shardings, tuple(sorted(static.items())))
+
+  def __call__(self, *args: Any) -> Any:
+    """Calls the function as `jax.jit` does: compiled for new shapes, layouts and precisions.
+
+    Args:
+      *args: pytrees of arrays.
+    """
+    return self._jitted(*args)
+
+  def lower(self, *args: Any) -> jax.stages.Lowered:
+    """Traces the program, without compiling it.
+
+    Args:
+      *args: pytrees of arrays, or of `jax.ShapeDtypeStruct` with a sharding.
+    """
+    return self._jitted.lower(*args)
+
+  def eval_shape(self, *args: Any) -> Any:
+    """Returns the results as `jax.ShapeDtypeStruct`, with the shardings that are declared."""
+    shapes = jax.eval_shape(functools.partial(self.function, **dict(self.static)), *args)
+    return shapes if self.out_shardings is None else with_shardings(shapes, self.out_shardings)
+
+  @functools.cached_property
+  def _jitted(self) -> Callable:
+    return jax.jit(
+      functools.partial(self.function, **dict(self.static)),
+      donate_argnums=self.donate,
+      out_shardings=self.out_shardings,
+    )
+
+
+class ProgramCache:
+  """Compiles programs ahead of time, and counts and times their compilation.
+
+  `jax.jit` compiles silently whenever a shape or a sharding changes. A program compiled here raises
+  an error for arguments with other shardings than those of its first call.
+
+  Attributes:
+    seconds: time spent on compiling.
+  """
+
+  def __init__(self):
+    self._compiled: dict[Hashable, jax.stages.Compiled] = {}
+    self.seconds = 0.0
+
+  @property
+  def count(self) -> int:
+    """Programs compiled so far."""
+    return len(self._compiled)
+
+  def call(self, program: Program, *args: Any) -> Any:
+    """Calls the program, after compiling it if the shapes are new.
+
+    Args:
+      *args: pytrees of arrays.
+    """
+    leaves, treedef = jax.tree.flatten(args)
+    key = (program, treedef, tuple((x.shape, x.dtype) for x in leaves))
+    if key not in self._compiled:
+      start = time.perf_counter()
+      self._compiled[key] = program.lower(*args).compile()
+      self.seconds += time.perf_counter() - start
+    return self._compiled[key](*args)
+
+
+class ProgramCall(NamedTuple):
+  """A call of a program, given by shapes: what a step asks of its devices.
+
+  Arrays are `jax.ShapeDtypeStruct` with a sharding. The same object stands for the same array,
+  wherever it occurs.
+
+  Attributes:
+    name: what it does, for reports.
+    program: what is called.
+    args: its arguments.
+    alive: trees of other arrays that are on the devices when it starts; may hold arguments, too.
+  """
+
+  name: str
+  program: Program
+  args: tuple[Any, ...]
+  alive: tuple[Any, ...] = ()
+
+  @property
+  def alive_bytes(self) -> int:
+    """Bytes on each device when the call starts, its arguments among them."""
+    return bytes_per_device((self.args, self.alive))
+
+
+def bytes_per_device(tree: Any) -> int:
+  """Returns what arrays, given by shapes, take on each device; the same object counts once."""
+  arrays = {id(x): x for x in jax.tree.leaves(tree)}
+  return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays.values())
+
+
+def with_shardings(shapes: Any, shardings: Any) -> Any:
+  """Returns a tree of `jax.ShapeDtypeStruct` with shardings: one for all, or a tree of the same."""
+  if isinstance(shardings, jax.sharding.Sharding):
+    shardings = jax.tree.map(lambda _: shardings, shapes)
+  return jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    shapes,
+    shardings,
+  )

@@ -1,0 +1,105 @@
+"""What a step is planned to call is what it calls: the same programs, in the same shapes."""
+
+import contextlib
+import logging
+import re
+
+import jax
+import pytest
+
+from configs import tiny
+from sejax import models
+from sejax import setup as setup_lib
+from sejax.config import parts, validation
+from sejax.monitoring.timing import Clock
+from sejax.parallel import meshes
+from sejax.planning import programs
+from sejax.rollout.collect import Weights
+
+# Kernels on a few numbers of each group, which planning leaves out.
+METHOD = {"_group"}
+
+
+@contextlib.contextmanager
+def lowered():
+  """Collects the name and the shapes of every program that jax lowers, whoever asks for it."""
+  jax.clear_caches()  # What was lowered before would not be lowered again.
+  found = []
+
+  class Handler(logging.Handler):
+    def emit(self, record):
+      if match := re.match(r"Compiling jit\((\w+)\) with (.*) Argument", record.getMessage(), re.S):
+        found.append(match.groups())
+
+  logger, handler = logging.getLogger("jax"), Handler()
+  propagates, logger.propagate = logger.propagate, False
+  logger.addHandler(handler)
+  try:
+    with jax.log_compiles():
+      yield found
+  finally:
+    logger.removeHandler(handler)
+    logger.propagate = propagates
+
+
+def configuration(**changes):
+  """Returns the configuration of a small step, in which every bucket has one size."""
+  config = tiny.get_config()
+  config.update(batch_size=4, mini_batch_size=2, group_size=3)
+  config.model.unroll = False
+  config.log.compilation_cache = False
+  config.data.prompt_buckets = (64,)
+  config.actor.max_tokens = config.judge.max_tokens = 8
+  config.train.micro_batch_size = 1
+  config.train.response_buckets = (8,)
+  config.sampling.decode_steps = 8
+  config.eval.num_problems = 0
+  config.update_from_flattened_dict(changes)
+  validation.validate(config)
+  return config
+
+
+def run_step(config, workdir):
+  setup = setup_lib.set_up(config, workdir, Clock())
+  state = setup.learner.updater.init(setup.weights.initial)
+  data = setup_lib.pipeline(config, setup.preparer, ())
+  with setup.prover, lowered() as found:
+    weights = Weights(setup.learner.policy(state.params), setup.weights.judge_params)
+    rollout = setup.collector.collect_rollout(weights, data, 0)
+    del weights
+    setup.learner.step(state, rollout)
+  return {program for program in found if program[0] not in METHOD}
+
+
+def plan_step(config):
+  step, model = parts.planned_step(config), models.load_config(config.model.path)
+  with lowered() as found:
+    calls = list(programs.of_step(step, model, meshes.create(config.mesh)))
+    assert not found  # Planning computes with shapes alone.
+    for call in calls:
+      call.program.lower(*call.args)
+  return set(found)
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"model.dtype": "bfloat16"},
+    {"train.freeze_vision": False},
+    {"lora.rank": 4, "model.dtype": "bfloat16"},
+  ],
+  ids=["frozen tower", "all weights", "adapters"],
+)
+def test_a_step_calls_what_is_planned_in_the_planned_shapes(tmp_path, changes):
+  config = configuration(**changes)
+  planned, called = plan_step(config), run_step(config, tmp_path)
+  assert called <= planned
+  # All prompts are decoded at once, and nothing is repacked.
+  assert {name for name, _ in planned - called} == {"repack"}
+
+
+def test_smaller_batches_call_no_other_programs(tmp_path):
+  changes = {"sampling.max_concurrent_prompts": 2, "sampling.pack": True, "actor.max_tokens": 24}
+  config = configuration(**changes, **{"train.response_buckets": (8, 24)})
+  called = {name for name, _ in run_step(config, tmp_path)}
+  assert called == {name for name, _ in plan_step(config)}
