@@ -1,4 +1,7 @@
-"""The second half of a training step (arXiv:2603.21289): log-probs, then the updates."""
+"""Second half of a training step (arXiv:2603.21289): log-probs of a rollout, then the updates.
+
+Axes: B prompts of a rollout, M micro-batches of b prompts, G trajectories, P prompt tokens.
+"""
 
 import dataclasses
 import functools
@@ -27,19 +30,19 @@ Encode = Callable[[models.Params, Batch], models.Features | None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-  """How the policy is trained.
+  """Options of training the policy.
 
   Attributes:
     optimizer: options of `optimizer.make`.
     loss: options of `method.grpo_loss`.
-    sizes: how a rollout is cut into mini-batches.
-    adapters: what is trained in place of the weights; None: the weights are.
-    freeze_vision: whether the vision tower is left as it is.
+    sizes: sizes of mini-batches, micro-batches and responses.
+    adapters: options of the adapters that are trained; None trains all weights.
+    freeze_vision: whether the vision tower stays as it is.
     mask_truncated: whether trajectories that were cut at the limit are left out of the loss.
-    remat: what a layer keeps for its backward pass, see `models.Model`; so are the next three.
-    unroll: whether the update is compiled layer by layer.
-    query_chunk: queries whose attention is computed at once.
-    logits_chunk: tokens of a row whose logits exist at once.
+    remat: see `models.Model`, as for the next three.
+    unroll: see there.
+    query_chunk: see there.
+    logits_chunk: see there.
   """
 
   optimizer: Mapping[str, Any]
@@ -61,17 +64,16 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
-  """Trains the policy by the mini-batches of each step.
+  """Trains the policy on the rollout of each step.
 
   Attributes:
-    updater: the compiled programs.
-    mesh: all devices.
-    frozen: the initial policy, which is the reference.
-    adapters: what is trained, if not all weights.
-    sizes: how a rollout is cut into mini-batches.
+    mesh: mesh of all devices.
+    frozen: weights of the initial policy, which is also the reference.
+    adapters: options of the adapters that are trained; None trains all weights.
+    sizes: sizes of mini-batches, micro-batches and responses.
     mask_truncated: whether trajectories that were cut at the limit are left out of the loss.
-    encode: computes image features by the frozen vision tower, for rollouts that bring none; None
-      where the tower is trained.
+    encode: computes image features by the frozen vision tower, for rollouts without any; None where
+      the tower is trained.
   """
 
   updater: update.Updater
@@ -100,36 +102,36 @@ class Learner:
   def step(
     self, state: update.TrainState, rollout: collect.Rollout
   ) -> tuple[update.TrainState, list[update.Metrics]]:
-    """Updates the policy once for each mini-batch, see `method.grpo_loss`.
+    """Updates the policy once per mini-batch, see `method.grpo_loss`.
 
-    Log-probs of the policy that sampled are computed for all mini-batches before the first update.
+    Log-probs by the policy that sampled are computed for all mini-batches before the first update.
 
     Args:
       state: donated.
-      rollout: its features are donated, too.
+      rollout: its features are donated.
 
     Returns:
-      The new state, and each update's metrics, still on the devices.
+      The new state, and the metrics of each update, still on the devices.
     """
     parts, advantages = self.minibatches(rollout)
     sampled = self.policy(state.params)
     old = [self.updater.token_logprobs(sampled, part) for part in parts]
-    del sampled  # Without adapters it is the state's, which is donated.
+    del sampled  # Without adapters these are the state's arrays, which the update donates.
     reference = [self.updater.token_logprobs(self.frozen, part) for part in parts]
     frozen = None if self.adapters is None else self.frozen
     reports = []
-    for batch in zip(parts, old, reference, advantages, strict=True):
-      state, report = self.updater.update(state, frozen, *batch)
+    for fields in zip(parts, old, reference, advantages, strict=True):
+      state, report = self.updater.update(state, frozen, update.ScoredMinibatch(*fields))
       reports.append(report)
     return state, reports
 
   def minibatches(
     self, rollout: collect.Rollout
   ) -> tuple[list[update.Minibatch], list[Float[jax.Array, "M b G"]]]:
-    """Returns the mini-batches of a step and their advantages, on the mesh.
+    """Returns the mini-batches of a rollout and their advantages, on the mesh.
 
     Args:
-      rollout: its features are donated: the devices hold each once, in the mini-batches.
+      rollout: its features are donated, so that the devices hold them once, in the mini-batches.
     """
     sizes, batch = self.sizes, rollout.batch
     length = sizes.response(int(rollout.result.lengths.max()))
@@ -149,7 +151,7 @@ class Learner:
     images, features = batch.images, None
     if images is not None and self.encode is not None:
       images, features = None, rollout.features
-      if features is None:  # of merged batches
+      if features is None:  # The rollout was merged from several batches.
         features = self.encode(self.frozen, batch)
     mask = collect.loss_mask(rollout, length, truncated=not self.mask_truncated)
     cut_images, cut_encoded = cut_tree(images, cut), cut_tree(features, cut_features)
@@ -248,8 +250,8 @@ class Learner:
     yield ProgramCall("log-probs of reference", scored, (self.frozen, parts[0]), alive)
     alive = (*alive, reference)
     frozen = None if self.adapters is None else self.frozen
-    arguments = (state, frozen, parts[0], old[0], reference[0], advantages[0])
-    yield ProgramCall("update", self.updater.update, arguments, alive)
+    first = update.ScoredMinibatch(parts[0], old[0], reference[0], advantages[0])
+    yield ProgramCall("update", self.updater.update, (state, frozen, first), alive)
 
 
 def make_updater(

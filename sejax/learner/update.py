@@ -1,7 +1,6 @@
-"""One optimizer step: log-probs of given trajectories, their loss, one update.
+"""One optimizer step: log-probs of sampled trajectories, their loss, and the update.
 
-Axes: M micro-batches, b prompts of one, G trajectories, P prompt tokens, R response tokens, S
-patches, s features of a row, D width.
+Axes: M micro-batches of b prompts, G trajectories of a prompt, P prompt tokens, R response tokens.
 """
 
 import dataclasses
@@ -24,11 +23,11 @@ Metrics = dict[str, Float[Array, ""]]
 
 
 class TrainState(NamedTuple):
-  """What an update changes.
+  """Trained parameters and optimizer state.
 
   Attributes:
-    params: master weights that are trained, fp32: all of them, or adapters (`sejax.models.lora`).
-    optimizer: state of `optimizer.make`.
+    params: fp32 master weights: all weights, or adapters (`sejax.models.lora`).
+    optimizer: state of the optimizer from `optimizer.make`.
   """
 
   params: models.Params
@@ -36,14 +35,14 @@ class TrainState(NamedTuple):
 
 
 class Minibatch(NamedTuple):
-  """Groups of one optimizer step, cut into micro-batches whose activations exist one at a time.
+  """Whole groups of one optimizer step, as micro-batches; activations exist for one at a time.
 
   Attributes:
-    prompt: of each group; every field has M in front, so that positions are `[M,3,b,P]`.
-    images: of the prompts, M in front; None where there are none, or where `features` are given.
-    features: of the images, by a vision tower that is not trained; then none are computed.
-    tokens: of the trajectories, padded on the right.
-    mask: which tokens count in the loss.
+    prompt: prompt of each group; every field has M in front, so that positions are `[M,3,b,P]`.
+    images: images of the prompts, M in front; None without any, or where `features` are given.
+    features: image features of a frozen vision tower, M in front; None where the tower is trained.
+    tokens: tokens of the trajectories, padded on the right.
+    mask: tokens that count in the loss.
   """
 
   prompt: models.Prompt
@@ -51,6 +50,22 @@ class Minibatch(NamedTuple):
   features: models.Features | None
   tokens: Int[Array, "M b G R"]
   mask: Bool[Array, "M b G R"]
+
+
+class ScoredMinibatch(NamedTuple):
+  """A mini-batch with all that its update needs.
+
+  Attributes:
+    minibatch: the trajectories.
+    old_logp: log-probs by the policy that sampled, from `Updater.token_logprobs`.
+    ref_logp: log-probs by the initial policy, likewise.
+    advantage: advantage of each trajectory.
+  """
+
+  minibatch: Minibatch
+  old_logp: Float[Array, "M b G R"]
+  ref_logp: Float[Array, "M b G R"]
+  advantage: Float[Array, "M b G"]
 
 
 class Updater:
@@ -78,20 +93,19 @@ class Updater:
     adapters: lora.Options | None = None,
     mesh: Mesh | None = None,
   ):
-    """Keeps what is the same for all steps.
+    """Declares the programs; nothing is compiled.
 
     Args:
-      model: the model.
       optimizer: from `optimizer.make`.
       loss: options of `method.grpo_loss`.
-      temperature: of sampling; log-probs are those of the logits divided by it, or at 0, where
-        sampling takes the most likely token, of the logits themselves.
-      banned_ids: tokens that sampling never draws.
-      max_tokens: the longest response the run allows.
-      dtype: of computation.
-      entropy: whether the policy's entropy is measured.
-      adapters: what is trained, if not all weights.
-      mesh: with axes data, fsdp and tensor, or some of them; one device, if None.
+      temperature: sampling temperature, by which logits are divided; 0, greedy sampling, leaves
+        them as they are.
+      banned_ids: tokens that are never sampled, and whose logits are left out.
+      max_tokens: maximum response length of the run.
+      dtype: precision of computation.
+      entropy: whether the policy's entropy is computed, as a metric or for the loss.
+      adapters: options of the adapters that are trained; None trains all weights.
+      mesh: mesh with any of the axes data, fsdp and tensor; None is a single device.
     """
     rows = None if mesh is None else layouts.row_sharding(mesh)
     self._model = dataclasses.replace(model, rows=rows)
@@ -105,10 +119,10 @@ class Updater:
     self.update = Program.of(self.compute_update, donate=(0,))
 
   def init(self, params: models.Params) -> TrainState:
-    """Returns the state before the first update, on copies: the given arrays stay usable.
+    """Returns the initial state. Arrays are copied, so that the given ones can be used on.
 
     Args:
-      params: what is trained, in any precision, laid out for training.
+      params: all weights or adapters, in any precision and in the layout of training.
     """
     params = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
     return self._constrain(TrainState(params, self._optimizer.init(params)))
@@ -116,44 +130,36 @@ class Updater:
   def compute_logprobs(
     self, params: models.Params, minibatch: Minibatch
   ) -> Float[Array, "M b G R"]:
-    """Returns log-probs of the tokens that count, as the sampler's `logp`, and 0 elsewhere; fp32.
+    """Returns fp32 log-probs in nats of the tokens that count, and 0 for others.
+
+    They are the sampler's `logp`: at its temperature, over the tokens that are not banned.
 
     Args:
-      params: the policy's that is asked, in any precision.
-      minibatch: the trajectories.
+      params: parameter tree of the policy, in any precision.
     """
     params = self._cast(params)
 
-    def one(micro):
+    def compute_micro_batch(micro):
       return jnp.where(micro.mask, self._log_probs(params, micro).logp, 0)
 
-    return jax.lax.map(one, minibatch)
+    return jax.lax.map(compute_micro_batch, minibatch)
 
   def compute_update(
     self,
     state: TrainState,
     frozen: models.Params | None,
-    minibatch: Minibatch,
-    old_logp: Float[Array, "M b G R"],
-    ref_logp: Float[Array, "M b G R"],
-    advantage: Float[Array, "M b G"],
+    scored: ScoredMinibatch,
   ) -> tuple[TrainState, Metrics]:
     """Takes one optimizer step.
 
     Args:
-      state: master weights and moments.
-      frozen: what adapters belong to; None where all weights are trained.
-      minibatch: whole groups.
-      old_logp: from `token_logprobs`, by the policy that sampled.
-      ref_logp: from `token_logprobs`, by the initial policy.
-      advantage: of each trajectory.
+      frozen: weights that the adapters belong to; None where all weights are trained.
 
     Returns:
-      The new state, and the metrics of `gradient` with `finite`: 0 where the gradient was not, and
-      nothing changed, else 1.
+      The new state, and the metrics of `gradient` with `finite`: 1, or 0 where the gradient is not
+      finite; then parameters and moments do not change.
     """
-    given = (minibatch, old_logp, ref_logp, advantage)
-    grads, metrics = self.gradient(state.params, frozen, *given)
+    grads, metrics = self.gradient(state.params, frozen, scored)
     updates, moments = self._optimizer.update(grads, state.optimizer, state.params)
     new = TrainState(optax.apply_updates(state.params, updates), moments)
     metrics["finite"] = moments.last_finite.astype(jnp.float32)
@@ -163,41 +169,33 @@ class Updater:
     self,
     params: models.Params,
     frozen: models.Params | None,
-    minibatch: Minibatch,
-    old_logp: Float[Array, "M b G R"],
-    ref_logp: Float[Array, "M b G R"],
-    advantage: Float[Array, "M b G"],
+    scored: ScoredMinibatch,
   ) -> tuple[models.Params, Metrics]:
-    """Adds up the gradient of the loss over micro-batches in fp32; not compiled by itself.
+    """Returns the fp32 gradient of the loss, summed over micro-batches; a part of `update`.
 
-    The loss is divided by counts of the whole minibatch, so how it is cut changes nothing.
+    The loss is divided by counts of the whole mini-batch, so that the sum does not depend on how it
+    is cut.
 
     Args:
-      params: master weights.
-      frozen: what adapters belong to; None where all weights are trained.
-      minibatch: whole groups.
-      old_logp: by the policy that sampled.
-      ref_logp: by the initial policy.
-      advantage: of each trajectory.
+      params: fp32 master weights.
+      frozen: weights that the adapters belong to; None where all weights are trained.
 
     Returns:
-      The gradient, and as metrics those of `method.grpo_loss`, `loss`, and `grad_norm` before any
+      The gradient, and the metrics of `method.grpo_loss` with `loss`, and `grad_norm` before any
       clipping.
     """
     params_cast = self._cast(params)
-    counts = method.denominators(minibatch.mask, self._max_tokens)
+    counts = method.denominators(scored.minibatch.mask, self._max_tokens)
 
-    def add(total, xs):
+    def add_micro_batch(total, micro):
       gradient = jax.value_and_grad(self._loss, has_aux=True)
-      (loss, metrics), grads = gradient(params_cast, frozen, *xs, counts)
+      (loss, metrics), grads = gradient(params_cast, frozen, micro, counts)
       total = jax.tree.map(lambda t, g: t + g.astype(jnp.float32), total, grads)
       return total, metrics | {"loss": loss}
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
-    # Laid out explicitly: nothing else says that the sums are to be split as the parameters are.
-    grads, parts = jax.lax.scan(
-      add, self._constrain(zeros), (minibatch, old_logp, ref_logp, advantage)
-    )
+    # Without the constraint, nothing tells the compiler to shard the sums as the parameters are.
+    grads, parts = jax.lax.scan(add_micro_batch, self._constrain(zeros), scored)
     combine = {"ratio_min": jnp.min, "ratio_max": jnp.max}
     metrics = {name: combine.get(name, jnp.sum)(part) for name, part in parts.items()}
     return grads, metrics | {"grad_norm": optax.tree.norm(grads)}
@@ -206,39 +204,35 @@ class Updater:
     self,
     params: models.Params,
     frozen: models.Params | None,
-    micro: Minibatch,
-    old_logp: Float[Array, "b G R"],
-    ref_logp: Float[Array, "b G R"],
-    advantage: Float[Array, "b G"],
+    micro: ScoredMinibatch,
     counts: method.Denominators,
   ) -> tuple[Float[Array, ""], Metrics]:
-    """Returns a micro-batch's share of the loss and metrics."""
+    """Returns the share of a micro-batch, without the axis M, in the loss and its metrics."""
     if self._adapters is not None:
       params = lora.attach(frozen, params, self._adapters)
-    scored, options = self._log_probs(params, micro), self._loss_options
-    entropy = scored.entropy if self._entropy else None
+    policy, options = self._log_probs(params, micro.minibatch), self._loss_options
+    entropy = policy.entropy if self._entropy else None
     if self._entropy and not options.get("entropy_coef"):
-      # Times a coefficient of zero, its gradient would still be computed.
+      # The compiler would compute its gradient even for a coefficient of zero.
       entropy = jax.lax.stop_gradient(entropy)
     return method.grpo_loss(
-      scored.logp,
-      old_logp,
-      ref_logp,
-      advantage,
-      micro.mask,
+      policy.logp,
+      micro.old_logp,
+      micro.ref_logp,
+      micro.advantage,
+      micro.minibatch.mask,
       denominators=counts,
       entropy=entropy,
       **options,
     )
 
   def _log_probs(self, params: models.Params, micro: Minibatch) -> models.LogProbs:
-    """Scores a micro-batch, which has no axis M."""
+    """Returns log-probs and entropy of the tokens of a micro-batch, without the axis M."""
     features = micro.features
     if features is None and micro.images is not None:
       features = self._model.encode(params, micro.images)
     last, hidden = self._model.forward(params, micro.prompt, features, micro.tokens)
-    scoring = (micro.tokens, self._temperature, self._banned)
-    return self._model.logp(params, last, hidden, *scoring)
+    return self._model.logp(params, last, hidden, micro.tokens, self._temperature, self._banned)
 
   def _cast(self, params: models.Params) -> models.Params:
     return jax.tree.map(lambda x: x.astype(self._dtype), params)

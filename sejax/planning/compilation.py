@@ -1,7 +1,7 @@
 """`--mode=compile --topology=v5e:8x8`: a step's programs for TPUs or GPUs that are not there.
 
-Each program of the configuration's training step is compiled by the compiler of the TPU (extra
-`tpu`) or GPU (extra `cuda`), and what it takes of a chip and does on it is printed.
+Compiles each program of a training step with the compiler of the TPU (extra `tpu`) or GPU (extra
+`cuda`), and prints its memory, operations and traffic on one chip.
 """
 
 import json
@@ -24,21 +24,21 @@ _GIB = 2**30
 
 
 class Row(NamedTuple):
-  """What is told of a program; bytes and operations are of one chip, and of one run of it.
+  """One program of the report; bytes and operations are of one chip and one call.
 
   Attributes:
-    program: its name.
-    collectives: by kind, how many.
-    arguments: bytes that it reads.
-    temporaries: bytes.
-    peak: bytes in use at most, with all that the run keeps meanwhile.
-    flops: of matrix products.
-    traffic: bytes from and to the chip's memory.
-    arriving: bytes by collectives.
-    largest: bytes of the largest array that a collective makes.
-    seconds: at least, by the chip's peak rates.
-    bound: what takes them: compute, memory or network.
-    error: why it could not be compiled, in place of all others but its name.
+    program: name of the call.
+    collectives: number of collectives, by kind.
+    arguments: bytes of the arguments.
+    temporaries: bytes of temporary arrays.
+    peak: most bytes in use, with all arrays that the run keeps meanwhile.
+    flops: floating-point operations of matrix products.
+    traffic: bytes read from and written to the chip's memory.
+    arriving: bytes received by collectives.
+    largest: bytes of the largest result of a collective.
+    seconds: least time, by the chip's peak rates.
+    bound: the rate that decides it: compute, memory or network.
+    error: why the program does not compile; empty if it does.
   """
 
   program: str
@@ -63,20 +63,19 @@ def run(
   topology: str,
   programs: Sequence[str] = (),
 ) -> bool:
-  """Compiles and prints; returns whether all programs fit a chip.
+  """Compiles the programs, prints the report, and returns whether all fit the chip's memory.
 
   Args:
-    step: whose programs are compiled.
-    model: a directory or a name on the hub.
-    mesh_sizes: of the mesh's axes, for as many devices as the topology has.
+    model: model directory or hub name.
+    mesh_sizes: size of each mesh axis; their product must be the topology's devices.
     topology: such as `v5e:8x8` or `h100:8`, see `topologies`.
-    programs: only those whose name has one of these in it; all, if empty.
+    programs: parts of the names of the programs to compile; empty compiles all.
 
   Raises:
     ValueError: the topology is unknown, or its compiler is not installed.
   """
   chip = topologies.chip(topology)
-  # Devices that are here are not looked for; jax loads a compiler without them only if told so.
+  # Without it, jax would look for the devices of the platform whose compiler is loaded.
   jax.config.update("jax_platforms", "cpu")
   mesh = meshes.create(mesh_sizes, topologies.devices(topology))
   chosen = [

@@ -1,9 +1,9 @@
-"""Trajectories and verdicts of a batch: the Actor samples, the Judge reads (arXiv:2603.21289).
+"""Actor and Judge: sample trajectories of a batch, and verdicts on them (arXiv:2603.21289).
 
-Both sample with the same kind of sampler from prompts that are read once per question. A
-candidate's text, special tokens left out, is what the Judge's trajectories begin with.
+Each role is a sampler with options of its own. The Judge's prompt is prefilled once per question;
+each of its sequences starts with the text of a trajectory, without special tokens, as given tokens.
 
-Axes: B prompts, G trajectories of each, M verdicts on each trajectory, R tokens.
+Axes: B prompts, G trajectories of a prompt, M verdicts on a trajectory, T given tokens.
 """
 
 import dataclasses
@@ -22,16 +22,18 @@ from sejax.parallel import hosts
 from sejax.sampling import Options, Request, Result, Role, Sampler
 from sejax.sampling.sampler import Watch
 
-_TAIL = 32  # Tokens that close a candidate, at least, so that one of full length takes no more.
+# Tokens reserved for the tail that closes a candidate, so that one of full length still fits into
+# the power of two.
+_TAIL = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class RoleOptions:
-  """How Actor and Judge sample, before a processor adds the ids of its tokens.
+  """Sampling options of both roles, still without the token ids of a vocabulary.
 
   Attributes:
-    actor: of the trajectories.
-    judge: of the verdicts; its `repeats` are those on each trajectory, M.
+    actor: options for trajectories.
+    judge: options for verdicts; `repeats` is the number of verdicts on each trajectory, M.
   """
 
   actor: Options
@@ -48,7 +50,7 @@ class RoleOptions:
 
 
 def with_tokens(options: Options, processor: Processor, model: models.Model) -> Options:
-  """Returns sampling options with the ids of a vocabulary: of what is banned, ends and pads."""
+  """Returns the options with the processor's banned, end-of-sequence and padding token ids."""
   banned = tuple(processor.banned_ids(model.vocab_size).tolist())
   filters = dataclasses.replace(options.filters, banned=banned)
   return dataclasses.replace(
@@ -57,14 +59,18 @@ def with_tokens(options: Options, processor: Processor, model: models.Model) -> 
 
 
 class Completions(NamedTuple):
-  """What was sampled: `[B,G]` trajectories or `[B,G*M]` verdicts, and their texts."""
+  """Sampled trajectories `[B,G]` or verdicts `[B,G*M]`, as tokens and as texts."""
 
   result: Result
   texts: list[list[str]]
 
 
 class Roles(NamedTuple):
-  """The samplers of Actor and Judge for one run."""
+  """The samplers of Actor and Judge.
+
+  Attributes:
+    processor: the Actor's; both roles read and write its tokens.
+  """
 
   processor: Processor
   actor: Sampler
@@ -81,43 +87,39 @@ class Roles(NamedTuple):
     mesh: Mesh | None = None,
     dtype: DTypeLike = jnp.float32,
   ) -> Self:
-    """Makes both samplers.
+    """Creates both samplers.
 
     Args:
-      options: how they sample.
-      processor: of the Actor's directory; both roles read and write its tokens.
-      actor: the Actor's model.
-      judge: the Judge's.
-      mesh: that is sampled on; the first device, if None.
-      dtype: of weights and caches.
+      processor: the Actor's.
+      mesh: None is the first device.
+      dtype: precision of the samplers' weights and KV caches.
     """
-
-    def sampler(model: models.Model, options: Options) -> Sampler:
-      return Sampler(model, with_tokens(options, processor, model), mesh, dtype)
-
-    return cls(processor, sampler(actor, options.actor), sampler(judge, options.judge))
+    return cls(
+      processor,
+      actor=Sampler(actor, with_tokens(options.actor, processor, actor), mesh, dtype),
+      judge=Sampler(judge, with_tokens(options.judge, processor, judge), mesh, dtype),
+    )
 
   def check_context(self, batch: Batch) -> None:
-    """Refuses prompts beside which the Judge could not read candidates of full length.
+    """Checks that the Judge's context holds its prompts and candidates of full length.
 
-    So that this is said before the candidates are sampled; what the Actor's own prompt and tokens
-    come to, its sampler checks.
+    Called before the candidates are sampled. The Actor's own lengths are checked by its sampler.
 
     Raises:
-      ValueError: as `check_lengths`.
+      ValueError: see `check_lengths`.
     """
     tail = max(len(self.processor.continuation(tail, "")) for tail in batch.judge_tails)
     self.check_lengths(batch.judge.ids.shape[1], tail)
 
   def check_lengths(self, prompt: int, tail: int) -> None:
-    """Refuses a length of the Judge's prompts, as `check_context` does.
+    """Checks that the Judge's context holds a prompt, a candidate of full length and a verdict.
 
     Args:
-      prompt: tokens of the Judge's prompt.
-      tail: tokens that close a candidate.
+      prompt: number of tokens of the Judge's prompt, with padding.
+      tail: number of tokens that close a candidate.
 
     Raises:
-      ValueError: naming what would not fit into the model's context, and what would.
+      ValueError: it does not; the message names the lengths and the options to lower.
     """
     candidate, verdict = self.actor.options.new_tokens, self.judge.options.new_tokens
     context = self.judge.model.context
@@ -129,11 +131,11 @@ class Roles(NamedTuple):
       )
 
   def encode(self, params: models.Params, batch: Batch) -> models.Features | None:
-    """Returns the features of the batch's images by the Actor's vision tower, if it has any."""
+    """Returns the image features of the Actor's vision tower; None for a batch without images."""
     return None if batch.images is None else self.actor.encode(params, batch.images)
 
   def encode_for_judge(self, params: models.Params, batch: Batch) -> models.Features | None:
-    """Returns the same by the Judge's."""
+    """Returns the image features of the Judge's vision tower; None for a batch without images."""
     return None if batch.images is None else self.judge.encode(params, batch.images)
 
   def act(
@@ -146,21 +148,16 @@ class Roles(NamedTuple):
     step: int,
     watch: Watch | None = None,
   ) -> Completions:
-    """Samples G trajectories for each prompt; a row that only pads gets empty ones.
+    """Samples G trajectories for each prompt; those of padding rows are empty.
 
     Args:
-      params: the Actor's.
-      batch: the prompts.
-      features: of the batch's images, by the Actor's vision tower.
-      seed: of the run.
-      step: of the run.
-      watch: see `Sampler`.
-
-    Raises:
-      ValueError: `Sampler` refuses the request.
+      params: the Actor's, in any layout and precision.
+      features: from `encode`.
+      watch: see `Sampler`, which also names the errors.
     """
     request = Request(batch.actor, batch.records, features, limits=_limits(self.actor, batch))
-    return self._sample(self.actor, params, request, seed, step, Role.ACTOR, watch)
+    result = self.actor(params, request, seed=seed, step=step, role=Role.ACTOR, watch=watch)
+    return self._decode_texts(result)
 
   def judge_all(
     self,
@@ -173,30 +170,28 @@ class Roles(NamedTuple):
     step: int,
     watch: Watch | None = None,
   ) -> Completions:
-    """Samples M verdicts on each candidate (arXiv:2603.21289); those on one stand side by side.
+    """Samples M verdicts on each candidate (arXiv:2603.21289), side by side in the result.
 
     Args:
-      params: the Judge's.
-      batch: the prompts.
-      features: of the batch's images, by the Judge's vision tower.
+      params: the Judge's, in any layout and precision.
+      features: from `encode_for_judge`, or from `encode` where both towers are the same.
       candidates: texts of G trajectories of each prompt.
-      seed: of the run.
-      step: of the run.
-      watch: see `Sampler`.
+      watch: see `Sampler`, which also names the errors.
 
     Raises:
-      ValueError: a candidate cannot be tokenized, or `Sampler` refuses the request.
+      ValueError: a candidate cannot be tokenized.
     """
-    given, lengths = self._given(batch, candidates)
+    given, lengths = self._tokenize_candidates(batch, candidates)
     request = Request(
       batch.judge, batch.records, features, given, lengths, _limits(self.judge, batch)
     )
-    return self._sample(self.judge, params, request, seed, step, Role.JUDGE, watch)
+    result = self.judge(params, request, seed=seed, step=step, role=Role.JUDGE, watch=watch)
+    return self._decode_texts(result)
 
-  def _given(
+  def _tokenize_candidates(
     self, batch: Batch, candidates: Sequence[Sequence[str]]
   ) -> tuple[Int[np.ndarray, "B G T"], Int[np.ndarray, "B G"]]:
-    """Tokenizes candidates; T is one of a few sizes, the same in all processes."""
+    """Returns the given tokens and their number; T is the same on all processes, see `padded`."""
     tokens = [
       [self.processor.continuation(tail, text) for text in texts]
       for tail, texts in zip(batch.judge_tails, candidates, strict=True)
@@ -209,17 +204,7 @@ class Roles(NamedTuple):
         given[b, g, : len(row)] = row
     return given, lengths
 
-  def _sample(
-    self,
-    sampler: Sampler,
-    params: models.Params,
-    request: Request,
-    seed: int,
-    step: int,
-    role: Role,
-    watch: Watch | None,
-  ) -> Completions:
-    result = sampler(params, request, seed=seed, step=step, role=role, watch=watch)
+  def _decode_texts(self, result: Result) -> Completions:
     texts = [
       [self.processor.decode(row[:n]) for row, n in zip(rows, lengths, strict=True)]
       for rows, lengths in zip(result.tokens, result.lengths, strict=True)
@@ -230,25 +215,29 @@ class Roles(NamedTuple):
 def by_candidate(
   judged: Completions, repeats: int
 ) -> tuple[list[list[list[str]]], list[list[list[bool]]]]:
-  """Returns the verdicts' texts, and whether each was cut at the limit, as `[B][G][M]`.
+  """Returns the texts of verdicts, and whether each was cut at the limit, as `[B][G][M]`.
 
   Args:
     judged: from `Roles.judge_all`, with rows of G*M.
     repeats: M.
   """
-  texts, cut = (
-    [[list(row[n : n + repeats]) for n in range(0, len(row), repeats)] for row in rows]
-    for rows in (judged.texts, judged.result.truncated.tolist())
-  )
-  return texts, cut
+
+  def regroup(rows: list[list]) -> list[list[list]]:
+    return [[row[n : n + repeats] for n in range(0, len(row), repeats)] for row in rows]
+
+  return regroup(judged.texts), regroup(judged.result.truncated.tolist())
 
 
 def padded(longest: int) -> int:
-  """Returns T for candidates of at most so many tokens: a power of two, and room for their tail."""
+  """Returns the padded length T of candidates: a power of two, and room for the tail.
+
+  Args:
+    longest: tokens of the longest candidate.
+  """
   return _TAIL + (1 << max(longest - _TAIL - 1, 15).bit_length())
 
 
 def _limits(sampler: Sampler, batch: Batch) -> Int[np.ndarray, "B G"]:
-  """Rows that only pad draw nothing."""
+  """Returns the token limits of a batch: `new_tokens`, and 0 for padding rows."""
   options = sampler.options
   return np.where(batch.real, options.new_tokens, 0)[:, None].repeat(options.members, axis=1)

@@ -5,6 +5,7 @@ decode steps of a run, S KV cache positions, P prompt tokens, D width. A slot's 
 lie on one row shard.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -119,15 +120,7 @@ def decode_tokens(
   shards = layouts.row_shards(mesh)
   member_sizes = np.array(scheduler.sizes(active.shape[1]))
 
-  # Each device filters whole rows: sequences, not the vocabulary, are sharded over `tensor`.
-  rows = PartitionSpec(layouts.row_axes(mesh), layouts.tensor_axis(mesh, active.shape[1]))
-  draw_rows = jax.shard_map(
-    lambda logits, key, index: filters_lib.draw(filters, logits, keys.token_bits(key, index)),
-    mesh=mesh,
-    in_specs=rows,
-    out_specs=rows,
-    check_vma=False,
-  )
+  draw = _sharded_draw(filters, mesh, members=active.shape[1])
   logits_sharding = NamedSharding(
     mesh, PartitionSpec(layouts.row_axes(mesh), None, layouts.tensor_axis(mesh, model.vocab_size))
   )
@@ -144,19 +137,19 @@ def decode_tokens(
     # Logits are computed where the head's weights lie. Otherwise the compiler would move the
     # weights, which are much larger, to the rows.
     logits = jax.lax.with_sharding_constraint(model.logits(params, state.hidden), logits_sharding)
-    draw = draw_rows(logits, state.keys, state.num_sampled)
+    drawn = draw(logits, state.keys, state.num_sampled)
     sampled = SampledTokens(
-      tokens=sampled.tokens.at[step].set(draw.token),
-      logp=sampled.logp.at[step].set(draw.logp),
-      behaviour_logp=sampled.behaviour_logp.at[step].set(draw.behaviour_logp),
+      tokens=sampled.tokens.at[step].set(drawn.token),
+      logp=sampled.logp.at[step].set(drawn.logp),
+      behaviour_logp=sampled.behaviour_logp.at[step].set(drawn.behaviour_logp),
     )
     num_sampled = state.num_sampled + active
-    is_eos = (draw.token[..., None] == eos).any(-1)
+    is_eos = (drawn.token[..., None] == eos).any(-1)
     active = active & (num_sampled < state.limit) & ~is_eos
     hidden, cache = model.extend(
       params,
       state.prefix,
-      draw.token[..., None],
+      drawn.token[..., None],
       cache=state.cache,
       lengths=active.astype(jnp.int32),
       attended_length=attended_length,
@@ -177,3 +170,23 @@ def decode_tokens(
     active=active, num_sampled=state.num_sampled, num_cached=state.cache.lengths, steps=taken
   )
   return state, sampled, status
+
+
+def _sharded_draw(
+  filters: filters_lib.Filters, mesh: Mesh, members: int
+) -> Callable[..., filters_lib.Draw]:
+  """Returns a function that draws the next token of every sequence.
+
+  Each device filters whole rows: sequences, not the vocabulary, are sharded over `tensor`.
+
+  Args:
+    members: sequences of a slot, G.
+  """
+  rows = PartitionSpec(layouts.row_axes(mesh), layouts.tensor_axis(mesh, members))
+  return jax.shard_map(
+    lambda logits, key, index: filters_lib.draw(filters, logits, keys.token_bits(key, index)),
+    mesh=mesh,
+    in_specs=rows,
+    out_specs=rows,
+    check_vma=False,
+  )

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from sejax import config as config_lib
 from sejax import models
 from sejax.learner import minibatches, optimizer
-from sejax.learner.update import Minibatch, TrainState, Updater
+from sejax.learner.update import Minibatch, ScoredMinibatch, TrainState, Updater
 from sejax.models import lora
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.transformer import layout
@@ -32,7 +32,7 @@ ADAPTERS = lora.Options(4, 8.0, ("q", "down"))
 PROMPTS = [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 4], [6, (4, 8)]] * 4
 
 
-def minibatch(config: qwen.Qwen25VL, mesh: jax.sharding.Mesh) -> tuple:
+def scored_minibatch(config: qwen.Qwen25VL, mesh: jax.sharding.Mesh) -> ScoredMinibatch:
   """Returns the whole mini-batch on the mesh, of which each process brings its rows."""
   rng = np.random.default_rng(1)
   batch = torch_reference.make_batch(config, PROMPTS)
@@ -56,7 +56,7 @@ def minibatch(config: qwen.Qwen25VL, mesh: jax.sharding.Mesh) -> tuple:
     cut(tokens),
     cut(mask),
   )
-  return part, cut(logp + noise[0]), cut(logp + noise[1]), cut(advantage)
+  return ScoredMinibatch(part, cut(logp + noise[0]), cut(logp + noise[1]), cut(advantage))
 
 
 def own_rows(mesh: jax.sharding.Mesh) -> np.ndarray:
@@ -91,18 +91,18 @@ def step(sizes: str, folder: pathlib.Path, adapters: lora.Options | None) -> Non
     frozen, trained = whole, lora.init(jax.random.key(1), config, adapters)
     trained = jax.tree.map(lambda x: x + 0.01, trained)
     trained = layouts.place(trained, mesh, layout.TRAINING, np.float32)
-  given = minibatch(config, mesh)
+  scored = scored_minibatch(config, mesh)
   state = updater.init(trained)
   before = to_host(state.params, mesh)
-  grads, _ = jax.jit(updater.gradient)(state.params, frozen, *given)
+  grads, _ = jax.jit(updater.gradient)(state.params, frozen, scored)
   found = {f"grad{path}": x for path, x in to_host(grads, mesh).items()}
-  state, metrics = updater.update(state, frozen, *given)
+  state, metrics = updater.update(state, frozen, scored)
   found |= {f"metric {key}": np.asarray(x.addressable_data(0)) for key, x in metrics.items()}
   middle = to_host(state.params, mesh)
   found |= {f"first{path}": x for path, x in change(middle, before).items()}
 
   state = save_or_read(state, folder / ("lora" if adapters else "full"))
-  state, _ = updater.update(state, frozen, *given)
+  state, _ = updater.update(state, frozen, scored)
   second = change(to_host(state.params, mesh), middle)
   found |= {f"second{path}": x for path, x in second.items()}
   moved = [
