@@ -145,7 +145,7 @@ def _make_roles(
   Raises:
     ValueError: the processors do not go with the models, the pictures, or the prompts.
   """
-  checks.check_pictures(config.data, policy.processor)
+  checks.check_pixel_limits(config.data, policy.processor)
   if judge is not policy:
     rollout.check_judge(policy, judge)
   roles = policy.roles(parts.roles(config), judge.model)
@@ -199,7 +199,7 @@ def _make_collector(
     source=source,
     clock=stopwatch,
     scoring=parts.scoring(config),
-    function=function,
+    reward_function=function,
     seed=config.seed,
     constant_groups=config.train.constant_groups,
     resample_limit=config.train.resample_limit,

@@ -85,7 +85,7 @@ def responder(config: ml_collections.ConfigDict) -> Responder:
   layouts.check_rows(mesh, "eval.batch_size", config.eval.batch_size)
   policy = parts.policy(config, mesh)
   checks.check_buckets(config.data, config.actor.max_tokens, policy.model)
-  checks.check_pictures(config.data, policy.processor)
+  checks.check_pixel_limits(config.data, policy.processor)
   roles = parts.roles(config)
   return Responder(
     policy,

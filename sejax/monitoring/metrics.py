@@ -56,7 +56,7 @@ from sejax import method, models
 from sejax.data.records import Source, gold_if_readable
 from sejax.monitoring import flops
 from sejax.parallel import chips, hosts
-from sejax.rollout.collect import Rollout, SampledBatch, varied
+from sejax.rollout.collect import Rollout, SampledBatch, rewards_differ
 from sejax.text.equivalence import Prover
 
 # The sum of a figure over groups, and over how many, by its name.
@@ -73,7 +73,7 @@ def of_rollout(rollout: Rollout, source: Source, prover: Prover, tie: str) -> di
   """
   parts = [_of_sampled(part, source, prover, tie) for part in rollout.sampled]
   parts.append(_of_trained(rollout))
-  counts = (sum(int(part.real.sum()) for part in rollout.sampled), int(rollout.counts.sum()))
+  counts = (sum(int(part.real.sum()) for part in rollout.sampled), int(rollout.in_loss.sum()))
   everyone = hosts.gather_json([parts, counts])
   sampled, trained = np.sum([counts for _, counts in everyone], axis=0).tolist()
   figures = _means([part for parts, _ in everyone for part in parts])
@@ -92,9 +92,9 @@ def _of_sampled(part: SampledBatch, source: Source, prover: Prover, tie: str) ->
     correct[known] = prover.grade(*zip(*graded, strict=True))
     sums["undecided_grades"] = (float(prover.undecided - before), float(known.sum()))
   judged, counts = (None, None), {}
-  if part.readings is not None:
-    judged = (part.readings.scores[real], part.readings.valid[real])
-    counts = {name: count[real] for name, count in part.readings.counts().items()}
+  if part.verdicts is not None:
+    judged = (part.verdicts.scores[real], part.verdicts.valid[real])
+    counts = {name: count[real] for name, count in part.verdicts.counts().items()}
   measures = method.group_metrics(evidence.answer_ids[real], *judged, correct, tie=tie)
   for name, (value, defined) in measures.items():
     counted = defined & known if name in method.GOLD_METRICS else defined
@@ -104,14 +104,14 @@ def _of_sampled(part: SampledBatch, source: Source, prover: Prover, tie: str) ->
       **_of_trajectories(part.group, part.lengths, part.truncated, real),
       **counts,
       "format": evidence.format_ok[real].mean(axis=1),
-      "constant_groups": ~varied(part.group)[real],
+      "constant_groups": ~rewards_differ(part.group)[real],
     }
   )
 
 
 def _of_trained(rollout: Rollout) -> Sums:
   result = rollout.result
-  figures = _of_trajectories(rollout.group, result.lengths, result.truncated, rollout.counts)
+  figures = _of_trajectories(rollout.group, result.lengths, result.truncated, rollout.in_loss)
   return _sums({f"trained_{name}": values for name, values in figures.items()})
 
 
@@ -177,7 +177,7 @@ def records(rollout: Rollout, source: Source, step: int, limit: int) -> list[dic
       "texts": list(evidence.texts[b]),
       "answers": list(evidence.answers[b]),
       "votes": _votes(evidence.answer_ids[b]),
-      "verdicts": rollout.verdicts[b],
+      "verdicts": rollout.verdict_texts[b],
       "scores": evidence.judge_scores[b].tolist(),
       "valid": evidence.judge_valid[b].tolist(),
       "rewards": np.asarray(group.reward)[b].tolist(),

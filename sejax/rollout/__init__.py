@@ -1,4 +1,4 @@
-"""Actor and Judge on the sampler, and the rollout of a training step."""
+"""Sampling with Actor and Judge, and collecting the rollout of a training step."""
 
 from sejax.rollout.policy import Compute, Policy, check_judge
 from sejax.rollout.roles import (

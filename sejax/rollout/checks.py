@@ -1,9 +1,9 @@
-"""What a configuration and the directories of its models decide together, checked at start.
+"""Startup checks that a configuration fits its model directories; reads no weights and no records.
 
-No record is looked at. What is refused here would otherwise end the run at the first batch of some
-shape, leave no record to train on, or be misread by a model.
+Without them, a mistake would end the run at the first batch of some shape, drop every record, or
+feed a model inputs that it misreads.
 
-All functions raise ValueError, in one line that names the field or file, its value, and what would
+All functions raise a ValueError of one line that names the field or file, its value, and what would
 work.
 """
 
@@ -23,12 +23,12 @@ from sejax.text import messages
 
 
 def check_buckets(data: ml_collections.ConfigDict, max_tokens: int, model: models.Model) -> None:
-  """Refuses lengths of arrays that the model cannot take.
+  """Checks the bucket sizes against the Actor's vision tower and context length.
 
   Args:
-    data: the configuration's section.
-    max_tokens: of a trajectory.
-    model: the Actor's.
+    data: section `config.data`.
+    max_tokens: maximum number of tokens of a trajectory.
+    model: the Actor's model.
   """
   multiple = model.patch_multiple
   for size in data.patch_buckets:
@@ -48,28 +48,33 @@ def check_buckets(data: ml_collections.ConfigDict, max_tokens: int, model: model
 
 
 def prompt_width(data: ml_collections.ConfigDict) -> int:
-  """Returns the largest bucket of the Actor's prompts; `data` is the configuration's section."""
+  """Returns the longest padded length of the Actor's prompts, in tokens.
+
+  Args:
+    data: section `config.data`.
+  """
   return next(size for size in data.prompt_buckets if size >= data.prompt_limit)
 
 
 def check_directory(name: str, model: models.Model, processor: Processor) -> None:
-  """Refuses a model's directory whose configuration and processor are not of one model.
+  """Checks that the configuration and the processor of a directory belong to the same model.
 
   Args:
-    name: of the directory, at a readable length.
-    model: of its `config.json`.
-    processor: of its other files.
+    name: what to call the directory in messages.
+    model: model read from its `config.json`.
+    processor: processor read from its other files.
   """
-  pictures, expected = processor.image_processor, model.image_format
+  image_processor, expected = processor.image_processor, model.image_format
   for ours, theirs in (
     ("patch_size", "patch_size"),
     ("temporal_patch_size", "temporal_patch_size"),
     ("merge_size", "spatial_merge_size"),
   ):
-    if getattr(pictures, ours) != expected[theirs]:
+    if getattr(image_processor, ours) != expected[theirs]:
       raise ValueError(
-        f"{name}: preprocessor_config.json has {ours}={getattr(pictures, ours)} and config.json"
-        f" vision_config.{theirs}={expected[theirs]}; give a directory whose files belong together"
+        f"{name}: preprocessor_config.json has {ours}={getattr(image_processor, ours)} and"
+        f" config.json vision_config.{theirs}={expected[theirs]}; give a directory whose files"
+        " belong together"
       )
   if processor.image_pad_id != model.image_token_id:
     raise ValueError(
@@ -92,44 +97,46 @@ def check_directory(name: str, model: models.Model, processor: Processor) -> Non
       )
 
 
-def check_pictures(data: ml_collections.ConfigDict, processor: Processor) -> None:
-  """Refuses limits of pixels that no picture meets.
+def check_pixel_limits(data: ml_collections.ConfigDict, processor: Processor) -> None:
+  """Checks that images can meet the pixel limits and fit into a patch bucket.
 
   Args:
-    data: the configuration's section.
-    processor: the Actor's, with these limits.
+    data: section `config.data`.
+    processor: the Actor's processor, which has these limits.
   """
-  pictures, largest = processor.image_processor, data.patch_buckets[-1]
-  least, most = pictures.size["shortest_edge"], pictures.size["longest_edge"]
-  if not pictures.do_resize:
+  image_processor, largest = processor.image_processor, data.patch_buckets[-1]
+  if not image_processor.do_resize:
     return
-  if least > (held := largest * pictures.patch_size**2):
+  # The keys are the released names; their values are areas in pixels.
+  min_pixels = image_processor.size["shortest_edge"]
+  max_pixels = image_processor.size["longest_edge"]
+  most_pixels = largest * image_processor.patch_size**2
+  if min_pixels > most_pixels:
     raise ValueError(
-      f"config.data.min_pixels={least} enlarges every picture beyond the {largest} patches, or"
-      f" {held} pixels, at which config.data.patch_buckets end; lower it to {held}, or add a bucket"
+      f"config.data.min_pixels={min_pixels} enlarges every picture beyond the {largest} patches, or"
+      f" {most_pixels} pixels, at which config.data.patch_buckets end; lower it to {most_pixels},"
+      " or add a bucket"
     )
-  side = pictures.patch_size * pictures.merge_size
-  if most < side**2:
+  side = image_processor.patch_size * image_processor.merge_size
+  if max_pixels < side**2:
     raise ValueError(
-      f"config.data.max_pixels={most} is less than the smallest picture of {side}x{side} pixels;"
-      f" give at least {side**2}"
+      f"config.data.max_pixels={max_pixels} is less than the smallest picture of {side}x{side}"
+      f" pixels; give at least {side**2}"
     )
 
 
 def check_prompts(
   data: ml_collections.ConfigDict, preparer: Preparer, roles: Roles, *, judged: bool
 ) -> None:
-  """Refuses prompts that leave no room for a question, and verdicts that do not fit the context.
+  """Checks that prompts leave room for a question, and that verdicts fit the Judge's context.
 
   Args:
-    data: the configuration's section.
-    preparer: writes the prompts.
-    roles: read them.
-    judged: whether the Judge is asked.
+    data: section `config.data`.
+    judged: whether the run asks the Judge.
   """
   processor, question = preparer.processor, "?"
-  asked = messages.actor_messages(question, 0, preparer.instruction)
-  prompt = processor.prompt(
+  actor_prompt = processor.prompt(messages.actor_messages(question, 0, preparer.instruction))
+  judge_prompt = processor.prompt(
     messages.judge_messages(
       question,
       0,
@@ -139,8 +146,8 @@ def check_prompts(
     )
   )
   for who, tokens, field, limit in (
-    ("Actor", processor.prompt(asked).ids, "prompt_limit", preparer.prompt_limit),
-    ("Judge", prompt.ids, "prompt_buckets", preparer.judge_limit),
+    ("Actor", actor_prompt.ids, "prompt_limit", preparer.prompt_limit),
+    ("Judge", judge_prompt.ids, "prompt_buckets", preparer.judge_limit),
   ):
     if len(tokens) > limit:
       raise ValueError(
@@ -148,13 +155,13 @@ def check_prompts(
         f" the {limit} of config.data.{field}={quoted(data[field])}; raise it"
       )
   if judged:
-    roles.check_lengths(data.prompt_buckets[-1], len(processor.continuation(prompt.tail, "")))
+    roles.check_lengths(data.prompt_buckets[-1], len(processor.continuation(judge_prompt.tail, "")))
 
 
 def check_processes(mesh: Mesh) -> None:
-  """Refuses a mesh on which processes would share the rows of a batch.
+  """Checks that no two processes share the rows of a batch.
 
-  Each process brings rows of its own, so devices that hold the same rows must be of one process.
+  Each process loads its own rows, so devices that hold the same rows must belong to one process.
   """
   shards = mesh.devices.reshape(layouts.row_shards(mesh), -1)
   if any(len({device.process_index for device in shard}) > 1 for shard in shards):
@@ -165,11 +172,10 @@ def check_processes(mesh: Mesh) -> None:
 
 
 def check_rows(mesh: Mesh, sizes: Mapping[str, int]) -> None:
-  """Refuses batches that the mesh cannot split.
+  """Checks that the mesh can split every batch evenly over its row shards.
 
   Args:
-    mesh: of the run.
-    sizes: of the batches, by the fields that give them.
+    sizes: batch sizes by the name of the field that sets them.
   """
   for name, size in sizes.items():
     layouts.check_rows(mesh, name, size)

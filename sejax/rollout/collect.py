@@ -1,7 +1,9 @@
-"""The first half of a training step (arXiv:2603.21289): sample, read answers, judge, reward.
+"""Collects the rollout of a training step: sample, extract answers, judge, reward.
 
-Everything but the samplers runs on the host. Axes: B prompts, G trajectories, M verdicts on each,
-R tokens.
+This is the first half of a step (arXiv:2603.21289); `sejax.learner` is the second. Everything but
+the samplers runs on the host.
+
+Axes: B prompts of this process, G trajectories of a prompt, M verdicts on a trajectory, R tokens.
 """
 
 import collections
@@ -23,26 +25,26 @@ from sejax.rollout.roles import Roles, by_candidate
 from sejax.sampling import Result
 from sejax.text import answers
 
-# Times the stage that it is given the name of, as a context manager.
+# Returns a context manager that times a stage, by the name of the stage.
 Stopwatch = Callable[[str], contextlib.AbstractContextManager]
 
 
 class SampledBatch(NamedTuple):
-  """What is watched of a batch that was sampled, whether or not its groups are trained on.
+  """Results of one sampled batch, for metrics; its groups may or may not be trained on.
 
   Attributes:
-    real: rows that hold a record.
-    evidence: what the rewards were made of.
-    readings: of the verdicts; None without a Judge.
+    real: rows that hold a record, as opposed to padding.
+    evidence: inputs of the rewards.
+    verdicts: scores parsed from the verdicts; None without a Judge.
     group: rewards and advantages.
-    lengths: tokens drawn for each.
-    truncated: which were cut at the limit.
-    prompt_tokens: of all prompts.
+    lengths: tokens of each trajectory.
+    truncated: trajectories that were cut at `actor.max_tokens`.
+    prompt_tokens: tokens of the Actor's prompts, summed over the batch.
   """
 
   real: Bool[np.ndarray, " B"]
   evidence: rewards.Evidence
-  readings: rewards.Verdicts | None
+  verdicts: rewards.Verdicts | None
   group: method.Group
   lengths: Int32[np.ndarray, "B G"]
   truncated: Bool[np.ndarray, "B G"]
@@ -50,32 +52,32 @@ class SampledBatch(NamedTuple):
 
 
 class Rollout(NamedTuple):
-  """B groups that are trained on, and what became of them.
+  """The batch of B groups that the learner trains on.
 
   Attributes:
-    batch: their prompts.
-    result: their trajectories' tokens.
-    verdicts: texts, `[B][G][M]`; empty lists where no Judge is asked.
-    evidence: what the rewards were made of.
+    batch: prompts.
+    result: tokens of the trajectories.
+    verdict_texts: the Judge's responses, `[B][G][M]`; empty innermost lists without a Judge.
+    evidence: inputs of the rewards.
     group: rewards and advantages.
-    counts: groups that the update counts.
-    features: of the batch's images, on the devices, by the tower that the Actor sampled with; None
-      where there are none, and where groups of several batches were merged.
-    sampled: everything that was sampled in the step, batch by batch.
+    in_loss: groups that enter the loss; the others are padding rows or constant groups.
+    features: image features on the devices, from the vision tower that the Actor sampled with.
+      None without images, and if groups of several batches were merged.
+    sampled: all batches sampled in the step, for metrics.
   """
 
   batch: Batch
   result: Result
-  verdicts: list[list[list[str]]]
+  verdict_texts: list[list[list[str]]]
   evidence: rewards.Evidence
   group: method.Group
-  counts: Bool[np.ndarray, " B"]
+  in_loss: Bool[np.ndarray, " B"]
   features: models.Features | None
   sampled: tuple[SampledBatch, ...]
 
 
 class Weights(NamedTuple):
-  """The parameter trees that sample, in any layout and precision."""
+  """Parameter trees to sample with, in any layout and precision."""
 
   actor: models.Params
   judge: models.Params
@@ -83,20 +85,21 @@ class Weights(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collector:
-  """Makes the rollout of a step from examples.
+  """Collects the rollout of a step.
 
   Attributes:
-    roles: that sample.
-    collate: makes batches.
-    source: of the records, for reward functions.
-    clock: times the stages.
+    roles: samplers of Actor and Judge.
+    collate: collates examples into a batch.
+    source: source of the records, passed to the reward function.
+    clock: times the stages `data`, `sample`, `judge` and `reward`.
     scoring: how texts become rewards.
-    function: rewards in place of the method, from `rewards.find`; None: the method.
-    seed: of the run.
-    constant_groups: what becomes of groups without any difference: `keep`, `drop` or `resample`.
-    resample_limit: batches that are sampled at most to fill one, for `resample`.
-    shares_tower: whether the vision towers of Actor and Judge are the same in every step, so that
-      images are encoded once for both.
+    reward_function: replaces the method's rewards, see `rewards.find`; None uses the method's.
+    seed: seed of the run.
+    constant_groups: what happens to groups whose rewards are all equal: `keep`, `drop` (leaves them
+      out of the loss) or `resample` (samples further batches to replace them).
+    resample_limit: maximum number of batches sampled in a step with `resample`.
+    shares_tower: whether Actor and Judge have the same vision tower in every step, so that images
+      are encoded once for both.
   """
 
   roles: Roles
@@ -104,7 +107,7 @@ class Collector:
   source: Source
   clock: Stopwatch
   scoring: rewards.Scoring
-  function: rewards.RewardFunction | None
+  reward_function: rewards.RewardFunction | None
   seed: int
   constant_groups: str
   resample_limit: int
@@ -115,58 +118,66 @@ class Collector:
   ) -> Rollout:
     """Returns the rollout of a step, from one batch or, with resampling, from several.
 
+    Every process must call it, each with its own data.
+
     Args:
-      weights: that sample.
-      data: lists of examples, one per batch.
+      data: iterator over batches, each a list of examples.
 
     Raises:
       ValueError: as `Collator`, `Sampler` and `rewards.reward_groups`.
     """
-    seen = collections.Counter()
-    rollout, examples = self._one(weights, data, step, seen)
+    # How often each record occurred in the step, so that a repeated one gets other samples.
+    occurrences = collections.Counter()
+    rollout, examples = self._sample_batch(weights, data, step, occurrences)
     if self.constant_groups == "keep":
       return rollout
-    rollout = rollout._replace(counts=varied(rollout.group))
+    rollout = rollout._replace(in_loss=rewards_differ(rollout.group))
     if self.constant_groups == "resample":
       parts = [(rollout, examples)]
-      while len(parts) < self.resample_limit and self._short(parts):
-        more, examples = self._one(weights, data, step, seen)
-        parts.append((more._replace(counts=varied(more.group)), examples))
+      while len(parts) < self.resample_limit and self._needs_more(parts):
+        more, examples = self._sample_batch(weights, data, step, occurrences)
+        parts.append((more._replace(in_loss=rewards_differ(more.group)), examples))
       if len(parts) > 1:
         return self._merge(parts)
     return rollout
 
-  def _short(self, parts: Sequence[tuple[Rollout, Sequence[Example]]]) -> bool:
-    """Whether some process has fewer groups that count than rows."""
-    found = sum(int(rollout.counts.sum()) for rollout, _ in parts)
-    return bool(hosts.any_process(np.array([found < len(parts[0][0].counts)])).any())
+  def _needs_more(self, parts: Sequence[tuple[Rollout, Sequence[Example]]]) -> bool:
+    """Whether any process has fewer groups for the loss than its batch has rows."""
+    found = sum(int(rollout.in_loss.sum()) for rollout, _ in parts)
+    rows = len(parts[0][0].in_loss)
+    return bool(hosts.any_process(np.array([found < rows])).any())
 
-  def _one(
+  def _sample_batch(
     self,
     weights: Weights,
     data: Iterator[Sequence[Example]],
     step: int,
-    seen: collections.Counter[str],
+    occurrences: collections.Counter[str],
   ) -> tuple[Rollout, Sequence[Example]]:
+    """Samples, judges and rewards the next batch; returns its rollout and its examples.
+
+    Args:
+      occurrences: how often each record id was seen in this step; updated in place.
+    """
     clock, seed, roles, judged = self.clock, self.seed, self.roles, self.scoring.judged
     with clock("data"):
-      examples = batches.number_occurrences(next(data), seen)
+      examples = batches.number_occurrences(next(data), occurrences)
       batch = self.collate(examples)
     with clock("sample"):
       features = roles.encode(weights.actor, batch)
       acted = roles.act(weights.actor, batch, features, seed=seed, step=step)
     with clock("judge"):
-      verdicts, truncated = self._judge(weights, batch, features, acted.texts, step)
+      verdict_texts, truncated = self._judge(weights, batch, features, acted.texts, step)
     with clock("reward"):
-      read = rewards.read_verdicts(verdicts, self.scoring.reading, truncated)
-      evidence = self._evidence(batch, acted.texts, read)
+      verdicts = rewards.read_verdicts(verdict_texts, self.scoring.reading, truncated)
+      evidence = self._evidence(batch, acted.texts, verdicts)
       group = rewards.reward_groups(
-        evidence, self.source, self.scoring.method, self.function, judged=judged
+        evidence, self.source, self.scoring.method, self.reward_function, judged=judged
       )
     sampled = SampledBatch(
       real=batch.real,
       evidence=evidence,
-      readings=read if judged else None,
+      verdicts=verdicts if judged else None,
       group=group,
       lengths=acted.result.lengths,
       truncated=acted.result.truncated,
@@ -175,10 +186,10 @@ class Collector:
     rollout = Rollout(
       batch=batch,
       result=acted.result,
-      verdicts=verdicts,
+      verdict_texts=verdict_texts,
       evidence=evidence,
       group=group,
-      counts=batch.real,
+      in_loss=batch.real,
       features=features,
       sampled=(sampled,),
     )
@@ -192,18 +203,24 @@ class Collector:
     texts: list[list[str]],
     step: int,
   ) -> tuple[list[list[list[str]]], list[list[list[bool]]]]:
-    """Returns verdicts, and whether each was cut at the limit."""
+    """Returns the verdicts' texts and whether each was truncated, both `[B][G][M]`.
+
+    Args:
+      features: image features from the Actor's vision tower.
+      texts: trajectories to judge, `[B][G]`.
+    """
     if not self.scoring.judged:
-      nothing = [[[] for _ in group] for group in texts]
-      return nothing, nothing
+      no_verdicts = [[[] for _ in group] for group in texts]
+      return no_verdicts, no_verdicts
     if not self.shares_tower:
       features = self.roles.encode_for_judge(weights.judge, batch)
     judged = self.roles.judge_all(weights.judge, batch, features, texts, seed=self.seed, step=step)
     return by_candidate(judged, self.scoring.repeats)
 
   def _evidence(
-    self, batch: Batch, texts: list[list[str]], read: rewards.Verdicts
+    self, batch: Batch, texts: list[list[str]], verdicts: rewards.Verdicts
   ) -> rewards.Evidence:
+    """Extracts answers and checks formats; returns the inputs of the rewards."""
     extracted, answer_ids = rewards.read_answers(texts, self.scoring.reading)
     return rewards.Evidence(
       index=batch.index,
@@ -212,41 +229,42 @@ class Collector:
       answers=extracted,
       answer_ids=answer_ids,
       format_ok=np.array([[answers.format_ok(text) for text in group] for group in texts], bool),
-      judge_scores=read.scores,
-      judge_valid=read.valid,
+      judge_scores=verdicts.scores,
+      judge_valid=verdicts.valid,
     )
 
   def _merge(self, parts: Sequence[tuple[Rollout, Sequence[Example]]]) -> Rollout:
-    """Fills one batch with the groups that count, in their order, and then with others."""
-    rows = len(parts[0][0].counts)
-    # Where each row of the merged batch comes from: a part, and a row of it.
-    sources = [(part, row) for part in range(len(parts)) for row in range(rows)]
-    sources.sort(key=lambda source: not parts[source[0]][0].counts[source[1]])
-    sources = sources[:rows]
+    """Merges rollouts into one: first the groups for the loss, in their order, then others."""
     rollouts = [rollout for rollout, _ in parts]
+    rows = len(rollouts[0].in_loss)
+    # For each row of the merged batch: which rollout it comes from, and which row of that.
+    sources = [(part, row) for part in range(len(parts)) for row in range(rows)]
+    trained = [(part, row) for part, row in sources if rollouts[part].in_loss[row]]
+    others = [(part, row) for part, row in sources if not rollouts[part].in_loss[row]]
+    sources = (trained + others)[:rows]
     batch = self.collate([parts[part][1][row] for part, row in sources])
     evidence = _merge_fields([rollout.evidence for rollout in rollouts], sources)
-    # Statistics are of one call of the sampler; the last one's stand for all.
+    # Statistics describe one sampler call; the merged result carries those of the last.
     results = [rollout.result._replace(stats=None) for rollout in rollouts]
     result = _merge_fields(results, sources)._replace(stats=rollouts[-1].result.stats)
     return Rollout(
       batch=batch,
       result=result,
-      verdicts=[rollouts[part].verdicts[row] for part, row in sources],
+      verdict_texts=[rollouts[part].verdict_texts[row] for part, row in sources],
       evidence=evidence._replace(index=batch.index, questions=batch.questions),
       group=_merge_fields([rollout.group for rollout in rollouts], sources),
-      counts=np.array([rollouts[part].counts[row] for part, row in sources]),
+      in_loss=np.array([rollouts[part].in_loss[row] for part, row in sources]),
       features=None,
       sampled=tuple(sampled for rollout in rollouts for sampled in rollout.sampled),
     )
 
 
 def _merge_fields(records: Sequence[Any], sources: Sequence[tuple[int, int]]) -> Any:
-  """Returns a named tuple like each of `records`, whose rows come from where `sources` say.
+  """Gathers rows of several named tuples of the same type into one.
 
   Args:
-    records: one named tuple for each part; its fields have rows in front, or are None.
-    sources: for each row of the result the part, and the row of it.
+    records: named tuples whose fields have rows as their first axis, or are None.
+    sources: for each row of the result, the index of its record and the row of that record.
   """
   merged = {}
   for name in records[0]._fields:
@@ -261,25 +279,25 @@ def _merge_fields(records: Sequence[Any], sources: Sequence[tuple[int, int]]) ->
   return type(records[0])(**merged)
 
 
-def varied(group: method.Group) -> Bool[np.ndarray, " B"]:
-  """Returns which groups have trajectories of different rewards; the others teach nothing."""
+def rewards_differ(group: method.Group) -> Bool[np.ndarray, " B"]:
+  """Returns which groups have unequal rewards; the others carry no learning signal."""
   reward = np.asarray(group.reward)
   return (reward != reward[:, :1]).any(axis=1)
 
 
 def loss_mask(rollout: Rollout, size: int, *, truncated: bool) -> Bool[np.ndarray, "B G R"]:
-  """Returns the tokens that count in the loss.
+  """Returns which tokens enter the loss.
 
   Args:
-    size: R.
-    truncated: whether those of trajectories that were cut at the limit do.
+    size: response length R of the update, at least that of the longest trajectory.
+    truncated: whether trajectories that were cut at `actor.max_tokens` enter the loss.
   """
-  counts = np.broadcast_to(rollout.counts[:, None], rollout.result.lengths.shape)
+  in_loss = np.broadcast_to(rollout.in_loss[:, None], rollout.result.lengths.shape)
   if not truncated:
-    counts = counts & ~rollout.result.truncated
-  return rollout.result.mask[..., :size] & counts[..., None]
+    in_loss = in_loss & ~rollout.result.truncated
+  return rollout.result.mask[..., :size] & in_loss[..., None]
 
 
 def advantage(rollout: Rollout) -> Float[np.ndarray, "B G"]:
-  """Returns the advantages, 0 for rows that only pad."""
+  """Returns the advantages, with 0 in padding rows."""
   return np.where(rollout.batch.real[:, None], np.asarray(rollout.group.advantage), 0.0)

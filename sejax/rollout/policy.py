@@ -1,7 +1,7 @@
-"""Opens a policy: the model of a directory with its processor, weights and samplers, all checked.
+"""A policy: a model directory with its processor, weights and samplers, checked when opened.
 
-Everything that samples begins here: a training run and its Judge, a question of one's own, the
-model of a benchmark, the extractor of answers, and measurements.
+All code that samples starts here: training and its Judge, `--mode=sample`, benchmarks, the answer
+extractor, and the experiments.
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ from sejax.rollout import checks
 from sejax.rollout.roles import RoleOptions, Roles
 from sejax.text.messages import Message
 
-# What both roles write and read: scripts, digits, spaces, formulas and typed special tokens.
+# Text on which two tokenizers are compared: scripts, digits, spaces, formulas and the names of
+# special tokens, typed as text.
 _PROBE = (
   'Größe 北京 🙂 "it\'s" 1234567 = 1.5e-3\n\n\t<think>a_b</think> <|im_end|> \\boxed{\\frac{1}{2}}'
 )
@@ -30,12 +31,12 @@ _PROBE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compute:
-  """Precision and kernels of models that sample, and of weights that are not trained.
+  """Precision and kernels for sampling, and precision of frozen weights.
 
   Attributes:
-    dtype: of frozen weights, and of the sampler's copy of trained ones.
-    fused_attention: whether cuDNN's attention is used on GPUs that have it.
-    layered_cache: whether each layer's KV cache is an array of its own; None: on GPUs.
+    dtype: precision of frozen weights, and of the sampler's copy of trained weights.
+    fused_attention: whether to use cuDNN's attention on GPUs that have it.
+    layered_cache: whether each layer's KV cache is a separate array; None: on GPUs only.
   """
 
   dtype: jnp.dtype
@@ -43,11 +44,10 @@ class Compute:
   layered_cache: bool | None
 
   def on_devices(self, model: models.Model, mesh: Mesh | None) -> models.Model:
-    """Returns the model as the devices of a mesh compute it.
+    """Returns the model with the kernels and cache layout for the devices of a mesh.
 
     Args:
-      model: of any role.
-      mesh: of the devices, which may be ones to compile for; the first device, if None.
+      mesh: may consist of devices that are only compiled for; None is the first local device.
     """
     device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
     return model.for_device(
@@ -59,17 +59,18 @@ class Compute:
 class Policy:
   """A model directory on the devices of a mesh.
 
-  `open` reads `config.json` alone, `processor` the tokenizer and the image processor, and `load`
-  the weights, which take minutes: what is wrong is said as early as it can be known.
+  Reads in three stages, so that a mistake is reported before the weights are read, which takes
+  minutes: `open` reads only `config.json`, `processor` the tokenizer and the image processor, and
+  `load` the weights.
 
   Attributes:
-    field: of the configuration, that names the directory in messages: `model.path`.
-    directory: of the model; on this machine.
-    model: of its `config.json`.
-    mesh: the devices.
-    compute: how they compute it.
-    min_pixels: of the image processor; None uses the directory's value.
-    max_pixels: likewise.
+    field: the field that names the directory, for messages, such as `model.path`.
+    directory: local model directory.
+    model: model read from its `config.json`.
+    mesh: mesh for weights and sampling.
+    compute: precision and kernels for sampling.
+    min_pixels: smallest area of an image; smaller ones are enlarged. None uses the directory's.
+    max_pixels: largest area of an image; larger ones are reduced. None uses the directory's.
   """
 
   field: str
@@ -91,10 +92,10 @@ class Policy:
     min_pixels: int | None = None,
     max_pixels: int | None = None,
   ) -> Self:
-    """Reads the model's configuration; see the class for the arguments.
+    """Reads the model's configuration; see the class attributes for the arguments.
 
     Raises:
-      ValueError: the directory holds no model that is known, or processes would share rows.
+      ValueError: the directory holds no supported model, or processes would share rows.
     """
     checks.check_processes(mesh)
     return cls(
@@ -109,62 +110,58 @@ class Policy:
 
   @property
   def name(self) -> str:
-    """The directory with the field that names it, for messages."""
+    """The field and its directory, as messages name it."""
     return f"config.{self.field}={quoted(self.directory)}"
 
   @functools.cached_property
   def processor(self) -> Processor:
-    """The directory's processor.
+    """The directory's processor, read at first use.
 
     Raises:
-      ValueError: it cannot be read, or is of another model than `config.json`.
+      ValueError: it cannot be read, or belongs to another model than `config.json`.
     """
     processor = prepare.load_processor(self.directory, self.min_pixels, self.max_pixels)
     checks.check_directory(self.name, self.model, processor)
     return processor
 
   def load(self, *, dtype: DTypeLike | None = None, decoding: bool = False) -> models.Params:
-    """Reads the weights onto the mesh, after the processor has been checked.
+    """Reads the weights onto the mesh, in the layout for training or for decoding.
 
     Args:
-      dtype: of all arrays; that of `compute`, if None.
-      decoding: lay arrays out for decoding, not for training.
+      dtype: precision of all arrays; None is `compute.dtype`.
+      decoding: whether to use the layout for decoding.
 
     Raises:
       ValueError: as `models.load` and `processor`.
     """
-    _ = self.processor
+    _ = self.processor  # So that a wrong processor is reported before minutes of reading.
     dtype = self.compute.dtype if dtype is None else dtype
     _, params = models.load(self.directory, self.mesh, dtype, decoding=decoding)
     return params
 
   def roles(self, options: RoleOptions, judge: models.Model | None = None) -> Roles:
-    """Returns samplers of Actor and Judge.
+    """Returns samplers for Actor and Judge; the Actor samples from this policy's model.
 
     Args:
-      options: how they sample.
-      judge: the Judge's model; this one, if None.
+      judge: the Judge's model; None is this policy's.
     """
-    actor, judge = (
-      self.compute.on_devices(model, self.mesh) for model in (self.model, judge or self.model)
-    )
     return Roles.create(
       options,
       self.processor,
-      actor=actor,
-      judge=judge,
+      actor=self.compute.on_devices(self.model, self.mesh),
+      judge=self.compute.on_devices(judge or self.model, self.mesh),
       mesh=self.mesh,
       dtype=self.compute.dtype,
     )
 
 
 def check_judge(actor: Policy, judge: Policy) -> None:
-  """Refuses a Judge that would not read what it is given: other patches, or other tokens.
+  """Checks that the Judge takes the same image patches and tokens as the Actor.
 
-  The batch's patches and tokens are made once, by the Actor's processor.
+  Both roles read patches and tokens made by the Actor's processor.
 
   Raises:
-    ValueError: naming the Judge's directory and what differs.
+    ValueError: they differ; the message names the Judge's directory and the difference.
   """
   for field, ours in actor.model.image_format.items():
     theirs = judge.model.image_format.get(field)
@@ -178,34 +175,34 @@ def check_judge(actor: Policy, judge: Policy) -> None:
       f"{judge.name} scales pixels otherwise than the Actor (preprocessor_config.json); both read"
       " the same patches, so give a Judge of the same kind"
     )
-  if difference := _other_tokens(actor.processor, judge.processor):
+  if difference := _tokenizer_difference(actor.processor, judge.processor):
     raise ValueError(
       f"{judge.name} has another tokenizer than the Actor: {difference}; give a Judge with the same"
     )
 
 
-def _other_tokens(actor: Processor, judge: Processor) -> str:
-  """Says how a Judge's tokens differ from the Actor's; empty where they do not."""
+def _tokenizer_difference(actor: Processor, judge: Processor) -> str:
+  """Describes how the Judge's tokens differ from the Actor's; empty if they are the same."""
   ours, theirs = (processor.tokenizer.get_vocab() for processor in (actor, judge))
   if len(ours) != len(theirs):
     return f"{len(theirs)} tokens, not {len(ours)}"
   if others := [token for token, number in ours.items() if theirs.get(token) != number]:
     token = min(others, key=ours.get)
     return f"{quoted(token)} is {theirs.get(token)}, not {ours[token]}"
-  # What ends the Judge's verdicts must be drawn, and end them, by the Actor's processor.
+  # Verdicts are sampled with the Actor's EOS ids, so these must include the Judge's.
   if unknown := sorted(set(judge.eos_ids) - set(actor.eos_ids)):
     return f"{unknown[0]} ends its responses, not {sorted(actor.eos_ids)}"
   try:
-    chats = [_probe(processor) for processor in (actor, judge)]
-  except Exception as error:  # A chat template is a program.
+    chats = [_tokenize_probe(processor) for processor in (actor, judge)]
+  except Exception as error:  # A chat template is a program and may raise anything.
     return f"its chat template fails: {said(error)}"
   if chats[0] != chats[1]:
     return "the same chat gives other tokens"
   return ""
 
 
-def _probe(processor: Processor) -> list[int]:
-  """Returns the tokens of a Judge's chat with an image and a candidate."""
+def _tokenize_probe(processor: Processor) -> list[int]:
+  """Returns the token ids of an example chat with the Judge, with an image and a candidate."""
   side = 2 * processor.image_processor.merge_size
   content: list[Message] = [{"type": "image"}, {"type": "text", "text": _PROBE}]
   content += [{"type": "candidate"}, {"type": "text", "text": _PROBE}]

@@ -1,10 +1,10 @@
-"""The method on a picture of one's own: trajectories, their votes, and what the Judge says.
+"""Samples and scores trajectories for one question: `--mode=sample`.
 
     python -m sejax.main --mode=sample --config=FILE --image=FILE --question=TEXT [--judge]
 
-`config.model.path` is a directory of weights. While tokens are drawn, standard error shows how the
-trajectories grow; standard output then gets each one's text, answer and share of the votes, and
-with `--judge` its verdict, score, reward and advantage too.
+Samples from the model in `config.model.path`. Progress is shown on standard error. Standard output
+gets each trajectory's text, answer and share of the votes, and with `--judge` also its verdicts,
+score, reward and advantage.
 """
 
 import dataclasses
@@ -28,19 +28,19 @@ from sejax.errors import shortened
 from sejax.method.consistency import count_votes
 from sejax.models.processor import Processor
 
-_PLAIN_SECONDS = 10  # Between two lines of progress where there is no terminal.
-_TAIL_TOKENS = 64  # Of a trajectory, shown while it grows.
+_PLAIN_SECONDS = 10  # between two lines of progress where standard error is no terminal
+_TAIL_TOKENS = 64  # last tokens of a sequence, shown while it grows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-  """How a question is answered.
+  """Options of sampling and scoring.
 
   Attributes:
-    roles: how Actor and Judge sample.
-    scoring: how texts become rewards, with a Judge.
-    make_preparer: of the source that holds the question.
-    seed: of the samples.
+    roles: sampling options of Actor and Judge.
+    scoring: how texts become rewards.
+    make_preparer: returns the preparer that turns the records of a source into prompts.
+    seed: random seed of the samples.
   """
 
   roles: rollout.RoleOptions
@@ -52,22 +52,23 @@ class Options:
 def run(
   policy: rollout.Policy, options: Options, images: Sequence[str], question: str, *, judge: bool
 ) -> None:
-  """Samples trajectories for one question and prints what the method makes of them, see `ask`."""
+  """Samples and scores trajectories for one question and prints them, see `ask`."""
   _print(ask(policy, options, images, question, judge=judge))
 
 
-class Answered(NamedTuple):
-  """What the method makes of one question; an entry for each of the G trajectories.
+class ScoredGroup(NamedTuple):
+  """The G trajectories of one question with their scores; each field has G entries.
+
+  Without a Judge, `verdicts`, `scores`, `rewards` and `advantages` are empty.
 
   Attributes:
-    trajectories: their texts.
-    answers: read from them; None where there is none.
-    vote_shares: of the trajectories, how many give the same answer; 0 without an answer.
-    verdicts: the Judge's words, of each of its repeats; without a Judge, the tuple is empty, and so
-      are the next three.
-    scores: read from the verdicts, in [0, 1]; None where none can be read.
-    rewards: by the method.
-    advantages: likewise.
+    trajectories: texts.
+    answers: extracted answers; None where none was found.
+    vote_shares: share of the trajectories with the same answer, in [0, 1]; 0 without an answer.
+    verdicts: texts of the Judge's responses, one per repeat.
+    scores: scores parsed from the verdicts, in [0, 1]; None where no verdict is valid.
+    rewards: the method's rewards.
+    advantages: the method's advantages.
   """
 
   trajectories: tuple[str, ...]
@@ -81,70 +82,71 @@ class Answered(NamedTuple):
 
 def ask(
   policy: rollout.Policy, options: Options, images: Sequence[str], question: str, *, judge: bool
-) -> Answered:
-  """Samples G trajectories for one question and, if asked, has the Judge read them.
+) -> ScoredGroup:
+  """Samples G trajectories for one question and, with `judge`, verdicts on them.
 
   Args:
-    policy: Actor and Judge, on `local_mesh`.
-    options: how they answer.
-    images: picture files, data URIs or base64, in the question's order; there may be none.
-    question: the problem, `<image>` standing once for each image or not at all.
-    judge: whether the Judge reads the trajectories.
+    policy: model that is both Actor and Judge, on `local_mesh`.
+    images: image files, data URIs or base64 texts, in the question's order; may be empty.
+    question: text in which `<image>` marks the place of each image; without any mark, the images
+      come first.
+    judge: whether to sample verdicts and compute rewards.
 
   Raises:
-    ValueError: what is missing or cannot be read, named.
+    ValueError: the question is missing or an input cannot be read; the message names it.
   """
   if not question.strip():
     raise ValueError("--question is missing; say what to ask about the picture")
-  asked = _Asked(question, images)
-  example = _prepare(options.make_preparer(asked))
+  source = _QuestionSource(question, images)
+  example = _prepare(options.make_preparer(source))
   if isinstance(example, prepare.Dropped):
     raise ValueError(example.message)
 
   processor, seed = policy.processor, options.seed
   print("weights are read and programs compiled: no tokens for a while", file=sys.stderr)
   params = policy.load(decoding=True)
-  batch = _batch_of_one(policy.model, processor, asked.name, example)
+  batch = _batch_of_one(policy.model, processor, source.name, example)
   roles = policy.roles(options.roles)
   if judge:
     roles.check_context(batch)
   features = roles.encode(params, batch)
 
-  watch = Progress("trajectory", processor, options.roles.actor.new_tokens)
+  watch = ProgressDisplay("trajectory", processor, options.roles.actor.new_tokens)
   sampled = roles.act(params, batch, features, seed=seed, step=0, watch=watch)
   texts = tuple(sampled.texts[0])
   if not judge:
     (answers,), ids = rewards.read_answers([texts], options.scoring.reading)
-    return Answered(texts, tuple(answers), _vote_shares(ids))
-  watch = Progress("verdict", processor, options.roles.judge.new_tokens)
+    return ScoredGroup(texts, tuple(answers), _vote_shares(ids))
+  watch = ProgressDisplay("verdict", processor, options.roles.judge.new_tokens)
   judged = roles.judge_all(params, batch, features, sampled.texts, seed=seed, step=0, watch=watch)
   verdicts, truncated = rollout.by_candidate(judged, options.scoring.repeats)
   scored = rewards.score_groups(sampled.texts, verdicts, options.scoring, truncated)
-  return _answered(texts, verdicts[0], scored)
+  return _scored_group(texts, verdicts[0], scored)
 
 
 def local_mesh() -> Mesh:
-  """Returns the mesh for one question: it is one row, so all devices serve to split the weights."""
+  """Returns a mesh of all local devices along `tensor`, as a single prompt cannot be split."""
   return Mesh(np.array(jax.local_devices())[None], ("data", "tensor"))
 
 
-def _answered(
+def _scored_group(
   texts: tuple[str, ...], verdicts: Sequence[Sequence[str]], scored: rewards.Scored
-) -> Answered:
-  readable = zip(scored.verdicts.scores[0].tolist(), scored.verdicts.valid[0], strict=True)
-  return Answered(
-    texts,
-    tuple(scored.answers[0]),
-    _vote_shares(scored.answer_ids),
-    tuple(map(tuple, verdicts)),
-    tuple(score if valid else None for score, valid in readable),
-    tuple(np.asarray(scored.group.reward[0]).tolist()),
-    tuple(np.asarray(scored.group.advantage[0]).tolist()),
+) -> ScoredGroup:
+  """Converts the only group of a batch to plain Python values."""
+  scores = zip(scored.verdicts.scores[0].tolist(), scored.verdicts.valid[0], strict=True)
+  return ScoredGroup(
+    trajectories=texts,
+    answers=tuple(scored.answers[0]),
+    vote_shares=_vote_shares(scored.answer_ids),
+    verdicts=tuple(tuple(repeats) for repeats in verdicts),
+    scores=tuple(score if valid else None for score, valid in scores),
+    rewards=tuple(np.asarray(scored.group.reward[0]).tolist()),
+    advantages=tuple(np.asarray(scored.group.advantage[0]).tolist()),
   )
 
 
-class _Asked:
-  """The one question, as a source of records."""
+class _QuestionSource:
+  """A source of records that holds the one question."""
 
   name = "sample"
 
@@ -161,11 +163,11 @@ class _Asked:
     return None
 
 
-class Progress:
-  """Shows on standard error how the members of one group grow.
+class ProgressDisplay:
+  """Shows the progress of one group's sequences on standard error; a callback for `Sampler`.
 
-  On a terminal each has a line with its last words, drawn anew after each run of tokens; elsewhere
-  a line for all of them is written now and then.
+  On a terminal, each sequence has a line with its latest words, redrawn at each call. Elsewhere,
+  one line about all sequences is written every ten seconds.
   """
 
   def __init__(self, name: str, processor: Processor, limit: int, stream: TextIO | None = None):
@@ -175,7 +177,7 @@ class Progress:
     self._last = time.monotonic()
 
   def __call__(self, tokens: Int[np.ndarray, "B G R"], lengths: Int[np.ndarray, "B G"]) -> None:
-    """Shows the first group; `Sampler` calls it with what it has drawn so far."""
+    """Shows the first group's tokens sampled so far."""
     if self._stream.isatty():
       self._draw(tokens[0], lengths[0])
     elif time.monotonic() - self._last >= _PLAIN_SECONDS:
@@ -184,6 +186,7 @@ class Progress:
       self._write(f"{self._name}: {longest} of at most {self._limit} tokens, {total} in all\n")
 
   def _draw(self, tokens: Int[np.ndarray, "G R"], lengths: Int[np.ndarray, " G"]) -> None:
+    """Redraws one line per sequence, with ANSI codes: cursor up, then erase each line."""
     width = shutil.get_terminal_size().columns
     lines = [f"\x1b[{len(lengths)}A"] if self._drawn_before else []
     for number, (row, length) in enumerate(zip(tokens, lengths, strict=True), 1):
@@ -201,21 +204,22 @@ class Progress:
 
 
 def printable(text: str) -> str:
-  """Returns the text without what would steer a terminal; a model may write anything."""
+  """Replaces control characters, because a model's text might contain terminal commands."""
   return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _read(path: str) -> bytes:
+  """Returns the encoded image of a file, a data URI or a base64 text."""
   inline = image_files.decode_inline(path)
   if inline is not None:
     return inline
-  if not os.path.isfile(path):  # pathlib's raises where a text is too long for a path
+  if not os.path.isfile(path):  # `pathlib.Path.is_file` raises if the text is too long for a path.
     raise ValueError(f"--image={shortened(path)} is no file")
   return pathlib.Path(path).read_bytes()
 
 
 def _prepare(preparer: prepare.Preparer) -> prepare.Example | prepare.Dropped:
-  """Prepares without the limits of training: one prompt may be as long as the model's context."""
+  """Prepares the only record without training's limits: the model's context alone limits it."""
   unlimited = dataclasses.replace(
     preparer, prompt_limit=sys.maxsize, judge_limit=sys.maxsize, patch_limit=sys.maxsize
   )
@@ -225,7 +229,7 @@ def _prepare(preparer: prepare.Preparer) -> prepare.Example | prepare.Dropped:
 def _batch_of_one(
   model: models.Model, processor: Processor, dataset: str, example: prepare.Example
 ) -> batches.Batch:
-  """Batches an example in shapes that are just large enough."""
+  """Returns a batch of one example, in the smallest shapes that hold it."""
   multiple = model.patch_multiple
   buckets = batches.Buckets(
     prompt=(max(len(example.actor), len(example.judge)),),
@@ -237,22 +241,24 @@ def _batch_of_one(
   return collate([example])
 
 
-def _print(answered: Answered) -> None:
+def _print(group: ScoredGroup) -> None:
+  """Prints each trajectory with its answer, vote share and, if judged, verdicts and scores."""
   for g, (text, answer, share) in enumerate(
-    zip(answered.trajectories, answered.answers, answered.vote_shares, strict=True)
+    zip(group.trajectories, group.answers, group.vote_shares, strict=True)
   ):
     print(f"--- trajectory {g + 1}\n{printable(text)}")
     found = "no answer" if answer is None else f"answer {printable(answer)}"
     print(f"{found}, vote share {share:.3f}", flush=True)
-    if not answered.verdicts:
+    if not group.verdicts:
       continue
-    for verdict in answered.verdicts[g]:
+    for verdict in group.verdicts[g]:
       print(f"verdict:\n{printable(verdict)}")
-    score = "unreadable" if (given := answered.scores[g]) is None else f"{given:.3f}"
-    figures = f"reward {answered.rewards[g]:.3f}, advantage {answered.advantages[g]:+.3f}"
+    score = "unreadable" if group.scores[g] is None else f"{group.scores[g]:.3f}"
+    figures = f"reward {group.rewards[g]:.3f}, advantage {group.advantages[g]:+.3f}"
     print(f"score {score}, {figures}\n")
 
 
 def _vote_shares(answer_ids: Int[np.ndarray, "1 G"]) -> tuple[float, ...]:
+  """Returns the share of the group that gave each trajectory's answer."""
   shares = np.asarray(count_votes(answer_ids).count[0]) / answer_ids.shape[1]
   return tuple(shares.tolist())

@@ -72,7 +72,7 @@ def test_features_of_a_rollout_are_cut_once_and_given_up(mesh):
       truncated=np.full((8, 2), False),
     ),
     group=types.SimpleNamespace(advantage=np.zeros((8, 2))),
-    counts=np.full(8, True),
+    in_loss=np.full(8, True),
     features=features,
   )
   learner = Learner(

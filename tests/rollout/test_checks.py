@@ -1,4 +1,4 @@
-"""What a configuration and its models' directories decide is refused before weights are read."""
+"""Startup checks: a configuration that does not fit its models is refused before weights load."""
 
 import json
 import pathlib
@@ -21,16 +21,16 @@ from sejax.rollout import checks
 JUDGE = "judge.path"
 
 
-class SoFarError(Exception):
-  """Weights would be read now."""
+class ReachedWeightsError(Exception):
+  """All checks have passed, and the first weights are about to be read."""
 
 
 @pytest.fixture
 def begin(tmp_path, monkeypatch):
-  """Sets a run up, up to its weights, with the bundled model's directory spoilt in JSON files."""
+  """Starts a run or another mode up to its weights, with edited copies of the bundled model."""
 
   def stop(*_):
-    raise SoFarError
+    raise ReachedWeightsError
 
   monkeypatch.setattr(weights, "_load_array", stop)
   monkeypatch.chdir(tmp_path)
@@ -49,7 +49,7 @@ def begin(tmp_path, monkeypatch):
 
 
 def spoil(directory, edits):
-  """Copies the bundled model and sets fields, named by file and path, in its JSON files."""
+  """Copies the bundled model and sets fields of its JSON files, named as `file/key/key`."""
   shutil.copytree(assets.TINY_VLM, directory)
   for field, value in edits.items():
     file, *path = field.split("/")
@@ -71,18 +71,18 @@ def refused(begin, message, *arguments, **changes):
 
 def test_the_tiny_run_itself_is_not_refused(begin):
   for judge in (None, {}):
-    with pytest.raises(SoFarError):
+    with pytest.raises(ReachedWeightsError):
       begin({}, judge)
     shutil.rmtree("model")
 
 
-WINDOW = "vision_config/window_size"  # 28: 16 patches of 7 pixels a window
+WINDOW = "vision_config/window_size"  # 28 pixels: a window of 4x4 patches of 7x7 pixels
 
 
 @pytest.mark.parametrize(
   ("files", "changes", "message"),
   [
-    # A bucket of any place that is no whole windows; nor four patches to merge.
+    # A bucket that is no multiple of an attention window, or of the patches merged into a token.
     (
       {},
       {"data.patch_buckets": (16, 72, 96)},
@@ -91,7 +91,7 @@ WINDOW = "vision_config/window_size"  # 28: 16 patches of 7 pixels a window
     ({}, {"data.patch_buckets": (16, 66)}, r"has 66; .* of 16 patches: 80 would do"),
     ({}, {"data.patch_buckets": (2, 64)}, r"has 2; .* of 16 patches: 16 would do"),
     ({f"config/{WINDOW}": 112}, {}, r"patch_buckets=\(64,\) has 64; .* 256 patches: 256 would do"),
-    # Prompt, trajectory and verdict in the context, by the buckets that they are read in.
+    # Prompt, trajectory and verdict must fit into the context, in their padded lengths.
     (
       {"config/text_config/max_position_embeddings": 100},
       {"data.prompt_limit": 60},
@@ -112,7 +112,7 @@ WINDOW = "vision_config/window_size"  # 28: 16 patches of 7 pixels a window
       {"data.prompt_buckets": (64, 930)},
       r"the Judge's prompt of 930 tokens, .* are more than the model's context of 1024",
     ),
-    # No picture at all.
+    # Pixel limits that no image meets.
     (
       {},
       {"data.min_pixels": 3137, "data.max_pixels": 9999},
@@ -124,7 +124,7 @@ WINDOW = "vision_config/window_size"  # 28: 16 patches of 7 pixels a window
       {"data.min_pixels": 3000, "data.max_pixels": 2000},
       r"min_pixels is 3000 and max_pixels 2000",
     ),
-    # No question at all.
+    # Prompts that leave no room for a question.
     (
       {},
       {"data.prompt_limit": 3},
@@ -163,7 +163,7 @@ WINDOW = "vision_config/window_size"  # 28: 16 patches of 7 pixels a window
       {},
       r"ends with a token as 640, .*vocab_size=640",
     ),
-    # Rows that the mesh splits are in tests/parallel; these are of one device.
+    # Here with a single device; meshes of several are tested in tests/parallel.
     ({}, {"mesh.tensor": 2}, r"config.mesh has data=-1, fsdp=1, tensor=2; the sizes must multiply"),
   ],
 )
@@ -174,7 +174,7 @@ def test_what_cannot_work_is_refused_at_start(begin, files, changes, message):
 @pytest.mark.parametrize(
   "changes",
   [
-    {"data.max_pixels": 10**7},  # more than any bucket holds, and the pictures may be small
+    {"data.max_pixels": 10**7},  # More than any bucket holds, but images may be smaller.
     {"data.min_pixels": 3136},  # 64 patches, the bucket
     {"data.patch_buckets": (16, 32, 48, 64, 4096)},
     {"actor.max_tokens": 960, "judge.use": False, "train.response_buckets": ()},
@@ -182,7 +182,7 @@ def test_what_cannot_work_is_refused_at_start(begin, files, changes, message):
   ],
 )
 def test_what_can_work_is_not(begin, changes):
-  with pytest.raises(SoFarError):
+  with pytest.raises(ReachedWeightsError):
     begin({}, **changes)
 
 
@@ -240,8 +240,8 @@ def test_a_judge_with_another_chat_is_refused(begin, tmp_path):
 
 
 def test_a_judge_that_is_larger_is_not_refused(begin):
-  """More rows of the embedding than tokens, as the released sizes have them, are no difference."""
-  with pytest.raises(SoFarError):
+  """An embedding with more rows than the tokenizer has tokens is allowed, as in released models."""
+  with pytest.raises(ReachedWeightsError):
     begin(None, {"config/text_config/vocab_size": 704, "config/text_config/num_hidden_layers": 8})
 
 

@@ -1,4 +1,4 @@
-"""The rollout of a step: what becomes of a batch's groups, and of groups that teach nothing."""
+"""Collecting a rollout: rewards of a batch, constant groups, resampling, and its metrics."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ B, G, R = 4, 2, 3
 
 
 class Roles:
-  """Groups of records with an odd index differ, those of the others are alike; no model."""
+  """Fake samplers: rewards differ in groups of records with an odd index, and only in these."""
 
   def __init__(self):
     self.batches = 0
-    self.encoded = []  # by which tower
-    self.records = {"actor": [], "judge": []}  # hashes that were sampled by
+    self.encoded = []  # roles whose vision tower was used
+    self.records = {"actor": [], "judge": []}  # record hashes that seeded the samples
 
   def encode(self, params, batch):
     del params, batch
@@ -68,7 +68,10 @@ STATS = Stats(0, 0, 0, 0, {})
 
 @pytest.fixture
 def collected():
-  """Returns what collects from batches of the given records, the rollout and roles."""
+  """Returns a function that collects a rollout from batches of the given record indices.
+
+  The function returns the rollout and the fake samplers.
+  """
 
   def run(
     *indices,
@@ -98,7 +101,7 @@ def collected():
       source=source,
       clock=timing_lib.Clock(),
       scoring=parts.scoring(config),
-      function=None,
+      reward_function=None,
       seed=config.seed,
       constant_groups=config.train.constant_groups,
       resample_limit=config.train.resample_limit,
@@ -113,8 +116,8 @@ def collected():
 def test_verdicts_and_rewards_belong_to_their_trajectories(collected):
   rollout, _ = collected([3, 2, 1], constant_groups="keep")
   assert rollout.batch.index.tolist() == [3, 2, 1, -1]
-  assert rollout.counts.tolist() == [True, True, True, False]
-  assert rollout.verdicts[1][0] == ["It says <think>2</think>\\boxed{2}. \\boxed{0.9}"]
+  assert rollout.in_loss.tolist() == [True, True, True, False]
+  assert rollout.verdict_texts[1][0] == ["It says <think>2</think>\\boxed{2}. \\boxed{0.9}"]
   assert rollout.evidence.judge_scores[:3] == pytest.approx(0.9)
   assert rollout.evidence.format_ok.tolist()[:3] == [[True, False], [True, True], [True, False]]
   advantage = collect.advantage(rollout)
@@ -144,11 +147,11 @@ def test_groups_that_teach_nothing_are_replaced(collected):
   rows = [1, 3, 5, 7]
   assert rollout.batch.index.tolist() == rows
   assert rollout.evidence.index.tolist() == rows
-  assert rollout.counts.all()
+  assert rollout.in_loss.all()
   assert rollout.result.tokens[:, 0, 0].tolist() == rows
   assert rollout.result.truncated.tolist() == [[False, True]] + [[False, False]] * 3
   assert [texts[1] for texts in rollout.evidence.texts] == [f"\\boxed{{{i}}}" for i in rows]
-  assert [verdicts[1][0][8:17] for verdicts in rollout.verdicts] == [
+  assert [verdicts[1][0][8:17] for verdicts in rollout.verdict_texts] == [
     f"\\boxed{{{i}}}" for i in rows
   ]
   once, _ = collected(rows, constant_groups="keep")
@@ -157,7 +160,7 @@ def test_groups_that_teach_nothing_are_replaced(collected):
 
 
 def test_a_record_that_occurs_again_is_sampled_anew(collected):
-  """Also in another batch of the same step; in the first place it is as it always was."""
+  """Also in a later batch of the step; its first occurrence has the samples it always has."""
   rollout, roles = collected([0, 2, 0, 1], [1, 0, 3, 5], constant_groups="resample")
   for sampled in roles.records.values():
     assert len({tuple(record) for record in sampled}) == 8
@@ -166,7 +169,7 @@ def test_a_record_that_occurs_again_is_sampled_anew(collected):
   assert roles.records["actor"][:2] == [records[0], records[2]]
   assert roles.records["actor"][3] == records[1]
   assert fresh.records["actor"] == list(records.values())
-  # What is trained on keeps the keys that it was sampled by.
+  # The merged batch keeps the hashes that seeded its samples.
   assert rollout.batch.index.tolist() == [1, 1, 3, 5]
   assert rollout.batch.records.tolist() == [roles.records["actor"][row] for row in (3, 4, 6, 7)]
 
@@ -179,14 +182,14 @@ def figures(rollout):
 
 
 def test_figures_are_of_all_that_was_sampled(collected):
-  """16 groups, of which 12 are constant; the update is made of the other 4."""
+  """Of 16 sampled groups 12 are constant; the other 4 are trained on."""
   data = [[0, 2, 4, 6], [8, 10, 12, 14], [1, 16, 18, 20], [3, 22, 5, 7]]
   rollout, _ = collected(*data, constant_groups="resample")
   found = figures(rollout)
   assert found["constant_groups"] == 0.75
   assert found["sampled_groups"] == 16
   assert found["trained_groups"] == 4
-  # Two alike (R = 1), or one of them in broken form: the Judge's factor less 0.5.
+  # Both trajectories have reward 1, or the second breaks the format: the Judge's factor less 0.5.
   mean, std = (1 + 0.5151626) / 2, (1 - 0.5151626) / 2
   assert found["majority_share"] == 1
   assert found["format"] == pytest.approx((12 + 4 / 2) / 16)
@@ -223,7 +226,7 @@ def test_speed_counts_all_tokens_that_were_sampled(collected):
   sampled = [flops.of_sampling(model, one) for one in (rollout, once)]
   assert sampled[1] == flops.of_forward(model, once) == flops.of_tokens(model, prompts[1], 20)
   assert sampled[0] == flops.of_tokens(model, prompts[0], 40)
-  # Scoring and the update are of those that are trained on.
+  # Scoring and update count only the groups that are trained on.
   steps = [flops.of_step(model, one, adapters=False) for one in (rollout, once)]
   assert steps[0] - steps[1] == pytest.approx(sampled[0] - sampled[1])
 
@@ -249,7 +252,7 @@ def test_a_verdict_that_was_cut_is_invalid_and_counted(collected):
   assert rollout.batch.index.tolist() == rows
   assert rollout.evidence.judge_valid.tolist() == [[True, True]] * 3 + [[False, True]]
   assert rollout.evidence.judge_scores[3].tolist() == [0, pytest.approx(0.9)]
-  counts = [part.readings.counts() for part in rollout.sampled]
+  counts = [part.verdicts.counts() for part in rollout.sampled]
   assert [c["truncated_verdicts"].tolist() for c in counts] == [[0] * 4, [0, 0, 0, 1]]
   assert [c["contradictory_verdicts"].tolist() for c in counts] == [[0] * 4] * 2
   assert figures(rollout)["truncated_verdicts"] == 1 / 8
@@ -260,13 +263,13 @@ def test_resampling_ends_at_its_limit_with_groups_that_do_not_count(collected):
   rollout, roles = collected(*data, constant_groups="resample", resample_limit=2)
   assert roles.batches == 2
   assert rollout.batch.index.tolist() == [1, 0, 2, 4]
-  assert rollout.counts.tolist() == [True, False, False, False]
+  assert rollout.in_loss.tolist() == [True, False, False, False]
 
 
 def test_a_missing_gold_answer_leaves_out_its_group_alone(collected, monkeypatch):
   rollout, _ = collected([0, 1, 2, 3], constant_groups="keep")
   source = sources.open_source(tiny.get_config().data)
-  golds = {0: "0", 1: None, 2: "9", 3: "3"}  # each answers its own index
+  golds = {0: "0", 1: None, 2: "9", 3: "3"}  # The answer to record i is i.
 
   def gold(index):
     if index == 1:
@@ -283,10 +286,10 @@ def test_a_missing_gold_answer_leaves_out_its_group_alone(collected, monkeypatch
   assert found["undecided_grades"] == 0
 
 
-def test_a_group_with_a_difference_is_varied():
+def test_groups_with_unequal_rewards_are_found():
   rewards = np.array([[0.5, 0.5], [0.5, 0.25], [0.0, 0.0]])
   group = method.Group(*[rewards] * 5)
-  assert collect.varied(group).tolist() == [False, True, False]
+  assert collect.rewards_differ(group).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -306,10 +309,10 @@ def test_pictures_are_encoded_once_for_each_distinct_tower(
   )
   assert roles.encoded == encoded
   assert getattr(roles, "read", None) == read
-  assert rollout.features == "actor's"  # which the learner uses where its tower is the same
+  assert rollout.features == "actor's"  # The learner reuses them if its tower is the same.
 
 
 def test_merged_batches_bring_no_features(collected):
-  """The learner encodes the rows that were chosen."""
+  """The learner then encodes the merged batch itself."""
   rollout, _ = collected([0, 1, 2, 3], [4, 5, 6, 7], constant_groups="resample")
   assert rollout.features is None

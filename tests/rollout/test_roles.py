@@ -1,4 +1,4 @@
-"""Actor and Judge on batches with images, without, and with rows that only pad."""
+"""Sampling with Actor and Judge: rows with images, without images, and padding rows."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ CANDIDATES = [
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory):
-  """A tiny random model behind the real vocabulary, greedy roles, and a batch with padding."""
+  """Tiny random weights with the real vocabulary, greedy samplers, and a batch with padding."""
   model = torch_reference.real_vocabulary_config()
   params = torch_reference.to_params(torch_reference.torch_model(model).state_dict(), model)
   config = config_lib.default()
@@ -112,7 +112,7 @@ def _with_context(roles, tokens):
 
 
 def _whole(params, roles, batch, features, b, g):
-  """The greedy verdict where prompt and candidate are one prompt."""
+  """Returns the greedy verdict if the candidate is prefilled as part of the prompt."""
   ids = np.concatenate(
     [
       batch.judge.ids[b, : batch.judge.lengths[b]],

@@ -1,4 +1,4 @@
-"""The method on one picture, from a directory of weights to printed rewards."""
+"""`--mode=sample`, from a model directory and one image to printed rewards."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ from sejax.sampling import Result
 from tests.models import qwen_directory, torch_reference
 
 QUESTION = "How many squares?"
-# The report of one trajectory; what the model wrote may hold anything.
+# What is printed of one trajectory; the model's text may be anything.
 BLOCK = re.compile(
   r"--- trajectory (\d+)\n(.*?)\n(?:answer (.*?)|no answer), vote share (\S+)\n"
   r"verdict:\n(.*?)\nverdict:\n(.*?)\nscore (\S+), reward (\S+), advantage (\S+)\n",
@@ -28,7 +28,7 @@ BLOCK = re.compile(
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-  """A tiny random model behind the real vocabulary, and a picture beside it."""
+  """A model directory with tiny random weights and the real vocabulary, and an image in it."""
   config = torch_reference.real_vocabulary_config()
   params = torch_reference.to_params(torch_reference.torch_model(config).state_dict(), config)
   path = tmp_path_factory.mktemp("sample")
@@ -52,7 +52,7 @@ def config(directory):
 
 
 def printed_blocks(directory, config, capsys, monkeypatch):
-  """A random model writes no answers, so what it writes gets one: two agree, one is off."""
+  """Prints three trajectories; answers are appended to the random texts, and two of them agree."""
   decode = Processor.decode
   replies = iter(
     [r"<think>a</think>\boxed{4}", r"<think>b</think>\boxed{\frac{8}{2}}", r"\boxed{5}"]
@@ -87,7 +87,7 @@ def test_what_is_printed_is_what_the_method_makes(directory, config, capsys, mon
 
 
 def test_without_a_judge(directory, config, capsys):
-  """And without the limits that training sets to the length of a prompt: a photo has more."""
+  """The prompt may exceed training's limits, as that of a photo does."""
   config.data.update(prompt_limit=1, prompt_buckets=(1,), patch_buckets=(64,))
   arguments = (config, [str(directory / "picture.png")], QUESTION)
   modes.sample(*arguments, judge=False)
@@ -125,10 +125,10 @@ def test_a_picture_may_be_given_as_text(directory):
   data = (directory / "picture.png").read_bytes()
   text = base64.b64encode(data).decode()
   for image in (text, f"data:image/png;base64,{text}"):
-    assert sample._Asked(QUESTION, [image])[0].images == (data,)
+    assert sample._QuestionSource(QUESTION, [image])[0].images == (data,)
   for image in ("x" * 700_000, f"data:image/png;base64,{'!' * 700_000}"):
     with pytest.raises(ValueError, match=r"is no file|is broken") as caught:
-      sample._Asked(QUESTION, [image])[0]
+      sample._QuestionSource(QUESTION, [image])[0]
     assert len(str(caught.value)) <= 300
 
 
@@ -141,7 +141,7 @@ def test_a_terminal_shows_each_trajectory_and_is_not_steered(directory):
   ids = processor.encode_text("one\x1b[2J two")
   tokens = np.stack([ids, ids])[None]
   terminal = Terminal()
-  progress = sample.Progress("trajectory", processor, 8, terminal)
+  progress = sample.ProgressDisplay("trajectory", processor, 8, terminal)
   progress(tokens, np.array([[1, 1]]))
   progress(tokens, np.array([[len(ids), 1]]))
   shown = terminal.getvalue().split("\x1b[2A")

@@ -51,7 +51,7 @@ def test_trajectories_are_shown_on_any_terminal():
 import sys
 from sejax import main
 from sejax.rollout import sample
-answered = sample.Answered(("x = √2 \\ud83d",), ("∠A = 60°",), (1.0,))
+answered = sample.ScoredGroup(("x = √2 \\ud83d",), ("∠A = 60°",), (1.0,))
 sample.ask = lambda *_: answered
 sys.exit(main.main(["sejax", "--mode=sample", "--config=configs/tiny.py", "--question=?"]))
 """
