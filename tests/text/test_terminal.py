@@ -52,7 +52,7 @@ import sys
 from sejax import main
 from sejax.rollout import sample
 answered = sample.ScoredGroup(("x = √2 \\ud83d",), ("∠A = 60°",), (1.0,))
-sample.ask = lambda *_: answered
+sample.ask = lambda *_, **options: answered
 sys.exit(main.main(["sejax", "--mode=sample", "--config=configs/tiny.py", "--question=?"]))
 """
   done = run(["-c", show], env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": "."})
