@@ -1,1 +1,1 @@
-"""The learner: log-probs, loss, optimizer, mini-batches, checkpoints."""
+"""The learner: mini-batches, log-probs, loss, optimizer, checkpoints and export."""

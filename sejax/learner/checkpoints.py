@@ -1,11 +1,11 @@
-"""Checkpoints of a run: parameters, optimizer, the data's place and the run's progress.
+"""Checkpoints of a run: trained parameters, optimizer state, data iterator and progress.
 
-Saved by orbax in the background: a step's directory gets its name when it is complete, so that a
-run that is killed while saving finds the step before. The frozen weights are not saved, as they are
-the initial model; their fingerprint is, and a run goes on with no others.
+Orbax saves in the background and names a step's directory only when it is complete, so a run that
+is killed while saving resumes from the step before. The frozen weights are those of the initial
+model and are not saved. Their fingerprint is, and a run resumes only with the same ones.
 
-A step is saved with its score, if it has one. Steps of an older version have none on disk: they are
-restored like all others, and stay as long as they are among the latest.
+Each step is saved with its evaluation score, which decides which steps are kept as the best.
+Checkpoints of older versions have no score: they can be restored, but count only among the latest.
 """
 
 import contextlib
@@ -28,15 +28,15 @@ from sejax.errors import said
 
 @dataclasses.dataclass
 class Progress:
-  """What a run remembers beside its arrays, as plain JSON values.
+  """The part of a run's state that is not arrays; holds only JSON values.
 
   Attributes:
-    fingerprint: of the frozen weights, see `fingerprint`.
-    data: the place in the data, one state for each process.
-    seconds: that the run has taken so far.
-    before: held-out outcome before training, from `Outcome.plain`; None where nothing is held out.
-    after: the latest held-out outcome of the trained policy.
-    evaluated: the step of `after`.
+    fingerprint: fingerprint of the frozen weights, see `fingerprint`.
+    data: state of the data iterator of each process.
+    seconds: duration of the run so far, over all restarts.
+    before: evaluation of the initial policy, see `Outcome.plain`; None without held-out problems.
+    after: latest evaluation of the trained policy; None before the first.
+    evaluated: step at which `after` was measured.
   """
 
   fingerprint: int
@@ -48,23 +48,23 @@ class Progress:
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> Self:
-    """Returns the progress that `to_json` wrote; fields that it left out have their defaults."""
+    """Reverses `to_json`; missing fields get their defaults, and unknown ones are ignored."""
     names = {field.name for field in dataclasses.fields(cls)}
     return cls(**{name: value for name, value in values.items() if name in names})
 
   def to_json(self) -> dict[str, Any]:
-    """Returns plain JSON values, without what is None."""
+    """Returns the fields as JSON values, without those that are None."""
     values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
     return {name: value for name, value in values.items() if value is not None}
 
 
 class Restored(NamedTuple):
-  """What a run resumes from.
+  """A restored checkpoint.
 
   Attributes:
-    step: the next to run.
-    state: the tree that was saved.
-    progress: that was saved with it.
+    step: step of the checkpoint, which is the next to run.
+    state: tree of arrays, in the layout that was asked for.
+    progress: progress of the run at this step.
   """
 
   step: int
@@ -73,9 +73,9 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-  """The checkpoints in a directory; all processes make the same calls.
+  """Saves and restores the checkpoints of a directory.
 
-  A context manager: leaving it waits for what is being saved.
+  Every process must make the same calls. Leaving the context manager waits for pending saves.
   """
 
   def __init__(
@@ -88,9 +88,10 @@ class Checkpoints:
     """Opens the directory.
 
     Args:
-      directory: an absolute path; made where it is missing.
-      options: `config.checkpoint`: the latest `keep` stay, and the `keep_best` with the best score.
-      read_only: change nothing in it, as a run may be writing to it.
+      directory: an absolute path; created if missing.
+      options: section `config.checkpoint`: the latest `keep` checkpoints are kept, and the
+        `keep_best` with the best scores.
+      read_only: whether to leave the directory unchanged, as a run may be writing to it.
     """
     self._directory = directory
     self._read_only = read_only
@@ -105,19 +106,19 @@ class Checkpoints:
 
   @property
   def latest(self) -> int | None:
-    """The last step saved."""
+    """The latest saved step; None if nothing is saved."""
     return self._manager.latest_step()
 
   def save(self, step: int, state: Any, progress: Progress, score: float | None) -> None:
-    """Saves in the background; a step that is saved already stays as it is.
+    """Saves a step in the background; does nothing if it is the latest saved step.
 
     Args:
-      step: the next to run.
-      state: a tree of arrays; it may be donated as soon as this returns.
-      score: measured at this step, the higher, the better; None where nothing was measured.
+      step: the next step to run.
+      state: a tree of arrays; may be donated as soon as this returns.
+      score: evaluation score at this step, higher is better; None if it was not evaluated.
 
     Raises:
-      ValueError: an earlier save failed, for instance for want of space.
+      ValueError: an earlier save failed, for instance on a full disk.
     """
     if self.latest == step:
       return
@@ -127,21 +128,21 @@ class Checkpoints:
       "score": ocp.args.JsonSave({"score": score}),
     }
     self._policy.scores[step] = score
-    with self._named():
+    with self._explain_failed_save():
       self._manager.save(step, args=ocp.args.Composite(**items))
 
   def restore(self, like: Any, fingerprint: int) -> Restored | None:
-    """Returns the last step that can be read; None where nothing is saved.
+    """Restores the latest readable checkpoint; returns None if nothing is saved.
 
-    A damaged step is moved to `damaged/`, if the directory may be changed, and the one before is
-    taken.
+    A damaged checkpoint is moved to `damaged/`, unless the directory is read-only, and the one
+    before it is used.
 
     Args:
-      like: a tree of the shapes, types and layouts to restore to.
-      fingerprint: of the frozen weights; the saved one must be the same.
+      like: tree of the same structure, with the shapes, types and shardings to restore to.
+      fingerprint: fingerprint of the run's frozen weights.
 
     Raises:
-      ValueError: the run had other frozen weights, or all steps are damaged.
+      ValueError: the checkpoint was saved with other frozen weights, or all are damaged.
     """
     damaged = {}
     while steps := set(self._manager.all_steps()) - damaged.keys():
@@ -149,16 +150,16 @@ class Checkpoints:
       try:
         saved = self._read(step, memory=ocp.args.JsonRestore())["memory"]
         progress = Progress.from_json(saved)
-        _check(progress, fingerprint, self._directory)
+        _check_fingerprint(progress, fingerprint, self._directory)
         state = self._read(step, state=ocp.args.StandardRestore(like))["state"]
         return Restored(step, state, progress)
       except _OtherWeightsError:
         raise
-      except Exception as error:  # Whatever a reader says of a damaged file.
+      except Exception as error:  # Readers raise errors of any type for a damaged file.
         logging.warning("Checkpoint %d cannot be read and is left out: %s", step, error)
         damaged[step] = f"{step} ({said(error)})"
         if not self._read_only:
-          self._set_aside(step)
+          self._move_to_damaged(step)
     if damaged:
       kept = "" if self._read_only else " they are kept in damaged/;"
       raise ValueError(
@@ -168,17 +169,17 @@ class Checkpoints:
     return None
 
   def wait(self) -> None:
-    """Waits for what is being saved.
+    """Waits until pending saves are complete.
 
     Raises:
-      ValueError: it failed.
+      ValueError: a save failed.
     """
-    with self._named():
+    with self._explain_failed_save():
       self._manager.wait_until_finished()
 
   @contextlib.contextmanager
-  def _named(self) -> Iterator[None]:
-    """Says of a failed save what has become of the run."""
+  def _explain_failed_save(self) -> Iterator[None]:
+    """Re-raises errors of a save as one line that says how to resume the run."""
     try:
       yield
     except (OSError, ValueError) as error:
@@ -188,7 +189,7 @@ class Checkpoints:
       ) from None
 
   def _open(self) -> None:
-    """Opens the directory, and learns the scores of the steps in it."""
+    """Opens the directory and reads the scores of its checkpoints."""
     options = ocp.CheckpointManagerOptions(
       preservation_policy=self._policy,
       cleanup_tmp_directories=not self._read_only,
@@ -200,25 +201,26 @@ class Checkpoints:
     self._policy.scores = {step: self._score(step) for step in self._manager.all_steps()}
 
   def _score(self, step: int) -> float | None:
-    """Returns the score that was saved with a step; None where there is none that can be read."""
-    if not (self._directory / str(step) / "score").exists():  # It is of an older version.
+    """Returns the score saved with a step; None if it has none or its file is damaged."""
+    if not (self._directory / str(step) / "score").exists():  # Saved by an older version.
       return None
     try:
       score = self._read(step, score=ocp.args.JsonRestore())["score"]["score"]
       return None if score is None else float(score)
-    except Exception as error:  # Whatever a reader says of a damaged file.
+    except Exception as error:  # Readers raise errors of any type for a damaged file.
       logging.warning("Checkpoint %d counts as without a score, which is damaged: %s", step, error)
       return None
 
   def _read(self, step: int, **items: Any) -> Any:
     return self._manager.restore(step, args=ocp.args.Composite(**items))
 
-  def _set_aside(self, step: int) -> None:
+  def _move_to_damaged(self, step: int) -> None:
+    """Moves a step's directory to `damaged/` and reopens the manager, which caches its steps."""
     self._manager.close()
     if jax.process_index() == 0:
-      aside = self._directory.parent / "damaged"
-      aside.mkdir(exist_ok=True)
-      target = aside / f"{step}"
+      damaged = self._directory.parent / "damaged"
+      damaged.mkdir(exist_ok=True)
+      target = damaged / f"{step}"
       shutil.rmtree(target, ignore_errors=True)
       (self._directory / str(step)).rename(target)
     if jax.process_count() > 1:
@@ -228,15 +230,15 @@ class Checkpoints:
 
 @dataclasses.dataclass
 class _LatestAndBest(preservation.PreservationPolicy):
-  """Keeps the latest steps, and those with the best scores; of equal scores the later.
+  """Preserves the latest steps and those with the best scores; ties go to the later step.
 
-  Not orbax's own `BestN`: it learns scores when the manager is opened, which one damaged file
-  makes impossible, and it keeps steps without a score for want of others.
+  Orbax's own `BestN` does not serve here: it reads all scores when the manager is opened, which
+  fails if one file is damaged, and it fills up with steps that have no score.
 
   Attributes:
-    latest: how many stay as the latest.
-    best: how many stay for their scores.
-    scores: by step; None where nothing was measured.
+    latest: number of latest steps to keep.
+    best: number of steps with the best scores to keep.
+    scores: score of each step; None if it was not evaluated.
   """
 
   latest: int
@@ -249,7 +251,7 @@ class _LatestAndBest(preservation.PreservationPolicy):
     *,
     context: preservation.PreservationContext,
   ) -> list[bool]:
-    """Returns for each checkpoint whether it stays."""
+    """Returns for each checkpoint whether to keep it."""
     del context
     steps = sorted(info.step for info in checkpoints)
     scored = [step for step in steps if self.scores.get(step) is not None]
@@ -259,15 +261,19 @@ class _LatestAndBest(preservation.PreservationPolicy):
 
 
 def fingerprint(tree: Any) -> int:
-  """Returns 32 bits that depend on all bits of all arrays and their places, not on the layout."""
+  """Returns a 32-bit hash of all arrays of a tree, which does not depend on their sharding.
+
+  Args:
+    tree: arrays of 16-bit or 32-bit numbers.
+  """
   return int(_fingerprint(tree))
 
 
 class _OtherWeightsError(ValueError):
-  """The run was begun with other frozen weights."""
+  """A checkpoint was saved with other frozen weights."""
 
 
-def _check(progress: Progress, fingerprint: int, directory: pathlib.Path) -> None:
+def _check_fingerprint(progress: Progress, fingerprint: int, directory: pathlib.Path) -> None:
   if progress.fingerprint != fingerprint:
     raise _OtherWeightsError(
       f"{directory} belongs to a run with other initial weights (fingerprint"
@@ -278,7 +284,10 @@ def _check(progress: Progress, fingerprint: int, directory: pathlib.Path) -> Non
 
 @jax.jit
 def _fingerprint(tree: Any) -> UInt32[Array, ""]:
-  # Integer sums wrap and do not depend on order, so any layout gives the same bits.
+  """Sums all bits, each weighted by its place, in integers.
+
+  Integer sums wrap around and do not depend on their order, so any sharding gives the same result.
+  """
   total = jnp.uint32(0)
   for number, x in enumerate(jax.tree.leaves(tree)):
     width = {2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]

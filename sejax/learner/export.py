@@ -1,4 +1,4 @@
-"""Writes a policy as a model directory in the form of the released checkpoints."""
+"""Exports a policy as a model directory in the format of the released checkpoints."""
 
 import pathlib
 
@@ -19,16 +19,16 @@ def export(
   source: str,
   dtype: str,
 ) -> None:
-  """Writes a model directory, with the processor files of the model that the run began from.
+  """Writes a model directory: weights, configuration, tokenizer and image processor.
 
   Args:
-    policy: the policy's parameter tree; adapters in it are merged.
-    directory: where to; what is there is replaced.
-    source: the directory that the processor files are taken from.
-    dtype: of the weights written: `bfloat16` or `float32`.
+    policy: the policy's parameter tree; LoRA adapters in it are merged into the weights.
+    directory: an earlier export in it is replaced.
+    source: model directory that the tokenizer and processor files are copied from.
+    dtype: precision of the written weights: `bfloat16` or `float32`.
 
   Raises:
-    ValueError: it cannot be written; what was there before is as it was.
+    ValueError: the model cannot be written; an earlier export is then left unchanged.
   """
   weights = jax.tree.map(lambda x: x.astype(dtype), lora.merge(policy, jnp.dtype(dtype)))
   try:

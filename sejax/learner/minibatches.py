@@ -1,7 +1,9 @@
-"""A rollout to optimizer steps: in which mini-batch each group is, and in which shapes.
+"""Cuts the arrays of a rollout into mini-batches of micro-batches.
 
-Host side. A mini-batch holds whole groups, cut into M micro-batches of b prompts; each device keeps
-its rows of each of them. Axes: B prompts, G trajectories, R tokens of a response bucket.
+Each mini-batch is one optimizer step; its gradient is accumulated over M micro-batches of b
+prompts. Groups are never split, and each device keeps its rows of each micro-batch.
+
+Axes: B prompts, b prompts of a micro-batch, M micro-batches of a mini-batch.
 """
 
 import functools
@@ -19,14 +21,14 @@ from sejax.parallel.programs import Program, ProgramCall
 
 
 class Sizes(NamedTuple):
-  """How a rollout is cut.
+  """Sizes that a rollout is cut into.
 
   Attributes:
-    minibatches: optimizer steps of a training step.
-    micro_batches: M, in each of them.
-    max_tokens: the longest response the run allows.
-    response_buckets: lengths of responses that programs are compiled for, ascending; if empty, a
-      quarter, a half and all of `max_tokens`.
+    minibatches: mini-batches of a rollout.
+    micro_batches: micro-batches of a mini-batch, M.
+    max_tokens: maximum number of tokens of a response.
+    response_buckets: padded lengths of responses that the update is compiled for, ascending; empty
+      stands for a quarter, a half and all of `max_tokens`.
   """
 
   minibatches: int
@@ -35,10 +37,10 @@ class Sizes(NamedTuple):
   response_buckets: tuple[int, ...]
 
   def response(self, longest: int) -> int:
-    """Returns the smallest bucket that holds the longest response of any process.
+    """Returns the smallest bucket that holds the longest response of all processes.
 
     Args:
-      longest: tokens, in this process.
+      longest: tokens of this process's longest response.
     """
     (longest,) = hosts.max_over_processes(longest)
     buckets = self.response_buckets or (self.max_tokens // 4, self.max_tokens // 2)
@@ -48,14 +50,14 @@ class Sizes(NamedTuple):
 def cut(
   mesh: Mesh, rows: Shaped[np.ndarray, "... B _"], count: int, micro: int, axis: int = 0
 ) -> list[Shaped[Array, "M ... b _"]]:
-  """Returns the mini-batches of an array, on the mesh.
+  """Cuts a host array into mini-batches and places these on the mesh.
 
   Args:
-    mesh: over whose row shards b is split.
-    rows: this process's.
-    count: of mini-batches.
-    micro: micro-batches in each, M.
-    axis: that counts rows.
+    mesh: axis b is sharded over its row shards.
+    rows: rows of this process.
+    count: number of mini-batches.
+    micro: micro-batches of a mini-batch, M.
+    axis: axis of the rows.
   """
   shape = (*rows.shape[:axis], count, micro, -1, *rows.shape[axis + 1 :])
   parts = np.moveaxis(rows.reshape(shape), (axis, axis + 1), (0, 1))
@@ -80,19 +82,20 @@ STACK = Program.of(jnp.stack)  # of a list of arrays
 def cut_on_devices(
   mesh: Mesh, rows: Shaped[Array, "B ..."], count: int, micro: int
 ) -> list[Shaped[Array, "M b ..."]]:
-  """Returns the mini-batches of an array that is on the mesh already, as `cut` does of a host's.
+  """Cuts an array on the mesh into mini-batches, with the same result as `cut` of a host array.
 
-  Rows move from device to device, each within its process, and never through the host. With K row
-  shards in a process, a shard holds `count * micro` consecutive pieces of the process's rows, and
-  each micro-batch takes K consecutive pieces, one for each shard. (As one compiled reshape, XLA
-  would gather all rows on every device.)
+  Rows move from device to device within their process, never through the host. With K row shards
+  in a process, each shard holds `count * micro` consecutive pieces of the process's rows, and each
+  micro-batch takes K consecutive pieces, one per shard. A compiled reshape would instead gather all
+  rows on every device.
 
   Args:
-    mesh: over whose row shards b is split.
-    rows: sharded over the row shards of the mesh.
-    count: mini-batches.
-    micro: micro-batches in each, M.
+    mesh: axis b is sharded over its row shards.
+    rows: array sharded over the row shards of the mesh.
+    count: number of mini-batches.
+    micro: micro-batches of a mini-batch, M.
   """
+  # Each row shard's data by device, keyed by its first row: tensor parallelism replicates rows.
   shards: dict[int, dict[jax.Device, Array]] = {}
   for shard in rows.addressable_shards:
     shards.setdefault(shard.index[0].start or 0, {})[shard.device] = shard.data
@@ -101,6 +104,7 @@ def cut_on_devices(
   size = rows.shape[0] // layouts.row_shards(mesh) // pieces
 
   def piece(number: int, device: jax.Device) -> Array:
+    """Returns a piece of the process's rows on a device, from a local copy if there is one."""
     shard, place = divmod(number, pieces)
     data = copies[shard].get(device, next(iter(copies[shard].values())))
     return jax.device_put(slice_rows(size)(data, np.int32(place * size)), device)

@@ -1,4 +1,4 @@
-"""The optimizer of the policy: AdamW behind guards against gradients that must not move it."""
+"""The policy's optimizer: AdamW, guarded against non-finite and negligible gradients."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,32 +16,34 @@ from sejax.parallel import layouts
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 
-_NEVER = jnp.iinfo(jnp.int32).max  # As many errors in a row as optax can count.
+# optax applies a non-finite gradient after this many in a row, so: never. The run stops earlier.
+_NEVER = jnp.iinfo(jnp.int32).max
 
 
 def make(
   options: Mapping[str, Any], steps: int, frozen: Sequence[str] = ()
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns AdamW (arXiv:1711.05101) with what happens to a gradient on its way there.
+  """Returns AdamW (arXiv:1711.05101), preceded by these treatments of the gradient.
 
-  1. A gradient that is not finite changes nothing, moments and schedule included, and is counted.
-  2. Frozen arrays have no moments, no update, and no part in the gradient's norm.
-  3. A gradient whose norm is below `negligible_norm` becomes exactly zero. Adam, which divides by
-     the gradient's own size, would make full steps of its rounding. Only the momentum of earlier
-     gradients and weight decay move the parameters then, as they do in any step of AdamW.
-  4. The norm is clipped to `clip_norm`.
+  1. A gradient that is not finite is skipped and counted; moments and schedule do not change.
+  2. Frozen arrays have no moments, get no update and do not count in the gradient's norm.
+  3. A gradient whose norm is below `negligible_norm` is set to zero. Adam divides by the gradient's
+     own size and would turn mere rounding errors into full steps. Momentum of earlier gradients and
+     weight decay still move the parameters, as in any step of AdamW.
+  4. The global norm is clipped to `clip_norm`.
 
   Weight decay is multiplied by the learning rate, as in PyTorch, and applies to all arrays that are
   not frozen.
 
   Args:
-    options: the configuration's section `optimizer`.
+    options: section `config.optimizer`.
     steps: optimizer steps of the whole run.
-    frozen: regular expressions, looked for in the paths of arrays, such as `^vision/`.
+    frozen: regular expressions; arrays whose path matches one anywhere are frozen, as in
+      `^vision/`.
 
   Raises:
-    ValueError: an option is unknown or out of its range; from the result's `init`, where a pattern
-      of `frozen` names no array. Also as `schedule`.
+    ValueError: an option is unknown or out of range, or as `schedule`. `init` of the result raises
+      it if a pattern of `frozen` matches no array.
   """
   for name in ("b1", "b2"):
     inputs.between(name, options[name], 0.0, 1.0 - inputs.LEAST)
@@ -66,17 +68,18 @@ def make(
 
 
 def schedule(options: Mapping[str, Any], steps: int) -> optax.Schedule:
-  """Returns the learning rate by optimizer step (transformers `get_*_schedule_with_warmup`).
+  """Returns the learning rate schedule, as in transformers' `get_*_schedule_with_warmup`.
 
-  It rises from zero in `warmup_steps` steps, then stays, or falls to zero at the end of the run.
+  The rate rises linearly from zero for `warmup_steps` optimizer steps. Then it is constant, or
+  decays to zero at the last step (`linear`, `cosine`).
 
   Args:
-    options: the configuration's section `optimizer`.
+    options: section `config.optimizer`.
     steps: optimizer steps of the whole run.
 
   Raises:
     OptionError: the run is no longer than `warmup_steps`.
-    ValueError: an option is unknown or out of its range.
+    ValueError: an option is unknown or out of range.
   """
   peak, warmup = options["learning_rate"], options["warmup_steps"]
   inputs.one_of("schedule", options["schedule"], SCHEDULES)
@@ -97,12 +100,12 @@ def schedule(options: Mapping[str, Any], steps: int) -> optax.Schedule:
 
 
 def skipped(state: optax.ApplyIfFiniteState) -> tuple[Int[Array, ""], Int[Array, ""]]:
-  """Returns how many gradients were not finite: of late, in a row; and in all."""
+  """Returns how many gradients were skipped as not finite: consecutively up to now, and in all."""
   return state.notfinite_count, state.total_notfinite
 
 
 def _zero_negligible(norm: float) -> optax.GradientTransformation:
-  """Makes a gradient zero whose norm over all arrays is below `norm`."""
+  """Sets a gradient to zero if its norm over all arrays is below `norm`."""
 
   def update(grads: Any, params: Any = None) -> Any:
     del params
@@ -113,7 +116,11 @@ def _zero_negligible(norm: float) -> optax.GradientTransformation:
 
 
 def _labels(tree: Any, frozen: Sequence[str]) -> Any:
-  """Returns the tree with each array's part, `trained` or `frozen`, in its place."""
+  """Returns a tree of labels for `optax.partition`: `trained` or `frozen` for each array.
+
+  Raises:
+    ValueError: a pattern matches no array.
+  """
   paths, treedef = jax.tree.flatten_with_path(tree)
   names = [layouts.path_name(path) for path, _ in paths]
   for pattern in frozen:

@@ -1,4 +1,7 @@
-"""Mini-batches cut on eight devices and on the host are the same; run by `test_minibatches`."""
+"""Compares mini-batches cut on eight devices with those cut on the host.
+
+Started by `test_minibatches`.
+"""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what is found again, and what a damaged one costs."""
+"""Checkpoints: which steps are kept, what is restored, and how damaged files are handled."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def kept(directory):
 
 
 def save_elsewhere(directory, options, steps, scores):
-  """Saves in a new process, which knows of earlier steps what is on the disk."""
+  """Saves in a new process, which knows earlier steps only from the disk."""
   code = (
     "import json, pathlib, sys\n"
     "import ml_collections\n"
@@ -74,7 +74,7 @@ def save_elsewhere(directory, options, steps, scores):
 
 
 def forget_scores(directory):
-  """Leaves steps as an older version saved them."""
+  """Removes the scores, which older versions did not save."""
   for path in directory.glob("*/score"):
     shutil.rmtree(path)
 
@@ -83,7 +83,7 @@ SCORES = [0.1, 0.9, 0.3, 0.2, 0.1]
 
 
 def test_a_reader_changes_nothing_of_a_run(tmp_path, options):
-  """A run may be saving, and what cannot be read now may be readable when it is stopped."""
+  """A step may be unreadable only because the run is still saving it."""
   directory = tmp_path / "c"
   save(directory, options, [1, 2])
   shutil.rmtree(directory / "2" / "state")
@@ -123,11 +123,11 @@ def test_a_new_process_keeps_the_best_of_those_before(tmp_path, options):
   ("latest", "best", "scores", "stay"),
   [
     (2, 2, [0.1, 0.9, 0.3, 0.8, 0.1, 0.2], [2, 4, 5, 6]),
-    (1, 2, [0.5, 0.5, 0.5, 0.5, 0.1, 0.2], [3, 4, 6]),  # of equal ones the later
-    (1, 3, [None, 0.2, None, None, 0.1, None], [2, 5, 6]),  # no third one has a score
+    (1, 2, [0.5, 0.5, 0.5, 0.5, 0.1, 0.2], [3, 4, 6]),  # ties go to the later step
+    (1, 3, [None, 0.2, None, None, 0.1, None], [2, 5, 6]),  # only two steps have a score
     (1, 3, [None] * 6, [6]),
     (2, 0, [0.1, 0.9, 0.3, 0.8, 0.1, 0.2], [5, 6]),
-    (1, 1, [0.0, -1.0, None, None, None, None], [1, 6]),  # 0 is a score
+    (1, 1, [0.0, -1.0, None, None, None, None], [1, 6]),  # 0 counts as a score
   ],
 )
 @pytest.mark.parametrize("opened", ["once", "each time"])

@@ -1,4 +1,4 @@
-"""Exports that cannot be written cost nothing."""
+"""Failed exports leave an earlier model directory unchanged."""
 
 import functools
 import resource
@@ -26,7 +26,7 @@ def write():
 
 @pytest.fixture
 def short_files():
-  """Files end after so many bytes, as on a full disk."""
+  """Limits the size of files, so that writing fails as on a full disk."""
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
   def limit(size):

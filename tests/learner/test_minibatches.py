@@ -1,4 +1,4 @@
-"""Cutting a rollout into mini-batches of micro-batches."""
+"""Cutting a rollout into mini-batches of micro-batches, on the host and on devices."""
 
 import types
 
@@ -55,7 +55,7 @@ def test_rows_on_devices_are_cut_there_as_on_the_host():
 
 
 def test_features_of_a_rollout_are_cut_once_and_given_up(mesh):
-  """The devices would hold them twice during the updates."""
+  """Otherwise the devices would hold them twice during the updates."""
   rows = np.arange(8 * 5 * 3, dtype=np.float32).reshape(8, 5, 3)
   features = {"level": jax.device_put(rows)}
   lengths, ids = np.full((8, 2), 4), np.zeros((8, 6), np.int32)

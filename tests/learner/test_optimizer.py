@@ -1,4 +1,4 @@
-"""The optimizer against torch's AdamW, transformers' schedules, and gradients that must not act."""
+"""The optimizer against torch's AdamW and transformers' schedules, and its gradient guards."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def make_params(seed: int = 0):
 
 
 def run(transformation, params, gradients):
-  """Returns parameters and state after each of the gradients."""
+  """Returns the parameters and the optimizer state after each gradient."""
   state, found = transformation.init(params), []
   update = jax.jit(transformation.update)
   for gradient in gradients:
@@ -103,7 +103,7 @@ def test_gradients_of_rounding_size_change_nothing():
   for found, state in run(transformation, params, [noise, noise]):
     assert_equal(found, params)
     assert not any(np.any(x) for x in jax.tree.leaves(state.inner_state) if np.ndim(x))
-  # Without the guard, Adam makes full steps of them.
+  # Without the guard, Adam takes full steps.
   bare = make_options(learning_rate=0.1, weight_decay=0.0, negligible_norm=0.0, eps=1e-15)
   ((moved, _),) = run(optimizer.make(bare, 3), params, [noise])
   jax.tree.map(lambda a, b: np.testing.assert_allclose(abs(a - b), 0.1, rtol=0.1), moved, params)
@@ -129,7 +129,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(bad):
   for skipped in (1, 2):
     assert_equal(steps[skipped][0], steps[0][0])
     assert_equal(steps[skipped][1].inner_state, steps[0][1].inner_state)
-  # The next good one acts as if there had been no bad one: same moments, same learning rate.
+  # The next finite gradient acts as if there had been no other: same moments and learning rate.
   (_, clean) = run(transformation, params, [good, good])
   assert_equal(steps[3][0], clean[0])
   assert np.any(
@@ -139,13 +139,14 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(bad):
 
 def test_frozen_arrays_keep_their_bits_have_no_moments_and_no_part_in_the_norm():
   params, gradient = make_params(), make_params(1)
-  gradient["vision"] = scaled(gradient["vision"], 1e3)  # would clip all others to nothing
+  # If it counted in the norm, all other gradients would be clipped to almost nothing.
+  gradient["vision"] = scaled(gradient["vision"], 1e3)
   options = make_options(learning_rate=0.1, weight_decay=0.1, eps=1.0)
   ((found, state),) = run(optimizer.make(options, 3, ("^vision/",)), params, [gradient])
   assert_equal(found["vision"], params["vision"])
   shapes = [np.shape(x) for x in jax.tree.leaves(state)]
   assert (3, 4) not in shapes
-  assert shapes.count((2, 3, 3)) == 2  # both moments
+  assert shapes.count((2, 3, 3)) == 2  # first and second moment
   alone = {"decoder": params["decoder"]}
   ((want, _),) = run(optimizer.make(options, 3), alone, [{"decoder": gradient["decoder"]}])
   assert_equal(found["decoder"], want["decoder"])
@@ -186,6 +187,6 @@ def test_a_first_moment_in_half_precision_takes_half_the_memory():
   sizes = {kind: sum(x.nbytes for x in jax.tree.leaves(state)) for kind, state in states.items()}
   weights = sum(x.nbytes for x in jax.tree.leaves(params))
   assert sizes["float32"] - sizes["bfloat16"] == weights // 2
-  # A step differs by the rounding of its moment, 2**-9 of it.
+  # A step differs by the rounding of its first moment, by a relative 2**-9.
   for (half, _), (whole, _) in zip(found["bfloat16"], found["float32"], strict=True):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-4), half, whole)
