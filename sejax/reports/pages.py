@@ -1,8 +1,8 @@
-"""Renders the HTML pages, which are self-contained: they load nothing and run no script.
+"""Renders the HTML pages, which are self-contained: they load no other file and run no script.
 
-What a page looks like is in `templates/`, filled in by jinja2, which escapes every value; only
-what a template made is taken as HTML. Colours follow the reader's light or dark mode, widths the
-screen; whatever opens or scrolls is reached by keyboard.
+The jinja2 templates are in `templates/`. Every value is escaped, unless a template rendered it
+itself. Pages follow the reader's light or dark mode and the width of the screen, and all that opens
+or scrolls can be reached by keyboard.
 """
 
 import base64
@@ -19,8 +19,8 @@ import PIL.Image
 
 from sejax.data import images
 
-_THUMBNAIL = 320  # pixels of its longer side
-_HOVERED = 200  # points at most that show their values under the pointer
+_THUMBNAIL = 320  # pixels of a thumbnail's longer side
+_MAX_TOOLTIPS = 200  # Curves with more points have no tooltips, which would make pages large.
 
 _TEMPLATES = jinja2.Environment(
   loader=jinja2.PackageLoader("sejax.reports"),
@@ -32,7 +32,7 @@ _TEMPLATES = jinja2.Environment(
 
 
 class _Plot(NamedTuple):
-  """Where a chart's axes are, in units of the drawing, whose y grows downwards."""
+  """Size of a chart and position of its axes, in SVG units; y grows downwards."""
 
   width: int = 320
   height: int = 150
@@ -49,9 +49,9 @@ class Picture(NamedTuple):
   """A thumbnail of an image.
 
   Attributes:
-    size: of the image itself, as `width x height`.
-    width: at which the thumbnail is shown, in CSS pixels.
-    png: in base64.
+    size: original size in pixels, as `width x height`.
+    width: displayed width in CSS pixels.
+    png: thumbnail as a PNG file in base64.
   """
 
   size: str
@@ -60,7 +60,7 @@ class Picture(NamedTuple):
 
 
 class _Bar(NamedTuple):
-  """A bar of a histogram, and what the pointer shows on it."""
+  """A bar of a histogram, in SVG units, and its tooltip."""
 
   x: float
   y: float
@@ -70,23 +70,23 @@ class _Bar(NamedTuple):
 
 
 def render(template: str, **values: object) -> str:
-  """Returns the HTML of a file of `templates/`; values are escaped unless they are `Markup`."""
+  """Renders a file of `templates/` to HTML; values are escaped unless they are `Markup`."""
   return _TEMPLATES.get_template(template).render(values)
 
 
 def table(name: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> markupsafe.Markup:
-  """Returns a table as the pages have them, for notebooks.
+  """Returns a table in the style of the pages, for notebooks.
 
   Args:
-    name: of what it holds; it is read aloud, not shown.
-    head: titles of the columns; empty for none.
-    rows: cells; the first cell of a row says what the row is.
+    name: describes the table to screen readers; not shown.
+    head: titles of the columns; empty for a table without a head.
+    rows: cells of each row; the first is the row's heading.
   """
   return _macros().table(name, head, [list(row) for row in rows])
 
 
 def thumbnail(data: bytes) -> markupsafe.Markup:
-  """Returns an image file as the pages show it, for notebooks; see `picture`."""
+  """Returns a thumbnail of an image file as HTML, for notebooks; see `picture`."""
   return _macros().picture(picture(data))
 
 
@@ -95,12 +95,12 @@ def _macros() -> Any:
 
 
 def write(path: pathlib.Path, page: str) -> None:
-  """Writes a page; lone surrogates, which JSON can bring in and UTF-8 cannot hold, as escapes."""
+  """Writes a page as UTF-8; lone surrogates, which JSON allows and UTF-8 does not, are escaped."""
   path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def picture(data: bytes) -> Picture:
-  """Returns a thumbnail of at most 320 pixels a side of an image file; small images are enlarged.
+  """Returns a thumbnail of an image file, at most 320 pixels a side; small images are enlarged.
 
   Raises:
     BadRecord: the file cannot be decoded, see `images.decode`.
@@ -115,12 +115,12 @@ def picture(data: bytes) -> Picture:
 
 
 def chart(name: str, steps: Sequence[int], values: Sequence[float | None]) -> markupsafe.Markup:
-  """Returns a line chart over steps, with its name and last value; empty without any value.
+  """Returns a line chart of a metric over steps; empty if the metric has no values.
 
   Args:
-    name: the metric's.
-    steps: ascending.
-    values: one for each step; None interrupts the line.
+    name: name of the metric, shown with its last value.
+    steps: steps in ascending order.
+    values: value at each step; None interrupts the line.
   """
   known = [value for value in values if value is not None]
   if not known:
@@ -134,7 +134,7 @@ def chart(name: str, steps: Sequence[int], values: Sequence[float | None]) -> ma
     else (_PLOT.left + right * (step - steps[0]), _PLOT.bottom - up * (value - low))
     for step, value in zip(steps, values, strict=True)
   ]
-  hovers = [
+  tooltips = [
     (*point, f"step {step}: {value:.4g}")
     for point, step, value in zip(points, steps, values, strict=True)
     if point
@@ -150,21 +150,21 @@ def chart(name: str, steps: Sequence[int], values: Sequence[float | None]) -> ma
     last_step=steps[-1],
     curve=_path(points),
     dots=_path(points, 1),
-    hovers=hovers if len(points) <= _HOVERED else (),
+    tooltips=tooltips if len(points) <= _MAX_TOOLTIPS else (),
   )
   return markupsafe.Markup(drawn)
 
 
 def histogram(name: str, counts: Sequence[int], width: int, caption: str) -> markupsafe.Markup:
-  """Returns a histogram.
+  """Returns a histogram of whole numbers.
 
   Args:
-    name: what the sizes are of.
-    counts: how many there are in each bin; the first bin begins at size 0.
-    width: sizes in a bin.
+    name: title, which says what is counted.
+    counts: height of each bar; the first bin starts at 0.
+    width: width of a bin.
     caption: text under the bars.
   """
-  high = max(5, *counts)  # Grid lines are then whole numbers.
+  high = max(5, *counts)  # With less than 5, grid lines would lie at fractions.
   right, up = (_PLOT.right - _PLOT.left) / len(counts), (_PLOT.bottom - _PLOT.top) / high
   bars = [
     _Bar(
@@ -190,7 +190,7 @@ def histogram(name: str, counts: Sequence[int], width: int, caption: str) -> mar
 
 
 def _range(low: float, high: float) -> tuple[float, float]:
-  """Returns the ends of the vertical axis, apart even where values differ by rounding alone."""
+  """Returns the ends of the vertical axis, widened if all values are nearly equal."""
   if high - low <= 1e-6 * max(abs(low), abs(high)):
     margin = abs(low) / 2 or 1.0
     return low - margin, high + margin
@@ -198,24 +198,31 @@ def _range(low: float, high: float) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[tuple[float, str]]:
-  """Returns heights of two to six round values, 1, 2 or 5 times a power of ten apart."""
+  """Returns two to six grid lines at round values: y coordinate and label of each.
+
+  The values are 1, 2 or 5 times a power of ten apart.
+  """
   power = 10.0 ** math.floor(math.log10((high - low) / 5))
-  apart = next(m * power for m in (1, 2, 5, 10, 20) if m * power * 5 >= high - low)
+  distance = next(m * power for m in (1, 2, 5, 10, 20) if m * power * 5 >= high - low)
   up = (_PLOT.bottom - _PLOT.top) / (high - low)
   return [
-    (_PLOT.bottom - up * (n * apart - low), f"{n * apart:,.6g}")
-    for n in range(math.ceil(low / apart), math.floor(high / apart) + 1)
+    (_PLOT.bottom - up * (n * distance - low), f"{n * distance:,.6g}")
+    for n in range(math.ceil(low / distance), math.floor(high / distance) + 1)
   ]
 
 
 def _path(points: Sequence[tuple[float, float] | None], longest: int | None = None) -> str:
-  """Returns an SVG path along the points, or along only its pieces of at most `longest` points.
+  """Returns an SVG path along the points, interrupted where a point is None.
 
-  A point without neighbours is a line of no length, which shows as a dot.
+  A single point becomes a line of length zero, which is drawn as a dot.
+
+  Args:
+    points: coordinates in SVG units.
+    longest: leaves out uninterrupted pieces of more points; None draws all.
   """
   parts = []
-  for known, run in itertools.groupby(points, key=lambda point: point is not None):
-    corners = [f"{x:.1f} {y:.1f}" for x, y in run] if known else []
+  for has_values, piece in itertools.groupby(points, key=lambda point: point is not None):
+    corners = [f"{x:.1f} {y:.1f}" for x, y in piece] if has_values else []
     if corners and (longest is None or len(corners) <= longest):
       parts.append("M" + "L".join(corners if len(corners) > 1 else corners * 2))
   return "".join(parts)

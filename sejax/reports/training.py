@@ -1,18 +1,20 @@
-"""The page about a training run: accuracy before and after, every curve, and example groups.
+"""The page about a training run: accuracy before and after, curves of all metrics, sample groups.
 
-`--mode=report` makes it from the files that a run has written to its workdir so far.
-`summary.json`, which is written when a run ends, holds:
+A run writes it when it ends. `--mode=report` writes it at any time, from the files that the run has
+written to its workdir so far.
+
+`summary.json`, which is written when a run ends, has these fields:
 
 - `before`, `after`, `change`: held-out metrics as fractions, such as `pass_at_1`, each with its
-  standard error as `pass_at_1_error`; that of a change is over paired problems;
-- `steps`, `seconds`, and `stages`, the seconds by stage.
+  standard error, such as `pass_at_1_error`; the error of a change is that of paired problems;
+- `steps`, `seconds` and `stages`, the seconds of each stage.
 
 A line of `groups.jsonl` holds one group of G trajectories:
 
-- `step`, `id`, `question`, `gold` (for metrics only; null where there is none);
+- `step`, `id`, `question`, `gold` (for metrics only; null without a gold answer);
 - `pictures`: image files in base64;
-- `texts`, `answers` (null where none was found), `votes` (the share of the group with this answer);
-- `verdicts` (for each trajectory a list of texts), `scores`, `valid`;
+- `texts`, `answers` (null where none was found), `votes` (share of the group with the same answer);
+- `verdicts` (a list of texts for each trajectory), `scores`, `valid`;
 - `rewards`, `advantages`.
 """
 
@@ -30,11 +32,11 @@ from sejax.errors import quoted
 from sejax.monitoring import writers
 from sejax.reports import pages
 
-_SHOWN = 24  # groups at most
-_LONGEST = 32  # characters of an answer in a table; its trajectory holds it whole
+_SHOWN = 24  # maximum number of groups on the page
+_LONGEST = 32  # maximum characters of an answer in a table; its trajectory is shown in full
 
-# Headings and patterns: a metric is drawn under the first heading whose pattern is found in its
-# name. The first table is for `metrics.jsonl`, the second for `timing.jsonl`.
+# Headings and regular expressions. A metric of `metrics.jsonl` is drawn under the first heading of
+# `_CURVES` whose expression matches its name, and one of `timing.jsonl` likewise by `_TIMING`.
 _CURVES = {
   "Accuracy": r"pass@|pass_at|maj@|maj_at|greedy",
   "Labels against gold answers, and agreement": r"label|agreement",
@@ -48,16 +50,14 @@ _TIMING = {
   "Speed and memory": r"per_second|tokens|utili[sz]ation|mfu|flops|bytes|memory|compil",
   "Seconds": r"",
 }
-_COUNTS = "_count"  # suffix of metrics that count the groups in another metric's mean
+_COUNTS = "_count"  # suffix of metrics that count the groups that another metric's mean is over
 
 
 def run(workdir: pathlib.Path) -> None:
   """Writes `report.html` to the workdir of a run, whether or not the run has ended.
 
-  The page shows the configuration with which the run was started.
-
   Raises:
-    ValueError: the workdir has no metrics, or a file is not what a run writes.
+    ValueError: the workdir has no metrics, or a file has another format than a run writes.
   """
   path = workdir / "report.html"
   pages.write(path, page(workdir))
@@ -90,7 +90,7 @@ def page(workdir: pathlib.Path) -> str:
 
 
 def _summary(path: pathlib.Path) -> dict[str, Any] | None:
-  """Returns what the page says of `summary.json`; None until the run has ended."""
+  """Returns the values of `summary.json` for the template; None until the run has ended."""
   if not path.exists():
     return None
   try:
@@ -103,7 +103,7 @@ def _summary(path: pathlib.Path) -> dict[str, Any] | None:
     ]
     stages = summary["stages"]
     total = stages.get("total") or sum(stages.values()) or 1
-    last = sorted(stages.items(), key=lambda stage: stage[0] == "total")
+    total_last = sorted(stages.items(), key=lambda stage: stage[0] == "total")
     trained_on = summary.get("training_problems")
     return {
       "figures": figures,
@@ -111,7 +111,10 @@ def _summary(path: pathlib.Path) -> dict[str, Any] | None:
       "problems": summary["problems"] if trained_on else None,
       "steps": summary["steps"],
       "duration": _duration(summary["seconds"]),
-      "stages": [(_words(k), _duration(v), f"{v / total:.0%}") for k, v in last],
+      "stages": [
+        (_words(stage), _duration(seconds), f"{seconds / total:.0%}")
+        for stage, seconds in total_last
+      ],
     }
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise ValueError(f"{path} is no summary of a run: {quoted(error)}") from None
@@ -119,8 +122,8 @@ def _summary(path: pathlib.Path) -> dict[str, Any] | None:
 
 def _percent(figures: Mapping[str, float], name: str, sign: str = "") -> str:
   value, error = figures[name], figures.get(f"{name}_error")
-  said = f"{100 * value:{sign}.1f}"
-  return said if error is None else f"{said} ± {100 * error:.1f}".replace(" ", "\N{NBSP}")
+  percent = f"{100 * value:{sign}.1f}"
+  return percent if error is None else f"{percent} ± {100 * error:.1f}".replace(" ", "\N{NBSP}")
 
 
 def _duration(seconds: float) -> str:
@@ -136,7 +139,7 @@ def _words(name: str) -> str:
 
 
 def _curves(path: pathlib.Path) -> dict[str, tuple[list[int], list[float | None]]]:
-  """Returns the steps and values of every name in a file of JSON lines, in order of names."""
+  """Reads the curves of a file of JSON lines: steps and values of each metric, sorted by name."""
   curves = {}
   for record in writers.read(path):
     step = record.pop("step")
@@ -152,7 +155,12 @@ def _curves(path: pathlib.Path) -> dict[str, tuple[list[int], list[float | None]
 def _charts(
   curves: Mapping[str, tuple], headings: Mapping[str, str]
 ) -> Iterator[tuple[str, list[markupsafe.Markup]]]:
-  """Yields each heading with the charts that belong under it, unless all of them are empty."""
+  """Yields each heading that has charts, with these charts.
+
+  Args:
+    curves: steps and values of each metric.
+    headings: regular expression of each heading.
+  """
   rest = dict(curves)
   for heading, pattern in headings.items():
     names = [name for name in rest if re.search(pattern, name)]
@@ -162,9 +170,9 @@ def _charts(
 
 
 def _groups(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
-  """Returns groups spread evenly over the file, and how many it holds.
+  """Returns groups evenly spread over the file, and the number of groups in it.
 
-  The file is read twice and never held whole.
+  Reads the file twice, line by line, because it may be larger than memory.
   """
   number = sum(1 for _ in writers.read(path))
   shown = min(number, _SHOWN)
@@ -180,27 +188,35 @@ def _groups(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _group(record: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns what the page says of one group."""
+  """Returns the values of a group for the template."""
   gold, question = record["gold"], record["question"]
   trajectories = list(zip(record["texts"], record["verdicts"], strict=True))
   for text in (question, *itertools.chain.from_iterable((t, *v) for t, v in trajectories)):
     if not isinstance(text, str):
       raise TypeError(f"{quoted(text)} is no text")
   columns = ("answers", "votes", "scores", "valid", "rewards", "advantages", "verdicts")
-  figures = zip(*(record[name] for name in columns), strict=True)
+  rows = [
+    dict(zip(columns, row, strict=True))
+    for row in zip(*(record[name] for name in columns), strict=True)
+  ]
   return {
     "name": f"Step {record['step']}: {record['id']}",
     "pictures": [pages.picture(base64.b64decode(data)) for data in record["pictures"]],
     "question": question,
     "gold": "no gold answer" if gold is None else f"gold answer, unseen in training: {gold}",
-    "rows": [_row(number, *row) for number, row in enumerate(figures, 1)],
+    "rows": [_row(number, row) for number, row in enumerate(rows, 1)],
     "trajectories": trajectories,
   }
 
 
-def _row(number: int, answer, votes, score, valid, reward, advantage, verdicts) -> tuple[str, ...]:
-  answer = "none" if answer is None else answer
+def _row(number: int, trajectory: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the table cells of one trajectory, by the fields of `groups.jsonl`."""
+  answer = "none" if trajectory["answers"] is None else trajectory["answers"]
   if len(answer) > _LONGEST:
     answer = answer[: _LONGEST - 1] + "…"
-  judged = f"{score:.2f}" if valid else "invalid" if verdicts else "none"
+  if trajectory["valid"]:
+    judged = f"{trajectory['scores']:.2f}"
+  else:
+    judged = "invalid" if trajectory["verdicts"] else "none"
+  votes, reward, advantage = (trajectory[name] for name in ("votes", "rewards", "advantages"))
   return f"{number}", answer, f"{votes:.0%}", judged, f"{reward:.3f}", f"{advantage:+.3f}"

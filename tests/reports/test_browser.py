@@ -1,4 +1,4 @@
-"""The pages in a real browser: whole, quiet, as wide as the screen, and usable by keyboard."""
+"""The pages in a real browser: complete, without errors, responsive, and usable by keyboard."""
 
 import io
 import itertools
@@ -22,7 +22,7 @@ from tests.reports import test_pages, test_report
 LONG = "unbroken" * 40
 WIDTHS = {"narrow": 360, "wide": 1440}
 
-# Elements are named by their places in the document.
+# Elements are identified by their index in the document.
 ACTIVE = "[...document.querySelectorAll('*')].indexOf(document.activeElement)"
 OUTLINE = "getComputedStyle(document.activeElement).outline"
 KEYBOARD = """[...document.querySelectorAll('*')].flatMap((element, place) => {
@@ -68,7 +68,7 @@ def write_summary(folder):
   return path
 
 
-# Of each page: what writes it, how often it opens something, and how many pictures it has.
+# For each page: what writes it, how many <details> elements and how many images it has.
 PAGES = {
   "report": (write_report, 24 + 1, 24),
   "inspect": (write_inspect, 1, 1),
@@ -99,9 +99,9 @@ def case(request):
 
 @pytest.fixture
 def page(browser, paths, case):
-  """A page that has been loaded; what it asked for and complained of must be nothing."""
+  """Loads a page; fails if it requests another file or reports an error."""
   name, width = case
-  # A phone shows a page that does not name its viewport as if on a wide screen, and small.
+  # Without a viewport tag, a phone renders the page as on a wide screen and scales it down.
   viewport = {"width": WIDTHS[width], "height": 800}
   opened = browser.new_page(viewport=viewport, is_mobile=width == "narrow")
   said, asked = [], []

@@ -1,4 +1,4 @@
-"""The page about a data set says what is in it, and what is not."""
+"""The page about a data set: sample records, histograms, and records that were dropped."""
 
 import html.parser
 import json
@@ -15,7 +15,7 @@ from tests.data.problems import picture
 
 
 class _Page(html.parser.HTMLParser):
-  """Collects the text, the pictures and whatever would be loaded."""
+  """Collects a page's text, its images and every file that it would load."""
 
   def __init__(self, text):
     super().__init__()
@@ -87,7 +87,7 @@ def test_bars_are_as_high_as_there_are_records_of_their_sizes():
 @pytest.mark.parametrize(("batch_size", "number"), [(1, 3), (2, 6), (3, 7), (8, 7)])
 def test_a_batch_may_take_each_size_from_another_row(batch_size, number):
   buckets = batches.Buckets((1, 2), (1, 2))
-  counted = inspection.Counted(
+  statistics = inspection.Statistics(
     actor=[2, 1, 1],
     judge=[1, 2, 1],
     patches=[1, 1, 2],
@@ -96,7 +96,7 @@ def test_a_batch_may_take_each_size_from_another_row(batch_size, number):
     shown=[],
     unreadable=[],
   )
-  assert inspection.shapes(counted, buckets, batch_size) == number
+  assert inspection.count_shapes(statistics, buckets, batch_size) == number
 
 
 def test_ids_and_messages_that_are_no_unicode_do_not_stop_the_page(config, tmp_path):

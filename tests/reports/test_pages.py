@@ -1,4 +1,4 @@
-"""Whatever a text holds, no page takes it for markup, and all of it can be read."""
+"""Pages escape every text: none becomes markup, and all of it can be read."""
 
 import dataclasses
 import html.parser
@@ -24,7 +24,7 @@ from tests.reports import test_report
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# Of equal lengths, so that pages differ in nothing else; short, so that tables show all of it.
+# Of equal length, so that pages differ only in these texts, and short enough for table cells.
 PLAIN = "a plain text of 31 letters here"
 HOSTILE = [
   """<script>alert(1)</script>"'&<b>""",
@@ -37,7 +37,7 @@ assert {len(text) for text in HOSTILE} == {len(PLAIN)}
 
 
 class _Events(html.parser.HTMLParser):
-  """Collects tags, attributes and texts in their order."""
+  """Collects the tags, attributes and texts of a page in order."""
 
   def __init__(self, text):
     super().__init__()
@@ -62,7 +62,7 @@ class _Events(html.parser.HTMLParser):
 
 
 def training_page(text, folder):
-  """A run whose every text is the given one: names, a group's texts, and the configuration."""
+  """Returns the page of a run in which every text, also of names, is the given one."""
   test_report.leave_run(folder)
   group = test_report.group(0) | {
     "step": 0,
@@ -85,7 +85,7 @@ def training_page(text, folder):
 
 
 def inspect_page(text, folder):
-  """A data set whose names, records and reasons for dropping them are the given text."""
+  """Returns the page of a data set in which every text is the given one."""
   del folder
   config = config_lib.default()
   config.data.update(source=text, split=text)
@@ -101,7 +101,7 @@ def inspect_page(text, folder):
     grids=np.zeros((0, 3), np.int32),
   )
   refused = [Dropped(1, text, text, f"there is no file {text}")]
-  counted = inspection.Counted(
+  statistics = inspection.Statistics(
     actor=[3],
     judge=[4],
     patches=[0],
@@ -117,11 +117,11 @@ def inspect_page(text, folder):
     def __len__(self):
       return 2
 
-  return inspection.page(config.data, Source(), counted, config.batch_size)
+  return inspection.page(config.data, Source(), statistics, config.batch_size)
 
 
 def evaluation_page(text, folder):
-  """An evaluation whose every name is the given text."""
+  """Returns the page of an evaluation in which every name is the given text."""
   del folder
   figure = metrics.Interval(0.5, 0.25, 0.75)
   parts = {text: {text: protocol.Share(1, 2), "other": protocol.Share(0, 2)}}
@@ -131,7 +131,7 @@ def evaluation_page(text, folder):
 
 
 MAKERS = {"training": training_page, "inspect": inspect_page, "evaluation": evaluation_page}
-# How often each page says the text.
+# How often each page contains the text.
 TIMES = {"training": 15, "inspect": 13, "evaluation": 25}
 
 
@@ -146,7 +146,7 @@ def test_no_text_becomes_markup_and_all_of_it_can_be_read(name, hostile, tmp_pat
 
 @pytest.mark.parametrize("hostile", HOSTILE[:2])
 def test_a_data_set_with_hostile_files_and_answers(hostile, tmp_path):
-  """Errors that the pipeline itself writes about files, answers and ids."""
+  """Hostile texts also reach the page through the pipeline's own error messages."""
   lines = [
     {"id": f"file {hostile}", "question": "?", "image": f"{hostile}.png"},
     {"id": "answer", "question": hostile, "answer": [hostile, hostile]},

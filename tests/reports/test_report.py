@@ -1,4 +1,4 @@
-"""The page about a run holds its figures, its curves and its groups, and loads nothing."""
+"""The page about a run: summary, curves and sample groups; it loads no other file."""
 
 import base64
 import html.parser
@@ -18,7 +18,7 @@ HOSTILE = "<script>alert(1)</script> & \ud800"
 
 
 class _Page(html.parser.HTMLParser):
-  """Collects the text, cells by row, curves, the number of pictures and what would be loaded."""
+  """Collects a page's text, table rows, curves, number of images, and files it would load."""
 
   def __init__(self, text):
     super().__init__()
@@ -70,7 +70,7 @@ def group(step):
 
 
 def leave_run(folder):
-  """Leaves in a folder what a run does."""
+  """Writes the files of a training run to a folder."""
   config = config_lib.default()
   config.log.tensorboard = False
   with writers.Logs(folder, config.log, config.to_dict()) as logs:
