@@ -1,4 +1,4 @@
-"""The configuration of a run: defaults, presets, validation, and how it is saved and resumed."""
+"""The configuration of a run: defaults, presets, validation, saving and resuming."""
 
 from sejax.config.defaults import FEWER_WEIGHTS, LESS_MEMORY, default, flatten
 from sejax.config.paths import PATHS, expand_paths, with_local_models

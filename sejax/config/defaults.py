@@ -1,9 +1,9 @@
-"""Every option of a run with its default; `sejax.config.validation` checks the values.
+"""All configuration fields with their defaults; `sejax.config.validation` checks the values.
 
-`configs/*.py` start from `default()` and change what their run changes. The defaults are the
-released run's values where it has one (arXiv:2603.21289); where sejax by default does better than
-the released code, the comment names the value that gives its behaviour. The README lists options by
-the paper's symbols.
+`configs/*.py` start from `default()` and change individual fields. The defaults are those of the
+released run (arXiv:2603.21289) where it has them. Where sejax improves on the released code by
+default, the comment gives the value that restores the released behaviour. The README lists the
+fields by the paper's symbols.
 """
 
 import dataclasses
@@ -19,7 +19,8 @@ from sejax.data import figures
 from sejax.models import lora
 from sejax.text import prompts
 
-# What to do where a device cannot hold weights and moments, and where memory runs out later.
+# Advice in error messages: if weights and optimizer state do not fit into device memory, and if
+# memory runs out later.
 FEWER_WEIGHTS = (
   "train adapters (config.lora.rank=64) or split the weights over more devices (config.mesh.fsdp)"
 )
@@ -30,70 +31,73 @@ LESS_MEMORY = (
 
 
 def default() -> ml_collections.ConfigDict:
-  """Returns the complete configuration with the released run's values."""
+  """Returns the complete configuration with the default of each field."""
   config = ml_collections.ConfigDict()
-  config.seed = 0  # of samples, of the order of problems, and of adapters
+  config.seed = 0  # for samples, the order of problems and the initial adapters
   config.group_size = 8  # trajectories per prompt, G
   config.batch_size = 512  # prompts sampled per step
   config.mini_batch_size = 128  # prompts per optimizer step
 
   config.answers = ml_collections.ConfigDict()
-  # Which answers are one vote: those of equal value, or ("exact", as released) equal strings.
+  # Which answers vote together: "canonical" those of equal value, "exact" (released) equal strings.
   config.answers.equivalence = "canonical"
-  # Trajectories without a readable answer do not vote, or ("vote", as released) vote together.
+  # Trajectories without an answer: "abstain" from the vote, or "vote" (released) for one shared
+  # answer.
   config.answers.unparsable = "abstain"
   config.answers.released_extraction = False  # released: True, see `sejax.text.answers.extract`
 
   config.model = ml_collections.ConfigDict()
-  # A model directory in the published form; or ORGANISATION/NAME, which the hub is asked for.
+  # Model directory in Hugging Face format, or ORGANISATION/NAME on the Hugging Face hub.
   config.model.path = ""
-  config.model.remat = "nothing"  # what a layer keeps for its backward pass, see `models.Model`
-  config.model.unroll = False  # compile the update layer by layer, see `models.Model`
-  config.model.query_chunk = 1024  # attention over more queries is computed in parts
-  config.model.fused_attention = True  # cuDNN's where the GPU has it; off: XLA's everywhere
-  config.model.logits_chunk = 256  # tokens of a row whose logits exist at once in the update
-  config.model.dtype = "auto"  # of frozen weights and of sampling: bfloat16, but float32 on CPU
+  config.model.remat = "nothing"  # activations saved for the backward pass, see `models.Model`
+  config.model.unroll = False  # unroll the layers in the update instead of scanning them
+  config.model.query_chunk = 1024  # queries that attention computes at once
+  config.model.fused_attention = True  # use cuDNN's attention on GPUs that have it
+  config.model.logits_chunk = 256  # tokens of a row whose logits the update computes at once
+  # Precision of frozen weights and of sampling: bfloat16, float32, or auto: float32 on CPUs only.
+  config.model.dtype = "auto"
 
   config.lora = ml_collections.ConfigDict()  # see `sejax.models.lora`
   config.lora.rank = 0  # LoRA rank; 0 trains all weights
-  config.lora.alpha = 64.0  # what adapters add is multiplied by alpha / rank
-  config.lora.targets = lora.TARGETS  # dense layers of the decoder that have one
+  config.lora.alpha = 64.0  # the adapters' output is multiplied by alpha / rank
+  config.lora.targets = lora.TARGETS  # dense layers of the decoder that get adapters
 
   config.actor = ml_collections.ConfigDict()
-  config.actor.instruction = prompts.ACTOR_INSTRUCTION  # follows the question; may be empty
-  config.actor.max_tokens = 2048  # of a trajectory, R
+  config.actor.instruction = prompts.ACTOR_INSTRUCTION  # appended to the question; may be empty
+  config.actor.max_tokens = 2048  # maximum number of tokens of a trajectory, R
   config.actor.update(_filters())
 
   config.judge = ml_collections.ConfigDict()
-  config.judge.path = ""  # another model directory with the same tokenizer; by default model.path
-  config.judge.use = True  # False: no verdicts, every factor is 1
-  config.judge.rubric = "full"  # or "short", for models that are too small for it
-  # Of the full rubric's criteria; their sum is 1.
+  config.judge.path = ""  # model directory with the Actor's tokenizer; empty: model.path
+  config.judge.use = True  # False: no verdicts, every modulation factor is 1
+  config.judge.rubric = "full"  # or "short", for small models
+  # Weights of the full rubric's criteria; must sum to 1.
   config.judge.weights = ml_collections.ConfigDict(dataclasses.asdict(prompts.Rubric()))
-  config.judge.system = ""  # a system prompt of one's own, in place of the rubric
-  config.judge.include_instruction = False  # released: True, the Judge reads the Actor's, too
-  config.judge.max_tokens = 1024  # of a verdict
+  config.judge.system = ""  # system prompt that replaces the rubric; empty: the rubric
+  # Whether the Judge's prompt contains the Actor's instruction; released: True.
+  config.judge.include_instruction = False
+  config.judge.max_tokens = 1024  # maximum number of tokens of a verdict
   config.judge.update(_filters(top_p=0.9))
-  config.judge.num_judge_repeats = 1  # verdicts per trajectory; valid scores are averaged
+  config.judge.num_judge_repeats = 1  # verdicts per trajectory, M; valid scores are averaged
   config.judge.released_reading = False  # released: True, see `sejax.text.verdicts.score`
-  # Verdicts whose box is not the score of their own JSON object: the box holds and they are
-  # counted; or "invalid".
+  # Verdicts whose boxed score differs from that in their own JSON object: "count" takes the boxed
+  # score and counts them in the metrics, "invalid" discards them.
   config.judge.contradictory = "count"
 
-  config.mesh = ml_collections.ConfigDict()  # devices along each axis; -1: all that are left
-  config.mesh.data = -1  # rows of batches
-  config.mesh.fsdp = 1  # rows too, and parameters, gathered where they are used
-  config.mesh.tensor = 1  # heads and hidden units
+  config.mesh = ml_collections.ConfigDict()  # devices along each mesh axis; -1: all remaining
+  config.mesh.data = -1  # splits the rows of batches
+  config.mesh.fsdp = 1  # splits rows and parameters; parameters are gathered for use
+  config.mesh.tensor = 1  # splits attention heads and hidden units
 
   config.sampling = ml_collections.ConfigDict()
-  # Prompts decoded at once, over all devices; all of a batch, if None.
+  # Prompts decoded at once, over all devices; None: the whole batch.
   config.sampling.max_concurrent_prompts = config_dict.placeholder(int)
   config.sampling.decode_steps = 32  # decode steps between host synchronisations
-  config.sampling.pack = True  # make the batch smaller as trajectories end; compiles more programs
-  # Each layer's cache an array of its own, see `models.Model`; if None: on GPUs.
+  config.sampling.pack = True  # shrink the batch as trajectories end; compiles more programs
+  # Whether each layer's KV cache is a separate array, see `models.Model`; None: on GPUs only.
   config.sampling.layered_cache = config_dict.placeholder(bool)
 
-  # Passed on to `sejax.method.group` and `sejax.method.grpo_loss`, which explain them.
+  # Keyword arguments of `sejax.method.group` and `sejax.method.grpo_loss`, documented there.
   config.method = _keywords(method.group)
   config.loss = _keywords(method.grpo_loss, leave_out=("denominators", "entropy"))
 
@@ -105,143 +109,151 @@ def default() -> ml_collections.ConfigDict:
   config.log = _log()
 
   config.rewards = ml_collections.ConfigDict()
-  # A dotted name of a function in place of the method's rewards, see `sejax.rewards.functions`.
+  # Dotted name of a function that replaces the method's rewards, see `sejax.rewards.functions`.
   config.rewards.function = ""
-  # Recorded groups for --mode=rewards: JSON lines, see `sejax.rewards.recorded`.
+  # File of recorded groups for --mode=rewards, see `sejax.rewards.recorded`.
   config.rewards.recorded = ""
   return config
 
 
 def _filters(**changes: float) -> dict[str, Any]:
-  """What the distribution becomes before a token is drawn, see `sampling.Filters`."""
+  """Returns sampling options with the given changes, see `sampling.Filters`."""
   fields = {"temperature": 1.0, "top_p": 1.0, "top_k": config_dict.placeholder(int), "min_p": 0.0}
   return fields | changes
 
 
 def _data() -> ml_collections.ConfigDict:
-  """Which problems, see `sejax.data.sources`; and how they become batches."""
+  """Returns the options of the data set, see `sejax.data.sources`, and of its batches."""
   data = ml_collections.ConfigDict()
-  data.source = "figures"  # built in; or parquet, jsonl, tfds
-  data.path = ""  # a file, a directory in hub form, or where tfds sets were built
-  # A name in the set, behind its subset where there are several, "en/train"; figures have "train"
-  # and "heldout".
+  data.source = "figures"  # built-in synthetic problems; or parquet, jsonl, tfds
+  data.path = ""  # a file, a data set directory in hub format, or the tfds data directory
+  # Split of the data set, preceded by its subset if it has several ("en/train"); "figures" has
+  # "train" and "heldout".
   data.split = "train"
-  # Names the set in the keys of samples, by default after its file or directory; for tfds, the set.
+  # For tfds the name of the data set. Otherwise a name that enters the random keys of samples;
+  # empty: that of the file or directory.
   data.name = ""
-  data.image_folder = ""  # what image paths are relative to; by default the data's folder
+  data.image_folder = ""  # folder that image paths are relative to; empty: the data's folder
 
   data.figures = ml_collections.ConfigDict()  # see `sejax.data.figures.source`
-  data.figures.size = 56  # pixels a side
-  data.figures.families = dict.fromkeys(figures.FAMILIES, 1.0)  # how often each is drawn
-  data.figures.levels = figures.LEVELS  # of difficulty
-  data.figures.length = 100_000  # problems in the set
-  data.figures.seed = 0  # names the sequence of problems
+  data.figures.size = 56  # side of an image in pixels
+  data.figures.families = dict.fromkeys(figures.FAMILIES, 1.0)  # relative frequencies
+  data.figures.levels = figures.LEVELS  # levels of difficulty
+  data.figures.length = 100_000  # number of problems
+  data.figures.seed = 0  # seed of the sequence of problems
 
-  # Pixels: smaller images are enlarged to this area, larger ones reduced; None: as the model's
-  # directory says.
+  # Limits on an image's area in pixels: smaller images are enlarged, larger ones reduced. None: as
+  # in the model directory.
   data.min_pixels = config_dict.FieldReference(262_144)
   data.max_pixels = config_dict.FieldReference(4_194_304)
-  data.prompt_limit = 1024  # tokens; longer prompts are dropped whole
-  # Lengths of arrays, ascending: tokens of a prompt, patches of its images. The Judge's prompt is
-  # longer than the Actor's by its rubric.
+  data.prompt_limit = 1024  # maximum tokens of the Actor's prompt; records with more are dropped
+  # Lengths that arrays are padded to, ascending: tokens of a prompt, and patches of its images. The
+  # Judge's prompts are longer than the Actor's by the rubric.
   data.prompt_buckets = (256, 384, 512, 768, 1024, 1536)
-  data.patch_buckets = (1024, 1536, 2048, 3072, 4096)  # whole windows of 64 patches
+  data.patch_buckets = (1024, 1536, 2048, 3072, 4096)  # multiples of a window of 64 patches
   data.on_bad_record = "skip"  # or "stop"
-  data.max_bad_share = 0.05  # of the records seen; more stop the run
-  data.workers = 0  # processes that prepare examples; 0: threads
-  data.inspect_records = 64  # shown by --mode=inspect
-  data.inspect_limit = 0  # counted by it; 0: all
+  data.max_bad_share = 0.05  # share of bad records above which the run stops
+  data.workers = 0  # processes that prepare examples; 0 uses threads
+  data.inspect_records = 64  # records shown by --mode=inspect
+  data.inspect_limit = 0  # records counted by --mode=inspect; 0: all
   return data
 
 
 def _optimizer() -> ml_collections.ConfigDict:
-  """AdamW on fp32 master weights, see `sejax.learner.optimizer`."""
+  """Returns the options of AdamW on fp32 master weights, see `sejax.learner.optimizer`."""
   optimizer = ml_collections.ConfigDict()
-  optimizer.learning_rate = 1e-6  # the highest
-  optimizer.schedule = "constant"  # or linear, cosine: to zero at the last step
-  optimizer.warmup_steps = 0  # optimizer steps in which the rate rises from zero
+  optimizer.learning_rate = 1e-6  # peak learning rate
+  optimizer.schedule = "constant"  # or linear, cosine: decay to zero at the last step
+  optimizer.warmup_steps = 0  # optimizer steps of linear warmup from zero
   optimizer.b1 = 0.9  # decay of the first moment
   optimizer.b2 = 0.999  # decay of the second moment
-  optimizer.eps = 1e-8  # added to the root of the second moment
-  # Or bfloat16, which saves two bytes per trained number.
+  optimizer.eps = 1e-8  # added to the square root of the second moment
+  # Or bfloat16, which saves two bytes per trained parameter.
   optimizer.first_moment_dtype = "float32"
-  optimizer.weight_decay = 0.01  # multiplied by the learning rate; of all that is trained
-  optimizer.clip_norm = 1.0  # of the gradient over all parameters
-  # A gradient whose norm is below this is rounding: Adam, which divides by a gradient's own size,
-  # would make full steps of it.
+  optimizer.weight_decay = 0.01  # multiplied by the learning rate; applies to all trained arrays
+  optimizer.clip_norm = 1.0  # maximum global norm of the gradient
+  # Gradients with a smaller norm are rounding errors and set to zero: Adam, which divides by a
+  # gradient's own size, would turn them into full steps.
   optimizer.negligible_norm = 1e-6
-  optimizer.max_skipped = 5  # steps in a row with a gradient that is not finite; then the run stops
+  optimizer.max_skipped = 5  # consecutive non-finite gradients after which the run stops
   return optimizer
 
 
 def _train() -> ml_collections.ConfigDict:
-  """The train loop, see `sejax.train`."""
+  """Returns the options of the training loop, see `sejax.train`."""
   train = ml_collections.ConfigDict()
-  # Passes over the problems that can be used, which are counted before the run begins: epochs *
-  # usable / batch_size steps, rounded up. The last batch is filled up from the next pass.
+  # Passes over the usable problems, which are counted before the run begins. A run has
+  # epochs * usable / batch_size steps, rounded up; its last batch is filled from the next pass.
   train.epochs = 15
-  train.steps = config_dict.placeholder(int)  # batches, in place of epochs; nothing is counted
-  train.micro_batch_size = 8  # prompts whose activations exist at once, over all devices
-  train.freeze_vision = False  # True: the vision tower is not trained
-  # A group without any difference teaches nothing: it is kept (and counts in the loss's means),
-  # dropped (and does not count), or a fresh prompt takes its place.
+  train.steps = config_dict.placeholder(int)  # number of steps, instead of epochs
+  train.micro_batch_size = 8  # prompts per forward and backward pass, over all devices
+  train.freeze_vision = False  # True: do not train the vision tower
+  # Groups whose rewards are all equal carry no learning signal: "keep" them in the loss's means,
+  # "drop" them, or "resample" further prompts to replace them.
   train.constant_groups = "keep"
-  train.resample_limit = 4  # batches that are sampled at most to fill one, for "resample"
-  train.mask_truncated = False  # leave trajectories that were cut at the limit out of the loss
-  train.response_buckets = ()  # tokens, ascending; by default a quarter, a half, and all
+  train.resample_limit = 4  # maximum number of batches sampled in a step with "resample"
+  train.mask_truncated = False  # leave truncated trajectories out of the loss
+  # Padded lengths of responses in the update, ascending; empty: a quarter, a half and all of
+  # actor.max_tokens.
+  train.response_buckets = ()
   return train
 
 
 def _eval() -> ml_collections.ConfigDict:
-  """Held-out problems with gold answers, before, while and after training; and benchmarks."""
+  """Returns the options of evaluation: on held-out problems in training, and on benchmarks."""
   evaluation = ml_collections.ConfigDict()
-  evaluation.split = "test"  # of the data; "heldout" for figures
-  evaluation.path = ""  # where they are, if elsewhere than the data
-  evaluation.num_problems = 128  # the first so many of the split; 0: no evaluation
-  # Whether they may all be problems that are trained on; how many are is always said.
+  evaluation.split = "test"  # split of the data with the held-out problems; figures: "heldout"
+  evaluation.path = ""  # path of the held-out data; empty: data.path
+  evaluation.num_problems = 128  # number of problems, from the start of the split; 0: no evaluation
+  # Whether all held-out problems may be training problems. How many are is always reported.
   evaluation.allow_training_problems = False
-  evaluation.batch_size = 32  # problems sampled together, over all processes
-  evaluation.greedy = False  # one most likely answer each, instead of a group of samples
-  evaluation.every = 5  # steps; 0: before and after only
+  evaluation.batch_size = 32  # problems per batch, over all processes
+  evaluation.greedy = False  # one greedy answer per problem, instead of a group of samples
+  evaluation.every = 5  # steps between evaluations; 0: only before and after training
 
-  # For --mode=evaluate: published sets by name, see `sejax.evaluation.benchmarks`.
+  # For --mode=evaluate: names of benchmarks, see `sejax.evaluation.benchmarks`.
   evaluation.sets = ()
   evaluation.protocol = "toolkit"  # or "authors", "strict": how answers are read and compared
-  evaluation.instruction = ""  # follows each prompt, which the protocol words
-  evaluation.sets_path = ""  # the folder of sets, or the file of the only one
-  # Stored responses to grade: a file of JSON lines with `id` and `response` or `responses`; or a
-  # folder with a file per set.
+  evaluation.instruction = ""  # appended to each prompt of the protocol
+  evaluation.sets_path = ""  # folder of the benchmarks, or the file of the only one
+  # Stored responses to grade, instead of sampling: a file of JSON lines with `id` and `response` or
+  # `responses`, or a folder with one file per benchmark.
   evaluation.predictions = ""
-  # Who reads answers where a protocol asks a model: a directory or hub name; empty: rules do.
+  # Model that extracts answers where a protocol needs one: a directory or hub name; empty: rules.
   evaluation.extractor = ""
   return evaluation
 
 
 def _checkpoint() -> ml_collections.ConfigDict:
-  """What is saved of a run, see `sejax.learner.checkpoints`."""
+  """Returns the options of checkpoints, see `sejax.learner.checkpoints`."""
   checkpoint = ml_collections.ConfigDict()
-  checkpoint.every = 30  # steps; the last is always saved
-  checkpoint.keep = 3  # latest ones
-  # The best of those saved at a step that was evaluated, by held-out pass@1; by the step's reward
-  # where eval.num_problems is 0.
+  checkpoint.every = 30  # steps between checkpoints; the last step is always saved
+  checkpoint.keep = 3  # number of latest checkpoints kept
+  # Number of best checkpoints kept: by held-out pass@1 of those saved at an evaluated step, or by
+  # the step's reward if eval.num_problems is 0.
   checkpoint.keep_best = 1
-  checkpoint.export_dtype = "bfloat16"  # of the model directory; or float32
+  checkpoint.export_dtype = "bfloat16"  # precision of the exported model; or float32
   return checkpoint
 
 
 def _log() -> ml_collections.ConfigDict:
-  """What a run leaves beside its model, see `sejax.monitoring.writers`."""
+  """Returns the options of logging, see `sejax.monitoring.writers`."""
   log = ml_collections.ConfigDict()
-  log.sample_groups = 2  # groups of each step whose trajectories are kept for the report
+  log.sample_groups = 2  # groups of each step written to groups.jsonl, for the report
   log.tensorboard = True
-  log.wandb_project = ""  # Weights & Biases, if named
+  log.wandb_project = ""  # project on Weights & Biases; empty: not used
   log.profile_steps = ()  # steps to profile, for TensorBoard's profile page
-  log.compilation_cache = True  # in the workdir, so that a restart does not compile again
+  log.compilation_cache = True  # keep compiled programs in the workdir, for restarts
   return log
 
 
 def flatten(tree: ml_collections.ConfigDict | dict[str, Any], above: str = "") -> dict[str, Any]:
-  """Returns a configuration's values by their dotted names; optional fields as references."""
+  """Returns the values of a configuration by their dotted names.
+
+  Args:
+    tree: of a `ConfigDict`, field references are kept, so that optional fields can be recognised.
+    above: dotted name of the section, with a dot behind it; for the recursion.
+  """
   if isinstance(tree, ml_collections.ConfigDict):
     tree = tree.to_dict(preserve_field_references=True)
   flat = {}
@@ -251,7 +263,7 @@ def flatten(tree: ml_collections.ConfigDict | dict[str, Any], above: str = "") -
 
 
 def _keywords(function: Callable, leave_out: tuple[str, ...] = ()) -> ml_collections.ConfigDict:
-  """The keyword-only options of a function with their defaults, so that each is written once."""
+  """Returns a function's keyword-only arguments with their defaults, which so have one source."""
   options = ml_collections.ConfigDict()
   for name, parameter in inspect.signature(function).parameters.items():
     if parameter.kind is parameter.KEYWORD_ONLY and name not in leave_out:

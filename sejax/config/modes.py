@@ -1,6 +1,6 @@
-"""What the modes of the command line do with a configuration, but for those of `sejax.train`.
+"""Entry points of the command line's modes, except those in `sejax.train`.
 
-Each takes the whole configuration apart, and gives its packages what they need of it.
+Each splits the configuration into the options that the packages it calls take, see `parts`.
 """
 
 import functools
@@ -27,16 +27,19 @@ from sejax.rollout import sample as sample_lib
 
 
 def plan(config: ml_collections.ConfigDict, topology: str, programs: Sequence[str] = ()) -> bool:
-  """Compiles a step's programs for a topology: `--mode=compile`; returns whether all fit a chip.
+  """Compiles a training step for a topology without its devices: `--mode=compile`.
 
   Args:
-    config: its mesh must be of as many devices as the topology.
-    topology: see `compilation.run`.
-    programs: likewise.
+    config: its mesh must have as many devices as the topology.
+    topology: devices to compile for, see `compilation.run`.
+    programs: which programs to compile, see `compilation.run`.
+
+  Returns:
+    Whether every program fits into a device's memory.
 
   Raises:
     ValueError: as `compilation.run`.
-    OptionError: the Judge has a path of its own.
+    OptionError: `config.judge.path` is set.
   """
   if config.judge.use and config.judge.path:
     wanted = "empty for --mode=compile, which knows no Judge but the frozen policy"
@@ -54,12 +57,12 @@ def plan(config: ml_collections.ConfigDict, topology: str, programs: Sequence[st
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Evaluates a model, or stored responses, on benchmarks: `--mode=evaluate`.
+  """Evaluates a model or stored responses on benchmarks: `--mode=evaluate`.
 
   Raises:
     ValueError: as `evaluate_lib.run`, or a model cannot be loaded.
   """
-  evaluate_lib.chosen(config.eval.sets)  # Said before models are loaded.
+  evaluate_lib.chosen(config.eval.sets)  # Reports wrong names before models are loaded.
   if not config.eval.predictions:
     config = with_local_models(config)
   evaluate_lib.run(
@@ -71,10 +74,10 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def responder(config: ml_collections.ConfigDict) -> Responder:
-  """Returns the model that benchmarks ask.
+  """Returns the model that answers benchmarks.
 
   Raises:
-    ValueError: it cannot be loaded, or an option cannot work with it.
+    ValueError: the model cannot be loaded, or an option cannot work with it.
   """
   if not config.model.path:
     raise ValueError(
@@ -96,10 +99,10 @@ def responder(config: ml_collections.ConfigDict) -> Responder:
 
 
 def extractor(config: ml_collections.ConfigDict) -> Extractor:
-  """Returns the model that reads answers.
+  """Returns the model that extracts answers from responses.
 
   Raises:
-    ValueError: it cannot be loaded, or an option cannot work with it.
+    ValueError: the model cannot be loaded, or an option cannot work with it.
   """
   directory = hub.local_directory("config.eval.extractor", config.eval.extractor)
   mesh = meshes.create(config.mesh)
@@ -117,7 +120,7 @@ def inspect(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Writes a page about the data set: `--mode=inspect`.
 
   Raises:
-    ValueError: the set or the model's directory cannot be opened.
+    ValueError: the data set or the model directory cannot be opened.
   """
   if not config.model.path:
     raise ValueError("config.model.path is empty; give a model directory, whose tokens are counted")
@@ -130,8 +133,8 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """Writes the page about a training run: `--mode=report`.
 
   Args:
-    config: unused: the page shows the configuration with which the run was started.
-    workdir: of the run.
+    config: not used; the page shows the configuration saved in the workdir.
+    workdir: workdir of the run.
 
   Raises:
     ValueError: as `training_report.run`.
@@ -154,13 +157,12 @@ def reward(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 def sample(
   config: ml_collections.ConfigDict, images: Sequence[str], question: str, *, judge: bool
 ) -> None:
-  """Samples answers to one question and prints what the method makes of them: `--mode=sample`.
+  """Samples and scores trajectories for one question and prints them: `--mode=sample`.
 
   Args:
-    config: of the run.
-    images: see `sample_lib.ask`; so are the others.
-    question: the problem.
-    judge: whether the Judge reads the answers, even if the configuration is of a run without one.
+    images: see `sample_lib.ask`.
+    question: see `sample_lib.ask`.
+    judge: whether to ask the Judge; takes the place of `config.judge.use`.
 
   Raises:
     ValueError: as `sample_lib.ask`.

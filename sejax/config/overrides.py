@@ -1,8 +1,8 @@
-"""How `--config.FIELD=VALUE` is read: as ml_collections does, but for two values it refuses.
+"""Parsers of `--config.FIELD=VALUE` that accept values which ml_collections refuses.
 
-`None` (or `none`) is read for numbers and switches, so that an optional field can be unset on the
-command line; `sejax.config.validation` refuses it where a field must have a value. An empty text is
-the empty tuple.
+`None` (or `none`) unsets an optional number or switch; `sejax.config.validation` refuses it where a
+field must have a value. An empty text stands for an empty tuple, and a dictionary literal sets a
+whole section.
 """
 
 import ast
@@ -12,11 +12,11 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
-SECTION = "section"  # type of the flags that name a section, beside absl's own for fields
+SECTION = "section"  # flag type of whole sections, beside absl's own types for fields
 
 
 def register() -> None:
-  """Tells ml_collections how overrides are read; before flags are parsed, once or more often."""
+  """Registers the parsers with ml_collections; call it before flags are parsed."""
   config_flags.register_flag_parser_for_type(int, _OptionalInteger())
   config_flags.register_flag_parser_for_type(float, _OptionalFloat())
   config_flags.register_flag_parser_for_type(bool, _OptionalBoolean())

@@ -1,7 +1,7 @@
-"""Builds what packages take in place of the configuration: frozen dataclasses of plain values.
+"""Builds the options that packages take, frozen dataclasses, from the configuration.
 
-No package below this one sees the whole configuration. A function that reads fields of one section
-is given that section; one that needs fields of several is given one of these.
+No package below this one sees the whole configuration. A function that reads one section gets that
+section; one that needs fields of several gets one of these objects.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from sejax.text import prompts
 
 
 def compute(config: ml_collections.ConfigDict) -> rollout.Compute:
-  """Returns how devices compute models; `model.dtype=auto` depends on the devices there are."""
+  """Returns precision and kernels for sampling; `model.dtype=auto` depends on jax's backend."""
   name = config.model.dtype
   if name == "auto":
     name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -38,7 +38,10 @@ def compute(config: ml_collections.ConfigDict) -> rollout.Compute:
 def policy(
   config: ml_collections.ConfigDict, mesh: Mesh, field: str = "model.path"
 ) -> rollout.Policy:
-  """Opens the model that a field names, with the run's limits of pixels.
+  """Opens the model directory that a field names, with the configured pixel limits.
+
+  Args:
+    field: dotted name of the field, with one section.
 
   Raises:
     ValueError: as `rollout.Policy.open`.
@@ -55,7 +58,7 @@ def policy(
 
 
 def roles(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
-  """Returns how Actor and Judge sample."""
+  """Returns the sampling options of Actor and Judge."""
   return rollout.RoleOptions(
     actor=_role(config, config.actor, repeats=1),
     judge=_role(config, config.judge, repeats=config.judge.num_judge_repeats),
@@ -65,7 +68,12 @@ def roles(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
 def _role(
   config: ml_collections.ConfigDict, section: ml_collections.ConfigDict, repeats: int
 ) -> Options:
-  """Returns how the role of a section samples."""
+  """Returns the sampling options of one role.
+
+  Args:
+    section: `config.actor` or `config.judge`.
+    repeats: samples of each trajectory.
+  """
   return Options(
     trajectories=config.group_size,
     new_tokens=section.max_tokens,
@@ -83,7 +91,7 @@ def _role(
 
 
 def preparer(config: ml_collections.ConfigDict, source: Source) -> Preparer:
-  """Returns what makes examples of a source's records."""
+  """Returns the preparer, which turns records of a source into prompts of both roles."""
   data, judge = config.data, config.judge
   rubric = prompts.Rubric(**judge.weights)
   return Preparer(
@@ -101,12 +109,12 @@ def preparer(config: ml_collections.ConfigDict, source: Source) -> Preparer:
 
 
 def benchmark_preparer(config: ml_collections.ConfigDict, source: Source) -> Preparer:
-  """Returns what makes examples of a benchmark's problems, whose protocol words the prompts."""
+  """Returns the preparer for benchmarks, with `config.eval.instruction` for the Actor's."""
   return dataclasses.replace(preparer(config, source), instruction=config.eval.instruction)
 
 
 def scoring(config: ml_collections.ConfigDict) -> rewards.Scoring:
-  """Returns how texts become rewards."""
+  """Returns the options for turning texts into rewards."""
   answers, judge = config.answers, config.judge
   return rewards.Scoring(
     reading=rewards.Reading(
@@ -122,7 +130,7 @@ def scoring(config: ml_collections.ConfigDict) -> rewards.Scoring:
 
 
 def evaluation(config: ml_collections.ConfigDict) -> answering.Options:
-  """Returns how held-out problems and benchmarks are answered."""
+  """Returns the options for answering held-out problems and benchmarks."""
   return answering.Options(
     batch_size=config.eval.batch_size,
     buckets=batches.Buckets.of(config.data),
@@ -133,10 +141,10 @@ def evaluation(config: ml_collections.ConfigDict) -> answering.Options:
 
 
 def training(config: ml_collections.ConfigDict) -> learner.Options:
-  """Returns how the policy is trained.
+  """Returns the options of the learner.
 
   Raises:
-    ValueError: an option of `lora` cannot be.
+    ConfigError: a field of `config.lora` is out of range.
   """
   model, train = config.model, config.train
   return learner.Options(
@@ -159,7 +167,7 @@ def training(config: ml_collections.ConfigDict) -> learner.Options:
 
 
 def row_sizes(config: ml_collections.ConfigDict) -> dict[str, int]:
-  """Returns the batch sizes that the mesh must divide, by the fields that give them."""
+  """Returns the batch sizes that the mesh must split evenly, by the names of their fields."""
   return {
     "train.micro_batch_size": config.train.micro_batch_size,
     "eval.batch_size": config.eval.batch_size,
@@ -167,7 +175,7 @@ def row_sizes(config: ml_collections.ConfigDict) -> dict[str, int]:
 
 
 def planned_step(config: ml_collections.ConfigDict) -> programs.Step:
-  """Returns the training step that `--mode=compile` plans; `model.dtype` must not be `auto`."""
+  """Returns the training step for `--mode=compile`; `model.dtype` must not be `auto`."""
   return programs.Step(
     compute=compute(config),
     roles=roles(config),

@@ -1,4 +1,4 @@
-"""Paths in a configuration: which fields hold them, and how they are read."""
+"""The configuration fields that hold paths, and how these are resolved."""
 
 import functools
 
@@ -7,7 +7,7 @@ import ml_collections
 from sejax.config import workdir as workdir_lib
 from sejax.models import hub
 
-# Where files are: other spellings of one place are the same.
+# Fields whose value is a path: two spellings of the same path are the same value.
 PATHS = (
   "data.image_folder",
   "data.path",
@@ -22,7 +22,7 @@ PATHS = (
 
 
 def expand_paths(config: ml_collections.ConfigDict) -> None:
-  """Puts the home directory in the place of `~` in all paths of a configuration.
+  """Replaces a leading `~` by the home directory in all paths, in place.
 
   Raises:
     ValueError: as `workdir.local_path`.
@@ -40,7 +40,7 @@ def with_local_models(config: ml_collections.ConfigDict) -> ml_collections.Confi
     A copy of the configuration, see `hub.local_directory`.
 
   Raises:
-    ValueError: the model's path or the Judge's is neither a directory nor a name.
+    ValueError: a path is neither a directory nor the name of a model on the hub.
   """
   config = config.copy_and_resolve_references()
   for name in ("model", "judge"):

@@ -1,23 +1,23 @@
-"""What the configurations of real runs share: the released run's values, and the baselines."""
+"""Configurations of the released run, of its ablations and of the baselines."""
 
 import ml_collections
 
 from sejax import config as config_lib
 from sejax.errors import quoted
 
-# Devices over which heads and hidden units are split; all others split rows and parameters.
+# Size of the mesh axis `tensor` by model size; all other devices are on the axis `fsdp`.
 _TENSOR = {"3b": 1, "7b": 1, "32b": 4}
 
 
 def released(size: str, variant: str | None) -> ml_collections.ConfigDict:
-  """Returns the released run of arXiv:2603.21289 for a model of the hub.
+  """Returns the configuration of the released run of arXiv:2603.21289.
 
   Args:
-    size: of Qwen2.5-VL-<size>-Instruct: `3b`, `7b` or `32b`.
+    size: model size, `3b`, `7b` or `32b`; the model is Qwen2.5-VL-<size>-Instruct from the hub.
     variant: see `apply`.
 
   Raises:
-    ValueError: there is no such variant.
+    ValueError: as `apply`.
   """
   config = config_lib.default()
   config.seed = 2
@@ -36,16 +36,20 @@ def released(size: str, variant: str | None) -> ml_collections.ConfigDict:
 
 
 def apply(config: ml_collections.ConfigDict, variant: str | None) -> None:
-  """Changes a configuration of the full method to one of those it is compared with.
+  """Changes a configuration of the full method, in place, to an ablation or a baseline.
 
-  Args:
-    config: of the full method.
-    variant: `majority` (votes alone, as MM-UPT, arXiv:2505.22453; a tie teaches nothing, where
-      MM-UPT's code gives it to the answer seen first: `method.tie="first"`), `frequency`
-      (self-consistency alone), `judge_only`, `supervised` (gold answers, the upper line), `control`
-      (all alike: what the form alone gives), `log_q` (the advantage as the paper's text writes it;
-      its run subtracts the group's mean, which is `centered`), `released` (the full method with the
-      released code's reading of answers and verdicts), or None.
+  The variants are:
+
+  - None: the full method, unchanged;
+  - `majority`: majority voting alone, as in MM-UPT (arXiv:2505.22453). A tie rewards no answer;
+    MM-UPT's code rewards the answer seen first, which is `method.tie="first"`;
+  - `frequency`: self-consistency alone;
+  - `judge_only`: the Judge's scores alone;
+  - `supervised`: gold answers, as an upper bound;
+  - `control`: the same reward for every answer, so that only the format penalty teaches;
+  - `log_q`: the advantage as in the paper's text; the released run instead subtracts the group's
+    mean (`centered`);
+  - `released`: the full method, with answers and verdicts read as by the released code.
 
   Raises:
     ValueError: there is no such variant.

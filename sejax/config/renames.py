@@ -1,8 +1,8 @@
-"""Fields and modules that have other names than in earlier versions.
+"""Fields and modules that were renamed since earlier versions.
 
-One table serves saved `config.json` files, which are read under the new names, and whoever still
-gives an old name on the command line or in a configuration file, who is told the new one. An entry
-stays as long as runs of its version can be resumed, see the README's changelog.
+Saved `config.json` files are read under the new names. An old name on the command line or in a
+configuration file is refused with a message that gives the new one. An entry stays as long as runs
+of its version can be resumed, see the README's changelog.
 """
 
 import difflib
@@ -12,7 +12,7 @@ from typing import Any
 
 from sejax.config.defaults import default, flatten
 
-# Configuration fields: the old name, and the new one.
+# New names of configuration fields by their old names.
 FIELDS = {
   "eval.data": "eval.sets_path",
   "eval.problems": "eval.num_problems",
@@ -26,7 +26,7 @@ FIELDS = {
   "train.reward_function": "rewards.function",
 }
 
-# What configuration files import.
+# New names of modules that configuration files import, by their old names.
 MODULES = {
   "sejax.presets": "sejax.config.presets",
   "sejax.quoting": "sejax.errors",
@@ -36,16 +36,16 @@ MODULES = {
 
 
 def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a configuration's values under the names that they have now.
+  """Renames the fields of a configuration of an earlier version.
 
   Args:
-    values: by dotted name, of any version.
+    values: values by dotted name, old or new.
   """
   return {FIELDS.get(name, name): value for name, value in values.items()}
 
 
 def explain(name: str) -> str:
-  """Says of a name that is no field's which one may be meant: what follows it in a message."""
+  """Returns the rest of a message that begins with an unknown field: what it may be meant for."""
   if name in FIELDS:
     return f"is now config.{FIELDS[name]}"
   known = list(flatten(default()))
@@ -58,7 +58,7 @@ def explain(name: str) -> str:
 
 
 def explain_import(message: str) -> str:
-  """Says where a module is now: what follows the message of an import error; empty for others."""
+  """Returns a hint to append to an import error's message; empty if no module was renamed."""
   for old, new in MODULES.items():
     leaf = re.escape(old.removeprefix("sejax."))
     if re.search(rf"\bsejax\.{leaf}\b|import name '{leaf}' from 'sejax'", message):

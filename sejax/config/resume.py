@@ -1,4 +1,4 @@
-"""The saved configuration of a run, and which fields may differ when the run resumes."""
+"""Saves a run's configuration, and checks it when the run resumes."""
 
 import itertools
 import json
@@ -14,17 +14,20 @@ from sejax.config.paths import PATHS
 from sejax.config.renames import upgrade
 from sejax.errors import ConfigError, quoted
 
-# What there is of a run that has begun; one that was refused left its configuration alone.
-_MADE = ("metrics.jsonl", "checkpoints/[0-9]*", "*/problems.jsonl")
+# Files of a run that has begun. A run that was refused has left only its configuration.
+_RUN_FILES = ("metrics.jsonl", "checkpoints/[0-9]*", "*/problems.jsonl")
 
 
 def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Writes the resolved configuration to `config.json` in the workdir; process 0 does."""
+  """Writes the configuration to `config.json` in the workdir, with absolute paths.
+
+  Only process 0 writes.
+  """
   if jax.process_index() > 0:
     return
   plain = _plain(config)
   absolute = {
-    name: str(pathlib.Path(path).absolute())  # A run may go on from another folder.
+    name: str(pathlib.Path(path).absolute())  # A run may be resumed from another folder.
     for name, path in flatten(plain).items()
     if name in PATHS and path and pathlib.Path(path).exists()
   }
@@ -37,12 +40,12 @@ def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def holds_run(workdir: pathlib.Path) -> bool:
-  """Returns whether anything of a run is in the workdir."""
-  return any(itertools.chain.from_iterable(workdir.glob(name) for name in _MADE))
+  """Returns whether a run has begun in the workdir."""
+  return any(itertools.chain.from_iterable(workdir.glob(name) for name in _RUN_FILES))
 
 
-# Fields that may differ when a run goes on: what is logged and saved, how data are read, what moves
-# memory and time alone (sums may take another order), and when to give up.
+# Patterns of fields that may differ when a run resumes: logging, checkpoints, reading of data,
+# limits on errors, and fields that affect only memory and speed (and the order of sums).
 _FREE = (
   r"log\.",
   r"checkpoint\.",
@@ -55,7 +58,7 @@ _FREE = (
   r"eval\.(sets|protocol|batch_size|every|allow_training_problems)$",
   r"rewards\.recorded$",
 )
-# Training does not read these, and the evaluation of benchmarks not those.
+# Fields that training does not read, and fields that the evaluation of benchmarks does not read.
 _FREE_IN_TRAINING = (r"eval\.(sets_path|predictions|extractor|instruction)$",)
 _FREE_IN_EVALUATION = (
   r"(loss|method|optimizer|rewards|train)\.",
@@ -64,7 +67,7 @@ _FREE_IN_EVALUATION = (
 
 
 def save_if_new(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Saves the configuration, unless the workdir holds that of a run which has begun."""
+  """Saves the configuration, unless a run has begun in the workdir."""
   if not holds_run(workdir):
     save(config, workdir)
 
@@ -72,23 +75,22 @@ def save_if_new(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
 def require_same(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, *, evaluates: bool = False
 ) -> None:
-  """Refuses to go on in the workdir of a run with another configuration.
+  """Checks that a run is resumed with the configuration that it was begun with.
 
-  What is logged, how often it is saved, how data are read, and what changes memory and speed alone
-  may differ; so may the number of steps, as long as the learning rate does not depend on it, and
-  which benchmarks are evaluated.
+  Fields may differ that only affect logging, the frequency of checkpoints, error handling of data,
+  memory or speed. So may the number of steps, if the learning rate does not depend on it, and the
+  choice of benchmarks. Does nothing if no run has begun.
 
   Args:
-    config: that is given now.
-    evaluates: whether the run is a model's on benchmarks; their data must then be the same.
+    evaluates: whether the run is `--mode=evaluate`, to which other fields matter than to training.
 
   Raises:
-    ConfigError: naming the fields that differ.
+    ConfigError: a field differs; the message names it and both values.
   """
   file = workdir / "config.json"
   if not file.exists() or not holds_run(workdir):
     return
-  # A field that the run's version did not have has its default value.
+  # Fields that did not exist in the run's version count as their defaults.
   before = flatten(_plain(default())) | upgrade(
     flatten(json.loads(file.read_text(encoding="utf-8")))
   )
@@ -111,10 +113,12 @@ def require_same(
 
 
 def _is_same(name: str, before: Any, now: Any) -> bool:
+  """Whether two values of a field are the same; paths are compared after resolving them."""
   if name in PATHS and before and now:
     return pathlib.Path(before).expanduser().resolve() == pathlib.Path(now).expanduser().resolve()
   return before == now
 
 
 def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the configuration as it is read back from JSON: tuples become lists."""
   return json.loads(json.dumps(config.to_dict()))

@@ -1,4 +1,7 @@
-"""The checks of a configuration that are made before anything runs."""
+"""Checks of a configuration's values before anything runs.
+
+Checks that need the model directory are in `sejax.rollout.checks`.
+"""
 
 import contextlib
 import functools
@@ -24,7 +27,7 @@ from sejax.method import inputs
 from sejax.models import lora
 from sejax.text import answers, prompts, verdicts
 
-# Fields that take one of a few words.
+# Fields with a fixed set of values.
 _CHOICES = {
   "answers.equivalence": answers.EQUIVALENCES,
   "answers.unparsable": answers.UNPARSABLE,
@@ -38,7 +41,7 @@ _CHOICES = {
   "optimizer.schedule": optimizer.SCHEDULES,
   "train.constant_groups": ("keep", "drop", "resample"),
 }
-# Fields that hold whole numbers, as many as one likes.
+# Fields that hold a tuple of whole numbers, of any length.
 _WHOLE_NUMBERS = (
   "data.figures.levels",
   "data.patch_buckets",
@@ -46,10 +49,11 @@ _WHOLE_NUMBERS = (
   "log.profile_steps",
   "train.response_buckets",
 )
-_TEXTS = ("eval.sets", "lora.targets")  # fields that hold texts, as many as one likes
+_TEXTS = ("eval.sets", "lora.targets")  # fields that hold a tuple of texts, of any length
+# What the value of a field must be, by the type of its default.
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-# The least value of numbers, and why.
-_LEAST = {
+# Smallest value of each number, and what a message adds about the reason.
+_MINIMUM = {
   "group_size": (2, ": a group is compared"),
   "actor.max_tokens": (1, ""),
   "checkpoint.every": (1, ""),
@@ -78,41 +82,40 @@ _LEAST = {
 
 
 def validate(config: ml_collections.ConfigDict, *, reads_data: bool = True) -> None:
-  """Refuses configurations that cannot work.
+  """Checks all values of a configuration.
 
   Args:
-    config: the configuration.
-    reads_data: whether its data must be there.
+    reads_data: whether to check that the data set exists.
 
   Raises:
-    ConfigError: naming the field, its value and what would work.
+    ConfigError: a value cannot work; the message names the field, its value and what would work.
   """
   _validate_names(config)
   _validate_types(config)
   _validate_choices(config)
   _validate_sizes(config)
-  _validate_least(config)
+  _validate_minimum(config)
   _validate_data(config.data)
   for role in ("actor", "judge"):
     _validate_filters(role, config[role])
   _validate_training(config)
-  _validate_adapters(config.lora)
+  lora.Options.of(config.lora)
   prompts.Rubric(**config.judge.weights)
   if reads_data:
     sources.check(config.data)
   for name in benchmarks.names(config.eval.sets):
     benchmarks.BENCHMARKS[name].protocol(config.eval.protocol)
-  # These check their own options, on shapes alone: nothing is compiled.
-  with _of_section("method"):
-    _try_group(config.method.to_dict())
-  with _of_section("loss"):
-    _try_loss(config.loss.to_dict())
-  with _of_section("optimizer"):
+  # These functions check their own options. They are traced on shapes only, nothing is compiled.
+  with _options_of_section("method"):
+    _trace_group(config.method.to_dict())
+  with _options_of_section("loss"):
+    _trace_loss(config.loss.to_dict())
+  with _options_of_section("optimizer"):
     optimizer.make(config.optimizer.to_dict(), steps=sys.maxsize)
 
 
 def _validate_names(config: ml_collections.ConfigDict) -> None:
-  """Every field is one that there is: a configuration file may set any."""
+  """Checks that every field exists, because a configuration file can add any."""
   known = config_lib.flatten(config_lib.default())
   for name in config_lib.flatten(config):
     if name not in known and not name.startswith("data.figures.families."):
@@ -120,12 +123,12 @@ def _validate_names(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_types(config: ml_collections.ConfigDict) -> None:
-  """Every field is there, has a value unless it is optional, and tuples hold what they should.
+  """Checks that no field is missing, that only optional ones are None, and the types in tuples.
 
-  All other values have the type of their default, as ml_collections assigns no others.
+  The type of all other values is that of their default, because ml_collections refuses others.
   """
   for name, default in config_lib.flatten(config_lib.default()).items():
-    if name.startswith("data.figures.families."):  # as many of them as one likes
+    if name.startswith("data.figures.families."):  # A run may use any selection of families.
       continue
     value = config
     for part in name.split("."):
@@ -143,7 +146,7 @@ def _validate_types(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_sizes(config: ml_collections.ConfigDict) -> None:
-  """Batches divide into mini-batches and these into micro-batches."""
+  """Checks that batches split into mini-batches evenly, and these into micro-batches."""
   sizes = {
     "batch_size": config.batch_size,
     "mini_batch_size": config.mini_batch_size,
@@ -156,24 +159,25 @@ def _validate_sizes(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_choices(config: ml_collections.ConfigDict) -> None:
-  """Fields that take one of a few words have one of them."""
+  """Checks fields with a fixed set of values."""
   for name, allowed in _CHOICES.items():
     value = _value(config, name)
     _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
 
 
-def _validate_least(config: ml_collections.ConfigDict) -> None:
-  """Numbers are not below what makes sense; an optional one may be missing."""
-  for name, (least, why) in _LEAST.items():
+def _validate_minimum(config: ml_collections.ConfigDict) -> None:
+  """Checks that numbers are not too small; optional ones may be None."""
+  for name, (minimum, reason) in _MINIMUM.items():
     value = _value(config, name)
-    _require(value is None or value >= least, name, value, f"at least {least}{why}")
+    _require(value is None or value >= minimum, name, value, f"at least {minimum}{reason}")
 
 
 def _validate_training(config: ml_collections.ConfigDict) -> None:
-  sizes, most = tuple(config.train.response_buckets), config.actor.max_tokens
-  ascending = sizes == tuple(sorted(set(sizes))) and all(1 <= size <= most for size in sizes)
+  """Checks the response buckets and the range in which the loss clips ratios."""
+  sizes, largest = tuple(config.train.response_buckets), config.actor.max_tokens
+  ascending = sizes == tuple(sorted(set(sizes))) and all(1 <= size <= largest for size in sizes)
   _require(
-    ascending, "train.response_buckets", sizes, f"ascending, in [1, actor.max_tokens={most}]"
+    ascending, "train.response_buckets", sizes, f"ascending, in [1, actor.max_tokens={largest}]"
   )
   for name in ("clip_low", "clip_high"):
     value = config.loss[name]
@@ -181,7 +185,7 @@ def _validate_training(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_filters(role: str, options: ml_collections.ConfigDict) -> None:
-  """Refuses what `sampling.Filters` would, by the names of the role's fields."""
+  """Checks what `sampling.Filters` also checks, to name the field of the role in the message."""
   for name, is_good, wanted in (
     ("temperature", 0 <= options.temperature < math.inf, "a finite number, 0 or above"),
     ("top_k", options.top_k is None or options.top_k >= 1, "None (off) or at least 1"),
@@ -191,25 +195,17 @@ def _validate_filters(role: str, options: ml_collections.ConfigDict) -> None:
     _require(is_good, f"{role}.{name}", options[name], wanted)
 
 
-def _validate_adapters(options: ml_collections.ConfigDict) -> None:
-  """Refuses what `lora.Options` does, whose messages begin with the field's name."""
-  try:
-    lora.Options.of(options)
-  except ValueError as error:
-    raise ConfigError(f"config.lora.{error}") from None
-
-
 def _validate_data(data: ml_collections.ConfigDict) -> None:
+  """Checks the sizes and limits of section `data`."""
   for name in ("prompt_buckets", "patch_buckets"):
     sizes = tuple(data[name])
     ascending = sizes and sizes[0] >= 1 and sizes == tuple(sorted(set(sizes)))
     _require(ascending, f"data.{name}", sizes, "ascending positive sizes, at least one")
-  least = 1
+  minimum = 1
   for name in ("min_pixels", "max_pixels"):
-    _require(
-      data[name] is None or data[name] >= least, f"data.{name}", data[name], f"at least {least}"
-    )
-    least = data[name] or least
+    value = data[name]
+    _require(value is None or value >= minimum, f"data.{name}", value, f"at least {minimum}")
+    minimum = value or minimum
   longest = data.prompt_buckets[-1]
   fits = 1 <= data.prompt_limit <= longest
   _require(fits, "data.prompt_limit", data.prompt_limit, f"in [1, {longest}], the largest bucket")
@@ -223,26 +219,29 @@ def _value(config: ml_collections.ConfigDict, name: str) -> Any:
 
 
 def _require(condition: bool, name: str, value: object, wanted: str) -> None:
+  """Raises OptionError unless the condition holds."""
   if not condition:
     raise OptionError(name, value, wanted)
 
 
 @contextlib.contextmanager
-def _of_section(section: str) -> Iterator[None]:
-  """Names the section of options that the formulas, which know none, refuse by their keywords."""
+def _options_of_section(section: str) -> Iterator[None]:
+  """Adds the section to errors about options, as functions know only the option's own name."""
   try:
     yield
   except inputs.OptionError as error:
     raise OptionError(f"{section}.{error.name}", error.value, error.wanted) from None
 
 
-def _try_group(options: dict) -> None:
+def _trace_group(options: dict) -> None:
+  """Traces `method.group` with options of `config.method`."""
   zeros = np.zeros((1, 2))
   ids, flags = zeros.astype(np.int32), zeros.astype(bool)
   jax.eval_shape(lambda: method.group(ids, flags, zeros, flags, **options))
 
 
-def _try_loss(options: dict) -> None:
+def _trace_loss(options: dict) -> None:
+  """Traces `method.grpo_loss` with options of `config.loss`."""
   tokens, sequences = np.zeros((1, 2), np.float32), np.zeros(1, np.float32)
   entropy = tokens if options["entropy_coef"] else None
   jax.eval_shape(

@@ -1,4 +1,4 @@
-"""Paths that a user gives: which can be a workdir, and whether it can be written."""
+"""Checks of local paths and of the workdir."""
 
 import pathlib
 import re
@@ -8,20 +8,20 @@ from sejax.errors import quoted, shortened
 
 # "gs://bucket/run", "s3://...", "file:///..."
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
-# orbax takes "[" for a pattern and "\" for "/", and then does not find what it has written.
+# orbax reads "[" as a pattern and "\" as "/", and then does not find the checkpoints it has saved.
 _UNREADABLE = "[\\"
-_REMOTE_PARTS = {"gs:", "s3:"}  # for which it takes a path that has a folder of this name
+_REMOTE_PARTS = {"gs:", "s3:"}  # orbax takes paths with a folder of this name for remote ones
 
 
 def local_path(name: str, value: str) -> str:
   """Returns a path with `~` replaced by the home directory.
 
   Args:
-    name: of the flag or field that gives it, for messages.
-    value: as given; an empty one stays empty.
+    name: flag or field that gives the path, for messages.
+    value: the path; may be empty.
 
   Raises:
-    ValueError: it is of another machine, or its home directory is not known.
+    ValueError: the path is remote, or names the home directory of an unknown user.
   """
   if _SCHEME.match(value):
     raise ValueError(
@@ -37,14 +37,14 @@ def local_path(name: str, value: str) -> str:
 
 
 def locate(value: str, *, checkpoints: bool) -> pathlib.Path:
-  """Returns the folder that `--workdir` names.
+  """Returns the path of the workdir.
 
   Args:
-    value: of the flag.
-    checkpoints: whether checkpoints are kept in it.
+    value: value of `--workdir`.
+    checkpoints: whether checkpoints are saved in it, which orbax supports only for some paths.
 
   Raises:
-    ValueError: it is a remote path, or checkpoints could not be read back from it.
+    ValueError: the path is empty or remote, or orbax cannot read checkpoints back from it.
   """
   if not value:
     raise ValueError("--workdir is empty; give the folder that the run writes to")
@@ -63,10 +63,10 @@ def locate(value: str, *, checkpoints: bool) -> pathlib.Path:
 
 
 def make(workdir: pathlib.Path) -> None:
-  """Makes the folder if it is missing, and checks that a file can be written in it.
+  """Creates the workdir if it is missing, and checks that files can be written in it.
 
   Raises:
-    ValueError: it cannot.
+    ValueError: the workdir cannot be created or written.
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray
 
-from sejax.errors import quoted
+from sejax.errors import ConfigError, OptionError, quoted
 from sejax.models.model import Model
 from sejax.models.transformer.params import DENSE_LAYERS, LAYERS, Params
 
@@ -33,7 +33,7 @@ class Options:
     targets: names of the decoder's dense layers that get adapters, from `TARGETS`.
 
   Raises:
-    ValueError: an option is out of range; the message names it.
+    ConfigError: an option is out of range; the message names it as a field of `config.lora`.
   """
 
   rank: int
@@ -42,15 +42,14 @@ class Options:
 
   def __post_init__(self):
     if self.rank < 1:
-      raise ValueError(
-        f"rank={quoted(self.rank)} must be at least 1, or 0 for training all weights"
-      )
+      raise OptionError("lora.rank", self.rank, "at least 1, or 0 for training all weights")
     if self.alpha <= 0:
-      raise ValueError(f"alpha={quoted(self.alpha)} must be above 0")
+      raise OptionError("lora.alpha", self.alpha, "above 0")
+    choices = f"choose from {', '.join(TARGETS)}"
     if unknown := [name for name in self.targets if name not in TARGETS]:
-      raise ValueError(f"targets has {quoted(unknown[0])}; choose from {', '.join(TARGETS)}")
+      raise ConfigError(f"config.lora.targets has {quoted(unknown[0])}; {choices}")
     if not self.targets:
-      raise ValueError(f"targets is empty; choose from {', '.join(TARGETS)}")
+      raise ConfigError(f"config.lora.targets is empty; {choices}")
 
   @classmethod
   def of(cls, options: Mapping[str, Any]) -> "Options | None":
@@ -60,7 +59,7 @@ class Options:
       options: the section, with the fields of this class.
 
     Raises:
-      ValueError: an option is out of range; the message names it.
+      ConfigError: as the class.
     """
     if not options["rank"]:
       return None

@@ -1,4 +1,4 @@
-"""What packages are given of a configuration."""
+"""The options that packages get, built from a configuration."""
 
 import jax.numpy as jnp
 import pytest
@@ -17,7 +17,7 @@ def test_verdicts_on_each_trajectory(config, use, repeats):
   config.judge.update(use=use, num_judge_repeats=3)
   scoring = parts.scoring(config)
   assert (scoring.repeats, scoring.judged) == (repeats, use)
-  assert parts.roles(config).judge.repeats == 3  # --mode=sample may ask it all the same
+  assert parts.roles(config).judge.repeats == 3  # --mode=sample may still ask it
 
 
 def test_a_greedy_answer_is_one_and_the_actors(config):

@@ -1,4 +1,4 @@
-"""Old names of fields and modules: read in saved configurations, explained everywhere else."""
+"""Old names of fields and modules: accepted in saved configurations, explained elsewhere."""
 
 import json
 
@@ -26,7 +26,7 @@ def test_an_old_flag_is_told_its_new_name(old, tmp_path, capsys):
 
 
 def test_a_configuration_file_may_set_no_other_fields():
-  """It is a program that could set any, which would then do nothing."""
+  """A configuration file is a program, and a field that it adds would have no effect."""
   for name, said in (
     ("sampling.groups", "config.sampling.groups is now config.sampling.max_concurrent_prompts"),
     ("train.step", "config.train.step is no field of the configuration; did you mean"),

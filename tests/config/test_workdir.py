@@ -1,4 +1,4 @@
-"""Which folders a run may write to."""
+"""Which folders can be a workdir."""
 
 import pathlib
 
@@ -38,7 +38,7 @@ def test_home_is_found(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["[a]", "a[0", "a\\b", "a\udcff", "gs:", "s3:"])
 def test_folders_that_checkpoints_cannot_be_read_from_are_refused(name, tmp_path, monkeypatch):
-  """Wherever in the absolute path the character is."""
+  """The character may be anywhere in the absolute path."""
   expected = "is a path that checkpoints cannot be read back from"
   with pytest.raises(ValueError, match=expected):
     workdir_lib.locate(str(tmp_path / name / "run"), checkpoints=True)

@@ -7,6 +7,7 @@ import peft
 import pytest
 import torch
 
+from sejax.errors import ConfigError
 from sejax.models import lora
 from tests.models import torch_reference
 
@@ -145,14 +146,14 @@ def test_attaching_shares_the_frozen_arrays_and_new_adapters_change_nothing(sett
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"rank": -1}, "rank=-1 must be at least 1"),
-    ({"alpha": 0.0}, "alpha=0.0 must be above 0"),
-    ({"targets": ("q", "qkv")}, "targets has 'qkv'; choose from q, k, v"),
-    ({"targets": ()}, "targets is empty"),
+    ({"rank": -1}, "config.lora.rank=-1 must be at least 1, or 0"),
+    ({"alpha": 0.0}, "config.lora.alpha=0.0 must be above 0"),
+    ({"targets": ("q", "qkv")}, "config.lora.targets has 'qkv'; choose from q, k, v"),
+    ({"targets": ()}, "config.lora.targets is empty; choose from q, k, v"),
   ],
 )
 def test_invalid_options_are_refused(changes, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(ConfigError, match=message):
     lora.Options.of({"rank": 4, "alpha": 8.0, "targets": ("q",)} | changes)
   assert lora.Options.of({"rank": 0, "alpha": 0, "targets": ()}) is None
   given = {"rank": 1, "alpha": 1.0, "targets": ("q,v",)}  # as parsed from the command line
