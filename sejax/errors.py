@@ -1,23 +1,23 @@
-"""Errors that people read, and how a value is quoted in them: at a readable length, in one line.
+"""Errors about the configuration, and functions that shorten values for one-line messages.
 
-It imports nothing of sejax, so that every package may use it.
+Imports nothing else of sejax, so that every package can use it.
 """
 
-# Characters of a value; a message of one line has room for one or two of them.
+# Maximum characters of a value in a message, which has at most 300 characters in all.
 LONGEST = 120
 
 
 class ConfigError(ValueError):
-  """A configuration that cannot work; it names the field, its value and what would work."""
+  """The configuration cannot work; the message names the field, its value and what would work."""
 
 
 class OptionError(ConfigError):
-  """A field of the configuration with a value that it cannot have.
+  """A configuration field has a value out of its range.
 
   Attributes:
-    field: its dotted name.
-    value: that is refused.
-    wanted: what the value must be, to be read behind "must be".
+    field: dotted name of the field, without `config.`.
+    value: the refused value.
+    wanted: what the value must be, as the message says after "must be".
   """
 
   def __init__(self, field: str, value: object, wanted: str):
@@ -26,7 +26,7 @@ class OptionError(ConfigError):
 
 
 def shortened(text: object, longest: int = LONGEST) -> str:
-  """Returns a text as it is or, where it is too long to print, its beginning and its end."""
+  """Returns a text, with `...` for its middle if it is longer than `longest` characters."""
   text = str(text)
   if len(text) <= longest:
     return text
@@ -35,10 +35,10 @@ def shortened(text: object, longest: int = LONGEST) -> str:
 
 
 def quoted(value: object) -> str:
-  """Returns what Python writes for a value, a text with its quotes, at most `LONGEST` long."""
+  """Returns the shortened `repr` of a value, so that texts have quotes."""
   return shortened(repr(value))
 
 
-def said(error: BaseException, longest: int = LONGEST) -> str:
-  """Returns an error's message in one line, at most `longest` characters of it."""
+def one_line(error: BaseException, longest: int = LONGEST) -> str:
+  """Returns an error's message on one line, shortened to `longest` characters."""
   return shortened(" ".join(str(error).split()), longest)

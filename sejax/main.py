@@ -26,7 +26,7 @@ from ml_collections import config_flags
 from sejax import config as config_lib
 from sejax.config import overrides, renames, validation
 from sejax.config import workdir as workdir_lib
-from sejax.errors import quoted, said, shortened
+from sejax.errors import one_line, quoted, shortened
 from sejax.parallel import environment, processes
 from sejax.parallel.lock import Lock
 from sejax.text import terminal
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise
     traceback.print_exc()
     lost = "this process cannot go on; perhaps another process is gone"
-    print(f"sejax: {lost}: {said(error)}", file=sys.stderr)
+    print(f"sejax: {lost}: {one_line(error)}", file=sys.stderr)
     return 3
 
 
@@ -172,7 +172,7 @@ def _call(*arguments: Any, **options: Any) -> Any:
 def _out_of_memory(error: BaseException) -> int:
   if jax.process_count() > 1:
     traceback.print_exception(error)
-  print(f"sejax: out of memory ({said(error)}); {config_lib.LESS_MEMORY}", file=sys.stderr)
+  print(f"sejax: out of memory ({one_line(error)}); {config_lib.LESS_MEMORY}", file=sys.stderr)
   return 3
 
 
@@ -297,7 +297,7 @@ def _of_file(error: BaseException, path: str | None) -> str:
   file = f"--config={shortened(path)}" if path else "the configuration"
   if isinstance(error, ValueError):
     return f"{file}: {error}"
-  raised = f"{type(error).__name__}: {said(error, 150)}"
+  raised = f"{type(error).__name__}: {one_line(error, 150)}"
   hint = renames.explain_import(raised)
   if isinstance(error, SyntaxError):  # It tells the place itself.
     return f"{file}: {raised}{hint}"

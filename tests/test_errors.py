@@ -1,4 +1,4 @@
-"""Values in messages are of a readable length."""
+"""Messages of errors: values are shortened, and every message is one line."""
 
 import ast
 import pathlib
@@ -15,7 +15,7 @@ from sejax.text import answers
 
 LONG = "x" * 722_000
 ROOT = pathlib.Path(sejax.__file__).parent
-# Parts of the package whose errors never leave it.
+# Modules whose errors are caught within the package.
 INTERNAL = ("data/figures/board.py", "data/figures/font.py")
 
 
@@ -46,8 +46,8 @@ def test_a_value_that_a_field_cannot_have():
 
 def test_an_errors_text_is_cut_to_one_line():
   error = ValueError("a\n b " + "x" * 100)
-  assert errors.said(error) == "a b " + "x" * 100
-  assert errors.said(error, 20) == "a b xxxxx...xxxxxxxx"
+  assert errors.one_line(error) == "a b " + "x" * 100
+  assert errors.one_line(error, 20) == "a b xxxxx...xxxxxxxx"
 
 
 def _validate(**fields):

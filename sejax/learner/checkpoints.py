@@ -23,7 +23,7 @@ from absl import logging
 from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
-from sejax.errors import said
+from sejax.errors import one_line
 
 
 @dataclasses.dataclass
@@ -157,7 +157,7 @@ class Checkpoints:
         raise
       except Exception as error:  # Readers raise errors of any type for a damaged file.
         logging.warning("Checkpoint %d cannot be read and is left out: %s", step, error)
-        damaged[step] = f"{step} ({said(error)})"
+        damaged[step] = f"{step} ({one_line(error)})"
         if not self._read_only:
           self._move_to_damaged(step)
     if damaged:
@@ -185,7 +185,7 @@ class Checkpoints:
     except (OSError, ValueError) as error:
       raise ValueError(
         f"a checkpoint could not be written to {self._directory} (is the disk full?):"
-        f" {said(error)}; the same command goes on from the one before"
+        f" {one_line(error)}; the same command goes on from the one before"
       ) from None
 
   def _open(self) -> None:

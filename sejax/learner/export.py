@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import safetensors
 
 from sejax import models
-from sejax.errors import said
+from sejax.errors import one_line
 from sejax.models import lora
 
 
@@ -35,6 +35,6 @@ def export(
     models.save(weights, model, directory, source=source)
   except (OSError, safetensors.SafetensorError) as error:
     raise ValueError(
-      f"the model cannot be written to {directory} ({said(error)}); make"
+      f"the model cannot be written to {directory} ({one_line(error)}); make"
       " room, then --mode=export writes it from the last checkpoint"
     ) from None

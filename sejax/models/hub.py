@@ -6,7 +6,7 @@ import re
 import huggingface_hub
 from huggingface_hub import errors
 
-from sejax.errors import quoted, said
+from sejax.errors import one_line, quoted
 
 _NAME = re.compile(r"[\w-]+/[\w.-]+")
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
@@ -35,6 +35,7 @@ def local_directory(name: str, path: str) -> str:
     return huggingface_hub.snapshot_download(path, allow_patterns=_FILES)
   except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
     raise ValueError(
-      f"{name}={quoted(path)} is no directory, and the hub does not give it ({said(error, 90)});"
-      f" where there is a network, `hf download {path} --local-dir DIR` fetches it; then give DIR"
+      f"{name}={quoted(path)} is no directory, and the hub does not give it"
+      f" ({one_line(error, 90)}); where there is a network, `hf download {path} --local-dir DIR`"
+      " fetches it; then give DIR"
     ) from None

@@ -21,7 +21,7 @@ import transformers
 from jaxtyping import Float32, Int32
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from sejax.errors import quoted, said
+from sejax.errors import one_line, quoted
 from sejax.models.tensor_files import parse_json
 from sejax.text.messages import Message
 
@@ -104,7 +104,7 @@ class Processor:
     except Exception as error:  # transformers raises errors of many types for unreadable files.
       raise ValueError(
         f"{directory} has a tokenizer.json or tokenizer_config.json that cannot be read"
-        f" ({said(error)}); download them again"
+        f" ({one_line(error)}); download them again"
       ) from None
     # As in HF, a template file of the processor takes precedence over tokenizer_config.json.
     legacy = directory / "chat_template.json"

@@ -28,7 +28,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from sejax.errors import quoted, said
+from sejax.errors import one_line, quoted
 from sejax.monitoring import events
 
 METRICS, TIMING, GROUPS = "metrics.jsonl", "timing.jsonl", "groups.jsonl"
@@ -140,7 +140,7 @@ class Logs:
     except Exception as error:
       raise ValueError(
         f"config.log.wandb_project={quoted(self._log.wandb_project)} cannot be logged to"
-        f" ({said(error)}); run `wandb login`, set WANDB_MODE=offline, or"
+        f" ({one_line(error)}); run `wandb login`, set WANDB_MODE=offline, or"
         " leave the project empty"
       ) from None
 

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import jax
 
-from sejax.errors import said
+from sejax.errors import one_line
 
 # The other processes end if one has been silent for this long.
 _HEARTBEAT_SECONDS = 30
@@ -34,8 +34,9 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     )
   except (RuntimeError, ValueError) as error:
     raise ValueError(
-      f"the processes of this run cannot be joined: {said(error)}; give --coordinator=HOST:PORT,"
-      " --num_processes and --process_id, or start it under SLURM, Open MPI or on a TPU pod"
+      f"the processes of this run cannot be joined: {one_line(error)}; give"
+      " --coordinator=HOST:PORT, --num_processes and --process_id, or start it under SLURM, Open"
+      " MPI or on a TPU pod"
     ) from None
 
 

@@ -13,7 +13,7 @@ import jax
 import tqdm
 
 from sejax import models
-from sejax.errors import said
+from sejax.errors import one_line
 from sejax.models import hub
 from sejax.parallel import chips, meshes
 from sejax.parallel.programs import ProgramCall
@@ -104,7 +104,7 @@ def _compile(call: ProgramCall, chip: chips.Chip) -> Row:
   try:
     compiled = call.program.lower(*call.args).compile()
   except jax.errors.JaxRuntimeError as error:
-    return Row(call.name, {}, error=said(error, 300))
+    return Row(call.name, {}, error=one_line(error, 300))
   memory, cost = compiled.memory_analysis(), hlo.cost(compiled.as_text())
   arriving = sum(cost.collective_bytes.values())
   times = {

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 from jax.experimental import topologies
 
-from sejax.errors import said
+from sejax.errors import one_line
 from sejax.parallel import chips
 
 
@@ -45,7 +45,7 @@ def devices(topology: str) -> Sequence[jax.Device]:
   except Exception as error:  # whatever the compiler says
     extra = "tpu" if is_tpu else "cuda"
     raise ValueError(
-      f"no programs can be made for --topology={topology}: {said(error)}; install the extra"
+      f"no programs can be made for --topology={topology}: {one_line(error)}; install the extra"
       f" (pip install 'sejax[{extra}]') and give a shape that exists"
     ) from None
 

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int32
 
 from sejax import method
 from sejax.data.records import BadRecord, Source
-from sejax.errors import quoted, said
+from sejax.errors import one_line, quoted
 from sejax.text.equivalence import Prover
 
 
@@ -62,7 +62,7 @@ class RewardFunctionError(RuntimeError):
   """Wraps an unexpected exception of a reward function or its module, which is its `__cause__`."""
 
   def __init__(self, name: str, cause: Exception):
-    super().__init__(f"{name} raised {type(cause).__name__}: {said(cause)}")
+    super().__init__(f"{name} raised {type(cause).__name__}: {one_line(cause)}")
 
 
 def judge_only(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
@@ -206,7 +206,7 @@ def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.nda
     array = np.asarray(returned)
   except Exception as error:  # ragged lists and other libraries' arrays raise various types
     raise ValueError(
-      f"{name} returned {type(returned).__name__}, which is no array ({said(error)}); {wanted}"
+      f"{name} returned {type(returned).__name__}, which is no array ({one_line(error)}); {wanted}"
     ) from None
   if array.shape != shape:
     what = f"an array of shape {array.shape}" if array.shape else quoted(returned)

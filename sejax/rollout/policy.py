@@ -16,7 +16,7 @@ from jaxtyping import DTypeLike
 
 from sejax import models
 from sejax.data import prepare
-from sejax.errors import quoted, said
+from sejax.errors import one_line, quoted
 from sejax.models.processor import Processor
 from sejax.rollout import checks
 from sejax.rollout.roles import RoleOptions, Roles
@@ -195,7 +195,7 @@ def _tokenizer_difference(actor: Processor, judge: Processor) -> str:
   try:
     chats = [_tokenize_probe(processor) for processor in (actor, judge)]
   except Exception as error:  # A chat template is a program and may raise anything.
-    return f"its chat template fails: {said(error)}"
+    return f"its chat template fails: {one_line(error)}"
   if chats[0] != chats[1]:
     return "the same chat gives other tokens"
   return ""
