@@ -1,1 +1,1 @@
-"""Compile reports: what a configuration takes of hardware that is not there."""
+"""Compile reports: memory, FLOPs and traffic of a configuration on hardware that is not at hand."""

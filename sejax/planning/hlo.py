@@ -1,8 +1,9 @@
-"""What a compiled program does on one device: operations, memory traffic, collectives.
+"""Cost analysis of a compiled program on one device: FLOPs, memory traffic and collectives.
 
-XLA's own cost analysis counts the body of a loop once. Here the text of the compiled program is
-read, and what a loop does is counted as often as it goes round, where its condition compares a
-counter with a constant; else (decoding, which ends when all have) once.
+XLA's own cost analysis counts the body of a loop only once. This one parses the text of the
+compiled HLO and multiplies a loop's body by its trip count, if the loop's condition compares a
+counter with a constant. Other loops count once, such as decoding, which ends when all sequences
+have ended.
 """
 
 import math
@@ -18,7 +19,7 @@ _COLLECTIVES = (
   "all-to-all",
   "collective-permute",
 )
-# Name things, or are counted where they begin.
+# Operations without memory traffic of their own: they move nothing, or their parts are counted.
 _FREE = {
   "after-all",
   "bitcast",
@@ -34,7 +35,7 @@ _FREE = {
   "while",
 }
 _SLICES = ("dynamic-slice", "slice")
-_BITS = {"pred": 8, "c64": 64, "c128": 128}
+_BITS = {"pred": 8, "c64": 64, "c128": 128}  # of types whose name does not give their bits
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
@@ -45,14 +46,14 @@ _NAME = re.compile(r"%([\w.\-]+)")
 
 
 class Cost(NamedTuple):
-  """What one device does.
+  """Cost of one execution on one device.
 
   Attributes:
-    flops: of matrix products.
-    bytes: read from and written to the device's main memory.
-    collectives: by kind, how many there are.
-    collective_bytes: by kind, what arrives by them.
-    largest: bytes of the largest array that a collective makes.
+    flops: FLOPs of matrix products.
+    bytes: bytes read from and written to the device's main memory.
+    collectives: number of collectives executed, by kind.
+    collective_bytes: bytes received through collectives, by kind.
+    largest: bytes of the largest array that a collective produces.
   """
 
   flops: float
@@ -63,6 +64,14 @@ class Cost(NamedTuple):
 
 
 class _Instruction(NamedTuple):
+  """A parsed HLO instruction, `name = shape kind(operands)rest`.
+
+  Attributes:
+    root: whether it is the result of its computation.
+    shape: text of the result's type, such as `f32[8,16]{1,0}` or a tuple of these.
+    rest: attributes that follow the operands.
+  """
+
   name: str
   root: bool
   shape: str
@@ -72,23 +81,31 @@ class _Instruction(NamedTuple):
 
 
 class _Collective(NamedTuple):
+  """A collective operation.
+
+  Attributes:
+    size: bytes of all arrays received in one execution.
+    largest: bytes of the largest of these arrays.
+    times: number of executions.
+  """
+
   kind: str
-  size: int  # of all arrays that arrive
+  size: int
   largest: int
   times: int
 
 
 def cost(text: str) -> Cost:
-  """Counts what a program does.
+  """Returns the cost of a program.
 
   Args:
-    text: of the compiled and partitioned program, from `compiled.as_text()`.
+    text: HLO text of the compiled and partitioned program, from `compiled.as_text()`.
   """
-  return _Reader(text).cost()
+  return _Program(text).cost()
 
 
-class _Reader:
-  """A parsed program."""
+class _Program:
+  """A parsed HLO program."""
 
   def __init__(self, text: str):
     self._computations: dict[str, list[_Instruction]] = {}
@@ -103,7 +120,7 @@ class _Reader:
     self._shapes = {name: instruction.shape for name, instruction in self._named.items()}
 
   def cost(self) -> Cost:
-    """Adds everything up."""
+    """Adds up the costs of all executed instructions."""
     flops, traffic = 0.0, 0.0
     collectives: dict[str, _Collective] = {}
     for instruction, times, fused in self._walk(self._entry, 1, fused=False):
@@ -112,7 +129,8 @@ class _Reader:
         traffic += times * self._traffic(instruction)
       if instruction.kind.removesuffix("-start") in _COLLECTIVES:
         found = self._collective(instruction, times)
-        # One that goes on beside several operations stands in each of them, by the same channel.
+        # XLA may split an asynchronous collective into several fusions that overlap with other
+        # operations; all of them name it, with the same channel.
         channel = re.search(r"channel_id=(\d+)", instruction.rest)
         key = channel[1] if channel else instruction.name
         collectives[key] = min(collectives.get(key, found), found, key=lambda c: c.times)
@@ -124,32 +142,37 @@ class _Reader:
     return Cost(flops, traffic, dict(count), dict(arriving), largest)
 
   def _collective(self, instruction: _Instruction, times: int) -> _Collective:
+    """Returns a collective with the bytes that it receives."""
     kind = instruction.kind.removesuffix("-start")
     size, largest = _size(instruction.shape, whole=True), _largest(instruction.shape)
-    given = sum(_size(self._shapes[name], whole=True) for name in instruction.operands)
+    sent = sum(_size(self._shapes[name], whole=True) for name in instruction.operands)
     if instruction.kind in ("all-gather-start", "collective-permute-start"):
-      size -= given  # It names what it was given among its results.
+      size -= sent  # The result's tuple contains the operands too.
     elif kind == "reduce-scatter":
-      size = largest = given
+      size = largest = sent
     return _Collective(kind, size, largest, times)
 
   def _walk(
     self, name: str, times: int, *, fused: bool
   ) -> Iterator[tuple[_Instruction, int, bool]]:
-    """Yields all that is done, how often, and whether within a fused operation."""
+    """Yields the executed instructions of a computation, recursively.
+
+    Yields:
+      The instruction, how often it is executed, and whether it is part of a fusion.
+    """
     for instruction in self._computations[name]:
       yield instruction, times, fused
       if instruction.kind == "while":
         called = dict(re.findall(r"(condition|body)=%?([\w.\-]+)", instruction.rest))
-        rounds = self._rounds(instruction, called["condition"], called["body"])
-        yield from self._walk(called["body"], times * rounds, fused=fused)
+        trips = self._trip_count(instruction, called["condition"], called["body"])
+        yield from self._walk(called["body"], times * trips, fused=fused)
       else:
         inner = fused or instruction.kind not in ("call", "conditional")
         for called in self._called(instruction):
           yield from self._walk(called, times, fused=inner)
 
   def _called(self, instruction: _Instruction) -> list[str]:
-    """Returns the computations that an operation runs, but not the small ones of reductions."""
+    """Returns the computations that an instruction calls, except the scalar ones of reductions."""
     names = _CALLED.findall(instruction.rest)
     for listed in _CALLED_LISTS.findall(instruction.rest):
       names += _NAME.findall(listed)
@@ -157,8 +180,8 @@ class _Reader:
       names += re.findall(r"to_apply=%?([\w.\-]+)", instruction.rest)
     return [name for name in names if name in self._computations]
 
-  def _rounds(self, loop: _Instruction, condition: str, body: str) -> int:
-    """Returns how often a loop goes round; 1, where only the data tell."""
+  def _trip_count(self, loop: _Instruction, condition: str, body: str) -> int:
+    """Returns how often a loop's body is executed; 1 if it depends on data."""
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest):
       return int(known[1])
     test = next(i for i in self._computations[condition] if i.root)
@@ -167,47 +190,51 @@ class _Reader:
     counter, limit = (self._named[name] for name in test.operands)
     if counter.kind != "get-tuple-element":
       return 1
-    place = int(re.search(r"index=(\d+)", counter.rest)[1])
-    step = self._named[next(i for i in self._computations[body] if i.root).operands[place]]
-    start = self._named[self._named[loop.operands[0]].operands[place]]
+    index = int(re.search(r"index=(\d+)", counter.rest)[1])  # of the counter in the loop's state
+    step = self._named[next(i for i in self._computations[body] if i.root).operands[index]]
+    start = self._named[self._named[loop.operands[0]].operands[index]]
     while start.kind in ("copy", "bitcast"):
       start = self._named[start.operands[0]]
     added = [self._constant(name) for name in step.operands] if step.kind == "add" else []
-    numbers = (self._constant(limit.name), self._constant(start.name), max(added, default=0))
-    return -(-(numbers[0] - numbers[1]) // numbers[2]) if numbers[2] > 0 < numbers[0] else 1
+    last, first = self._constant(limit.name), self._constant(start.name)
+    increment = max(added, default=0)
+    return -(-(last - first) // increment) if increment > 0 and last > 0 else 1
 
   def _constant(self, name: str) -> int:
-    """Returns the value of a constant; 0 for what is none."""
+    """Returns the value of a whole-number constant; 0 for any other instruction."""
     found = self._named[name]
     number = found.operands[0] if found.kind == "constant" else ""
     return int(number) if number.isdigit() else 0
 
   def _flops(self, instruction: _Instruction) -> float:
-    """Two for each product of numbers that is added up in a matrix product."""
+    """Returns the FLOPs of a matrix product, 2 per multiply-add; 0 for any other instruction."""
     if instruction.kind == "dot":
       lhs = _dimensions(self._shapes[instruction.operands[0]])
       axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)[1]
       summed = math.prod(lhs[int(axis)] for axis in axes.split(",") if axis)
     elif instruction.kind == "convolution":
-      summed = self._summed_by_convolution(instruction)
+      summed = self._convolution_products(instruction)
     elif instruction.kind == "custom-call" and "__cudnn$fmha" in instruction.rest:
-      return self._flops_of_attention(instruction)
+      return self._attention_flops(instruction)
     else:
       return 0.0
     return 2.0 * math.prod(_dimensions(instruction.shape)) * summed
 
-  def _flops_of_attention(self, instruction: _Instruction) -> float:
-    """Counts cuDNN's attention: two products forth, five back, of causal ones half."""
+  def _attention_flops(self, instruction: _Instruction) -> float:
+    """Returns the FLOPs of cuDNN's fused attention.
+
+    It has two matrix products forward and five backward; causal masking halves them.
+    """
     queries, keys = (_dimensions(self._shapes[name]) for name in instruction.operands[:2])
     products = 5 if "Backward" in instruction.rest else 2
     share = 0.5 if "CAUSAL" in instruction.rest else 1.0
     return share * products * 2.0 * math.prod(queries) * keys[1]
 
-  def _summed_by_convolution(self, instruction: _Instruction) -> float:
-    """Returns the products added up for each number of a convolution, which is how TPUs multiply.
+  def _convolution_products(self, instruction: _Instruction) -> float:
+    """Returns the multiply-adds per output element of a convolution, excluding padding.
 
-    A batch is written as an axis of the window, where an output meets one product that is no
-    padding.
+    XLA writes matrix products as convolutions on TPUs. Their batch axes become window axes on which
+    each output element has one product that is not padding.
     """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest).groups()
     shapes = (*(self._shapes[name] for name in instruction.operands[:2]), instruction.shape)
@@ -226,7 +253,7 @@ class _Reader:
     return summed
 
   def _traffic(self, instruction: _Instruction) -> float:
-    """Bytes between the device and its memory; what stays on the chip is not counted."""
+    """Returns the bytes that an instruction moves from and to the device's main memory."""
     kind, operands = instruction.kind, instruction.operands
     if kind in _FREE or kind.endswith("-done"):
       return 0
@@ -243,7 +270,11 @@ class _Reader:
     return _size(instruction.shape) + sum(_size(self._shapes.get(name, "")) for name in operands)
 
   def _fusion_traffic(self, instruction: _Instruction) -> float:
-    """Of an operand that is only sliced the slice is read; of one updated in place, the update."""
+    """Returns the bytes that a fusion moves.
+
+    Of operands that the fusion only slices, the slice is read. Of operands that it updates in
+    place, the update is read and written.
+    """
     (called,) = self._called(instruction)[:1] or [""]
     written = _size(instruction.shape)
     total = 0.0
@@ -256,7 +287,16 @@ class _Reader:
     return total + max(written, 0)
 
   def _use(self, name: str, number: int, size: int) -> tuple[int, int | None]:
-    """Returns what a computation reads of its parameter, and writes of it where it updates it."""
+    """Returns the bytes that a computation reads of a parameter, and those it updates in place.
+
+    Args:
+      name: name of the computation.
+      number: number of the parameter.
+      size: bytes of the whole parameter.
+
+    Returns:
+      Bytes read, and bytes updated in place; None if the parameter is not updated.
+    """
     body = self._computations.get(name, [])
     names = {i.name for i in body if i.kind == "parameter" and i.operands[0] == str(number)}
     read, updated = 0, None
@@ -282,6 +322,7 @@ class _Reader:
 
 
 def _parse(root: str | None, name: str, rest: str) -> _Instruction:
+  """Parses an instruction from the groups of `_INSTRUCTION`."""
   end = _balanced(rest) if rest.startswith("(") else rest.index(" ")
   shape, rest = rest[:end], rest[end:].lstrip()
   kind, _, rest = rest.partition("(")
@@ -292,7 +333,7 @@ def _parse(root: str | None, name: str, rest: str) -> _Instruction:
 
 
 def _balanced(text: str) -> int:
-  """Returns where the parenthesis that the text begins with is closed, and one more."""
+  """Returns the position behind the parenthesis that closes the one at the text's beginning."""
   depth = 0
   for place, character in enumerate(text):
     depth += (character == "(") - (character == ")")
@@ -306,7 +347,11 @@ def _dimensions(shape: str) -> list[int]:
 
 
 def _size(shape: str, *, whole: bool = False) -> int:
-  """Returns the bytes of an array or of a tuple's, without those that lie on the chip itself."""
+  """Returns the bytes of an array or of all arrays of a tuple.
+
+  Args:
+    whole: whether to include arrays in on-chip memory, which layouts mark by `S(...)`.
+  """
   total = 0
   for kind, dimensions, layout in _ARRAY.findall(shape):
     if whole or "S(" not in layout:

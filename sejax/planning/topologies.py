@@ -1,7 +1,7 @@
-"""Devices to compile for, without any being there.
+"""Devices to compile for that need not be present.
 
-`v5e:8x8` is a slice of TPUs by generation and shape, `h100:8` a node of so many GPUs. The compilers
-come with the extras `tpu` and `cuda`.
+`v5e:8x8` is a TPU slice by generation and shape, `h100:8` a node of 8 GPUs. The compilers come with
+the extras `tpu` and `cuda`.
 """
 
 import os
@@ -16,10 +16,10 @@ from sejax.parallel import chips
 
 
 def chip(topology: str) -> chips.Chip:
-  """Returns what one device of a topology can do.
+  """Returns the specifications of a topology's chips.
 
   Raises:
-    ValueError: it is none that is known.
+    ValueError: the topology is unknown.
   """
   name, _, shape = topology.partition(":")
   if name in chips.TPUS and re.fullmatch(r"\d+x\d+(x\d+)?", shape):
@@ -33,16 +33,16 @@ def chip(topology: str) -> chips.Chip:
 
 
 def devices(topology: str) -> Sequence[jax.Device]:
-  """Returns the devices of a topology that `chip` knows.
+  """Returns the devices of a topology; requires that `chip` accepts it.
 
   Raises:
-    ValueError: its compiler is not installed, or knows no such shape.
+    ValueError: the compiler is not installed, or does not support the shape.
   """
   name, _, shape = topology.partition(":")
   is_tpu = name in chips.TPUS
   try:
     return _tpus(topology) if is_tpu else _gpus(name, int(shape))
-  except Exception as error:  # whatever the compiler says
+  except Exception as error:  # The compilers raise errors of any type.
     extra = "tpu" if is_tpu else "cuda"
     raise ValueError(
       f"no programs can be made for --topology={topology}: {one_line(error)}; install the extra"
@@ -51,12 +51,13 @@ def devices(topology: str) -> Sequence[jax.Device]:
 
 
 def _tpus(topology: str) -> Sequence[jax.Device]:
+  """Returns TPUs to compile for, with the settings that libtpu otherwise asks the machine for."""
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
   os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
   # No chip is opened, so another process may have the library too.
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-  # A host has 2 x 2 chips, but one that has all of a smaller slice.
+  # A host has 2x2 chips, or fewer if the whole slice is smaller.
   shape = [int(n) for n in topology.partition(":")[2].split("x")]
   host = [min(2, shape[0]), min(2, shape[1]), 1]
   return topologies.get_topology_desc(topology, platform="tpu", chips_per_host_bounds=host).devices
@@ -70,6 +71,7 @@ def _gpus(name: str, count: int) -> Sequence[jax.Device]:
 
 def _target(
   kind: str,
+  *,
   capability: int,
   cores: int,
   units: int,
@@ -78,17 +80,17 @@ def _target(
   clock: float,
   chip: chips.Chip,
 ) -> str:
-  """Describes a GPU as XLA's `GpuTargetConfigProto` does, from NVIDIA's data sheets.
+  """Describes a GPU as a text `GpuTargetConfigProto` of XLA, from NVIDIA's data sheets.
 
   Args:
-    kind: its name.
-    capability: the major number of its compute capability; the minor one is 0.
-    cores: multiprocessors.
-    units: for fp32, of a multiprocessor.
-    shared: bytes of shared memory of a multiprocessor, of which a block gets all but 1 KiB.
-    cache: bytes of its L2 cache.
-    clock: GHz.
-    chip: what it can do.
+    kind: `device_kind` of its jax devices.
+    capability: major version of its compute capability; the minor one is 0.
+    cores: number of multiprocessors.
+    units: fp32 units of a multiprocessor.
+    shared: bytes of shared memory of a multiprocessor; a block can use all but 1 KiB.
+    cache: bytes of the L2 cache.
+    clock: boost clock in GHz.
+    chip: its memory and bandwidth.
   """
   return f"""
     gpu_device_info {{
@@ -118,11 +120,25 @@ def _target(
   """
 
 
-_HOPPER = (9, 132, 128, 228 * 1024, 50 * 2**20, 1.98)
+_HOPPER = {
+  "capability": 9,
+  "cores": 132,
+  "units": 128,
+  "shared": 228 * 1024,
+  "cache": 50 * 2**20,
+  "clock": 1.98,
+}
 _TARGETS = {
   "a100": _target(
-    "NVIDIA A100-SXM4-80GB", 8, 108, 64, 164 * 1024, 40 * 2**20, 1.41, chips.GPUS["a100"]
+    "NVIDIA A100-SXM4-80GB",
+    capability=8,
+    cores=108,
+    units=64,
+    shared=164 * 1024,
+    cache=40 * 2**20,
+    clock=1.41,
+    chip=chips.GPUS["a100"],
   ),
-  "h100": _target("NVIDIA H100 80GB HBM3", *_HOPPER, chips.GPUS["h100"]),
-  "h200": _target("NVIDIA H200", *_HOPPER, chips.GPUS["h200"]),
+  "h100": _target("NVIDIA H100 80GB HBM3", **_HOPPER, chip=chips.GPUS["h100"]),
+  "h200": _target("NVIDIA H200", **_HOPPER, chip=chips.GPUS["h200"]),
 }

@@ -1,4 +1,4 @@
-"""What is read of compiled programs: loops, slices, windows that stand for batches, channels."""
+"""Cost analysis of compiled programs: loops, slices, convolutions and split collectives."""
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ def test_a_scan_over_gathered_weights(step, rounds):
 
 
 def test_a_collective_beside_several_operations_is_one():
-  """Operations that it goes on beside each name it, by its channel."""
+  """It is split into several fusions, which name it with the same channel."""
   begun = "  %all = bf16[1,256,256]{2,1,0:S(1)} all-gather(%mine), channel_id=3, dimensions={1}\n"
   assert begun in SCAN
   found = hlo.cost(

@@ -1,4 +1,4 @@
-"""TPUs and GPUs to compile for; their compilers are in the extras `tpu` and `cuda`."""
+"""TPUs and GPUs to compile for; the tests need the extras `tpu` and `cuda`."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def test_gpus_are_what_their_data_sheets_say(gpus, name):
 
 
 def test_fused_attention_is_split_over_rows_and_heads(gpus):
-  """Each of eight GPUs computes its rows and heads, forth and back, and nothing travels."""
+  """Each of eight GPUs computes its own rows and heads, without communication."""
   rows, length, heads, kv_heads, size = 8, 128, 4, 2, 64
   mesh = Mesh(np.array(gpus("h100:8")).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
   rows_axes = ("data", "fsdp")
