@@ -1,12 +1,18 @@
 """The command line: `python -m sejax.main --config=FILE --workdir=DIR [--config.a.b=x]`.
 
-`--mode=sample` takes `--image`, `--question` and `--judge` in place of `--workdir`, and
-`--mode=compile` takes `--topology`. A run of several processes is started once in each, with
+`--mode=sample` takes `--image`, `--question` and `--judge` instead of `--workdir`, and
+`--mode=compile` takes `--topology`. With several processes, start the same command in each, with
 `--distributed`, or with `--coordinator`, `--num_processes` and `--process_id`.
 
-Whatever cannot work is said in one line on standard error, with exit status 2, mostly before
-anything is compiled. Memory that runs out and a lost process give 3, Ctrl-C before the first step
-130, and what a reward function raises its traceback.
+Exit statuses:
+
+- 0: success;
+- 1: an unexpected error, with its traceback, also of a reward function; or, of `--mode=compile`, a
+  program that does not fit into memory;
+- 2: invalid input or a system error, with one line on standard error and mostly before anything is
+  compiled;
+- 3: out of memory, or another process of the run was lost;
+- 130: Ctrl-C before the first step.
 """
 
 import errno
@@ -31,8 +37,8 @@ from sejax.parallel import environment, processes
 from sejax.parallel.lock import Lock
 from sejax.text import terminal
 
-# What the configuration's overrides are looked for in; `_parse` fills it. By default that would be
-# read when this module is imported, where a missing --flagfile is a traceback.
+# The arguments in which ml_collections looks for overrides; `_parse` fills it. By default,
+# ml_collections reads them when this module is imported, and a missing --flagfile is a traceback.
 _ARGUMENTS: list[str] = []
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The run's configuration file.", sys_argv=_ARGUMENTS
@@ -61,8 +67,8 @@ _PROGRAMS = flags.DEFINE_list(
   "programs", [], "For --mode=compile: only programs with one of these in their name."
 )
 
-# The function `(config, workdir)` that runs each mode, imported when it is wanted. "compile" and
-# "sample" write nothing and take flags of their own.
+# The function `(config, workdir)` of each mode, imported only when it is called. Those of "compile"
+# and "sample" have no workdir and take their own flags.
 _MODES = {
   "compile": "sejax.config.modes.plan",
   "evaluate": "sejax.config.modes.evaluate",
@@ -75,7 +81,7 @@ _MODES = {
 }
 _FLAGS_OF = {"compile": (_TOPOLOGY, _PROGRAMS), "sample": (_IMAGE, _QUESTION, _JUDGE)}
 
-# What the value of a flag must be, by the type of the flag.
+# What the value of a flag must be, by the type of the flag, for messages.
 _KINDS = {
   "bool": "true or false",
   "float": "a number",
@@ -93,21 +99,21 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     return _run_mode(_parse(sys.argv if argv is None else argv))
   except ValueError as error:
-    print(f"sejax: {_one_line(error)}", file=sys.stderr)
+    print(f"sejax: {one_line(error, longest=sys.maxsize)}", file=sys.stderr)
     return 2
   except OSError as error:
-    print(f"sejax: {_of_the_system(error)}", file=sys.stderr)
+    print(f"sejax: {_explain_system_error(error)}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     resumes = flags.FLAGS.is_parsed() and _MODE.value in ("evaluate", "train")
-    goes_on = "; the same command goes on" if resumes else ""
-    print(f"\nsejax: stopped by Ctrl-C{goes_on}", file=sys.stderr)
+    hint = "; the same command goes on" if resumes else ""
+    print(f"\nsejax: stopped by Ctrl-C{hint}", file=sys.stderr)
     return 130
   except MemoryError as error:
-    return _out_of_memory(error)
+    return _report_out_of_memory(error)
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" in str(error):
-      return _out_of_memory(error)
+      return _report_out_of_memory(error)
     if jax.process_count() == 1:
       raise
     traceback.print_exc()
@@ -117,10 +123,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_mode(config: ml_collections.ConfigDict) -> int:
-  """Runs what `--mode` names; returns the exit status.
+  """Checks the configuration and runs the mode; returns the exit status.
 
   Raises:
-    ValueError: naming what cannot work.
+    ValueError: a flag or a field cannot work; the message names it.
   """
   if _DISTRIBUTED.value or _COORDINATOR.value:
     processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
@@ -134,7 +140,7 @@ def _run_mode(config: ml_collections.ConfigDict) -> int:
     _call(config, images, _QUESTION.value, judge=_JUDGE.value)
     return 0
   workdir = workdir_lib.locate(_WORKDIR.value, checkpoints=mode in ("export", "train"))
-  if mode not in ("export", "report"):  # which read what a run has made
+  if mode not in ("export", "report"):  # These only read an existing run.
     workdir_lib.make(workdir)
   if mode in ("inspect", "rewards"):
     config_lib.save_if_new(config, workdir)
@@ -146,7 +152,10 @@ def _run_mode(config: ml_collections.ConfigDict) -> int:
 
 
 def _guarded() -> int:
-  """Runs `main`; whatever it raises ends this process, and with it all others of the run."""
+  """Runs `main` and turns any exception into exit status 1.
+
+  `processes.leave` can then end this process, and with it all other processes of the run.
+  """
   try:
     return main()
   except Exception:
@@ -155,7 +164,7 @@ def _guarded() -> int:
 
 
 def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Evaluates on benchmarks; one process at a time writes to a workdir."""
+  """Runs `--mode=evaluate`, which resumes an earlier evaluation in the same workdir."""
   with Lock(workdir):
     if not config.eval.predictions:
       config_lib.require_same(config, workdir, evaluates=True)
@@ -164,32 +173,37 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def _call(*arguments: Any, **options: Any) -> Any:
-  """Calls the mode's function, whose imports take seconds and come when all else is in order."""
+  """Imports and calls the mode's function.
+
+  The imports take seconds, so they come after all checks of flags and configuration.
+  """
   module, _, function = _MODES[_MODE.value].rpartition(".")
   return getattr(importlib.import_module(module), function)(*arguments, **options)
 
 
-def _out_of_memory(error: BaseException) -> int:
+def _report_out_of_memory(error: BaseException) -> int:
+  """Prints what to do about memory; returns the exit status."""
   if jax.process_count() > 1:
     traceback.print_exception(error)
   print(f"sejax: out of memory ({one_line(error)}); {config_lib.LESS_MEMORY}", file=sys.stderr)
   return 3
 
 
-def _of_the_system(error: OSError) -> str:
-  """Says what the system refused, and of a full disk what to do."""
+def _explain_system_error(error: OSError) -> str:
+  """Returns a one-line message, which says what to do if the disk is full."""
   if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-    return _short_words(error)
+    return _shorten_words(error)
   where = error.filename or "the workdir or what the output goes to"
-  goes_on = " the same command goes on" if _MODE.value in ("evaluate", "train") else " try again"
-  return f"{where} cannot be written ({error.strerror}); make room, then{goes_on}"
+  resumes = _MODE.value in ("evaluate", "train")
+  advice = "the same command goes on" if resumes else "try again"
+  return f"{where} cannot be written ({error.strerror}); make room, then {advice}"
 
 
 def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
-  """Returns the configuration.
+  """Parses the flags and returns the configuration with its overrides.
 
   Raises:
-    ValueError: whatever is wrong with the flags or the configuration's file.
+    ValueError: a flag or the configuration file is wrong.
   """
   path, argv = _with_local_config(argv)
   no_file = "is no file; give a configuration such as configs/*.py"
@@ -201,12 +215,12 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
     _forget_flags()
     rest = flags.FLAGS(argv)
     config = _CONFIG.value
-  except Exception as error:  # a configuration file is a program and may raise anything
-    raise ValueError(_cause(error, path)) from None
+  except Exception as error:  # A configuration file is a program and may raise anything.
+    raise ValueError(_explain_parse_error(error, path)) from None
   if len(rest) > 1:
     raise ValueError(f"unexpected argument {quoted(rest[1])}; flags are written --name=value")
   _check_flags(config)
-  if type(config).__name__ == "_ErrorConfig":  # of a flag file that names a missing one
+  if type(config).__name__ == "_ErrorConfig":  # A flag file names a missing file.
     raise ValueError(f"--config={shortened(flags.FLAGS['config'].config_filename)} {no_file}")
   if not isinstance(config, ml_collections.ConfigDict):
     raise ValueError(
@@ -217,20 +231,24 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
 
 
 def _with_local_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-  """Returns what `--config` names, its home directory expanded, and the flags with it."""
+  """Expands `~` in the path of `--config`.
+
+  Returns:
+    The path, None without `--config`; and the arguments with the expanded path.
+  """
   path, argv = None, list(argv)
-  for place, argument in enumerate(argv):
+  for index, argument in enumerate(argv):
     name, equals, value = argument.lstrip("-").partition("=")
     if name == "config" and argument.startswith("-"):
-      if not equals and place + 1 < len(argv):  # --config FILE
-        place, value = place + 1, argv[place + 1]
+      if not equals and index + 1 < len(argv):  # --config FILE
+        index, value = index + 1, argv[index + 1]
       path = workdir_lib.local_path("--config", value)
-      argv[place] = f"--config={path}" if equals else path
+      argv[index] = f"--config={path}" if equals else path
   return path, argv
 
 
 def _check_overrides(argv: Sequence[str]) -> None:
-  """Refuses `--config.FIELD` where there is no such field: ml_collections names the leaf only."""
+  """Checks that every `--config.FIELD` exists; ml_collections would name only its last part."""
   fields = config_lib.flatten(config_lib.default())
   for argument in argv:
     if given := re.match(r"--?(?:no)?config\.([^=]+)", argument):
@@ -240,7 +258,7 @@ def _check_overrides(argv: Sequence[str]) -> None:
 
 
 def _check_flags(config: Any) -> None:
-  """Refuses flags that are missing or that the mode does not read."""
+  """Checks that no flag is missing, and that none is given that the mode does not read."""
   if not (_DISTRIBUTED.value or _COORDINATOR.value):
     for flag in (_NUM_PROCESSES, _PROCESS_ID):
       if flag.present:
@@ -249,71 +267,70 @@ def _check_flags(config: Any) -> None:
     for flag in own:
       if flag.present and _MODE.value != mode:
         raise ValueError(f"--{flag.name} is for --mode={mode}; the mode is {_MODE.value}")
-  needed = {"config": config}
+  required = {"config": config}
   if _MODE.value == "compile":
-    needed["topology"] = _TOPOLOGY.value
+    required["topology"] = _TOPOLOGY.value
   elif _MODE.value != "sample":
-    needed["workdir"] = _WORKDIR.value
-  for name, value in needed.items():
+    required["workdir"] = _WORKDIR.value
+  for name, value in required.items():
     if value is None:
       raise ValueError(f"--{name} is missing; see --help")
 
 
 def _forget_flags() -> None:
-  """Forgets what an earlier call in this process was given; each override became a flag."""
+  """Resets the flags of an earlier call in this process, in which each override became a flag."""
   for name in [name for name in flags.FLAGS if name.startswith("config.")]:
     delattr(flags.FLAGS, name)
   flags.FLAGS.unparse_flags()
 
 
-def _cause(error: Exception, path: str | None) -> str:
-  """Says what is wrong with a flag, or in the configuration's file.
+def _explain_parse_error(error: Exception, path: str | None) -> str:
+  """Returns a message about a wrong flag or an error in the configuration file.
 
   Args:
-    error: of absl, whose context is what a parser raised; or what the file raised.
-    path: of the file; None where a file of flags names it.
+    error: raised by absl, with the parser's error as its context; or by the configuration file.
+    path: configuration file; None if a flag file names it.
   """
   if isinstance(error, UnicodeDecodeError):
     return f"a file of flags or of the configuration is no UTF-8 text ({error})"
   if not isinstance(error, flags.Error | ValueError):
-    return _of_file(error, path)
+    return _explain_file_error(error, path)
   flag = re.match(r"flag --([\w.]+)=", str(error))
   if isinstance(error, flags.IllegalFlagValueError) and flag:
     if flag[1] == "config":
-      # ml_collections raises a TypeError or ValueError anew, with a traceback for its text.
+      # ml_collections re-raises a TypeError or ValueError with a traceback as its message.
       raised = error.__context__
-      return _of_file(raised.__context__ or raised, path)
+      return _explain_file_error(raised.__context__ or raised, path)
     kind = _KINDS.get(flags.FLAGS[flag[1]].flag_type())
     given = str(error).removeprefix("flag ").removesuffix(f": {error.__context__}")
     if kind:
-      return f"{_short_words(given)} must be {kind}"
+      return f"{_shorten_words(given)} must be {kind}"
   if isinstance(error, flags.CantOpenFlagFileError):
     return f"--flagfile cannot be opened ({str(error).partition('flagfile: ')[2]})"
-  return _short_words(error)
+  return _shorten_words(error)
 
 
-def _of_file(error: BaseException, path: str | None) -> str:
-  """Says what the configuration's file raised: its own complaint, or a fault at some line."""
+def _explain_file_error(error: BaseException, path: str | None) -> str:
+  """Returns a message about an error in the configuration file.
+
+  It is the file's own message for a ValueError, and else the error with its line.
+  """
   file = f"--config={shortened(path)}" if path else "the configuration"
   if isinstance(error, ValueError):
     return f"{file}: {error}"
   raised = f"{type(error).__name__}: {one_line(error, 150)}"
   hint = renames.explain_import(raised)
-  if isinstance(error, SyntaxError):  # It tells the place itself.
+  if isinstance(error, SyntaxError):  # Its message contains the line.
     return f"{file}: {raised}{hint}"
   frames = traceback.extract_tb(error.__traceback__)
   own = [frame for frame in frames if path and frame.filename == path.partition(":")[0]]
-  at = own[-1] if own else frames[-1]
-  return f"{file}: {raised}{hint} ({at.filename}:{at.lineno})"
+  frame = own[-1] if own else frames[-1]
+  return f"{file}: {raised}{hint} ({frame.filename}:{frame.lineno})"
 
 
-def _short_words(message: object) -> str:
-  """Returns what absl or the system says, whose quotes may be of any length, in a short line."""
+def _shorten_words(message: object) -> str:
+  """Returns a message in one line with each word shortened, as it may quote long values."""
   return " ".join(map(shortened, str(message).split()))
-
-
-def _one_line(error: BaseException) -> str:
-  return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sets a training run up: all that stays the same from step to step; see `sejax.train`."""
+"""Sets up a training run: opens models and data, and builds samplers and learner."""
 
 import functools
 import math
@@ -29,14 +29,14 @@ from sejax.text.equivalence import Prover
 
 
 class Weights(NamedTuple):
-  """The models of a run and their parameter trees.
+  """The models of a run and their parameter trees at the start of training.
 
   Attributes:
-    model: of Actor and reference.
-    initial: what is trained, fp32: the policy's weights, or adapters of the frozen ones.
-    frozen: the initial policy in the precision of decoding: the reference.
-    judge: the Judge's.
-    judge_params: its parameters; those of the reference, unless the configuration names others.
+    model: model of Actor and reference policy.
+    initial: trained parameters in fp32: all weights of the policy, or LoRA adapters.
+    frozen: weights of the reference policy, which is the initial policy, in `model.dtype`.
+    judge: the Judge's model.
+    judge_params: the Judge's weights; the same tree as `frozen` unless `judge.path` is set.
   """
 
   model: models.Model
@@ -47,20 +47,19 @@ class Weights(NamedTuple):
 
 
 class TrainSetup(NamedTuple):
-  """What stays the same from step to step.
+  """The objects of a training run that do not change from step to step.
 
   Attributes:
-    mesh: of all devices.
-    weights: the parameter trees the run began with, laid out for training; samplers lay them out
-      for decoding.
-    source: of the problems.
-    preparer: makes examples of the source's records.
-    roles: Actor and Judge, on samplers.
-    collector: makes the rollout of each step.
-    learner: trains the policy on it.
-    heldout: problems for evaluation, if there are any.
-    prover: grades answers; the train loop ends its processes.
-    steps: of the whole run.
+    mesh: mesh of all devices.
+    weights: initial parameter trees, in the layout for training.
+    source: source of the training problems.
+    preparer: turns records of the source into examples.
+    roles: samplers of Actor and Judge.
+    collector: collects the rollout of each step.
+    learner: trains the policy on a rollout.
+    heldout: held-out problems; None without evaluation.
+    prover: grades answers; a context manager that ends its worker processes.
+    steps: number of steps of the whole run.
   """
 
   mesh: Mesh
@@ -78,10 +77,10 @@ class TrainSetup(NamedTuple):
 def set_up(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, stopwatch: collect.Stopwatch
 ) -> TrainSetup:
-  """Opens all that a run reads, the cheapest first: what is wrong is said before weights are read.
+  """Sets up a training run; reads the weights last, so that mistakes are reported within seconds.
 
   Raises:
-    ValueError: naming what cannot work.
+    ValueError: a field, file or directory cannot work; the message names it.
   """
   if config.log.compilation_cache:
     _use_compilation_cache(workdir)
@@ -89,10 +88,11 @@ def set_up(
   source = sources.open_source(config.data)
   preparer = parts.preparer(config, source)
   prover = Prover()
-  function = rewards.find(config.rewards.function, prover)
+  reward_function = rewards.find(config.rewards.function, prover)
   roles = _make_roles(config, policy, judge, preparer)
-  pipeline_lib.check(preparer, config.data.max_bad_share, needs_gold=rewards.needs_gold(function))
-  _explain_repetitions(config.batch_size, source)
+  needs_gold = rewards.needs_gold(reward_function)
+  pipeline_lib.check(preparer, config.data.max_bad_share, needs_gold=needs_gold)
+  _warn_of_repetitions(config.batch_size, source)
   heldout = _open_heldout(config, policy, roles, preparer, prover)
   steps = counting.num_steps(
     config.train, config.data, preparer, workdir, batch_size=config.batch_size, seed=config.seed
@@ -105,7 +105,13 @@ def set_up(
     preparer=preparer,
     roles=roles,
     collector=_make_collector(
-      config, policy, judge, roles=roles, source=source, function=function, stopwatch=stopwatch
+      config,
+      policy,
+      judge,
+      roles=roles,
+      source=source,
+      reward_function=reward_function,
+      stopwatch=stopwatch,
     ),
     learner=_make_learner(config, policy, roles, weights.frozen, steps),
     heldout=heldout,
@@ -115,15 +121,16 @@ def set_up(
 
 
 def _use_compilation_cache(workdir: pathlib.Path) -> None:
+  """Lets jax keep all compiled programs in the workdir, for restarts."""
   jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _open_models(config: ml_collections.ConfigDict) -> tuple[Policy, Policy]:
-  """Returns the policy and the Judge, which are the same unless the Judge has a path of its own.
+  """Opens the policy and the Judge, which are the same object unless `judge.path` is set.
 
   Raises:
-    ValueError: the mesh, the lengths of arrays or the memory do not go with the model.
+    ValueError: the model does not fit the mesh, the bucket sizes or the device memory.
   """
   if not config.model.path:
     raise ValueError("config.model.path is empty; give a model directory, or its name on the hub")
@@ -140,10 +147,10 @@ def _open_models(config: ml_collections.ConfigDict) -> tuple[Policy, Policy]:
 def _make_roles(
   config: ml_collections.ConfigDict, policy: Policy, judge: Policy, preparer: Preparer
 ) -> rollout.Roles:
-  """Returns the samplers.
+  """Builds the samplers of Actor and Judge.
 
   Raises:
-    ValueError: the processors do not go with the models, the pictures, or the prompts.
+    ValueError: a processor does not fit its model, the pixel limits or the prompts.
   """
   checks.check_pixel_limits(config.data, policy.processor)
   if judge is not policy:
@@ -160,7 +167,11 @@ def _open_heldout(
   training: Preparer,
   prover: Prover,
 ) -> HeldOut | None:
-  """Returns the held-out problems; None where nothing is evaluated."""
+  """Opens the held-out problems; returns None without evaluation.
+
+  Args:
+    training: preparer of the training problems, to count those among the held-out ones.
+  """
   if not config.eval.num_problems:
     return None
   if config.eval.greedy:
@@ -182,9 +193,10 @@ def _make_collector(
   *,
   roles: rollout.Roles,
   source: Source,
-  function: rewards.RewardFunction | None,
+  reward_function: rewards.RewardFunction | None,
   stopwatch: collect.Stopwatch,
 ) -> collect.Collector:
+  """Builds the collector, which samples and rewards the rollout of each step."""
   trains_vision = parts.training(config).trains_vision
   collate = batches.Collator(
     model=policy.model,
@@ -199,7 +211,7 @@ def _make_collector(
     source=source,
     clock=stopwatch,
     scoring=parts.scoring(config),
-    reward_function=function,
+    reward_function=reward_function,
     seed=config.seed,
     constant_groups=config.train.constant_groups,
     resample_limit=config.train.resample_limit,
@@ -214,6 +226,12 @@ def _make_learner(
   frozen: models.Params,
   steps: int,
 ) -> Learner:
+  """Builds the learner and the compiled functions that it calls.
+
+  Args:
+    frozen: weights of the reference policy.
+    steps: training steps of the whole run, for the learning rate.
+  """
   options = parts.training(config)
   updater = make_updater(
     options,
@@ -234,8 +252,8 @@ def _make_learner(
   )
 
 
-def _explain_repetitions(batch_size: int, source: Source) -> None:
-  """Says once what a batch that is larger than the set means."""
+def _warn_of_repetitions(batch_size: int, source: Source) -> None:
+  """Warns if batches are larger than the data set, so that records repeat within a step."""
   least, rest = divmod(batch_size, len(source))
   if batch_size > len(source) and jax.process_index() == 0:
     times = f"{least} or {least + 1}" if rest else f"{least}"
@@ -252,7 +270,11 @@ def _explain_repetitions(batch_size: int, source: Source) -> None:
 def pipeline(
   config: ml_collections.ConfigDict, preparer: Preparer, states: tuple[State, ...]
 ) -> Pipeline:
-  """Returns the data from its beginning, or from where `states` say."""
+  """Opens the data pipeline of this process.
+
+  Args:
+    states: states of all processes at which to resume; empty starts at the beginning.
+  """
   options = Options(
     batch_size=config.batch_size,
     seed=config.seed,
@@ -270,10 +292,12 @@ def pipeline(
 
 
 def decoding_weights(setup: TrainSetup, trained: models.Params) -> models.Params:
-  """Returns the policy as the samplers lay it out; what is so already is not copied.
+  """Returns the policy in the layout and precision for decoding.
+
+  Arrays that already have this layout and precision are not copied.
 
   Args:
-    trained: all weights, or adapters.
+    trained: trained parameters: all weights, or LoRA adapters.
   """
   policy = setup.learner.policy(trained)
   return layouts.place(
@@ -282,6 +306,7 @@ def decoding_weights(setup: TrainSetup, trained: models.Params) -> models.Params
 
 
 def _load(config: ml_collections.ConfigDict, policy: Policy, judge: Policy) -> Weights:
+  """Reads the weights, once for each distinct model and precision."""
   frozen = policy.load()
   if adapters := lora.Options.of(config.lora):
     initial = _init_adapters(adapters, policy, config.seed)
@@ -298,29 +323,31 @@ def _load(config: ml_collections.ConfigDict, policy: Policy, judge: Policy) -> W
 
 
 def _init_adapters(adapters: lora.Options, policy: Policy, seed: int) -> models.Params:
-  make = functools.partial(lora.init, model=policy.model, options=adapters)
+  """Initialises LoRA adapters, sharded over the mesh as they are trained."""
+  init = functools.partial(lora.init, model=policy.model, options=adapters)
   key = jax.random.key(seed)
-  places = layouts.shardings(jax.eval_shape(make, key), policy.mesh, policy.model.layout)
-  return jax.jit(make, out_shardings=places)(key)
+  shardings = layouts.shardings(jax.eval_shape(init, key), policy.mesh, policy.model.layout)
+  return jax.jit(init, out_shardings=shardings)(key)
 
 
 def _check_memory(config: ml_collections.ConfigDict, policy: Policy) -> None:
-  """Refuses a policy whose weights and moments alone are more than a device holds.
+  """Checks that weights and optimizer moments alone fit into a device's memory.
 
   Raises:
-    ValueError: naming the model, what it takes, what there is, and what would take less.
+    ValueError: they do not fit; the message gives both sizes and what would take less.
   """
   model, mesh, frozen = policy.model, policy.mesh, policy.compute.dtype.itemsize
-  # In fp32 the weights and the second moment.
+  # Bytes per trained parameter: fp32 weight and second moment, and the first moment.
   trained = 0 if config.lora.rank else 8 + jnp.dtype(config.optimizer.first_moment_dtype).itemsize
-  kept = 0
+  needed = 0
   for path, shape in traverse_util.flatten_dict(model.shapes(), sep="/").items():
     shard = layouts.sharding(mesh, path, shape, model.layout).shard_shape(shape)
-    moments = trained and 4 if config.train.freeze_vision and model.is_vision(path) else trained
-    kept += math.prod(shard) * (frozen + moments)
-  there = chips.device_memory(mesh.local_devices[0])
-  if there and kept > there:
+    # A frozen vision tower is part of the trained tree, in fp32, but has no moments.
+    without_moments = trained and config.train.freeze_vision and model.is_vision(path)
+    needed += math.prod(shard) * (frozen + (4 if without_moments else trained))
+  available = chips.device_memory(mesh.local_devices[0])
+  if available and needed > available:
     raise ValueError(
-      f"{policy.name} takes {kept / 2**30:.1f} GiB of each device for weights and moments, and"
-      f" there are {there / 2**30:.1f} GiB; give a smaller model, {config_lib.FEWER_WEIGHTS}"
+      f"{policy.name} takes {needed / 2**30:.1f} GiB of each device for weights and moments, and"
+      f" there are {available / 2**30:.1f} GiB; give a smaller model, {config_lib.FEWER_WEIGHTS}"
     )

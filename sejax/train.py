@@ -1,9 +1,8 @@
-"""The train loop (arXiv:2603.21289): sample, read, judge, reward, update, log, evaluate, save.
+"""The training loop (arXiv:2603.21289): collect a rollout, update, evaluate, log, save.
 
-`run` is one run from its first step, or from its last checkpoint, to its end. All that a later step
-depends on is in the checkpoint, the configuration, or the step's number, so a run that is killed
-and started again goes on as if nothing had happened. `export` writes the model of the last
-checkpoint.
+`run` trains from the first step, or from the last checkpoint, to the end. A step depends only on
+the checkpoint, the configuration and the step's number, so a run that is killed and restarted gives
+the same results as one without interruption. `export` writes the model of the last checkpoint.
 """
 
 import contextlib
@@ -28,9 +27,9 @@ from sejax.monitoring.writers import EVENTS, Logs
 from sejax.parallel import hosts, preemption
 from sejax.parallel.lock import Lock
 from sejax.reports import training as report
-from sejax.rollout.collect import Weights
+from sejax.rollout.collect import SamplingWeights
 
-_SHOWN = {  # figures in the progress bar
+_SHOWN = {  # metrics in the progress bar, with their labels
   "reward": "reward",
   "majority_share": "majority",
   "judge_mean": "judge",
@@ -40,22 +39,23 @@ _SHOWN = {  # figures in the progress bar
 
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Trains, or resumes training, and leaves model, logs, summary and report in the workdir.
+  """Trains a policy: `--mode=train`. Writes model, logs, summary and report to the workdir.
 
   Args:
-    workdir: where all is written; where a run of the same configuration was stopped, it resumes.
+    workdir: an existing folder. If it holds a run with the same configuration, that run resumes.
 
   Raises:
-    ValueError: naming what cannot work, or the process that uses the workdir.
+    ValueError: a field, file or directory cannot work, or another process uses the workdir.
   """
   with Lock(workdir) as lock:
     config_lib.require_same(config, workdir)
     config_lib.save_if_new(config, workdir)
-    with Logs(workdir, config.log, config.to_dict()) as logs:  # Opened first: it may need a login.
+    with Logs(workdir, config.log, config.to_dict()) as logs:  # First, as it may ask for a login.
       _run(config, workdir.resolve(), lock, logs)
 
 
 def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, logs: Logs) -> None:
+  """Sets the run up and trains; see `run`."""
   given, config = config, config_lib.with_local_models(config)
   began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
   setup = setup_lib.set_up(config, workdir, clock)
@@ -83,27 +83,27 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       weights = setup_lib.decoding_weights(setup, state.params)
       progress.before = setup.heldout(weights, progress="before").plain()
 
-    # From here on there is a step to finish; before, Ctrl-C may end the run at once.
+    # From here on, a request to stop waits for the end of the step. Before, Ctrl-C ends the run.
     stop = loop.enter_context(preemption.stop_requests())
     bar.initial = bar.n = first
     clock.lap()
-    # Else nothing would be seen for minutes.
+    # Without it, nothing would be visible for minutes.
     bar.set_postfix_str("compiling, the first step takes longest", refresh=first < setup.steps)
     for step in range(first, setup.steps):
       # ------------------------------------------------------------- one training step
       with profiling(config.log.profile_steps, workdir / EVENTS, step):
-        weights = Weights(setup.learner.policy(state.params), setup.weights.judge_params)
+        weights = SamplingWeights(setup.learner.policy(state.params), setup.weights.judge_params)
         rollout = setup.collector.collect_rollout(weights, data, step)
-        del weights  # of the policy before the update, which is donated
+        del weights  # The policy before the update, whose arrays the update donates.
         with clock("update"):
           state, reports = setup.learner.step(state, rollout)
-          updated = metrics.of_updates(reports)  # Waits for them, so that their time is counted.
+          updated = metrics.of_updates(reports)  # Waits for the updates, to time them.
       figures = metrics.of_rollout(rollout, setup.source, setup.prover, config.method.tie)
       figures |= updated
 
       # ------------------------------------------------------------- held-out problems
       done, last = step + 1, step + 1 == setup.steps
-      # One scale for all checkpoints: held-out pass@1, or the reward where nothing is evaluated.
+      # Checkpoints are compared by held-out pass@1, or by the reward if nothing is evaluated.
       score = None if setup.heldout else figures["reward"]
       if setup.heldout and (last or (config.eval.every and done % config.eval.every == 0)):
         with clock("evaluate"):
@@ -123,7 +123,8 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       )
       logs.metrics(step, figures)
       logs.timing(step, timing)
-      logs.groups(step, metrics.records(rollout, setup.source, step, config.log.sample_groups))
+      sample_groups = metrics.sample_groups(rollout, setup.source, step, config.log.sample_groups)
+      logs.groups(step, sample_groups)
       shown = {name: figures[key] for key, name in _SHOWN.items() if key in figures}
       bar.set_postfix(shown | {"tok/s": timing["tokens_per_second"]})
       bar.update()
@@ -144,14 +145,14 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
     checkpoints.wait()
     data.log_dropped()
     bar.close()
-    if setup.heldout and progress.evaluated != setup.steps:  # stopped in a longer run
+    if setup.heldout and progress.evaluated != setup.steps:  # A longer run was stopped here.
       weights = setup_lib.decoding_weights(setup, state.params)
       progress.after = setup.heldout(weights, "after").plain()
   _finish(config, workdir, setup, state, progress)
 
 
 def _initial(setup: setup_lib.TrainSetup) -> tuple[TrainState, int]:
-  """Returns the state before the first update, and the fingerprint of the frozen weights."""
+  """Returns the initial training state and the fingerprint of the frozen weights."""
   state = setup.learner.updater.init(setup.weights.initial)
   return state, fingerprint((setup.weights.frozen, setup.weights.judge_params))
 
@@ -163,7 +164,7 @@ def _finish(
   state: TrainState,
   progress: Progress,
 ) -> None:
-  """Writes `model/`, `summary.json` and `report.html`, and prints what changed."""
+  """Writes `model/`, `summary.json` and `report.html`, and prints the summary."""
   _export(config, workdir, setup, state)
   if jax.process_index() > 0:
     return
@@ -177,10 +178,10 @@ def _finish(
 
 
 def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Writes the policy of the workdir's last checkpoint to `model/`: `--mode=export`.
+  """Exports the policy of the last checkpoint to `model/` in the workdir: `--mode=export`.
 
   Raises:
-    ValueError: there is no checkpoint.
+    ValueError: the workdir has no checkpoint.
   """
   directory = workdir.resolve() / "checkpoints"
   if not directory.is_dir():

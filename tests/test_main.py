@@ -1,4 +1,4 @@
-"""The command line: the worked example end to end, and one clear line for what cannot work."""
+"""The command line: the worked example end to end, and one-line messages for wrong input."""
 
 import json
 import pathlib
@@ -34,7 +34,7 @@ def test_the_worked_example(tmp_path):
   assert rows[2]["format_ok"] == [True, False, True, False]
   assert rows[2]["judge_scores"] == pytest.approx([0.96, 0.0, 0.05, 0.0])
   assert rows[2]["judge_valid"] == [True, True, True, False]
-  # Four votes of four, the third lowered by its low score: R = 1 and 0.8238, A = R - mean R.
+  # All four agree; a low score lowers the third one's reward. R = 1 and 0.8238, A = R - mean R.
   assert rows[0]["reward"] == pytest.approx([1, 1, 0.8238406, 1])
   assert rows[0]["advantage"] == pytest.approx(
     [0.0440398, 0.0440398, -0.1321195, 0.0440398], abs=1e-6

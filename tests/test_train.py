@@ -1,4 +1,4 @@
-"""The train loop on the bundled model: what a run leaves, and what cannot reach it."""
+"""Training runs of the bundled model: files, resuming, and that gold answers have no effect."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ PROBLEMS = 12
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  """Returns what trains, two steps in a new workdir if not told otherwise."""
+  """Returns a function that trains, by default two steps in a new workdir."""
 
   def run(variant=None, workdir=None, **changes):
     if workdir is None:
@@ -35,8 +35,8 @@ def run(tmp_path_factory):
     config.train.update(steps=2, micro_batch_size=2, response_buckets=())
     config.eval.update(num_problems=4, batch_size=4)
     config.optimizer.learning_rate = 1e-3
-    config.model.unroll = False  # quicker to compile
-    config.log.compilation_cache = False  # in the workdir; the tests have one for all runs
+    config.model.unroll = False  # compiles faster
+    config.log.compilation_cache = False  # The tests share one cache for all runs.
     config.update_from_flattened_dict(changes)
     validation.validate(config)
     train.run(config, workdir)
@@ -46,7 +46,7 @@ def run(tmp_path_factory):
 
 
 def write_set(folder, golds):
-  """Writes drawn problems as JSON lines with the given answers."""
+  """Writes figure problems as JSON lines with the given gold answers."""
   folder.mkdir()
   source = figures.source(length=PROBLEMS, families=dict.fromkeys(figures.LEARNABLE, 1.0))
   lines = []
@@ -65,7 +65,7 @@ def parameters(workdir):
 
 @pytest.fixture
 def right_and_wrong(run, tmp_path):
-  """Returns workdirs of two runs on the same problems, with the right golds and with others."""
+  """Returns the workdirs of two runs on the same problems, with right and with wrong golds."""
 
   def runs(variant=None):
     source = figures.source(length=PROBLEMS, families=dict.fromkeys(figures.LEARNABLE, 1.0))
@@ -90,14 +90,14 @@ def test_gold_answers_do_not_reach_training(right_and_wrong):
   right, wrong = map(parameters, runs)
   assert right.keys() == wrong.keys()
   assert all(np.array_equal(right[name], wrong[name]) for name in right)
-  # That it was the answers that differed, the figures tell.
+  # The metrics show that the gold answers did differ.
   metrics = [list(writers.read(workdir / writers.METRICS)) for workdir in runs]
   assert any(a["pass@1"] != b["pass@1"] for a, b in zip(*metrics, strict=True))
   assert all(a["reward"] == b["reward"] for a, b in zip(*metrics, strict=True))
 
 
 def test_supervision_does_follow_gold_answers(right_and_wrong):
-  """The test above can fail: a reward by labels moves the parameters with them."""
+  """Shows that the test above can fail: with a reward by gold answers, parameters do differ."""
   right, wrong = map(parameters, right_and_wrong("supervised"))
   assert any(not np.array_equal(right[name], wrong[name]) for name in right)
 
@@ -144,12 +144,12 @@ def test_a_finished_run_that_is_started_again_stays_as_it_is(run):
 
 
 def test_a_run_does_not_end_before_where_it_is(run):
-  """What is there stays as it is; and the same command as before goes on."""
+  """The workdir stays unchanged, and the first command can still resume."""
   changes = {"train.steps": 3, "eval.num_problems": 0, "judge.use": False, "checkpoint.every": 1}
   workdir = run(**changes)
   before = {path: path.read_bytes() for path in workdir.rglob("*.json*") if path.is_file()}
   for damage in (False, True):
-    if damage:  # The run has not ended, and is further all the same.
+    if damage:  # As if the run had been stopped before its end.
       (workdir / "summary.json").unlink()
     message = r"checkpoint of step 3, and this run has 2 steps; give config.train.steps=3 or more"
     with pytest.raises(ValueError, match=message):
@@ -161,13 +161,13 @@ def test_a_run_does_not_end_before_where_it_is(run):
 
 
 def scores(workdir):
-  """Returns the score that each checkpoint was saved with."""
+  """Returns the score saved with each checkpoint."""
   files = (workdir / "checkpoints").glob("[0-9]*/score/metadata")
   return {int(file.parts[-3]): json.loads(file.read_text())["score"] for file in files}
 
 
 def test_a_checkpoint_has_a_score_only_where_it_was_measured(run):
-  """Held-out figures of the step itself, never the last evaluation's, and never the reward."""
+  """A score is from an evaluation of the step itself, never an earlier one and never the reward."""
   changes = {"train.steps": 4, "eval.every": 2, "checkpoint.every": 1, "checkpoint.keep": 9}
   workdir = run(**changes, **{"judge.use": False})
   figures = [line.get("heldout_pass_at_1") for line in writers.read(workdir / writers.METRICS)]
@@ -182,7 +182,7 @@ def test_without_evaluation_the_reward_is_the_score_and_older_checkpoints_go_on(
   workdir = run(**changes)
   rewards = [line["reward"] for line in writers.read(workdir / writers.METRICS)]
   assert scores(workdir) == dict(enumerate(rewards, 1))
-  # An older version kept the score in the memory.
+  # An older version saved the score in the item "memory".
   step = workdir / "checkpoints" / "2"
   shutil.rmtree(step / "score")
   memory = json.loads((step / "memory" / "metadata").read_text())
@@ -215,7 +215,7 @@ def test_a_batch_that_is_larger_than_the_set_holds_no_copies(run, tmp_path, monk
 
 
 def test_rewards_that_are_all_alike_change_nothing(run):
-  """The control: no advantage, no gradient, no step of Adam; weight decay is switched off."""
+  """Without advantages there is no gradient and no step of Adam; weight decay is off."""
   changes = {"optimizer.weight_decay": 0.0, "method.format_penalty": 0.0, "eval.num_problems": 0}
   workdir = run("control", **changes)
   final = parameters(workdir)
@@ -239,9 +239,9 @@ def test_adapters_alone_are_trained_and_saved(run):
     assert moved == targeted, name
   saved = ocp.StandardCheckpointer().metadata(workdir / "checkpoints" / "2" / "state")
   trained = [x.shape for x in jax.tree.leaves(saved.item_metadata.tree)]
-  # A and B of two targets with two moments each, and a few counters.
+  # Arrays A and B of two targets with two moments each, and a few counters.
   assert sum(len(shape) == 3 for shape in trained) == 12
   assert max(np.prod(shape) for shape in trained) < 4 * 4 * 512 + 1
-  # A run that goes on finds them.
+  # A resumed run restores them.
   assert run(workdir=workdir, **changes | {"train.steps": 3}) == workdir
   assert len(list(writers.read(workdir / writers.METRICS))) == 3

@@ -222,7 +222,7 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup, stag
     if repeat == 1:  # what was compiled is behind us
       stages.clear()
     policy = setup.learner.policy(state.params)
-    parameters = collect.Weights(policy, weights.judge_params)
+    parameters = collect.SamplingWeights(policy, weights.judge_params)
     rollout = setup.collector.collect_rollout(parameters, iter([examples]), 0)
     with stages("judge_repeated"):
       request = repeated_prompts(roles, weights.judge_params, rollout.batch, rollout.evidence.texts)

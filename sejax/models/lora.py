@@ -33,7 +33,8 @@ class Options:
     targets: names of the decoder's dense layers that get adapters, from `TARGETS`.
 
   Raises:
-    ConfigError: an option is out of range; the message names it as a field of `config.lora`.
+    OptionError: rank or alpha is out of range; the message names it as a field of `config.lora`.
+    ConfigError: a target is unknown, or there is none; likewise.
   """
 
   rank: int
@@ -59,7 +60,7 @@ class Options:
       options: the section, with the fields of this class.
 
     Raises:
-      ConfigError: as the class.
+      ConfigError: an option cannot work, see the class.
     """
     if not options["rank"]:
       return None

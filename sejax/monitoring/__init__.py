@@ -1,1 +1,1 @@
-"""What is watched of a run: metrics, their writers, and where the time goes."""
+"""Monitoring of a run: metrics, their writers, timing and FLOPs."""

@@ -49,6 +49,7 @@ class EventFile:
     self._file.close()
 
   def _write(self, event: bytes) -> None:
+    """Adds the time to an `Event` and writes it as a TFRecord."""
     event = _varint(1 << 3 | 1) + struct.pack("<d", time.time()) + event  # wall_time
     length = struct.pack("<Q", len(event))
     self._file.write(length + _masked_crc(length) + event + _masked_crc(event))
@@ -56,6 +57,7 @@ class EventFile:
 
 
 def _varint(value: int) -> bytes:
+  """Encodes a number in protocol buffers' variable-length format: 7 bits a byte, lowest first."""
   encoded = bytearray()
   while value > 127:
     encoded.append(value & 127 | 128)

@@ -1,47 +1,51 @@
-"""What is watched of a step; gold answers enter here, behind the update, and leave as figures.
+"""Computes the metrics of a training step.
 
-A line of `metrics.jsonl` has these fields beside `step`, which counts from 0. Means over all groups
-that the step sampled, of all processes, also those that the update then leaves out
-(`train.constant_groups`); a figure that no group defines is left out:
+Gold answers are read only here, after the update, and only to compute metrics.
 
-- those of `method.group_metrics`, under their names; those of verdicts only with a Judge, and those
-  of `method.GOLD_METRICS` over the groups whose record has a gold answer that can be read;
-- `reward`, and `reward_std`: R, and its standard deviation within a group (over G);
-- `response_length`: tokens drawn for a trajectory;
-- `truncated`, `format`: shares of trajectories that were cut at the limit, and that keep the form;
-- `constant_groups`: share of groups whose rewards are all alike;
-- `truncated_verdicts`, `contradictory_verdicts`: a group's verdicts that were cut at the limit, and
-  those whose box is not the score of their own JSON object;
-- `undecided_grades`: where there are gold answers, a group's answers that could not be decided
-  (over 1000 characters, or out of time or memory), which count as wrong.
+A line of `metrics.jsonl` has these fields beside `step`, which counts from 0. Unless stated
+otherwise, a metric is the mean over groups. A metric that is defined for no group is left out.
 
-What the update was made of:
+Means over all groups sampled in the step, by all processes, including those that
+`train.constant_groups` then leaves out of the loss:
 
-- `sampled_groups`, `trained_groups`: how many groups were sampled, and how many of them the update
-  counts: all, if `train.constant_groups` is `keep`;
-- `trained_reward`, `trained_reward_std`, `trained_response_length`, `trained_truncated`: means over
-  the groups that it counts, as those above are over all.
+- the metrics of `method.group_metrics`: those of verdicts only with a Judge, and those in
+  `method.GOLD_METRICS` only over groups whose record has a readable gold answer;
+- `reward`, `reward_std`: reward R, and its standard deviation within a group;
+- `response_length`: tokens of a trajectory;
+- `truncated`, `format`: share of trajectories that were cut at `actor.max_tokens`, and share in the
+  required format;
+- `constant_groups`: share of groups whose rewards are all equal;
+- `truncated_verdicts`, `contradictory_verdicts`: number of a group's verdicts that were cut at
+  `judge.max_tokens`, and of those whose boxed score differs from that in their JSON object;
+- `undecided_grades`: with gold answers, number of a group's answers whose grading was given up
+  (over 1000 characters, or out of time or memory); they count as wrong.
 
-Means over the step's optimizer steps:
+Groups in the loss:
 
-- `loss`, and those of `method.grpo_loss`: `policy_loss`, `kl`, `clipfrac`, `clipfrac_lower`,
-  `ppo_kl`, `entropy` (nats per token), and over all of them `ratio_min` and `ratio_max`;
-- `grad_norm`: of the gradient of all that is trained, before it is clipped;
-- `finite`: share of optimizer steps with a finite gradient; the others changed nothing.
+- `sampled_groups`, `trained_groups`: number of groups sampled, and number that entered the loss;
+- `trained_reward`, `trained_reward_std`, `trained_response_length`, `trained_truncated`: as above,
+  over the groups in the loss.
 
-After an evaluation, `heldout_` and the names of `Outcome.summary`: shares of one and their standard
-errors, such as `heldout_pass_at_1` and `heldout_pass_at_1_error`.
+Means over the optimizer steps of the step:
 
-A line of `timing.jsonl` has, beside `step`:
+- `loss`, and the metrics of `method.grpo_loss`: `policy_loss`, `kl`, `clipfrac`, `clipfrac_lower`,
+  `ppo_kl`, `entropy` (nats per token); `ratio_min` and `ratio_max` are extremes instead;
+- `grad_norm`: global norm of the gradient before clipping;
+- `finite`: share of optimizer steps with a finite gradient; the others were skipped.
 
-- `data_seconds`, `sample_seconds`, `judge_seconds`, `reward_seconds`, `update_seconds` (with the
-  log-probs before it) and, after an evaluation, `evaluate_seconds`: by the clock of process 0;
-  `total_seconds`: since the line before, so all of these and what lies between them;
-- `tokens_per_second`: tokens of all trajectories that were sampled, not of verdicts, over
+After an evaluation, the metrics of `Outcome.summary` with the prefix `heldout_`: fractions and
+their standard errors, such as `heldout_pass_at_1` and `heldout_pass_at_1_error`.
+
+A line of `timing.jsonl` has these fields beside `step`:
+
+- `data_seconds`, `sample_seconds`, `judge_seconds`, `reward_seconds`, `update_seconds` (including
+  old and reference log-probs) and, after an evaluation, `evaluate_seconds`: wall time of each stage
+  on process 0; `total_seconds`: time since the previous line, which covers all stages;
+- `tokens_per_second`: tokens of all sampled trajectories, without verdicts, per second of
   `total_seconds`;
-- `compilations`: programs that process 0 compiled, or loaded from the cache;
-- `model_flops_utilisation`: operations of the step, see `sejax.monitoring.flops`, over those
-  that all chips could do in `total_seconds` by their bf16 peak; left out where that is not known.
+- `compilations`: programs that process 0 compiled or loaded from the cache;
+- `model_flops_utilisation`: FLOPs of the step, see `sejax.monitoring.flops`, as a fraction of what
+  all chips could do in `total_seconds` at their bf16 peak; left out if the peak is not known.
 """
 
 import base64
@@ -59,17 +63,17 @@ from sejax.parallel import chips, hosts
 from sejax.rollout.collect import Rollout, SampledBatch, rewards_differ
 from sejax.text.equivalence import Prover
 
-# The sum of a figure over groups, and over how many, by its name.
+# For each metric, its sum over groups and the number of groups, from which means are formed.
 Sums = dict[str, tuple[float, float]]
 
 
 def of_rollout(rollout: Rollout, source: Source, prover: Prover, tie: str) -> dict[str, float]:
-  """Returns the figures of a step's groups, see above; all processes call it together.
+  """Returns the metrics of a rollout, over all processes; every process must call it.
 
   Args:
-    source: of its problems.
-    prover: grades their answers.
-    tie: `config.method.tie`, which decides what a group's label is.
+    source: source of the records, for gold answers.
+    prover: grades answers against gold answers.
+    tie: `config.method.tie`, which decides the pseudo-label of a group with tied votes.
   """
   parts = [_of_sampled(part, source, prover, tie) for part in rollout.sampled]
   parts.append(_of_trained(rollout))
@@ -81,21 +85,26 @@ def of_rollout(rollout: Rollout, source: Source, prover: Prover, tie: str) -> di
 
 
 def _of_sampled(part: SampledBatch, source: Source, prover: Prover, tie: str) -> Sums:
+  """Sums the metrics of one sampled batch of this process."""
   real, evidence = part.real, part.evidence
-  read = [row for row, kept in zip(evidence.answers, real, strict=True) if kept]
+  answers = [row for row, is_real in zip(evidence.answers, real, strict=True) if is_real]
   golds = [gold_if_readable(source, int(index)) for index in evidence.index[real]]
   known = np.array([gold is not None for gold in golds], bool)
   correct, sums = None, {}
   if known.any():
-    before, correct = prover.undecided, np.zeros((len(golds), len(read[0])), bool)
-    graded = [(row, gold) for row, gold in zip(read, golds, strict=True) if gold is not None]
-    correct[known] = prover.grade(*zip(*graded, strict=True))
-    sums["undecided_grades"] = (float(prover.undecided - before), float(known.sum()))
-  judged, counts = (None, None), {}
+    correct = np.zeros((len(golds), len(answers[0])), bool)
+    undecided_before = prover.undecided
+    correct[known] = prover.grade(
+      [row for row, gold in zip(answers, golds, strict=True) if gold is not None],
+      [gold for gold in golds if gold is not None],
+    )
+    undecided = prover.undecided - undecided_before
+    sums["undecided_grades"] = (float(undecided), float(known.sum()))
+  scores, valid, counts = None, None, {}
   if part.verdicts is not None:
-    judged = (part.verdicts.scores[real], part.verdicts.valid[real])
+    scores, valid = part.verdicts.scores[real], part.verdicts.valid[real]
     counts = {name: count[real] for name, count in part.verdicts.counts().items()}
-  measures = method.group_metrics(evidence.answer_ids[real], *judged, correct, tie=tie)
+  measures = method.group_metrics(evidence.answer_ids[real], scores, valid, correct, tie=tie)
   for name, (value, defined) in measures.items():
     counted = defined & known if name in method.GOLD_METRICS else defined
     sums[name] = (_sum(value, counted), _sum(counted))
@@ -110,6 +119,7 @@ def _of_sampled(part: SampledBatch, source: Source, prover: Prover, tie: str) ->
 
 
 def _of_trained(rollout: Rollout) -> Sums:
+  """Sums the metrics of the groups in the loss."""
   result = rollout.result
   figures = _of_trajectories(rollout.group, result.lengths, result.truncated, rollout.in_loss)
   return _sums({f"trained_{name}": values for name, values in figures.items()})
@@ -121,7 +131,7 @@ def _of_trajectories(
   truncated: Bool[np.ndarray, "B G"],
   rows: Bool[np.ndarray, " B"],
 ) -> dict[str, Float[np.ndarray, " b"]]:
-  """Returns a figure for each of the rows."""
+  """Returns metrics of the trajectories, one value for each of the selected rows."""
   reward = np.asarray(group.reward)[rows]
   return {
     "reward": reward.mean(axis=1),
@@ -132,10 +142,15 @@ def _of_trajectories(
 
 
 def of_updates(updates: Sequence[Mapping[str, Float[Array, ""]]]) -> dict[str, float]:
-  """Returns the means of what the updates of a step report; extremes by minimum and maximum."""
+  """Returns the means of the optimizer steps' metrics; of `ratio_min` and `ratio_max` extremes.
+
+  Waits until the updates have been computed.
+  """
   rows = jax.device_get(list(updates))
-  how = {"ratio_min": np.min, "ratio_max": np.max}
-  return {name: float(how.get(name, np.mean)([row[name] for row in rows])) for name in rows[0]}
+  reductions = {"ratio_min": np.min, "ratio_max": np.max}
+  return {
+    name: float(reductions.get(name, np.mean)([row[name] for row in rows])) for name in rows[0]
+  }
 
 
 def of_time(
@@ -146,16 +161,16 @@ def of_time(
   *,
   adapters: bool,
 ) -> dict[str, float]:
-  """Returns what depends on the machine: seconds by stage, tokens per second, and utilisation.
+  """Returns the fields of `timing.jsonl`; every process must call it.
 
   Args:
-    seconds: by stage and in `total`, from `Clock.lap`.
-    compilations: programs compiled or loaded.
-    adapters: whether they are trained in place of the weights.
+    seconds: seconds by stage and `total`, from `Clock.lap`.
+    compilations: number of programs compiled or loaded.
+    adapters: whether LoRA adapters are trained instead of all weights.
   """
-  drawn = hosts.gather_json(sum(int(part.lengths.sum()) for part in rollout.sampled))
+  sampled_tokens = hosts.gather_json(sum(int(part.lengths.sum()) for part in rollout.sampled))
   timing = {f"{name}_seconds": value for name, value in seconds.items()}
-  timing["tokens_per_second"] = sum(drawn) / seconds["total"]
+  timing["tokens_per_second"] = sum(sampled_tokens) / seconds["total"]
   timing["compilations"] = compilations
   if (chip := chips.current()) is not None:
     spent = hosts.gather_json(flops.of_step(model, rollout, adapters))
@@ -164,8 +179,14 @@ def of_time(
   return timing
 
 
-def records(rollout: Rollout, source: Source, step: int, limit: int) -> list[dict[str, Any]]:
-  """Returns the first groups of a step with all that was made of them, as plain JSON values."""
+def sample_groups(rollout: Rollout, source: Source, step: int, limit: int) -> list[dict[str, Any]]:
+  """Returns the first groups of a rollout as lines of `groups.jsonl`.
+
+  See `sejax.reports.training` for the fields.
+
+  Args:
+    limit: maximum number of groups.
+  """
   evidence, group = rollout.evidence, rollout.group
   rows = np.flatnonzero(rollout.batch.real)[:limit]
   return [
@@ -176,7 +197,7 @@ def records(rollout: Rollout, source: Source, step: int, limit: int) -> list[dic
       "pictures": [base64.b64encode(data).decode() for data in rollout.batch.pictures[b]],
       "texts": list(evidence.texts[b]),
       "answers": list(evidence.answers[b]),
-      "votes": _votes(evidence.answer_ids[b]),
+      "votes": _vote_shares(evidence.answer_ids[b]),
       "verdicts": rollout.verdict_texts[b],
       "scores": evidence.judge_scores[b].tolist(),
       "valid": evidence.judge_valid[b].tolist(),
@@ -188,8 +209,8 @@ def records(rollout: Rollout, source: Source, step: int, limit: int) -> list[dic
   ]
 
 
-def _votes(ids: np.ndarray) -> list[float]:
-  """The share of the group that gave each trajectory's answer; 0 where it gave none."""
+def _vote_shares(ids: Int[np.ndarray, " G"]) -> list[float]:
+  """Returns the share of the group that gave each trajectory's answer; 0 without an answer."""
   shares = (ids[:, None] == ids).mean(axis=1)
   return np.where(ids == method.ABSTAIN, 0.0, shares).tolist()
 
@@ -204,7 +225,7 @@ def _sums(figures: Mapping[str, Float[np.ndarray, " b"]]) -> Sums:
 
 
 def _means(parts: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
-  """Joins sums and counts of batches and processes; what no group defines is left out."""
+  """Computes means from the sums of all batches and processes; leaves out metrics of no group."""
   means = {}
   for name in dict.fromkeys(name for part in parts for name in part):
     total, count = np.sum([part[name] for part in parts if name in part], axis=0)

@@ -76,7 +76,7 @@ class Rollout(NamedTuple):
   sampled: tuple[SampledBatch, ...]
 
 
-class Weights(NamedTuple):
+class SamplingWeights(NamedTuple):
   """Parameter trees to sample with, in any layout and precision."""
 
   actor: models.Params
@@ -114,7 +114,7 @@ class Collector:
   shares_tower: bool
 
   def collect_rollout(
-    self, weights: Weights, data: Iterator[Sequence[Example]], step: int
+    self, weights: SamplingWeights, data: Iterator[Sequence[Example]], step: int
   ) -> Rollout:
     """Returns the rollout of a step, from one batch or, with resampling, from several.
 
@@ -149,7 +149,7 @@ class Collector:
 
   def _sample_batch(
     self,
-    weights: Weights,
+    weights: SamplingWeights,
     data: Iterator[Sequence[Example]],
     step: int,
     occurrences: collections.Counter[str],
@@ -197,7 +197,7 @@ class Collector:
 
   def _judge(
     self,
-    weights: Weights,
+    weights: SamplingWeights,
     batch: Batch,
     features: models.Features | None,
     texts: list[list[str]],

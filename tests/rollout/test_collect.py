@@ -108,7 +108,7 @@ def collected():
       shares_tower=shares_tower,
     )
     data = iter([[preparer(index) for index in rows] for rows in indices])
-    return collector.collect_rollout(collect.Weights(None, None), data, 0), roles
+    return collector.collect_rollout(collect.SamplingWeights(None, None), data, 0), roles
 
   return run
 
