@@ -93,7 +93,7 @@ def set_up(
   needs_gold = rewards.needs_gold(reward_function)
   pipeline_lib.check(preparer, config.data.max_bad_share, needs_gold=needs_gold)
   _warn_of_repetitions(config.batch_size, source)
-  heldout = _open_heldout(config, policy, roles, preparer, prover)
+  heldout = _open_heldout(config, policy, roles, training=preparer, prover=prover)
   steps = counting.num_steps(
     config.train, config.data, preparer, workdir, batch_size=config.batch_size, seed=config.seed
   )
@@ -113,7 +113,7 @@ def set_up(
       reward_function=reward_function,
       stopwatch=stopwatch,
     ),
-    learner=_make_learner(config, policy, roles, weights.frozen, steps),
+    learner=_make_learner(config, policy, roles, frozen=weights.frozen, steps=steps),
     heldout=heldout,
     prover=prover,
     steps=steps,
@@ -164,6 +164,7 @@ def _open_heldout(
   config: ml_collections.ConfigDict,
   policy: Policy,
   roles: rollout.Roles,
+  *,
   training: Preparer,
   prover: Prover,
 ) -> HeldOut | None:
@@ -223,6 +224,7 @@ def _make_learner(
   config: ml_collections.ConfigDict,
   policy: Policy,
   roles: rollout.Roles,
+  *,
   frozen: models.Params,
   steps: int,
 ) -> Learner:

@@ -204,6 +204,7 @@ def _export(
   setup: setup_lib.TrainSetup,
   state: TrainState,
 ) -> None:
+  """Writes the policy of a training state to `model/`."""
   export_model(
     setup.learner.policy(state.params),
     setup.weights.model,

@@ -29,26 +29,36 @@ def _is_none(argument: object) -> bool:
 
 
 class _OptionalInteger(flags.IntegerParser):
+  """Parses a whole number or `None`."""
+
   def parse(self, argument: str | int) -> int | None:
     return None if _is_none(argument) else super().parse(argument)
 
 
 class _OptionalFloat(flags.FloatParser):
+  """Parses a number or `None`."""
+
   def parse(self, argument: str | float) -> float | None:
     return None if _is_none(argument) else super().parse(argument)
 
 
 class _OptionalBoolean(flags.BooleanParser):
+  """Parses true, false or `None`."""
+
   def parse(self, argument: str | int) -> bool | None:
     return None if _is_none(argument) else super().parse(argument)
 
 
 class _Tuple(tuple_parser.TupleParser):
+  """Parses a tuple; an empty text is the empty one."""
+
   def parse(self, argument: object) -> tuple:
     return () if isinstance(argument, str) and not argument.strip() else super().parse(argument)
 
 
 class _Section(flags.ArgumentParser):
+  """Parses a section from a dictionary literal, such as `{'square': 1.0}`."""
+
   def parse(self, argument: str | ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if isinstance(argument, ml_collections.ConfigDict):  # the default
       return argument

@@ -4,7 +4,7 @@ Orbax saves in the background and names a step's directory only when it is compl
 is killed while saving resumes from the step before. The frozen weights are those of the initial
 model and are not saved. Their fingerprint is, and a run resumes only with the same ones.
 
-Each step is saved with its evaluation score, which decides which steps are kept as the best.
+Each step is saved with its score, by which the best steps are kept.
 Checkpoints of older versions have no score: they can be restored, but count only among the latest.
 """
 
@@ -115,7 +115,7 @@ class Checkpoints:
     Args:
       step: the next step to run.
       state: a tree of arrays; may be donated as soon as this returns.
-      score: evaluation score at this step, higher is better; None if it was not evaluated.
+      score: held-out pass@1 or another score, higher is better; None if it was not measured.
 
     Raises:
       ValueError: an earlier save failed, for instance on a full disk.
@@ -238,7 +238,7 @@ class _LatestAndBest(preservation.PreservationPolicy):
   Attributes:
     latest: number of latest steps to keep.
     best: number of steps with the best scores to keep.
-    scores: score of each step; None if it was not evaluated.
+    scores: score of each step; None if it was not measured.
   """
 
   latest: int

@@ -1,1 +1,1 @@
-"""Compile reports: memory, FLOPs and traffic of a configuration on hardware that is not at hand."""
+"""Compile reports: memory, FLOPs and traffic of a training step on hardware that is not present."""

@@ -108,6 +108,7 @@ class _Program:
   """A parsed HLO program."""
 
   def __init__(self, text: str):
+    """Parses the computations of a program; each has a header line and one line per instruction."""
     self._computations: dict[str, list[_Instruction]] = {}
     self._entry, current = "", []
     for line in text.splitlines():
@@ -134,12 +135,18 @@ class _Program:
         channel = re.search(r"channel_id=(\d+)", instruction.rest)
         key = channel[1] if channel else instruction.name
         collectives[key] = min(collectives.get(key, found), found, key=lambda c: c.times)
-    count, arriving = Counter(), Counter()
+    count, received = Counter(), Counter()
     for kind, size, _, times in collectives.values():
       count[kind] += times
-      arriving[kind] += times * size
+      received[kind] += times * size
     largest = max((collective.largest for collective in collectives.values()), default=0)
-    return Cost(flops, traffic, dict(count), dict(arriving), largest)
+    return Cost(
+      flops=flops,
+      bytes=traffic,
+      collectives=dict(count),
+      collective_bytes=dict(received),
+      largest=largest,
+    )
 
   def _collective(self, instruction: _Instruction, times: int) -> _Collective:
     """Returns a collective with the bytes that it receives."""
@@ -329,7 +336,14 @@ def _parse(root: str | None, name: str, rest: str) -> _Instruction:
   end = _balanced(f"({rest}")
   inside, rest = rest[: end - 1], rest[end - 1 :]
   operands = tuple(_NAME.findall(inside)) or (inside.rstrip(")"),)
-  return _Instruction(name, root is not None, shape, kind.strip(), operands, rest)
+  return _Instruction(
+    name=name,
+    root=root is not None,
+    shape=shape,
+    kind=kind.strip(),
+    operands=operands,
+    rest=rest,
+  )
 
 
 def _balanced(text: str) -> int:

@@ -107,7 +107,7 @@ def check_pixel_limits(data: ml_collections.ConfigDict, processor: Processor) ->
   image_processor, largest = processor.image_processor, data.patch_buckets[-1]
   if not image_processor.do_resize:
     return
-  # The keys are the released names; their values are areas in pixels.
+  # The keys are those of Hugging Face's files; the values are areas in pixels.
   min_pixels = image_processor.size["shortest_edge"]
   max_pixels = image_processor.size["longest_edge"]
   most_pixels = largest * image_processor.patch_size**2

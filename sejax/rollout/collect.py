@@ -60,7 +60,8 @@ class Rollout(NamedTuple):
     verdict_texts: the Judge's responses, `[B][G][M]`; empty innermost lists without a Judge.
     evidence: inputs of the rewards.
     group: rewards and advantages.
-    in_loss: groups that enter the loss; the others are padding rows or constant groups.
+    in_loss: groups that enter the loss; the others are padding rows, or constant groups that
+      `constant_groups` leaves out.
     features: image features on the devices, from the vision tower that the Actor sampled with.
       None without images, and if groups of several batches were merged.
     sampled: all batches sampled in the step, for metrics.
@@ -167,7 +168,7 @@ class Collector:
       features = roles.encode(weights.actor, batch)
       acted = roles.act(weights.actor, batch, features, seed=seed, step=step)
     with clock("judge"):
-      verdict_texts, truncated = self._judge(weights, batch, features, acted.texts, step)
+      verdict_texts, truncated = self._judge(weights, batch, features, texts=acted.texts, step=step)
     with clock("reward"):
       verdicts = rewards.read_verdicts(verdict_texts, self.scoring.reading, truncated)
       evidence = self._evidence(batch, acted.texts, verdicts)
@@ -200,6 +201,7 @@ class Collector:
     weights: SamplingWeights,
     batch: Batch,
     features: models.Features | None,
+    *,
     texts: list[list[str]],
     step: int,
   ) -> tuple[list[list[list[str]]], list[list[list[bool]]]]:
