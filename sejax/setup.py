@@ -77,7 +77,7 @@ class TrainSetup(NamedTuple):
 def set_up(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, stopwatch: collect.Stopwatch
 ) -> TrainSetup:
-  """Sets up a training run; reads the weights last, so that mistakes are reported within seconds.
+  """Sets up a training run; reads the weights last, after all checks.
 
   Raises:
     ValueError: a field, file or directory cannot work; the message names it.

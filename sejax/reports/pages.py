@@ -20,7 +20,7 @@ import PIL.Image
 from sejax.data import images
 
 _THUMBNAIL = 320  # pixels of a thumbnail's longer side
-_MAX_TOOLTIPS = 200  # Curves with more points have no tooltips, which would make pages large.
+_MAX_TOOLTIPS = 200  # points of a curve that still gets tooltips with its values
 
 _TEMPLATES = jinja2.Environment(
   loader=jinja2.PackageLoader("sejax.reports"),
