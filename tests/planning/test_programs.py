@@ -14,7 +14,7 @@ from sejax.config import parts, validation
 from sejax.monitoring.timing import Clock
 from sejax.parallel import meshes
 from sejax.planning import programs
-from sejax.rollout.collect import Weights
+from sejax.rollout.collect import SamplingWeights
 
 # Kernels on a few numbers of each group, which planning leaves out.
 METHOD = {"_group"}
@@ -64,7 +64,7 @@ def run_step(config, workdir):
   state = setup.learner.updater.init(setup.weights.initial)
   data = setup_lib.pipeline(config, setup.preparer, ())
   with setup.prover, lowered() as found:
-    weights = Weights(setup.learner.policy(state.params), setup.weights.judge_params)
+    weights = SamplingWeights(setup.learner.policy(state.params), setup.weights.judge_params)
     rollout = setup.collector.collect_rollout(weights, data, 0)
     del weights
     setup.learner.step(state, rollout)
