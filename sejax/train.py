@@ -8,6 +8,7 @@ the same results as one without interruption. `export` writes the model of the l
 import contextlib
 import pathlib
 import time
+from collections.abc import Mapping
 
 import jax
 import ml_collections
@@ -17,7 +18,7 @@ from sejax import config as config_lib
 from sejax import setup as setup_lib
 from sejax.errors import shortened
 from sejax.evaluation import summary as summary_lib
-from sejax.learner.checkpoints import Checkpoints, Progress, fingerprint
+from sejax.learner.checkpoints import Checkpoints, Progress, Restored, fingerprint
 from sejax.learner.export import export as export_model
 from sejax.learner.learner import check_gradients
 from sejax.learner.update import TrainState
@@ -59,8 +60,6 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
   given, config = config, config_lib.with_local_models(config)
   began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
   setup = setup_lib.set_up(config, workdir, clock)
-  state, frozen_weights = _initial(setup)
-  progress, first = Progress(frozen_weights), 0
 
   with (
     setup.prover,
@@ -68,13 +67,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
     contextlib.ExitStack() as loop,
     tqdm.tqdm(total=setup.steps, delay=1, disable=jax.process_index() > 0) as bar,
   ):
-    if restored := checkpoints.restore(state, frozen_weights):
-      first, state, progress = restored
-    if first > setup.steps:
-      raise ValueError(
-        f"{workdir} holds a checkpoint of step {first}, and this run has {setup.steps} steps;"
-        f" give config.train.steps={first} or more, or another --workdir"
-      )
+    first, state, progress = _resume(checkpoints, setup, workdir)
     config_lib.save(given, workdir)
     seconds_before = progress.seconds
     logs.resume(first - 1)
@@ -103,14 +96,9 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
 
       # ------------------------------------------------------------- held-out problems
       done, last = step + 1, step + 1 == setup.steps
-      # Checkpoints are compared by held-out pass@1, or by the reward if nothing is evaluated.
-      score = None if setup.heldout else figures["reward"]
       if setup.heldout and (last or (config.eval.every and done % config.eval.every == 0)):
         with clock("evaluate"):
-          outcome = setup.heldout(setup_lib.decoding_weights(setup, state.params))
-        progress.after, progress.evaluated = outcome.plain(), done
-        figures |= {f"heldout_{name}": value for name, value in outcome.summary().items()}
-        score = figures["heldout_pass_at_1"]
+          figures |= _evaluate(setup, state, progress, done)
 
       # ------------------------------------------------------------- logs
       lock.require_held()
@@ -123,11 +111,10 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       )
       logs.metrics(step, figures)
       logs.timing(step, timing)
-      sample_groups = metrics.sample_groups(rollout, setup.source, step, config.log.sample_groups)
-      logs.groups(step, sample_groups)
-      shown = {name: figures[key] for key, name in _SHOWN.items() if key in figures}
-      bar.set_postfix(shown | {"tok/s": timing["tokens_per_second"]})
-      bar.update()
+      logs.groups(
+        step, metrics.sample_groups(rollout, setup.source, step, config.log.sample_groups)
+      )
+      _show(bar, figures, timing)
 
       # ------------------------------------------------------------- checkpoint
       check_gradients(state, config.optimizer.max_skipped, checkpoints)
@@ -135,6 +122,8 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       if last or asked or done % config.checkpoint.every == 0:
         progress.data = hosts.gather_json(data.state())
         progress.seconds = seconds_before + time.monotonic() - began
+        # Checkpoints are compared by held-out pass@1, or by the reward if nothing is evaluated.
+        score = figures.get("heldout_pass_at_1") if setup.heldout else figures["reward"]
         checkpoints.save(done, state, progress, score)
       if asked and not last:
         checkpoints.wait()
@@ -155,6 +144,42 @@ def _initial(setup: setup_lib.TrainSetup) -> tuple[TrainState, int]:
   """Returns the initial training state and the fingerprint of the frozen weights."""
   state = setup.learner.updater.init(setup.weights.initial)
   return state, fingerprint((setup.weights.frozen, setup.weights.judge_params))
+
+
+def _resume(
+  checkpoints: Checkpoints, setup: setup_lib.TrainSetup, workdir: pathlib.Path
+) -> Restored:
+  """Returns the last checkpoint, or the initial state at step 0.
+
+  Raises:
+    ValueError: the checkpoint is of a later step than the last of this run.
+  """
+  state, frozen_weights = _initial(setup)
+  restored = checkpoints.restore(state, frozen_weights)
+  if restored is None:
+    return Restored(0, state, Progress(frozen_weights))
+  if restored.step > setup.steps:
+    raise ValueError(
+      f"{workdir} holds a checkpoint of step {restored.step}, and this run has {setup.steps} steps;"
+      f" give config.train.steps={restored.step} or more, or another --workdir"
+    )
+  return restored
+
+
+def _evaluate(
+  setup: setup_lib.TrainSetup, state: TrainState, progress: Progress, step: int
+) -> dict[str, float]:
+  """Evaluates the held-out problems, notes it in the progress, and returns the metrics."""
+  outcome = setup.heldout(setup_lib.decoding_weights(setup, state.params))
+  progress.after, progress.evaluated = outcome.plain(), step
+  return {f"heldout_{name}": value for name, value in outcome.summary().items()}
+
+
+def _show(bar: tqdm.tqdm, figures: Mapping[str, float], timing: Mapping[str, float]) -> None:
+  """Moves the progress bar by a step, and shows the metrics of the step beside it."""
+  shown = {name: figures[key] for key, name in _SHOWN.items() if key in figures}
+  bar.set_postfix(shown | {"tok/s": timing["tokens_per_second"]})
+  bar.update()
 
 
 def _finish(
@@ -189,9 +214,8 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   config_lib.require_same(config, workdir)
   config, workdir = config_lib.with_local_models(config), workdir.resolve()
   setup = setup_lib.set_up(config, workdir, Clock())
-  state, frozen_weights = _initial(setup)
   with Checkpoints(directory, config.checkpoint, read_only=True) as checkpoints:
-    restored = checkpoints.restore(state, frozen_weights)
+    restored = checkpoints.restore(*_initial(setup))
   if restored is None:
     raise ValueError(f"{directory} holds no checkpoint to export")
   _export(config, workdir, setup, restored.state)

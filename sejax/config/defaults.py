@@ -16,7 +16,7 @@ from ml_collections import config_dict
 
 from sejax import method
 from sejax.data import figures
-from sejax.models import lora
+from sejax.models.lora import TARGETS
 from sejax.text import prompts
 
 # Advice in error messages: if weights and optimizer state do not fit into device memory, and if
@@ -38,64 +38,13 @@ def default() -> ml_collections.ConfigDict:
   config.batch_size = 512  # prompts sampled per step
   config.mini_batch_size = 128  # prompts per optimizer step
 
-  config.answers = ml_collections.ConfigDict()
-  # Which answers vote together: "canonical" those of equal value, "exact" (released) equal strings.
-  config.answers.equivalence = "canonical"
-  # Trajectories without an answer: "abstain" from the vote, or "vote" (released) for one shared
-  # answer.
-  config.answers.unparsable = "abstain"
-  config.answers.released_extraction = False  # released: True, see `sejax.text.answers.extract`
-
-  config.model = ml_collections.ConfigDict()
-  # Model directory in Hugging Face format, or ORGANISATION/NAME on the Hugging Face hub.
-  config.model.path = ""
-  config.model.remat = "nothing"  # activations saved for the backward pass, see `models.Model`
-  config.model.unroll = False  # unroll the layers in the update instead of scanning them
-  config.model.query_chunk = 1024  # queries that attention computes at once
-  config.model.fused_attention = True  # use cuDNN's attention on GPUs that have it
-  config.model.logits_chunk = 256  # tokens of a row whose logits the update computes at once
-  # Precision of frozen weights and of sampling: bfloat16, float32, or auto: float32 on CPUs only.
-  config.model.dtype = "auto"
-
-  config.lora = ml_collections.ConfigDict()  # see `sejax.models.lora`
-  config.lora.rank = 0  # LoRA rank; 0 trains all weights
-  config.lora.alpha = 64.0  # the adapters' output is multiplied by alpha / rank
-  config.lora.targets = lora.TARGETS  # dense layers of the decoder that get adapters
-
-  config.actor = ml_collections.ConfigDict()
-  config.actor.instruction = prompts.ACTOR_INSTRUCTION  # appended to the question; may be empty
-  config.actor.max_tokens = 2048  # maximum number of tokens of a trajectory, R
-  config.actor.update(_filters())
-
-  config.judge = ml_collections.ConfigDict()
-  config.judge.path = ""  # model directory with the Actor's tokenizer; empty: model.path
-  config.judge.use = True  # False: no verdicts, every modulation factor is 1
-  config.judge.rubric = "full"  # or "short", for small models
-  # Weights of the full rubric's criteria; must sum to 1.
-  config.judge.weights = ml_collections.ConfigDict(dataclasses.asdict(prompts.Rubric()))
-  config.judge.system = ""  # system prompt that replaces the rubric; empty: the rubric
-  # Whether the Judge's prompt contains the Actor's instruction; released: True.
-  config.judge.include_instruction = False
-  config.judge.max_tokens = 1024  # maximum number of tokens of a verdict
-  config.judge.update(_filters(top_p=0.9))
-  config.judge.num_judge_repeats = 1  # verdicts per trajectory, M; valid scores are averaged
-  config.judge.released_reading = False  # released: True, see `sejax.text.verdicts.score`
-  # Verdicts whose boxed score differs from that in their own JSON object: "count" takes the boxed
-  # score and counts them in the metrics, "invalid" discards them.
-  config.judge.contradictory = "count"
-
-  config.mesh = ml_collections.ConfigDict()  # devices along each mesh axis; -1: all remaining
-  config.mesh.data = -1  # splits the rows of batches
-  config.mesh.fsdp = 1  # splits rows and parameters; parameters are gathered for use
-  config.mesh.tensor = 1  # splits attention heads and hidden units
-
-  config.sampling = ml_collections.ConfigDict()
-  # Prompts decoded at once, over all devices; None: the whole batch.
-  config.sampling.max_concurrent_prompts = config_dict.placeholder(int)
-  config.sampling.decode_steps = 32  # decode steps between host synchronisations
-  config.sampling.pack = True  # shrink the batch as trajectories end; compiles more programs
-  # Whether each layer's KV cache is a separate array, see `models.Model`; None: on GPUs only.
-  config.sampling.layered_cache = config_dict.placeholder(bool)
+  config.answers = _answers()
+  config.model = _model()
+  config.lora = _lora()
+  config.actor = _actor()
+  config.judge = _judge()
+  config.mesh = _mesh()
+  config.sampling = _sampling()
 
   # Keyword arguments of `sejax.method.group` and `sejax.method.grpo_loss`, documented there.
   config.method = _keywords(method.group)
@@ -114,6 +63,93 @@ def default() -> ml_collections.ConfigDict:
   # File of recorded groups for --mode=rewards, see `sejax.rewards.recorded`.
   config.rewards.recorded = ""
   return config
+
+
+def _answers() -> ml_collections.ConfigDict:
+  """Returns the options of reading and comparing answers."""
+  answers = ml_collections.ConfigDict()
+  # Which answers vote together: "canonical" those of equal value, "exact" (released) equal strings.
+  answers.equivalence = "canonical"
+  # Trajectories without an answer: "abstain" from the vote, or "vote" (released) for one shared
+  # answer.
+  answers.unparsable = "abstain"
+  answers.released_extraction = False  # released: True, see `sejax.text.answers.extract`
+  return answers
+
+
+def _model() -> ml_collections.ConfigDict:
+  """Returns the options of the model and of its computation."""
+  model = ml_collections.ConfigDict()
+  # Model directory in Hugging Face format, or ORGANISATION/NAME on the Hugging Face hub.
+  model.path = ""
+  model.remat = "nothing"  # activations saved for the backward pass, see `models.Model`
+  model.unroll = False  # unroll the layers in the update instead of scanning them
+  model.query_chunk = 1024  # queries that attention computes at once
+  model.fused_attention = True  # use cuDNN's attention on GPUs that have it
+  model.logits_chunk = 256  # tokens of a row whose logits the update computes at once
+  # Precision of frozen weights and of sampling: bfloat16, float32, or auto: float32 on CPUs only.
+  model.dtype = "auto"
+  return model
+
+
+def _lora() -> ml_collections.ConfigDict:
+  """Returns the options of adapters, see `sejax.models.lora`."""
+  lora = ml_collections.ConfigDict()
+  lora.rank = 0  # LoRA rank; 0 trains all weights
+  lora.alpha = 64.0  # the adapters' output is multiplied by alpha / rank
+  lora.targets = TARGETS  # dense layers of the decoder that get adapters
+  return lora
+
+
+def _actor() -> ml_collections.ConfigDict:
+  """Returns the options of sampling trajectories."""
+  actor = ml_collections.ConfigDict()
+  actor.instruction = prompts.ACTOR_INSTRUCTION  # appended to the question; may be empty
+  actor.max_tokens = 2048  # maximum number of tokens of a trajectory, R
+  actor.update(_filters())
+  return actor
+
+
+def _judge() -> ml_collections.ConfigDict:
+  """Returns the options of the Judge and of sampling verdicts."""
+  judge = ml_collections.ConfigDict()
+  judge.path = ""  # model directory with the Actor's tokenizer; empty: model.path
+  judge.use = True  # False: no verdicts, every modulation factor is 1
+  judge.rubric = "full"  # or "short", for small models
+  # Weights of the full rubric's criteria; must sum to 1.
+  judge.weights = ml_collections.ConfigDict(dataclasses.asdict(prompts.Rubric()))
+  judge.system = ""  # system prompt that replaces the rubric; empty: the rubric
+  # Whether the Judge's prompt contains the Actor's instruction; released: True.
+  judge.include_instruction = False
+  judge.max_tokens = 1024  # maximum number of tokens of a verdict
+  judge.update(_filters(top_p=0.9))
+  judge.num_judge_repeats = 1  # verdicts per trajectory, M; valid scores are averaged
+  judge.released_reading = False  # released: True, see `sejax.text.verdicts.score`
+  # Verdicts whose boxed score differs from that in their own JSON object: "count" takes the boxed
+  # score and counts them in the metrics, "invalid" discards them.
+  judge.contradictory = "count"
+  return judge
+
+
+def _mesh() -> ml_collections.ConfigDict:
+  """Returns the number of devices along each mesh axis; -1: all remaining."""
+  mesh = ml_collections.ConfigDict()
+  mesh.data = -1  # splits the rows of batches
+  mesh.fsdp = 1  # splits rows and parameters; parameters are gathered for use
+  mesh.tensor = 1  # splits attention heads and hidden units
+  return mesh
+
+
+def _sampling() -> ml_collections.ConfigDict:
+  """Returns the options of the sampler that all roles share."""
+  sampling = ml_collections.ConfigDict()
+  # Prompts decoded at once, over all devices; None: the whole batch.
+  sampling.max_concurrent_prompts = config_dict.placeholder(int)
+  sampling.decode_steps = 32  # decode steps between host synchronisations
+  sampling.pack = True  # shrink the batch as trajectories end; compiles more programs
+  # Whether each layer's KV cache is a separate array, see `models.Model`; None: on GPUs only.
+  sampling.layered_cache = config_dict.placeholder(bool)
+  return sampling
 
 
 def _filters(**changes: float) -> dict[str, Any]:
