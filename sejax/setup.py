@@ -249,6 +249,7 @@ def _make_learner(
     frozen=frozen,
     adapters=options.adapters,
     sizes=options.sizes,
+    seed=config.seed,
     mask_truncated=options.mask_truncated,
     encode=None if options.trains_vision else roles.encode,
   )

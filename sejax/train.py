@@ -89,7 +89,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         rollout = setup.collector.collect_rollout(weights, data, step)
         del weights  # The policy before the update, whose arrays the update donates.
         with clock("update"):
-          state, reports = setup.learner.step(state, rollout)
+          state, reports = setup.learner.step(state, rollout, step)
           updated = metrics.of_updates(reports)  # Waits for the updates, to time them.
       figures = metrics.of_rollout(rollout, setup.source, setup.prover, config.method.tie)
       figures |= updated

@@ -41,7 +41,7 @@ from sejax import models, rollout
 from sejax import setup as setup_lib
 from sejax.config import parts, validation
 from sejax.data.batches import Batch
-from sejax.learner.update import ScoredMinibatch
+from sejax.learner.update import ScoredMinibatch, random_keys
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.processor import Processor
 from sejax.monitoring import flops
@@ -227,15 +227,16 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup, stag
     with stages("judge_repeated"):
       request = repeated_prompts(roles, weights.judge_params, rollout.batch, rollout.evidence.texts)
       alone(weights.judge_params, request, seed=0, step=0, role=Role.JUDGE)
-    (part,), (advantage,) = setup.learner.minibatches(rollout)
+    (part,), (advantage,), (behaviour,) = setup.learner.minibatches(rollout)
     with stages("old"):
       old = jax.block_until_ready(updater.token_logprobs(policy, part))
     with stages("ref"):
       ref = jax.block_until_ready(updater.token_logprobs(weights.frozen, part))
     del policy, parameters  # of the policy before the update, which is donated
     frozen = weights.frozen if setup.learner.adapters else None
+    keys = random_keys(0, repeat, 0, len(part.mask))
     with stages("update"):
-      scored = ScoredMinibatch(part, old, ref, advantage)
+      scored = ScoredMinibatch(part, old, ref, advantage, behaviour, keys)
       state, _ = jax.block_until_ready(updater.update(state, frozen, scored))
     decoding = rollout.result.stats.seconds["decode"]
     stages.decode = min(decoding, stages.decode or decoding)

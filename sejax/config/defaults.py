@@ -8,6 +8,7 @@ fields by the paper's symbols.
 
 import dataclasses
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -46,9 +47,9 @@ def default() -> ml_collections.ConfigDict:
   config.mesh = _mesh()
   config.sampling = _sampling()
 
-  # Keyword arguments of `sejax.method.group` and `sejax.method.grpo_loss`, documented there.
+  # Keyword arguments of `sejax.method.group` and `sejax.method.policy_loss`, documented there.
   config.method = _keywords(method.group)
-  config.loss = _keywords(method.grpo_loss, leave_out=("denominators", "entropy"))
+  config.loss = _keywords(method.policy_loss)
 
   config.data = _data()
   config.optimizer = _optimizer()
@@ -304,5 +305,8 @@ def _keywords(function: Callable, leave_out: tuple[str, ...] = ()) -> ml_collect
   for name, parameter in inspect.signature(function).parameters.items():
     if parameter.kind is parameter.KEYWORD_ONLY and name not in leave_out:
       value = parameter.default
-      options[name] = config_dict.placeholder(float) if value is None else value
+      if value is None:
+        kind = str if str in typing.get_args(parameter.annotation) else float
+        value = config_dict.placeholder(kind)
+      options[name] = value
   return options

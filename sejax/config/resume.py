@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from sejax import method
 from sejax.config.defaults import default, flatten
 from sejax.config.paths import PATHS
 from sejax.config.renames import upgrade
@@ -95,6 +96,7 @@ def require_same(
     flatten(json.loads(file.read_text(encoding="utf-8")))
   )
   now = flatten(_plain(config))
+  before, now = _with_loss_defaults(before), _with_loss_defaults(now)
   free = [*_FREE, *(_FREE_IN_EVALUATION if evaluates else _FREE_IN_TRAINING)]
   if config.optimizer.schedule == "constant":
     free.append(r"train\.(steps|epochs)$")
@@ -110,6 +112,16 @@ def require_same(
       f"{workdir} holds a run with config.{name}={quoted(before.get(name))}, not"
       f" {quoted(now.get(name))}{more}; give the same configuration or another --workdir"
     )
+
+
+def _with_loss_defaults(values: dict[str, Any]) -> dict[str, Any]:
+  """Returns flat values in which an objective's own defaults stand in place of None.
+
+  Runs that began before objectives could be chosen have saved them.
+  """
+  own = method.OBJECTIVES[values["loss.objective"]]
+  names = [name for name in own._fields if values.get(f"loss.{name}", "") is None]
+  return values | {f"loss.{name}": getattr(own, name) for name in names}
 
 
 def _is_same(name: str, before: Any, now: Any) -> bool:

@@ -179,9 +179,11 @@ def _validate_training(config: ml_collections.ConfigDict) -> None:
   _require(
     ascending, "train.response_buckets", sizes, f"ascending, in [1, actor.max_tokens={largest}]"
   )
-  for name in ("clip_low", "clip_high"):
-    value = config.loss[name]
-    _require(0 <= value < 1, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
+  if config.loss.objective in ("grpo", "gspo", "clip_cov"):
+    for name in ("clip_low", "clip_high"):
+      value = config.loss[name]
+      in_range = value is None or 0 <= value < 1
+      _require(in_range, f"loss.{name}", value, "in [0, 1): the ratio is clipped around 1")
 
 
 def _validate_filters(role: str, options: ml_collections.ConfigDict) -> None:
@@ -241,11 +243,11 @@ def _trace_group(options: dict) -> None:
 
 
 def _trace_loss(options: dict) -> None:
-  """Traces `method.grpo_loss` with options of `config.loss`."""
+  """Traces `method.policy_loss` with options of `config.loss`."""
   tokens, sequences = np.zeros((1, 2), np.float32), np.zeros(1, np.float32)
-  entropy = tokens if options["entropy_coef"] else None
-  jax.eval_shape(
-    lambda: method.grpo_loss(
-      tokens, tokens, tokens, sequences, tokens.astype(bool), entropy=entropy, **options
-    )
-  )
+  arrays = {
+    "advantage": sequences,
+    "mask": tokens.astype(bool),
+    **dict.fromkeys(("logp", "old_logp", "ref_logp", "behaviour_logp", "entropy"), tokens),
+  }
+  jax.eval_shape(lambda: method.policy_loss(**arrays, key=jax.random.key(0), **options))

@@ -19,7 +19,7 @@ from sejax.data.batches import Batch
 from sejax.learner import minibatches, optimizer, update
 from sejax.learner.checkpoints import Checkpoints
 from sejax.models import lora
-from sejax.parallel import hosts
+from sejax.parallel import hosts, layouts
 from sejax.parallel.programs import Program, ProgramCall, with_shardings
 from sejax.rollout import Compute, collect
 from sejax.sampling import Filters
@@ -34,7 +34,7 @@ class Options:
 
   Attributes:
     optimizer: options of `optimizer.make`.
-    loss: options of `method.grpo_loss`.
+    loss: options of `method.policy_loss`.
     sizes: sizes of mini-batches, micro-batches and responses.
     adapters: options of the adapters that are trained; None trains all weights.
     freeze_vision: whether the vision tower stays as it is.
@@ -71,6 +71,7 @@ class Learner:
     frozen: weights of the initial policy, which is also the reference.
     adapters: options of the adapters that are trained; None trains all weights.
     sizes: sizes of mini-batches, micro-batches and responses.
+    seed: seed of the run, for objectives that draw tokens.
     mask_truncated: whether trajectories that were cut at the limit are left out of the loss.
     encode: computes image features by the frozen vision tower, for rollouts without any; None where
       the tower is trained.
@@ -81,6 +82,7 @@ class Learner:
   frozen: models.Params
   adapters: lora.Options | None
   sizes: minibatches.Sizes
+  seed: int
   mask_truncated: bool
   encode: Encode | None
 
@@ -100,35 +102,48 @@ class Learner:
     return Program.of(lora.scaled, options=self.adapters, dtype=dtype)
 
   def step(
-    self, state: update.TrainState, rollout: collect.Rollout
+    self, state: update.TrainState, rollout: collect.Rollout, step: int
   ) -> tuple[update.TrainState, list[update.Metrics]]:
-    """Updates the policy once per mini-batch, see `method.grpo_loss`.
+    """Updates the policy once per mini-batch, see `method.policy_loss`.
 
     Log-probs by the policy that sampled are computed for all mini-batches before the first update.
 
     Args:
       state: donated.
       rollout: its features are donated.
+      step: number of the training step.
 
     Returns:
       The new state, and the metrics of each update, still on the devices.
     """
-    parts, advantages = self.minibatches(rollout)
+    parts, advantages, behaviour = self.minibatches(rollout)
     sampled = self.policy(state.params)
     old = [self.updater.token_logprobs(sampled, part) for part in parts]
     del sampled  # Without adapters these are the state's arrays, which the update donates.
     reference = [self.updater.token_logprobs(self.frozen, part) for part in parts]
     frozen = None if self.adapters is None else self.frozen
     reports = []
-    for fields in zip(parts, old, reference, advantages, strict=True):
-      state, report = self.updater.update(state, frozen, update.ScoredMinibatch(*fields))
+    fields = zip(parts, old, reference, advantages, behaviour, strict=True)
+    for number, (part, old_logp, ref_logp, advantage, behaviour_logp) in enumerate(fields):
+      keys = update.random_keys(self.seed, step, number, self.sizes.micro_batches)
+      scored = update.ScoredMinibatch(
+        minibatch=part,
+        old_logp=old_logp,
+        ref_logp=ref_logp,
+        advantage=advantage,
+        behaviour_logp=behaviour_logp,
+        key=hosts.replicate(self.mesh, keys),
+      )
+      state, report = self.updater.update(state, frozen, scored)
       reports.append(report)
     return state, reports
 
   def minibatches(
     self, rollout: collect.Rollout
-  ) -> tuple[list[update.Minibatch], list[Float[jax.Array, "M b G"]]]:
-    """Returns the mini-batches of a rollout and their advantages, on the mesh.
+  ) -> tuple[
+    list[update.Minibatch], list[Float[jax.Array, "M b G"]], list[Float[jax.Array, "M b G R"]]
+  ]:
+    """Returns the mini-batches of a rollout, their advantages and `behaviour_logp`, on the mesh.
 
     Args:
       rollout: its features are donated, so that the devices hold them once, in the mini-batches.
@@ -179,6 +194,7 @@ class Learner:
         for ids, lengths, positions, images, features, tokens, mask in parts
       ],
       cut(collect.advantage(rollout).astype(np.float32)),
+      cut(rollout.result.behaviour_logp[..., :length]),
     )
 
   def policy_shapes(self, trained: models.Params) -> models.Params:
@@ -242,15 +258,22 @@ class Learner:
       yield call._replace(alive=(*call.alive, kept, features, parts))
 
     scored = self.updater.token_logprobs
-    old, reference = ([cut(tokens, jnp.float32) for _ in parts] for _ in range(2))
+    old, reference, behaviour = ([cut(tokens, jnp.float32) for _ in parts] for _ in range(3))
     advantages = [cut(tokens[:-1], jnp.float32) for _ in parts]
-    alive = (kept, parts, advantages)
+    alive = (kept, parts, advantages, behaviour)
     yield ProgramCall("log-probs of policy", scored, (policy, parts[0]), alive)
     alive = (*alive, old)
     yield ProgramCall("log-probs of reference", scored, (self.frozen, parts[0]), alive)
     alive = (*alive, reference)
     frozen = None if self.adapters is None else self.frozen
-    first = update.ScoredMinibatch(parts[0], old[0], reference[0], advantages[0])
+    first = update.ScoredMinibatch(
+      minibatch=parts[0],
+      old_logp=old[0],
+      ref_logp=reference[0],
+      advantage=advantages[0],
+      behaviour_logp=behaviour[0],
+      key=layouts.replicated_shape(self.mesh, (sizes.micro_batches, 2), jnp.uint32),
+    )
     yield ProgramCall("update", self.updater.update, (state, frozen, first), alive)
 
 

@@ -4,6 +4,7 @@ Axes: M micro-batches of b prompts, G trajectories of a prompt, P prompt tokens,
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, DTypeLike, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, UInt32
 
 from sejax import method, models
 from sejax.models import lora
@@ -60,12 +61,37 @@ class ScoredMinibatch(NamedTuple):
     old_logp: log-probs by the policy that sampled, from `Updater.token_logprobs`.
     ref_logp: log-probs by the initial policy, likewise.
     advantage: advantage of each trajectory.
+    behaviour_logp: log-probs that the sampler drew by; None computes neither a correction nor the
+      mismatch.
+    key: from `random_keys`; None where the objective draws nothing.
   """
 
   minibatch: Minibatch
   old_logp: Float[Array, "M b G R"]
   ref_logp: Float[Array, "M b G R"]
   advantage: Float[Array, "M b G"]
+  behaviour_logp: Float[Array, "M b G R"] | None = None
+  key: UInt32[Array, "M 2"] | None = None
+
+
+def random_keys(
+  seed: int, step: int, minibatch: int, micro_batches: int
+) -> UInt32[np.ndarray, "M 2"]:
+  """Returns the data of a random key for each micro-batch, from what identifies it in a run.
+
+  They are a hash, identical on every process, so that a run that resumes draws what it would have.
+
+  Args:
+    seed: seed of the run.
+    step: training step.
+    minibatch: index in the step.
+    micro_batches: number of micro-batches, M.
+  """
+  digests = [
+    hashlib.blake2b(f"update\0{seed}\0{step}\0{minibatch}\0{m}".encode(), digest_size=8).digest()
+    for m in range(micro_batches)
+  ]
+  return np.frombuffer(b"".join(digests), dtype="<u4").reshape(-1, 2).astype(np.uint32)
 
 
 class Updater:
@@ -97,7 +123,7 @@ class Updater:
 
     Args:
       optimizer: from `optimizer.make`.
-      loss: options of `method.grpo_loss`.
+      loss: options of `method.policy_loss`.
       temperature: sampling temperature, by which logits are divided; 0, greedy sampling, leaves
         them as they are.
       banned_ids: tokens that are never sampled, and whose logits are left out.
@@ -174,15 +200,15 @@ class Updater:
     """Returns the fp32 gradient of the loss, summed over micro-batches; a part of `update`.
 
     The loss is divided by counts of the whole mini-batch, so that the sum does not depend on how it
-    is cut.
+    is cut; the objectives `clip_cov` and `kl_cov` choose their tokens within a micro-batch.
 
     Args:
       params: fp32 master weights.
       frozen: weights that the adapters belong to; None where all weights are trained.
 
     Returns:
-      The gradient, and the metrics of `method.grpo_loss` with `loss`, and `grad_norm` before any
-      clipping.
+      The gradient, and the metrics of `method.policy_loss` with `loss`, `grad_norm` before any
+      clipping and, with `behaviour_logp`, those of `method.mismatch`.
     """
     params_cast = self._cast(params)
     counts = method.denominators(scored.minibatch.mask, self._max_tokens)
@@ -198,7 +224,10 @@ class Updater:
     grads, parts = jax.lax.scan(add_micro_batch, self._constrain(zeros), scored)
     combine = {"ratio_min": jnp.min, "ratio_max": jnp.max}
     metrics = {name: combine.get(name, jnp.sum)(part) for name, part in parts.items()}
-    return grads, metrics | {"grad_norm": optax.tree.norm(grads)}
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    if scored.behaviour_logp is not None:
+      metrics |= method.mismatch(scored.old_logp, scored.behaviour_logp, scored.minibatch.mask)
+    return grads, metrics
 
   def _loss(
     self,
@@ -215,14 +244,17 @@ class Updater:
     if self._entropy and not options.get("entropy_coef"):
       # The compiler would compute its gradient even for a coefficient of zero.
       entropy = jax.lax.stop_gradient(entropy)
-    return method.grpo_loss(
+    key = None if micro.key is None else jax.random.wrap_key_data(micro.key, impl="threefry2x32")
+    return method.policy_loss(
       policy.logp,
       micro.old_logp,
       micro.ref_logp,
       micro.advantage,
       micro.minibatch.mask,
-      denominators=counts,
+      behaviour_logp=micro.behaviour_logp,
       entropy=entropy,
+      denominators=counts,
+      key=key,
       **options,
     )
 

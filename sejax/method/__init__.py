@@ -4,14 +4,18 @@ Shapes: B groups (prompts) of G trajectories each, R response tokens. Nothing of
 this package is imported here.
 """
 
+from sejax.method.aggregation import Denominators, denominators
 from sejax.method.consistency import ABSTAIN
 from sejax.method.groups import Group, group, group_of_rewards
-from sejax.method.losses import Denominators, denominators, grpo_loss
+from sejax.method.losses import policy_loss
 from sejax.method.metrics import GOLD_METRICS, Measure, group_metrics, summarize
+from sejax.method.objectives import OBJECTIVES
+from sejax.method.rollout_correction import mismatch
 
 __all__ = [
   "ABSTAIN",
   "GOLD_METRICS",
+  "OBJECTIVES",
   "Denominators",
   "Group",
   "Measure",
@@ -19,6 +23,7 @@ __all__ = [
   "group",
   "group_metrics",
   "group_of_rewards",
-  "grpo_loss",
+  "mismatch",
+  "policy_loss",
   "summarize",
 ]

@@ -28,8 +28,13 @@ Groups in the loss:
 
 Means over the optimizer steps of the step:
 
-- `loss`, and the metrics of `method.grpo_loss`: `policy_loss`, `kl`, `clipfrac`, `clipfrac_lower`,
-  `ppo_kl`, `entropy` (nats per token); `ratio_min` and `ratio_max` are extremes instead;
+- `loss`, and the metrics of `method.policy_loss`: `policy_loss`, `kl`, `clipfrac`,
+  `clipfrac_lower`, `ppo_kl`, `entropy` (nats per token); `ratio_min` and `ratio_max` are extremes
+  instead;
+- those of `method.mismatch`, the difference of the trainer's log-probs before the update and those
+  that the sampler drew by: `mismatch_mean`, `mismatch_max` (nats; the latter is an extreme),
+  `mismatch_k3_kl` (nats per token) and `mismatch_ess`, the effective sample size of the tokens as a
+  share;
 - `grad_norm`: global norm of the gradient before clipping;
 - `finite`: share of optimizer steps with a finite gradient; the others were skipped.
 
@@ -142,12 +147,12 @@ def _of_trajectories(
 
 
 def of_updates(updates: Sequence[Mapping[str, Float[Array, ""]]]) -> dict[str, float]:
-  """Returns the means of the optimizer steps' metrics; of `ratio_min` and `ratio_max` extremes.
+  """Returns the means of the optimizer steps' metrics, and of some the extremes.
 
   Waits until the updates have been computed.
   """
   rows = jax.device_get(list(updates))
-  reductions = {"ratio_min": np.min, "ratio_max": np.max}
+  reductions = {"ratio_min": np.min, "ratio_max": np.max, "mismatch_max": np.max}
   return {
     name: float(reductions.get(name, np.mean)([row[name] for row in rows])) for name in rows[0]
   }

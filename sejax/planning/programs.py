@@ -84,6 +84,7 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
     frozen=frozen,
     adapters=step.training.adapters,
     sizes=step.training.sizes,
+    seed=0,  # of values, not of shapes
     mask_truncated=step.training.mask_truncated,
     encode=None,
   )

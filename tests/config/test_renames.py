@@ -71,3 +71,18 @@ def test_a_run_saved_under_old_names_resumes(tmp_path):
   config.optimizer.warmup_steps = 4
   with pytest.raises(ValueError, match=r"a run with config\.optimizer\.warmup_steps=3, not 4"):
     config_lib.require_same(config, tmp_path)
+
+
+def test_a_run_from_before_there_were_objectives_resumes(tmp_path):
+  config = tiny.get_config()
+  config_lib.save(config, tmp_path)
+  saved = json.loads((tmp_path / "config.json").read_text())
+  known = ("dual_clip", "kl_coef", "entropy_coef")
+  loss = {name: saved["loss"][name] for name in known}
+  saved["loss"] = loss | {"clip_low": 0.2, "clip_high": 0.2, "aggregation": "token-mean"}
+  (tmp_path / "config.json").write_text(json.dumps(saved))
+  (tmp_path / "metrics.jsonl").touch()
+  config_lib.require_same(config, tmp_path)
+  config.loss.objective = "gspo"
+  with pytest.raises(ValueError, match=r"a run with config\.loss\.aggregation='token-mean', not"):
+    config_lib.require_same(config, tmp_path)

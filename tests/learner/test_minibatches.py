@@ -70,6 +70,7 @@ def test_features_of_a_rollout_are_cut_once_and_given_up(mesh):
       lengths=lengths,
       mask=np.full((8, 2, 4), True),
       truncated=np.full((8, 2), False),
+      behaviour_logp=-np.arange(64.0).reshape(8, 2, 4),
     ),
     group=types.SimpleNamespace(advantage=np.zeros((8, 2))),
     in_loss=np.full(8, True),
@@ -81,10 +82,13 @@ def test_features_of_a_rollout_are_cut_once_and_given_up(mesh):
     frozen=None,
     adapters=None,
     sizes=minibatches.Sizes(2, 2, 4, ()),
+    seed=0,
     mask_truncated=False,
     encode=lambda params, batch: None,
   )
-  parts, _ = learner.minibatches(rollout)
+  parts, _, behaviour = learner.minibatches(rollout)
+  whole = np.concatenate([np.asarray(part).reshape(-1, 2, 4) for part in behaviour])
+  np.testing.assert_array_equal(whole, rollout.result.behaviour_logp)
   found = np.concatenate([np.asarray(part.features["level"]).reshape(-1, 5, 3) for part in parts])
   np.testing.assert_array_equal(found, rows)
   assert [part.images for part in parts] == [None, None]

@@ -10,7 +10,7 @@ import torch
 from sejax import config as config_lib
 from sejax import models
 from sejax.learner import optimizer
-from sejax.learner.update import Minibatch, ScoredMinibatch, Updater
+from sejax.learner.update import Minibatch, ScoredMinibatch, Updater, random_keys
 from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling import Filters, Options, Request, Role, Sampler, record_hashes
 from tests.models import torch_reference
@@ -35,6 +35,8 @@ class Step:
   old_logp: np.ndarray
   ref_logp: np.ndarray
   advantage: np.ndarray
+  behaviour_logp: np.ndarray | None = None
+  key: np.ndarray | None = None
 
   def minibatch(self, config: qwen.Qwen25VL, micro: int) -> Minibatch:
     """Cuts the step into `micro` micro-batches."""
@@ -52,9 +54,9 @@ class Step:
 
   def scored(self, config: qwen.Qwen25VL, micro: int) -> ScoredMinibatch:
     """Cuts the step with its log-probs and advantages."""
-    rest = (self.old_logp, self.ref_logp, self.advantage)
-    rest = (x.reshape(micro, -1, *x.shape[1:]) for x in rest)
-    return ScoredMinibatch(self.minibatch(config, micro), *rest)
+    rest = (self.old_logp, self.ref_logp, self.advantage, self.behaviour_logp)
+    rest = (x if x is None else x.reshape(micro, -1, *x.shape[1:]) for x in rest)
+    return ScoredMinibatch(self.minibatch(config, micro), *rest, self.key)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -251,6 +253,39 @@ def test_one_micro_batch_gives_the_update_of_eight(frozen):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3 * ADAMW["learning_rate"]), parts, whole
   )
+
+
+def test_the_mismatch_is_that_of_the_whole_minibatch(frozen):
+  step, rng = frozen.setting.step, np.random.default_rng(5)
+  x = np.where(step.mask, 0.2 * rng.standard_normal(step.mask.shape), np.nan).astype(np.float32)
+  _, metrics = take_step(frozen.setting, frozen.updater, 8, behaviour_logp=step.old_logp - x)
+  x = (step.old_logp - (step.old_logp - x))[step.mask].astype(np.float64)
+  wanted = {
+    "mismatch_mean": np.abs(x).mean(),
+    "mismatch_max": np.abs(x).max(),
+    "mismatch_k3_kl": (np.expm1(x) - x).mean(),
+    "mismatch_ess": np.exp(x).mean() ** 2 / np.exp(2 * x).mean(),
+  }
+  for name, value in wanted.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+  assert 0.9 < metrics["mismatch_ess"] < 1
+
+
+def test_a_step_draws_what_its_numbers_decide(frozen):
+  """The tokens that `clip_cov` drops, and with them the update, are those of its key."""
+  updater = make_updater(
+    frozen.setting,
+    frozen=("^vision/",),
+    objective="clip_cov",
+    clip_cov_ratio=0.2,
+    clip_cov_lb=0.0,
+  )
+  keys = [random_keys(0, step, 0, 2) for step in (3, 3, 4)]
+  assert len(np.unique(np.concatenate([keys[0], keys[2], random_keys(1, 3, 0, 2)]), axis=0)) == 6
+  changes = [take_step(frozen.setting, updater, key=key)[0]["lm_head"] for key in keys]
+  first, again, other = (jax.tree.leaves(change)[0] for change in changes)
+  np.testing.assert_array_equal(first, again)
+  assert np.any(first != other)
 
 
 def test_a_frozen_vision_tower_keeps_its_bits_and_has_no_moments(frozen):

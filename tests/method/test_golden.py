@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sejax import method
-from sejax.method import advantages, consistency, losses
+from sejax.method import advantages, consistency
+from sejax.method.aggregation import AGGREGATIONS
 from tests.golden import FILES, load
 
 LOADED = [load(name) for name in FILES]
@@ -137,7 +138,7 @@ def padded(values):
   )
 
 
-@pytest.mark.parametrize("aggregation", losses.AGGREGATIONS)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("golden", LOSSES)
 def test_loss(golden, aggregation):
   old_logp, ref_logp, advantage = (
@@ -147,7 +148,7 @@ def test_loss(golden, aggregation):
   options = {name: golden[name] for name in ("clip_low", "clip_high", "dual_clip", "kl_coef")}
 
   def loss_fn(logp):
-    return method.grpo_loss(
+    return method.policy_loss(
       logp, old_logp, ref_logp, advantage, mask, aggregation=aggregation, **options
     )
 

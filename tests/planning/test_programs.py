@@ -67,7 +67,7 @@ def run_step(config, workdir):
     weights = SamplingWeights(setup.learner.policy(state.params), setup.weights.judge_params)
     rollout = setup.collector.collect_rollout(weights, data, 0)
     del weights
-    setup.learner.step(state, rollout)
+    setup.learner.step(state, rollout, 0)
   return {program for program in found if program[0] not in METHOD}
 
 

@@ -12,18 +12,24 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sejax import method
-from sejax.method import losses
+from sejax.method.aggregation import AGGREGATIONS
 
 EXTREMES = ("ratio_min", "ratio_max")
+# Each objective with its own aggregation, and grpo with all of them.
+FORMS = [("grpo", name) for name in AGGREGATIONS] + [
+  (name, None) for name in method.OBJECTIVES if name != "grpo"
+]
+OF_A_MICRO_BATCH = ("clip_cov", "kl_cov")  # choose tokens by what else is in it
 
 
 def random_batch(seed, shape=(4, 6)):
   rng = np.random.default_rng(seed)
-  logp, old_logp, ref_logp = -rng.exponential(size=(3, *shape)).astype(np.float32)
+  logp, old_logp, ref_logp, behaviour_logp = -rng.exponential(size=(4, *shape)).astype(np.float32)
   return {
     "logp": logp,
     "old_logp": old_logp,
     "ref_logp": ref_logp,
+    "behaviour_logp": behaviour_logp,
     "advantage": rng.normal(size=shape[:-1]).astype(np.float32),
     "mask": rng.random(shape) < 0.7,
     "entropy": rng.exponential(size=shape).astype(np.float32),
@@ -32,17 +38,29 @@ def random_batch(seed, shape=(4, 6)):
 
 @functools.partial(
   jax.jit,
-  static_argnames=("aggregation", "entropy_coef"),
+  static_argnames=("objective", "aggregation", "rollout_correction", "entropy_coef"),
   # Many small programs that run once: optimising their code would take most of the time.
   compiler_options={"xla_backend_optimization_level": 0},
 )
-def loss_and_grads(batch, denominators=None, *, aggregation="token-mean", entropy_coef=0.0):
+def loss_and_grads(
+  batch,
+  denominators=None,
+  *,
+  objective="grpo",
+  aggregation=None,
+  rollout_correction="none",
+  entropy_coef=0.0,
+):
   def loss_fn(arrays):
-    return method.grpo_loss(
+    return method.policy_loss(
       **arrays,
       mask=batch["mask"],
       denominators=denominators,
+      key=jax.random.key(0),
+      objective=objective,
       aggregation=aggregation,
+      rollout_correction=rollout_correction,
+      clip_cov_lb=0.0,
       entropy_coef=entropy_coef,
     )
 
@@ -68,14 +86,25 @@ def one_sequence(logp, old_logp=None, ref_logp=None, advantage=1.0):
   return loss, metrics, grads["logp"]
 
 
-@pytest.mark.parametrize("aggregation", losses.AGGREGATIONS)
+@pytest.mark.parametrize(
+  ("objective", "aggregation"), [form for form in FORMS if form[0] not in OF_A_MICRO_BATCH]
+)
+@pytest.mark.parametrize("rollout_correction", ["none", "token_truncate", "sequence_mask"])
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), lengths=st.sampled_from([(1, 100), (1, 0), (60, 7)]))
-def test_micro_batches_add_up_to_the_batch(aggregation, seed, lengths):
+def test_micro_batches_add_up_to_the_batch(
+  objective, aggregation, rollout_correction, seed, lengths
+):
   batch = random_batch(seed, (2, 100))
   batch["mask"] = np.arange(100) < np.array(lengths)[:, None]
   counts = method.denominators(batch["mask"], max_tokens=128)
-  call = functools.partial(loss_and_grads, aggregation=aggregation, entropy_coef=0.1)
+  call = functools.partial(
+    loss_and_grads,
+    objective=objective,
+    aggregation=aggregation,
+    rollout_correction=rollout_correction,
+    entropy_coef=0.1,
+  )
   loss, metrics, grads = call(batch, counts)
   parts = [call(jax.tree.map(lambda x, i=i: x[i : i + 1], batch), counts) for i in range(2)]
   part_losses, part_metrics, part_grads = zip(*parts, strict=True)
@@ -87,7 +116,7 @@ def test_micro_batches_add_up_to_the_batch(aggregation, seed, lengths):
     close(np.concatenate([part[name] for part in part_grads]), grads[name], err_msg=name)
 
 
-@pytest.mark.parametrize("aggregation", losses.AGGREGATIONS)
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_a_batch_of_its_own_needs_no_denominators(aggregation):
   batch = random_batch(0)
   alone, _, _ = loss_and_grads(batch, aggregation=aggregation)
@@ -108,9 +137,9 @@ def test_denominators_count_what_is_unmasked_and_add_up():
   assert sum(part.sequences for part in parts) == 2
 
 
-@pytest.mark.parametrize("aggregation", losses.AGGREGATIONS)
+@pytest.mark.parametrize(("objective", "aggregation"), FORMS)
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-def test_a_masked_position_reaches_nothing(aggregation, poison):
+def test_a_masked_position_reaches_nothing(objective, aggregation, poison):
   batch = random_batch(1)
   batch["mask"][2] = False  # A sequence without any token: its advantage is masked too.
   batch["mask"][0, 3] = False
@@ -118,8 +147,9 @@ def test_a_masked_position_reaches_nothing(aggregation, poison):
     name: x if name == "mask" else np.where(_as(batch["mask"], x), x, poison).astype(np.float32)
     for name, x in batch.items()
   }
+  options = {"objective": objective, "aggregation": aggregation, "entropy_coef": 0.1}
   clean, dirty = (
-    loss_and_grads(x, aggregation=aggregation, entropy_coef=0.1) for x in (batch, poisoned)
+    loss_and_grads(x, rollout_correction="token_mask", **options) for x in (batch, poisoned)
   )
   jax.tree.map(np.testing.assert_array_equal, dirty, clean)
   for grad in dirty[2].values():
@@ -130,11 +160,13 @@ def _as(mask, x):
   return mask if x.ndim == mask.ndim else mask.any(axis=-1)
 
 
-@pytest.mark.parametrize("aggregation", losses.AGGREGATIONS)
-def test_where_everything_is_masked_all_is_zero(aggregation):
+@pytest.mark.parametrize(("objective", "aggregation"), FORMS)
+def test_where_everything_is_masked_all_is_zero(objective, aggregation):
   batch = random_batch(2) | {"mask": np.zeros((4, 6), bool)}
   for counts in (None, method.denominators(batch["mask"], max_tokens=6)):
-    loss, metrics, grads = loss_and_grads(batch, counts, aggregation=aggregation)
+    loss, metrics, grads = loss_and_grads(
+      batch, counts, objective=objective, aggregation=aggregation
+    )
     assert loss == 0.0
     assert {name: float(x) for name, x in metrics.items()} == {
       name: 1.0 if name in EXTREMES else 0.0 for name in metrics
@@ -145,12 +177,15 @@ def test_where_everything_is_masked_all_is_zero(aggregation):
 gaps = hnp.arrays(np.float32, (4, 6), elements=st.floats(-1e4, 1e4, width=32))
 
 
+@pytest.mark.parametrize("objective", method.OBJECTIVES)
 @settings(deadline=None, max_examples=100)
 @given(old_gap=gaps, ref_gap=gaps, seed=st.integers(0, 1000))
-def test_gradients_are_finite_at_any_gap(old_gap, ref_gap, seed):
+def test_gradients_are_finite_at_any_gap(objective, old_gap, ref_gap, seed):
   batch = random_batch(seed)
   batch["old_logp"], batch["ref_logp"] = batch["logp"] - old_gap, batch["logp"] - ref_gap
-  loss, metrics, grads = loss_and_grads(batch)
+  loss, metrics, grads = loss_and_grads(
+    batch, objective=objective, rollout_correction="sequence_truncate"
+  )
   assert all(np.isfinite(x).all() for x in jax.tree.leaves((loss, metrics, grads)))
 
 
@@ -171,6 +206,20 @@ def test_before_the_first_update_ratio_and_kl_are_exact():
   assert metrics["kl"] == metrics["ppo_kl"] == metrics["clipfrac"] == 0.0
   assert loss == -0.5
   np.testing.assert_array_equal(grad, -0.5 / 4)  # The plain policy gradient.
+
+
+@pytest.mark.parametrize("objective", method.OBJECTIVES)
+def test_on_policy_every_objective_is_the_plain_policy_gradient(objective):
+  batch = random_batch(8)
+  batch["old_logp"] = batch["ref_logp"] = batch["logp"]
+  batch["mask"][:] = True
+  counts = method.denominators(batch["mask"], max_tokens=6)
+  # The penalty of kl_cov has no gradient where nothing has changed; clip_cov drops one token.
+  _, _, grads = loss_and_grads(batch, counts, objective=objective)
+  plain = np.broadcast_to(-batch["advantage"][:, None] / 24, (4, 6))
+  dropped = grads["logp"] == 0.0
+  assert dropped.sum() == (objective == "clip_cov")
+  np.testing.assert_allclose(grads["logp"][~dropped], plain[~dropped], rtol=1e-5)
 
 
 def test_a_small_kl_keeps_its_digits():
@@ -197,9 +246,12 @@ def test_entropy_is_rewarded_and_logged_as_a_token_mean():
   np.testing.assert_allclose(grads["entropy"], -0.5 * batch["mask"] / batch["mask"].sum())
 
 
-def test_only_the_current_policy_gets_a_gradient():
-  _, _, grads = loss_and_grads(random_batch(5))
-  for name in ("old_logp", "ref_logp", "advantage"):
+@pytest.mark.parametrize("objective", method.OBJECTIVES)
+def test_only_the_current_policy_gets_a_gradient(objective):
+  _, _, grads = loss_and_grads(
+    random_batch(5), objective=objective, rollout_correction="token_truncate"
+  )
+  for name in ("old_logp", "ref_logp", "behaviour_logp", "advantage"):
     np.testing.assert_array_equal(grads[name], 0.0)
   assert np.abs(grads["logp"]).max() > 0.0
 
@@ -222,6 +274,21 @@ def test_half_precision_input_is_computed_in_float32():
     ({"dual_clip": 0.5}, r"dual_clip=0.5 must be a number in \[1, inf\]"),
     ({"clip_low": 1.5}, r"clip_low=1.5 must be a number in \[0, 1\]"),
     ({"kl_coef": -0.01}, "kl_coef=-0.01"),
+    ({"objective": "ppo"}, "objective='ppo' must be one of grpo, gspo, cispo, sapo, gmpo, clip"),
+    ({"kl_estimator": "k4"}, "kl_estimator='k4' must be one of k1, k2, k3"),
+    (
+      {"objective": "sapo", "aggregation": "token-mean"},
+      "aggregation='token-mean' must be seq-mean-token-mean, by which objective sapo is defined",
+    ),
+    ({"tau_pos": 0.0}, "tau_pos=0.0 must be a number in"),
+    ({"clip_cov_lb": 6.0}, r"clip_cov_ub=5.0 must be a number in \[6, inf\]"),
+    ({"objective": "clip_cov"}, "objective='clip_cov' draws tokens at random and needs key"),
+    ({"rollout_correction": "tis"}, "rollout_correction='tis' must be one of none, token_trunc"),
+    ({"correction_min": 3.0}, r"correction_min=3.0 must be a number in \[0, 2\]"),
+    (
+      {"rollout_correction": "token_mask", "behaviour_logp": None},
+      "rollout_correction='token_mask' needs behaviour_logp, which is None",
+    ),
     ({"entropy": None, "entropy_coef": 0.1}, "entropy_coef=0.1 needs entropy, which is None"),
     ({"mask": np.ones((4, 5))}, r"mask has shape \(4, 5\) but logp has \(4, 6\)"),
     ({"advantage": np.ones((4, 6))}, r"advantage has shape \(4, 6\) .* per sequence is \(4,\)"),
@@ -229,5 +296,5 @@ def test_half_precision_input_is_computed_in_float32():
 )
 def test_bad_input_is_named_in_one_line(arguments, message):
   with pytest.raises(ValueError, match=message) as error:
-    method.grpo_loss(**(random_batch(7) | arguments))
+    method.policy_loss(**(random_batch(7) | arguments))
   assert "\n" not in str(error.value)

@@ -1,0 +1,118 @@
+"""Importance weights where the sampler and the trainer give a token different probabilities.
+
+The sampler draws from its own distribution: of another program, in another precision, and after
+filters such as top-p. With x = old_logp - behaviour_logp, trainer against sampler, the policy loss
+of a token is multiplied by a weight w without gradient:
+
+| correction | w |
+|---|---|
+| `none` | 1 |
+| `token_truncate` | clip(exp(x), correction_min, correction_max): truncated importance sampling |
+| `token_mask` | exp(x), and 0 outside of the bounds: IcePop |
+| `sequence_truncate`, `sequence_mask` | the same with the sum of x over the sequence |
+
+x is clipped to [-20, 20] first, as in verl; the names and bounds are TRL's. A weight of 0 leaves
+the token in the denominators, in both. verl's rejection, which reduces them, and its division by
+the mean weight are not built. The KL penalty and the entropy are not weighted.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from sejax.method import inputs
+from sejax.method.kl import k3
+from sejax.method.numerics import as_bool, clip, exp_clipped, keep, sequence_sum
+
+CORRECTIONS = ("none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
+
+
+def importance_weights(
+  old_logp: Float[Array, "*N R"],
+  behaviour_logp: Float[Array, "*N R"],
+  mask: Bool[Array, "*N R"],
+  *,
+  rollout_correction: str,
+  correction_min: float,
+  correction_max: float,
+) -> Float[Array, "*N R"]:
+  """Returns the weight of each token, without gradient; 1 where masked.
+
+  Args:
+    old_logp: log-probs under the policy before the first update, by the trainer.
+    behaviour_logp: log-probs under the distribution that the sampler drew from.
+    mask: tokens that count.
+    rollout_correction: one of `CORRECTIONS`.
+    correction_min: smallest weight, at least 0.
+    correction_max: largest weight, at least `correction_min`.
+
+  Raises:
+    ValueError: an option is unknown or out of its range.
+  """
+  check_correction(rollout_correction, correction_min, correction_max)
+  if rollout_correction == "none":
+    return jnp.ones(jnp.shape(mask), jnp.float32)
+  mask = as_bool(mask)
+  x = jax.lax.stop_gradient(keep(mask, old_logp) - keep(mask, behaviour_logp))
+  level, _, rule = rollout_correction.partition("_")
+  if level == "sequence":
+    x = jnp.broadcast_to(sequence_sum(mask, x), x.shape)
+  ratio = exp_clipped(x)
+  if rule == "truncate":
+    weight = clip(ratio, correction_min, correction_max)
+  else:
+    weight = jnp.where((ratio < correction_min) | (ratio > correction_max), 0.0, ratio)
+  return jnp.where(mask, weight, 1.0)
+
+
+def check_correction(rollout_correction: str, correction_min: float, correction_max: float) -> None:
+  """Raises OptionError unless the options can be."""
+  inputs.one_of("rollout_correction", rollout_correction, CORRECTIONS)
+  inputs.between("correction_max", correction_max, 0.0, float("inf"))
+  inputs.between("correction_min", correction_min, 0.0, correction_max)
+
+
+def mismatch(
+  old_logp: Float[Array, "*N R"], behaviour_logp: Float[Array, "*N R"], mask: Bool[Array, "*N R"]
+) -> dict[str, Float[Array, ""]]:
+  """Returns how far sampler and trainer disagree about the tokens of an optimizer batch.
+
+  The arrays must hold the whole batch, since its parts do not add up.
+
+  Args:
+    old_logp: log-probs under the policy before the first update, by the trainer.
+    behaviour_logp: log-probs under the distribution that the sampler drew from.
+    mask: tokens that count.
+
+  Returns:
+    - `mismatch_mean`, `mismatch_max`: mean and largest |x| over tokens, in nats.
+    - `mismatch_k3_kl`: estimate of the KL from the sampler to the trainer, exp(x) - 1 - x over
+      tokens, clipped as in `sejax.method.kl.k3`.
+    - `mismatch_ess`: effective sample size of the weights exp(x), as a share of the tokens:
+      (mean w)^2 / mean w^2, 1 where both agree.
+
+    All are of the plain difference, whatever correction is used; 0, 0, 0 and 1 without any token.
+  """
+  mask = as_bool(mask)
+  count = jnp.maximum(jnp.sum(mask), 1)
+
+  def mean(values: Float[Array, "*N R"]) -> Float[Array, ""]:
+    return jnp.sum(keep(mask, values)) / count
+
+  x = keep(mask, old_logp) - keep(mask, behaviour_logp)
+  return {
+    "mismatch_mean": mean(jnp.abs(x)),
+    "mismatch_max": jnp.max(jnp.abs(x)),
+    "mismatch_k3_kl": mean(k3(-x)),
+    "mismatch_ess": effective_sample_size(exp_clipped(x), mask),
+  }
+
+
+def effective_sample_size(
+  weights: Float[Array, "*N R"], mask: Bool[Array, "*N R"]
+) -> Float[Array, ""]:
+  """Returns (mean w)^2 / mean w^2 over unmasked tokens; 1 if no weight is above 0."""
+  count = jnp.maximum(jnp.sum(mask), 1)
+  weights = keep(mask, weights)
+  mean, mean_square = jnp.sum(weights) / count, jnp.sum(jnp.square(weights)) / count
+  return jnp.where(mean_square > 0, jnp.square(mean) / jnp.maximum(mean_square, 1e-30), 1.0)
