@@ -25,6 +25,7 @@ from sejax.evaluation import benchmarks
 from sejax.learner import optimizer
 from sejax.method import inputs
 from sejax.models import lora
+from sejax.rewards import functions
 from sejax.text import answers, prompts, verdicts
 
 # Fields with a fixed set of values.
@@ -107,7 +108,7 @@ def validate(config: ml_collections.ConfigDict, *, reads_data: bool = True) -> N
     benchmarks.BENCHMARKS[name].protocol(config.eval.protocol)
   # These functions check their own options. They are traced on shapes only, nothing is compiled.
   with _options_of_section("method"):
-    _trace_group(config.method.to_dict())
+    _trace_group(config.method.to_dict(), config.actor.max_tokens)
   with _options_of_section("loss"):
     _trace_loss(config.loss.to_dict())
   with _options_of_section("optimizer"):
@@ -235,11 +236,14 @@ def _options_of_section(section: str) -> Iterator[None]:
     raise OptionError(f"{section}.{error.name}", error.value, error.wanted) from None
 
 
-def _trace_group(options: dict) -> None:
-  """Traces `method.group` with options of `config.method`."""
+def _trace_group(options: dict, max_tokens: int) -> None:
+  """Traces `method.group` and `group_of_rewards` with options of `config.method`."""
   zeros = np.zeros((1, 2))
   ids, flags = zeros.astype(np.int32), zeros.astype(bool)
-  jax.eval_shape(lambda: method.group(ids, flags, zeros, flags, **options))
+  jax.eval_shape(lambda: method.group(ids, flags, zeros, flags, ids, max_tokens, **options))
+  several = np.zeros((len(options["reward_weights"]) or 1, 1, 2))
+  shared = {name: options[name] for name in functions.SHARED_OPTIONS}
+  jax.eval_shape(lambda: method.group_of_rewards(several, flags, ids, max_tokens, **shared))
 
 
 def _trace_loss(options: dict) -> None:

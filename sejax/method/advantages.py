@@ -4,74 +4,179 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from sejax.method import inputs
 
-ADVANTAGES = ("log_q", "centered", "standardized", "log_mean_exp")
+ADVANTAGES = (
+  "log_q",
+  "centered",
+  "standardized",
+  "log_mean_exp",
+  "rloo",
+  "opo",
+  "pass_at_k",
+  "gdpo",
+)
+# Those that weigh trajectories by their number of tokens.
+NEED_LENGTHS = ("opo", "gdpo")
 
 _STD_EPSILON = 1e-6  # as in the paper's released code and in verl's GRPO
+_WHITENING_EPSILON = 1e-8  # as in verl
 
 
 def log_q_and_advantage(
-  rewards: Float[Array, "B G"], *, beta: float, clip_adv: float | None, advantage: str
+  rewards: Float[Array, "*K B G"],
+  lengths: Int[Array, "B G"] | None = None,
+  *,
+  beta: float,
+  clip_adv: float | None,
+  advantage: str,
+  reward_weights: tuple[float, ...] = (),
 ) -> tuple[Float[Array, "B G"], Float[Array, "B G"]]:
   """Returns log-probabilities log q of the groups' energy distributions, and advantages A.
 
   As in arXiv:2603.21289, log q_k = beta R_k - logsumexp_j(beta R_j), clipped to
-  [-clip_adv, clip_adv] if `clip_adv` is given. The advantage is
+  [-clip_adv, clip_adv] if `clip_adv` is given. With x = log q if it is clipped and beta R
+  otherwise, which differ by what cancels in a difference, the advantage is
 
-  - `centered`: A = log q - mean(log q), the released run. Its code uses the log-softmax of the
-    rewards as reward and subtracts the mean of the group, as GRPO does. Without clipping the
-    log-sum-exp cancels, and A is computed as beta (R - mean R).
+  - `centered`: A = x - mean(x), the released run. Its code uses the log-softmax of the rewards as
+    reward and subtracts the mean of the group, as GRPO does. Of Dr. GRPO (arXiv:2503.20783), too.
   - `log_q`: A = log q, the formula in the paper's text, which the released run does not use. It is
     never positive, and -log G in a group of equal rewards.
   - `log_mean_exp`: A = log q + log G, that is, beta R minus the log of the mean of exp(beta R),
     not of the sum. It is positive for q above 1/G. `clip_adv` bounds A itself, so that it is 0 in a
     group of equal rewards.
-  - `standardized`: the centered advantage over (std + 1e-6); std has G - 1 in the denominator.
+  - `standardized`: the centered advantage over (std + 1e-6); std has G - 1 in the denominator. This
+    is verl's GRPO; TRL adds 1e-4.
+  - `rloo` (arXiv:2402.14740): x minus the mean of the others, (x - mean(x)) G / (G - 1).
+  - `opo` (arXiv:2505.23585): x minus the mean that weighs trajectories by their tokens.
+  - `pass_at_k` (arXiv:2503.19595): the best trajectory has (x - the second best) / (std + 1e-6),
+    the others 0, and so have all if two are best. verl's `grpo_passk`.
+  - `gdpo` (arXiv:2601.05242): each of several rewards is standardized by itself, without beta and
+    clip_adv; their weighted sum is centred and divided by its std over all tokens of all B groups.
+    This is verl's rule; TRL counts trajectories in place of tokens. In a run, the B groups are
+    those that one process samples at once.
 
-  A is exactly 0 in a group of equal log q, also in a group of one, under `centered` and
-  `standardized`; and in a group of equal R under `log_mean_exp`.
+  All others are of the weighted mean of several rewards.
+
+  A is exactly 0 in a group of equal x, also in a group of one, under `centered`, `standardized`,
+  `rloo`, `opo` and `pass_at_k`; and in a group of equal R under `log_mean_exp`. (verl gives R to a
+  group of one under `rloo` and `opo`, and refuses it under `pass_at_k`.)
 
   Args:
-    rewards: R; any finite values, one group per row.
+    rewards: R; any finite values, one group per row; K of them in front, if there are several.
+    lengths: tokens of each trajectory; needed by `opo` and `gdpo`, may be None otherwise.
     beta: inverse temperature of the distribution, above 0.
     clip_adv: bound on |log q|, or on |A| under `log_mean_exp`; above 0, or None for no bound.
     advantage: one of `ADVANTAGES`.
+    reward_weights: of the K rewards, each at least 0; empty weighs them equally.
 
   Returns:
     log q (clipped) and A.
 
   Raises:
-    ValueError: an option is unknown or out of its range.
+    ValueError: an option is unknown or out of its range, or lengths are missing.
   """
   inputs.one_of("advantage", advantage, ADVANTAGES)
   inputs.positive("beta", beta)
   if clip_adv is not None:
     inputs.positive("clip_adv", clip_adv)
-  scaled = beta * jnp.asarray(rewards, jnp.float32)
+  if lengths is None and advantage in NEED_LENGTHS:
+    raise ValueError(
+      f"advantage={inputs.quoted(advantage)} needs the trajectories' lengths in tokens, which are"
+      " not known"
+    )
+  rewards = jnp.asarray(rewards, jnp.float32)
+  several = rewards if rewards.ndim == 3 else rewards[None]
+  scaled = beta * weighted_mean(several, reward_weights)
   log_q = jax.nn.log_softmax(scaled, axis=1)
   above_uniform = jnp.where(_is_constant(log_q), 0.0, log_q + math.log(log_q.shape[1]))
   if clip_adv is not None:
     log_q = jnp.clip(log_q, -clip_adv, clip_adv)
     above_uniform = jnp.clip(above_uniform, -clip_adv, clip_adv)
-  if advantage == "log_q":
-    return log_q, log_q
-  if advantage == "log_mean_exp":
-    return log_q, above_uniform
-  logits = scaled if clip_adv is None else log_q
-  centered = logits - jnp.mean(logits, axis=1, keepdims=True)
-  centered = jnp.where(_is_constant(log_q), 0.0, centered)
-  if advantage == "centered":
-    return log_q, centered
-  degrees_of_freedom = max(log_q.shape[1] - 1, 1)
-  std = jnp.sqrt(jnp.sum(jnp.square(centered), axis=1, keepdims=True) / degrees_of_freedom)
-  return log_q, centered / (std + _STD_EPSILON)
+  match advantage:
+    case "log_q":
+      return log_q, log_q
+    case "log_mean_exp":
+      return log_q, above_uniform
+    case "gdpo":
+      return log_q, _gdpo(several, lengths, reward_weights)
+  x = jnp.where(_is_constant(log_q), 0.0, scaled if clip_adv is None else log_q)
+  return log_q, _relative(x, lengths, advantage)
+
+
+def _relative(
+  x: Float[Array, "B G"], lengths: Int[Array, "B G"] | None, advantage: str
+) -> Float[Array, "B G"]:
+  """Returns the advantages that compare a trajectory with its group, 0 where all x are 0."""
+  G = x.shape[1]
+  if G == 1:
+    return jnp.zeros_like(x)
+  centered = x - jnp.mean(x, axis=1, keepdims=True)
+  match advantage:
+    case "centered":
+      return centered
+    case "standardized":
+      return centered / (_std(x) + _STD_EPSILON)
+    case "rloo":
+      return centered * (G / (G - 1))
+    case "opo":
+      tokens = jnp.sum(lengths, axis=1, keepdims=True)
+      share = jnp.where(tokens > 0, lengths / jnp.maximum(tokens, 1), 1 / G)
+      return centered - jnp.sum(share * centered, axis=1, keepdims=True)
+    case "pass_at_k":
+      best, second = jnp.split(jax.lax.top_k(x, 2)[0], 2, axis=1)
+      return jnp.where(x == best, best - second, 0.0) / (_std(x) + _STD_EPSILON)
+
+
+def weighted_mean(
+  rewards: Float[Array, "K B G"], weights: tuple[float, ...]
+) -> Float[Array, "B G"]:
+  """Returns the mean of several rewards.
+
+  Args:
+    weights: of the K rewards; empty weighs them equally.
+
+  Raises:
+    ValueError: there are not K weights, or they are out of range.
+  """
+  weights = _checked_weights(weights, len(rewards))
+  return sum(w * x for w, x in zip(weights, rewards, strict=True)) / sum(weights)
+
+
+def _checked_weights(weights: tuple[float, ...], count: int) -> tuple[float, ...]:
+  weights = weights or (1.0,) * count
+  for weight in weights:
+    inputs.between("reward_weights", weight, 0.0, inputs.LARGEST)
+  if len(weights) != count or not any(weights):
+    raise inputs.OptionError("reward_weights", weights, f"{count} weights, not all 0")
+  return weights
+
+
+def _gdpo(
+  rewards: Float[Array, "K B G"], lengths: Int[Array, "B G"], weights: tuple[float, ...]
+) -> Float[Array, "B G"]:
+  """Returns the sum of each reward's standardized advantages, whitened over all tokens."""
+  total = sum(
+    w * _relative(jnp.where(_is_constant(x), 0.0, x), None, "standardized")
+    for w, x in zip(_checked_weights(weights, len(rewards)), rewards, strict=True)
+  )
+  count = jnp.sum(lengths)
+  mean = jnp.sum(lengths * total) / jnp.maximum(count, 1)
+  squares = jnp.sum(lengths * jnp.square(total - mean))
+  variance = squares / jnp.maximum(count - 1, 1)
+  return (total - mean) * jax.lax.rsqrt(variance + _WHITENING_EPSILON)
+
+
+def _std(x: Float[Array, "B G"]) -> Float[Array, "B 1"]:
+  """Returns the standard deviation of each group, with G - 1 in the denominator."""
+  centered = x - jnp.mean(x, axis=1, keepdims=True)
+  return jnp.sqrt(jnp.sum(jnp.square(centered), axis=1, keepdims=True) / (x.shape[1] - 1))
 
 
 def _is_constant(log_q: Float[Array, "B G"]) -> Bool[Array, "B 1"]:
-  """Whether the log q of a group are equal up to float32 rounding.
+  """Whether the log q of a group, or its rewards, are equal up to float32 rounding.
 
   Equal rewards can give log q that differ by about two units in the last place, since vector lanes
   may round differently. The std of such a group is a rounding error, and dividing by it would give

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from sejax.method import consistency, inputs
-from sejax.method.advantages import log_q_and_advantage
+from sejax.method.advantages import log_q_and_advantage, weighted_mean
 from sejax.method.modulation import modulation_factor
 from sejax.method.rewards import reward
 
@@ -23,9 +23,10 @@ class Group(NamedTuple):
   Attributes:
     self_consistency: r in [0, 1], agreement of the group with the trajectory's answer.
     factor: g, modulation of the reward by the Judge's score.
-    reward: R = clip(r g + penalty, 0, 1).
+    reward: R = clip(r g + penalty, 0, 1), less the punishment of overlong trajectories; the mean of
+      several rewards.
     log_q: log-probability under the group's energy distribution, clipped by `clip_adv`.
-    advantage: A, weight of the trajectory in the GRPO loss.
+    advantage: A, weight of the trajectory in the policy loss.
   """
 
   self_consistency: Float[Array, "B G"]
@@ -40,6 +41,8 @@ def group(
   format_ok: Bool[ArrayLike, "B G"],
   judge_scores: Float[ArrayLike, "B G"] | None,
   judge_valid: Bool[ArrayLike, "B G"] | None,
+  lengths: Int[ArrayLike, "B G"] | None = None,
+  max_tokens: int | None = None,
   *,
   self_consistency: str = "threshold",
   tie: str = "none",
@@ -57,9 +60,12 @@ def group(
   g_max: float = 1.2,
   invalid_verdict: str = "neutral",
   format_penalty: float = -0.5,
+  overlong_buffer: int = 0,
+  overlong_factor: float = 1.0,
   beta: float = 1.0,
   clip_adv: float | None = None,
   advantage: str = "centered",
+  reward_weights: tuple[float, ...] = (),
 ) -> Group:
   """Returns rewards and advantages of B groups of G trajectories (arXiv:2603.21289).
 
@@ -73,6 +79,9 @@ def group(
     judge_scores: the Judge's scores; NaN and numbers outside of [0, 1] count as invalid. None
       without a Judge: all factors are 1.
     judge_valid: whether the score could be read; None without a Judge.
+    lengths: tokens of each trajectory, which some advantages and the punishment of overlong ones
+      need; None if they are not known.
+    max_tokens: the longest response, which that punishment needs.
     self_consistency: `frequency`, `threshold`, `majority` or `dirichlet`. For this and the next
       five see `sejax.method.consistency.self_consistency`.
     tie: answer that `majority` rewards on a tie: `none`, or the `first`.
@@ -91,21 +100,29 @@ def group(
     g_max: upper bound of the factor.
     invalid_verdict: `neutral` (factor 1) or `zero` (score 0).
     format_penalty: added to the reward of a trajectory that breaks the format, at most 0.
+    overlong_buffer: tokens before `max_tokens` over which a punishment grows, see
+      `sejax.method.length_penalty.soft_overlong`; 0 punishes no length.
+    overlong_factor: the largest punishment.
     beta: inverse temperature of the energy distribution. For this and the next two see
       `sejax.method.advantages.log_q_and_advantage`.
     clip_adv: bound on |log q|; None for no bound.
-    advantage: `centered`, `log_q`, `log_mean_exp` or `standardized`.
+    advantage: `centered`, `log_q`, `log_mean_exp`, `standardized`, `rloo`, `opo`, `pass_at_k` or
+      `gdpo`.
+    reward_weights: weights of several rewards from a reward function, see `group_of_rewards`; not
+      read here, where there is one.
 
   Returns:
     A `Group` of float32 `[B, G]` arrays.
 
   Raises:
-    ValueError: an option is unknown or out of its range, or an array has the wrong shape or type.
+    ValueError: an option is unknown or out of its range, an array has the wrong shape or type, or
+      lengths are needed and not given.
   """
   arrays = {
     "answer_ids": inputs.integers("answer_ids", answer_ids),
     "format_ok": inputs.flags("format_ok", format_ok),
     **inputs.verdicts(judge_scores, judge_valid),
+    **_lengths(lengths, max_tokens, overlong_buffer),
   }
   inputs.same_group_shape(**arrays)
   return _group(
@@ -129,42 +146,71 @@ def group(
       g_max=g_max,
       invalid_verdict=invalid_verdict,
     ),
-    penalty=_static(format_penalty=format_penalty),
+    penalty=_static(
+      format_penalty=format_penalty,
+      max_tokens=max_tokens,
+      overlong_buffer=overlong_buffer,
+      overlong_factor=overlong_factor,
+    ),
     distribution=_static(beta=beta, clip_adv=clip_adv, advantage=advantage),
   )
 
 
 def group_of_rewards(
-  base: Float[ArrayLike, "B G"],
+  base: Float[ArrayLike, "*K B G"],
   format_ok: Bool[ArrayLike, "B G"],
+  lengths: Int[ArrayLike, "B G"] | None = None,
+  max_tokens: int | None = None,
   *,
   format_penalty: float = -0.5,
+  overlong_buffer: int = 0,
+  overlong_factor: float = 1.0,
   beta: float = 1.0,
   clip_adv: float | None = None,
   advantage: str = "centered",
+  reward_weights: tuple[float, ...] = (),
 ) -> Group:
   """Returns rewards and advantages of groups whose base rewards come from a reward function.
 
   Args:
-    base: rewards in [0, 1] in place of self-consistency; the factor is 1.
+    base: rewards in [0, 1] in place of self-consistency; the factor is 1. Of K of them, each has
+      its penalties; their mean is the reward R, and `gdpo` standardizes each by itself.
     format_ok: whether the trajectory keeps the output format.
-    format_penalty: as in `group`, like the next three.
+    lengths: as in `group`, like all others.
+    max_tokens: the longest response.
+    format_penalty: added where the format is broken.
+    overlong_buffer: tokens over which the punishment of overlong trajectories grows.
+    overlong_factor: the largest punishment.
     beta: inverse temperature of the energy distribution.
     clip_adv: bound on |log q|; None for no bound.
-    advantage: `centered`, `log_q`, `log_mean_exp` or `standardized`.
+    advantage: rule of the advantage.
+    reward_weights: of the K rewards; empty weighs them equally.
 
   Returns:
     A `Group` of float32 `[B, G]` arrays.
 
   Raises:
-    ValueError: an option is unknown or out of its range, or an array has the wrong shape or type.
+    ValueError: an option is unknown or out of its range, an array has the wrong shape or type, or
+      lengths are needed and not given.
   """
-  arrays = {"base": inputs.reals("base", base), "format_ok": inputs.flags("format_ok", format_ok)}
-  inputs.same_group_shape(**arrays)
+  base = inputs.reals("base", base)
+  others = {
+    "format_ok": inputs.flags("format_ok", format_ok),
+    **_lengths(lengths, max_tokens, overlong_buffer),
+  }
+  inputs.same_group_shape(base=base if base.ndim < 3 else base[0], **others)
   return _group_of_rewards(
-    **arrays,
-    penalty=_static(format_penalty=format_penalty),
-    distribution=_static(beta=beta, clip_adv=clip_adv, advantage=advantage),
+    base=base,
+    **others,
+    penalty=_static(
+      format_penalty=format_penalty,
+      max_tokens=max_tokens,
+      overlong_buffer=overlong_buffer,
+      overlong_factor=overlong_factor,
+    ),
+    distribution=_static(
+      beta=beta, clip_adv=clip_adv, advantage=advantage, reward_weights=reward_weights
+    ),
   )
 
 
@@ -175,6 +221,7 @@ def _group(
   format_ok: Bool[Array, "B G"],
   judge_scores: Float[Array, "B G"] | None = None,
   judge_valid: Bool[Array, "B G"] | None = None,
+  lengths: Int[Array, "B G"] | None = None,
   vote: Options,
   judge: Options,
   penalty: Options,
@@ -184,30 +231,48 @@ def _group(
   g = jnp.ones_like(r)
   if judge_scores is not None:
     g = modulation_factor(judge_scores, judge_valid, **dict(judge))
-  return _rewards_and_advantages(r, g, format_ok, penalty, distribution)
+  return _rewards_and_advantages(r, g, format_ok, lengths, penalty, distribution)
 
 
 @functools.partial(jax.jit, static_argnames=("penalty", "distribution"))
 def _group_of_rewards(
   *,
-  base: Float[Array, "B G"],
+  base: Float[Array, "*K B G"],
   format_ok: Bool[Array, "B G"],
+  lengths: Int[Array, "B G"] | None = None,
   penalty: Options,
   distribution: Options,
 ) -> Group:
-  return _rewards_and_advantages(base, jnp.ones_like(base), format_ok, penalty, distribution)
+  factor = jnp.ones(format_ok.shape, base.dtype)
+  return _rewards_and_advantages(base, factor, format_ok, lengths, penalty, distribution)
 
 
 def _rewards_and_advantages(
-  r: Float[Array, "B G"],
+  r: Float[Array, "*K B G"],
   g: Float[Array, "B G"],
   format_ok: Bool[Array, "B G"],
+  lengths: Int[Array, "B G"] | None,
   penalty: Options,
   distribution: Options,
 ) -> Group:
-  R = reward(r, g, format_ok, **dict(penalty))
-  log_q, A = log_q_and_advantage(R, **dict(distribution))
+  R = reward(r, g, format_ok, lengths, **dict(penalty))
+  log_q, A = log_q_and_advantage(R, lengths, **dict(distribution))
+  if R.ndim == 3:
+    weights = dict(distribution)["reward_weights"]
+    r, R = weighted_mean(r, weights), weighted_mean(R, weights)
   return Group(self_consistency=r, factor=g, reward=R, log_q=log_q, advantage=A)
+
+
+def _lengths(
+  lengths: Int[ArrayLike, "B G"] | None, max_tokens: int | None, overlong_buffer: int
+) -> dict[str, Int[Array, "B G"]]:
+  """Returns the lengths by name, if there are any, and checks that they are where needed."""
+  if overlong_buffer and (lengths is None or max_tokens is None):
+    raise ValueError(
+      f"overlong_buffer={inputs.quoted(overlong_buffer)} needs the trajectories' lengths in tokens"
+      " and max_tokens, which are not known"
+    )
+  return {} if lengths is None else {"lengths": inputs.integers("lengths", lengths)}
 
 
 def _static(**options: object) -> Options:

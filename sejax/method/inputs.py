@@ -63,9 +63,9 @@ def finite(name: str, value: object) -> None:
 
 
 def python_values(**options: object) -> None:
-  """Raises OptionError unless all options are Python numbers, strings or None, not arrays."""
+  """Raises OptionError unless all options are Python numbers, strings, tuples or None."""
   for name, value in options.items():
-    if not isinstance(value, str | numbers.Real | None):
+    if not isinstance(value, str | tuple | numbers.Real | None):
       raise OptionError(name, value, "a Python number or string")
 
 

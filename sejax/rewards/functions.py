@@ -2,7 +2,8 @@
 
 `config.rewards.function = "package.module.function"` replaces the method's reward. The function
 receives the `Evidence` of a batch and the source of its records, and returns a reward in [0, 1] for
-each trajectory; the format penalty is subtracted afterwards. If it has a parameter `prover`, it
+each trajectory, or K of them as an array `[K, B, G]`, which `config.method.reward_weights` weighs;
+the format penalty is subtracted afterwards. If it has a parameter `prover`, it
 also receives the run's `Prover`, with which the metrics grade answers. An exception in a reward
 function is raised as `RewardFunctionError` with its traceback, except for `CannotReward`, which
 ends the run with its message alone.
@@ -39,6 +40,7 @@ class Evidence(NamedTuple):
     format_ok: whether the trajectory has the required output format.
     judge_scores: the Judge's scores in [0, 1]; 0 if not valid, hence everywhere without a Judge.
     judge_valid: whether the Judge gave a valid score.
+    lengths: tokens of each trajectory; None if they are not known.
   """
 
   index: Int[np.ndarray, " B"]
@@ -49,9 +51,17 @@ class Evidence(NamedTuple):
   format_ok: Bool[np.ndarray, "B G"]
   judge_scores: Float[np.ndarray, "B G"]
   judge_valid: Bool[np.ndarray, "B G"]
+  lengths: Int32[np.ndarray, "B G"] | None = None
 
 
-RewardFunction = Callable[[Evidence, Source], Float[np.ndarray, "B G"]]
+RewardFunction = Callable[[Evidence, Source], Float[np.ndarray, "*K B G"]]
+
+# Options of the method that also hold for rewards from a function.
+SHARED_OPTIONS = tuple(
+  name
+  for name, parameter in inspect.signature(method.group_of_rewards).parameters.items()
+  if parameter.kind is parameter.KEYWORD_ONLY
+)
 
 
 class CannotReward(ValueError):  # noqa: N818 (it is raised on purpose, and says what is wrong)
@@ -145,6 +155,7 @@ def reward_groups(
   function: RewardFunction | None,
   *,
   judged: bool = True,
+  max_tokens: int | None = None,
 ) -> method.Group:
   """Computes rewards and advantages of a batch, with the method's reward or a reward function.
 
@@ -154,11 +165,13 @@ def reward_groups(
     options: of `method.group`.
     function: the reward function; None uses the method's reward.
     judged: whether there is a Judge; without one, every modulation factor is 1.
+    max_tokens: the longest trajectory, for the punishment of overlong ones.
 
   Raises:
     CannotReward: raised by the function.
     RewardFunctionError: the function raised any other exception.
-    ValueError: the function did not return a `[B, G]` array of numbers in [0, 1].
+    ValueError: the function did not return a `[B, G]` or `[K, B, G]` array of numbers in [0, 1], or
+      there are not as many weights; or an option needs lengths that are not known.
   """
   if function is None:
     return method.group(
@@ -166,6 +179,8 @@ def reward_groups(
       evidence.format_ok,
       evidence.judge_scores if judged else None,
       evidence.judge_valid if judged else None,
+      evidence.lengths,
+      max_tokens,
       **options,
     )
   name = f"the reward function {_name(function)}"
@@ -176,14 +191,12 @@ def reward_groups(
   except Exception as error:
     raise RewardFunctionError(name, error) from error
   base = _checked(returned, evidence.answer_ids.shape, name)
-  shared = (
-    "format_penalty",
-    "beta",
-    "clip_adv",
-    "advantage",
-  )  # not specific to the method's reward
   return method.group_of_rewards(
-    base, evidence.format_ok, **{name: options[name] for name in shared}
+    base,
+    evidence.format_ok,
+    evidence.lengths,
+    max_tokens,
+    **{name: options[name] for name in SHARED_OPTIONS},
   )
 
 
@@ -195,7 +208,7 @@ def _name(function: RewardFunction) -> str:
   return f"{owner.__module__}.{owner.__qualname__}"
 
 
-def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.ndarray, "B G"]:
+def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.ndarray, "*K B G"]:
   """Converts what a reward function returned to an array and validates it.
 
   Raises:
@@ -208,7 +221,7 @@ def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.nda
     raise ValueError(
       f"{name} returned {type(returned).__name__}, which is no array ({one_line(error)}); {wanted}"
     ) from None
-  if array.shape != shape:
+  if array.shape[-2:] != shape or array.ndim > 3 or array.size == 0:
     what = f"an array of shape {array.shape}" if array.shape else quoted(returned)
     raise ValueError(f"{name} returned {what}; {wanted}")
   kinds = (jnp.bool_, jnp.integer, jnp.floating)
@@ -216,6 +229,7 @@ def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.nda
     raise ValueError(f"{name} returned an array of type {array.dtype}, not of numbers; {wanted}")
   outside = np.argwhere(~((array >= 0) & (array <= 1)))  # NaN too
   if outside.size:
-    b, g = outside[0].tolist()
-    raise ValueError(f"{name} returned {array[b, g]} for trajectory {g} of group {b}; {wanted}")
+    *_, b, g = outside[0].tolist()
+    found = array[tuple(outside[0])]
+    raise ValueError(f"{name} returned {found} for trajectory {g} of group {b}; {wanted}")
   return array.astype(np.float32)

@@ -21,7 +21,7 @@ from sejax.data.batches import Batch, Collator
 from sejax.data.prepare import Example
 from sejax.data.records import Source
 from sejax.parallel import hosts
-from sejax.rollout.roles import Roles, by_candidate
+from sejax.rollout.roles import Completions, Roles, by_candidate
 from sejax.sampling import Result
 from sejax.text import answers
 
@@ -171,9 +171,14 @@ class Collector:
       verdict_texts, truncated = self._judge(weights, batch, features, texts=acted.texts, step=step)
     with clock("reward"):
       verdicts = rewards.read_verdicts(verdict_texts, self.scoring.reading, truncated)
-      evidence = self._evidence(batch, acted.texts, verdicts)
+      evidence = self._evidence(batch, acted, verdicts)
       group = rewards.reward_groups(
-        evidence, self.source, self.scoring.method, self.reward_function, judged=judged
+        evidence,
+        self.source,
+        self.scoring.method,
+        self.reward_function,
+        judged=judged,
+        max_tokens=acted.result.tokens.shape[-1],
       )
     sampled = SampledBatch(
       real=batch.real,
@@ -220,9 +225,10 @@ class Collector:
     return by_candidate(judged, self.scoring.repeats)
 
   def _evidence(
-    self, batch: Batch, texts: list[list[str]], verdicts: rewards.Verdicts
+    self, batch: Batch, acted: Completions, verdicts: rewards.Verdicts
   ) -> rewards.Evidence:
     """Extracts answers and checks formats; returns the inputs of the rewards."""
+    texts = acted.texts
     extracted, answer_ids = rewards.read_answers(texts, self.scoring.reading)
     return rewards.Evidence(
       index=batch.index,
@@ -233,6 +239,7 @@ class Collector:
       format_ok=np.array([[answers.format_ok(text) for text in group] for group in texts], bool),
       judge_scores=verdicts.scores,
       judge_valid=verdicts.valid,
+      lengths=acted.result.lengths,
     )
 
   def _merge(self, parts: Sequence[tuple[Rollout, Sequence[Example]]]) -> Rollout:

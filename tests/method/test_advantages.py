@@ -4,6 +4,7 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,14 +14,17 @@ from hypothesis.extra import numpy as hnp
 from sejax.method import advantages
 
 # The advantages that a group leaves at 0 if clipping makes its log q constant.
-SIGNAL_FREE = ("centered", "standardized")
+SIGNAL_FREE = ("centered", "standardized", "rloo", "opo", "pass_at_k")
 
 rewards_of_a_group = hnp.arrays(np.float32, (1, 8), elements=st.floats(0, 1, width=32))
 
 
 @functools.partial(jax.jit, static_argnames=("beta", "clip_adv", "advantage"))
-def compiled(rewards, *, beta=1.0, clip_adv=None, advantage="centered"):
-  return advantages.log_q_and_advantage(rewards, beta=beta, clip_adv=clip_adv, advantage=advantage)
+def compiled(rewards, lengths=None, *, beta=1.0, clip_adv=None, advantage="centered"):
+  lengths = jnp.arange(3, 3 + rewards.size).reshape(rewards.shape) if lengths is None else lengths
+  return advantages.log_q_and_advantage(
+    rewards, lengths, beta=beta, clip_adv=clip_adv, advantage=advantage
+  )
 
 
 @pytest.mark.parametrize("advantage", SIGNAL_FREE)
@@ -119,13 +123,76 @@ def test_a_shift_of_all_rewards_leaves_the_centred_advantage(rewards, shift):
 @settings(deadline=None, max_examples=100)
 @given(rewards=rewards_of_a_group, order=st.permutations(range(8)))
 def test_permuting_a_group_permutes_its_advantages(rewards, order):
-  for advantage in ("log_q", "centered", "log_mean_exp"):
+  lengths = np.arange(3, 11)[None]
+  for advantage in advantages.ADVANTAGES:
+    # A standard deviation of rewards that differ in their last digits alone carries their rounding.
+    divided = advantage in ("standardized", "pass_at_k", "gdpo")
+    if divided and 0 < np.ptp(rewards) < 1e-3:
+      continue
+    tolerance = {"rtol": 1e-3, "atol": 1e-3} if divided else {"rtol": 1e-5, "atol": 1e-6}
     for x, permuted in zip(
-      compiled(rewards, advantage=advantage),
-      compiled(rewards[:, order], advantage=advantage),
+      compiled(rewards, lengths, advantage=advantage),
+      compiled(rewards[:, order], lengths[:, order], advantage=advantage),
       strict=True,
     ):
-      np.testing.assert_allclose(permuted, x[:, order], rtol=1e-5, atol=1e-6)
+      np.testing.assert_allclose(permuted, x[:, order], **tolerance)
+
+
+@pytest.mark.parametrize(
+  ("advantage", "rewards", "lengths", "expected"),
+  [
+    ("rloo", [1, 0, 0, 0], [5, 5, 5, 5], [1, -1 / 3, -1 / 3, -1 / 3]),
+    # The baseline is (1 * 6 + 0 * 2) / 8.
+    ("opo", [1, 0], [6, 2], [0.25, -0.75]),
+    ("opo", [1, 0], [0, 0], [0.5, -0.5]),
+    # std 0.5; the best is 0.5 above the second best.
+    ("pass_at_k", [1, 0.5, 0], [1, 1, 1], [1, 0, 0]),
+    ("pass_at_k", [1, 1, 0], [1, 1, 1], [0, 0, 0]),
+    ("pass_at_k", [1, 0, 0], [1, 1, 1], [3**0.5, 0, 0]),
+  ],
+)
+def test_advantages_by_hand(advantage, rewards, lengths, expected):
+  rewards, lengths = np.array([rewards], np.float32), np.array([lengths])
+  _, A = compiled(rewards, lengths, advantage=advantage)
+  np.testing.assert_allclose(A, [expected], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("weights", [(), (2.0, 1.0)])
+def test_several_rewards_are_averaged_or_each_standardized(weights):
+  rng = np.random.default_rng(0)
+  first, second = rewards = rng.random((2, 3, 4)).astype(np.float32)
+  lengths = rng.integers(1, 9, (3, 4))
+  call = functools.partial(
+    advantages.log_q_and_advantage, beta=1.0, clip_adv=None, reward_weights=weights
+  )
+  a, b = weights or (1.0, 1.0)
+  _, mean = call((a * first + b * second) / (a + b), advantage="centered", reward_weights=())
+  np.testing.assert_allclose(call(rewards, advantage="centered")[1], mean, rtol=1e-5, atol=1e-7)
+  # Another scale of one reward changes nothing where each is standardized first.
+  gdpo = call(rewards, lengths, advantage="gdpo")[1]
+  scaled = call(rewards * [[[5.0]], [[1.0]]], lengths, advantage="gdpo")[1]
+  np.testing.assert_allclose(scaled, gdpo, rtol=1e-3, atol=1e-4)
+  # Over all tokens, they are whitened.
+  np.testing.assert_allclose((gdpo * lengths).sum(), 0.0, atol=1e-4)
+  variance = (np.square(gdpo) * lengths).sum() / (lengths.sum() - 1)
+  np.testing.assert_allclose(variance, 1.0, rtol=1e-4)
+
+
+def test_weights_must_fit_the_rewards():
+  with pytest.raises(ValueError, match=r"reward_weights=\(1.0, 2.0, 3.0\) must be 2 weights"):
+    advantages.log_q_and_advantage(
+      np.zeros((2, 1, 4)),
+      beta=1.0,
+      clip_adv=None,
+      advantage="centered",
+      reward_weights=(1.0, 2.0, 3.0),
+    )
+
+
+def test_lengths_are_asked_for_where_they_are_needed():
+  for advantage in advantages.NEED_LENGTHS:
+    with pytest.raises(ValueError, match=f"advantage='{advantage}' needs the trajectories' leng"):
+      advantages.log_q_and_advantage(np.zeros((1, 4)), beta=1.0, clip_adv=None, advantage=advantage)
 
 
 @pytest.mark.parametrize(

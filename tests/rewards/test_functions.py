@@ -71,6 +71,39 @@ def test_a_function_is_penalized_and_centred_like_the_method():
   assert np.asarray(group.factor).tolist() == [[1, 1]] * 3
 
 
+def two_rewards(evidence, source):
+  base = np.full(evidence.answer_ids.shape, 0.5)
+  return np.stack([base, evidence.judge_scores])
+
+
+def test_a_function_may_return_several_rewards():
+  function = rewards.find("tests.rewards.test_functions.two_rewards", None)
+  options = config_lib.default().method.to_dict() | {"reward_weights": (1.0, 3.0)}
+  group = rewards.reward_groups(make_evidence(), SOURCE, options, function)
+  # (0.5 + 3 score) / 4; the penalty of a broken format leaves 0 and 0.25 in the second group.
+  expected = [[0.8, 0.3125], [0.5, 0.1875], [0.0, 0.0]]
+  np.testing.assert_allclose(group.reward, expected, rtol=1e-6)
+  lengths = np.array([[4, 4], [4, 4], [0, 0]], np.int32)
+  options["advantage"] = "gdpo"
+  group = rewards.reward_groups(make_evidence(lengths=lengths), SOURCE, options, function)
+  # Standardized, only the judge's scores differ in the first group, by 3 / sqrt(2); in the second
+  # both rewards do, by 4 / sqrt(2). Padding rows have no tokens, and 0 is the mean.
+  z = np.array([[3, -3], [4, -4]]) / np.sqrt(2)
+  whitened = z / np.sqrt(4 * np.square(z).sum() / 15)
+  np.testing.assert_allclose(np.asarray(group.advantage)[:2], whitened, rtol=1e-4)
+
+
+def test_overlong_trajectories_are_punished():
+  options = config_lib.default().method.to_dict() | {"overlong_buffer": 4, "overlong_factor": 0.5}
+  evidence = make_evidence(lengths=np.array([[4, 7], [8, 6], [0, 0]], np.int32))
+  group = rewards.reward_groups(evidence, SOURCE, options, of_one_third, max_tokens=8)
+  # 0.25, or 0 where the format is broken, less half of (n - 4) / 4.
+  expected = [[0.25, 0.25 - 0.375], [0.25 - 0.5, -0.25], [0.0, 0.0]]
+  np.testing.assert_allclose(group.reward, expected, rtol=1e-6)
+  with pytest.raises(ValueError, match="overlong_buffer=4 needs the trajectories' lengths"):
+    rewards.reward_groups(make_evidence(), SOURCE, options, of_one_third)
+
+
 def test_supervision_grades_as_metrics_do_by_the_runs_prover(prover):
   evidence = make_evidence(answers=[[r"\cos(0)", "2"], ["3", r"\log_2 8"], [None, None]])
   supervised = rewards.find("sejax.rewards.supervised", prover)
