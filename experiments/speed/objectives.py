@@ -1,0 +1,90 @@
+"""Time of an update with each policy objective, over that with `grpo`.
+
+    python experiments/speed/objectives.py
+
+One mini-batch of the main job (`configs/tiny.py`, 16 figures of 8 trajectories), sampled once, on
+one machine; the best of several updates after a warm-up, the objectives in turn. Prints a line for
+each and ends with one JSON line, `relative`: an objective's seconds over those of `grpo`.
+"""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+
+import jax
+import ml_collections
+from absl import app, flags
+from stopwatch import best_seconds
+
+from configs import tiny
+from sejax import method
+from sejax import setup as setup_lib
+from sejax.config import parts
+from sejax.learner import learner
+from sejax.learner.update import ScoredMinibatch, random_keys
+from sejax.monitoring.timing import Clock
+from sejax.rollout.collect import SamplingWeights
+
+_REPEATS = flags.DEFINE_integer("repeats", 7, "timed updates of each objective", lower_bound=1)
+
+
+def main(argv: list[str]) -> None:
+  """Samples, updates and prints."""
+  del argv
+  config = tiny.get_config()
+  config.batch_size = config.mini_batch_size
+  config.eval.num_problems = 0
+  config.log.compilation_cache = False
+  with tempfile.TemporaryDirectory() as folder:
+    setup = setup_lib.set_up(config, pathlib.Path(folder), Clock())
+    with setup.prover:
+      measure(config, setup)
+
+
+def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup) -> None:
+  """Times the updates of one rollout by every objective."""
+  state = setup.learner.updater.init(setup.weights.initial)
+  weights = SamplingWeights(setup.learner.policy(state.params), setup.weights.judge_params)
+  data = setup_lib.pipeline(config, setup.preparer, ())
+  rollout = setup.collector.collect_rollout(weights, data, 0)
+  (part,), (advantage,), (behaviour_logp,) = setup.learner.minibatches(rollout)
+  old_logp = setup.learner.updater.token_logprobs(setup.weights.frozen, part)
+  # A little off policy, so that clips are taken.
+  noise = 0.1 * jax.random.normal(jax.random.key(0), old_logp.shape)
+  scored = ScoredMinibatch(
+    minibatch=part,
+    old_logp=old_logp + noise,
+    ref_logp=old_logp,
+    advantage=advantage,
+    behaviour_logp=behaviour_logp,
+    key=random_keys(config.seed, 0, 0, len(part.mask)),
+  )
+  options = parts.training(config)
+
+  def update_by(objective: str):
+    updater = learner.make_updater(
+      dataclasses.replace(options, loss=config.loss.to_dict() | {"objective": objective}),
+      setup.weights.model,
+      compute=parts.compute(config),
+      filters=setup.roles.actor.options.filters,
+      steps=1,
+      mesh=setup.mesh,
+    )
+    state = updater.init(setup.weights.initial)
+
+    def update():
+      nonlocal state
+      state, _ = jax.block_until_ready(updater.update(state, None, scored))
+
+    return update
+
+  seconds = best_seconds({name: update_by(name) for name in method.OBJECTIVES}, _REPEATS.value)
+  relative = {name: value / seconds["grpo"] for name, value in seconds.items()}
+  for name, value in seconds.items():
+    print(f"{name:<10}{value:8.3f} s{relative[name]:8.3f}")
+  print(json.dumps({"relative": {name: round(value, 3) for name, value in relative.items()}}))
+
+
+if __name__ == "__main__":
+  app.run(main)
