@@ -53,7 +53,6 @@ _FREE = (
   r"mesh\.",
   r"sampling\.",
   r"model\.(remat|unroll|query_chunk|logits_chunk|fused_attention)$",
-  r"train\.micro_batch_size$",
   r"optimizer\.max_skipped$",
   r"data\.(workers|max_bad_share|on_bad_record|inspect_\w+)$",
   r"eval\.(sets|protocol|batch_size|every|allow_training_problems)$",
@@ -79,8 +78,9 @@ def require_same(
   """Checks that a run is resumed with the configuration that it was begun with.
 
   Fields may differ that only affect logging, the frequency of checkpoints, error handling of data,
-  memory or speed. So may the number of steps, if the learning rate does not depend on it, and the
-  choice of benchmarks. Does nothing if no run has begun.
+  memory or speed. So may the size of micro-batches, unless the objective depends on it, the number
+  of steps, if the learning rate does not depend on it, and the choice of benchmarks. Does nothing
+  if no run has begun.
 
   Args:
     evaluates: whether the run is `--mode=evaluate`, to which other fields matter than to training.
@@ -100,6 +100,8 @@ def require_same(
   free = [*_FREE, *(_FREE_IN_EVALUATION if evaluates else _FREE_IN_TRAINING)]
   if config.optimizer.schedule == "constant":
     free.append(r"train\.(steps|epochs)$")
+  if not method.OBJECTIVES[config.loss.objective].per_micro_batch:
+    free.append(r"train\.micro_batch_size$")
   differing = [
     name
     for name in sorted({*before, *now})
@@ -120,8 +122,12 @@ def _with_loss_defaults(values: dict[str, Any]) -> dict[str, Any]:
   Runs that began before objectives could be chosen have saved them.
   """
   own = method.OBJECTIVES[values["loss.objective"]]
-  names = [name for name in own._fields if values.get(f"loss.{name}", "") is None]
-  return values | {f"loss.{name}": getattr(own, name) for name in names}
+  defaults = {
+    "loss.clip_low": own.clip_low,
+    "loss.clip_high": own.clip_high,
+    "loss.aggregation": own.aggregation,
+  }
+  return values | {name: x for name, x in defaults.items() if values[name] is None}
 
 
 def _is_same(name: str, before: Any, now: Any) -> bool:

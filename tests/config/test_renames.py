@@ -83,6 +83,18 @@ def test_a_run_from_before_there_were_objectives_resumes(tmp_path):
   (tmp_path / "config.json").write_text(json.dumps(saved))
   (tmp_path / "metrics.jsonl").touch()
   config_lib.require_same(config, tmp_path)
+  config.train.micro_batch_size = 8
+  config_lib.require_same(config, tmp_path)
   config.loss.objective = "gspo"
   with pytest.raises(ValueError, match=r"a run with config\.loss\.aggregation='token-mean', not"):
+    config_lib.require_same(config, tmp_path)
+
+
+def test_micro_batches_keep_their_size_where_tokens_are_chosen_in_them(tmp_path):
+  config = tiny.get_config()
+  config.loss.objective = "kl_cov"
+  config_lib.save(config, tmp_path)
+  (tmp_path / "metrics.jsonl").touch()
+  config.train.micro_batch_size = 8
+  with pytest.raises(ValueError, match=r"a run with config\.train\.micro_batch_size=16, not 8"):
     config_lib.require_same(config, tmp_path)

@@ -56,7 +56,11 @@ SECTIONS = {
   "sapo_trl": Built("sapo", aggregation=MEAN, counts_empty=True),
   "dapo_trl": Built("grpo", {"dual_clip": np.inf}, "token-mean", except_for=UNCLAMPED),
   "dr_grpo_trl": Built(
-    "grpo", {"dual_clip": np.inf}, "seq-mean-token-sum-norm", True, except_for=UNCLAMPED
+    "grpo",
+    {"dual_clip": np.inf},
+    "seq-mean-token-sum-norm",
+    counts_empty=True,
+    except_for=UNCLAMPED,
   ),
   "gmpo_trl": Built(
     "gmpo",
@@ -366,3 +370,14 @@ def test_importance_weights_are_those_of_trl(case):
   )
   assert_close(loss, expected["loss"], err_msg="loss")
   assert_close(grad, expected["grad"], err_msg="grad")
+
+
+def test_without_tokens_nothing_mismatches():
+  nan = np.full((2, 3), np.nan)
+  found = rollout_correction.mismatch(nan, nan, np.zeros((2, 3)))
+  assert {name: float(x) for name, x in found.items()} == {
+    "mismatch_mean": 0.0,
+    "mismatch_max": 0.0,
+    "mismatch_k3_kl": 0.0,
+    "mismatch_ess": 1.0,
+  }

@@ -19,7 +19,6 @@ EXTREMES = ("ratio_min", "ratio_max")
 FORMS = [("grpo", name) for name in AGGREGATIONS] + [
   (name, None) for name in method.OBJECTIVES if name != "grpo"
 ]
-OF_A_MICRO_BATCH = ("clip_cov", "kl_cov")  # choose tokens by what else is in it
 
 
 def random_batch(seed, shape=(4, 6)):
@@ -87,7 +86,8 @@ def one_sequence(logp, old_logp=None, ref_logp=None, advantage=1.0):
 
 
 @pytest.mark.parametrize(
-  ("objective", "aggregation"), [form for form in FORMS if form[0] not in OF_A_MICRO_BATCH]
+  ("objective", "aggregation"),
+  [form for form in FORMS if not method.OBJECTIVES[form[0]].per_micro_batch],
 )
 @pytest.mark.parametrize("rollout_correction", ["none", "token_truncate", "sequence_mask"])
 @settings(deadline=None, max_examples=20)

@@ -33,12 +33,15 @@ class Objective(NamedTuple):
     clip_high: largest increase, likewise.
     aggregation: of token losses.
     fixed: whether the aggregation is part of the definition.
+    per_micro_batch: whether tokens are chosen within a micro-batch, on whose size the result then
+      depends.
   """
 
   clip_low: float | None
   clip_high: float | None
   aggregation: str
   fixed: bool = False
+  per_micro_batch: bool = False
 
 
 OBJECTIVES = {
@@ -47,6 +50,6 @@ OBJECTIVES = {
   "cispo": Objective(0.2, 0.2, "token-mean"),
   "sapo": Objective(None, None, "seq-mean-token-mean", fixed=True),
   "gmpo": Objective(0.4, 0.4, "seq-mean-token-mean", fixed=True),
-  "clip_cov": Objective(0.2, 0.2, "token-mean"),
-  "kl_cov": Objective(None, None, "token-mean"),
+  "clip_cov": Objective(0.2, 0.2, "token-mean", per_micro_batch=True),
+  "kl_cov": Objective(None, None, "token-mean", per_micro_batch=True),
 }
