@@ -41,7 +41,7 @@ from sejax import models, rollout
 from sejax import setup as setup_lib
 from sejax.config import parts, validation
 from sejax.data.batches import Batch
-from sejax.learner.update import ScoredMinibatch
+from sejax.learner.update import UpdateBatch
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.processor import Processor
 from sejax.monitoring import flops
@@ -235,8 +235,8 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup, stag
     del policy, parameters  # of the policy before the update, which is donated
     frozen = weights.frozen if setup.learner.adapters else None
     with stages("update"):
-      scored = ScoredMinibatch(part, old, ref, advantage)
-      state, _ = jax.block_until_ready(updater.update(state, frozen, scored))
+      batch = UpdateBatch(part, old, ref, advantage)
+      state, _ = jax.block_until_ready(updater.update(state, frozen, batch))
     decoding = rollout.result.stats.seconds["decode"]
     stages.decode = min(decoding, stages.decode or decoding)
   report(setup, rollout, stages)

@@ -91,7 +91,10 @@ def _role(
 
 
 def preparer(config: ml_collections.ConfigDict, source: Source) -> Preparer:
-  """Returns the preparer, which turns records of a source into prompts of both roles."""
+  """Returns the preparer, which turns records of a source into prompts of both roles.
+
+  Without a Judge, too, so that runs with and without one train on the same records.
+  """
   data, judge = config.data, config.judge
   rubric = prompts.Rubric(**judge.weights)
   return Preparer(

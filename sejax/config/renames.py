@@ -49,10 +49,10 @@ def explain(name: str) -> str:
   if name in FIELDS:
     return f"is now config.{FIELDS[name]}"
   known = list(flatten(default()))
-  close = difflib.get_close_matches(name, known, 1)
   leaf = name.rpartition(".")[2]
   same_leaf = [field for field in known if field.rpartition(".")[2] == leaf]
-  meant = [*same_leaf[:1], *close]
+  # Where the section is misspelt, the field of that name in the section with the closest name.
+  meant = difflib.get_close_matches(name, same_leaf or known, 1) or same_leaf[:1]
   hint = f"; did you mean config.{meant[0]}?" if meant else "; see sejax/config/defaults.py"
   return f"is no field of the configuration{hint}"
 

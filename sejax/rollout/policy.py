@@ -31,7 +31,7 @@ _PROBE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compute:
-  """Precision and kernels for sampling, and precision of frozen weights.
+  """Precision and kernels of all computation of a model, and precision of frozen weights.
 
   Attributes:
     dtype: precision of frozen weights, and of the sampler's copy of trained weights.
