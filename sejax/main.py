@@ -206,7 +206,7 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
     ValueError: a flag or the configuration file is wrong.
   """
   path, argv = _with_local_config(argv)
-  no_file = "is no file; give a configuration such as configs/*.py"
+  no_file = "is not a file; give a configuration such as configs/*.py"
   if path is not None and not pathlib.Path(path.partition(":")[0]).is_file():
     raise ValueError(f"--config={shortened(path)} {no_file}")
   _check_overrides(argv)
@@ -224,8 +224,8 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
     raise ValueError(f"--config={shortened(flags.FLAGS['config'].config_filename)} {no_file}")
   if not isinstance(config, ml_collections.ConfigDict):
     raise ValueError(
-      f"--config={shortened(path)} gives {type(config).__name__}, which is no"
-      " ml_collections.ConfigDict"
+      f"--config={shortened(path)} gives {type(config).__name__}, which is not"
+      " an ml_collections.ConfigDict"
     )
   return config
 
@@ -292,7 +292,7 @@ def _explain_parse_error(error: Exception, path: str | None) -> str:
     path: configuration file; None if a flag file names it.
   """
   if isinstance(error, UnicodeDecodeError):
-    return f"a file of flags or of the configuration is no UTF-8 text ({error})"
+    return f"a file of flags or of the configuration is not UTF-8 text ({error})"
   if not isinstance(error, flags.Error | ValueError):
     return _explain_file_error(error, path)
   flag = re.match(r"flag --([\w.]+)=", str(error))

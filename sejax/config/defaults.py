@@ -289,7 +289,7 @@ def flatten(tree: ml_collections.ConfigDict | dict[str, Any], above: str = "") -
 
   Args:
     tree: of a `ConfigDict`, field references are kept, so that optional fields can be recognised.
-    above: dotted name of the section, with a dot behind it; for the recursion.
+    above: dotted name of the section, with a dot after it; for the recursion.
   """
   if isinstance(tree, ml_collections.ConfigDict):
     tree = tree.to_dict(preserve_field_references=True)

@@ -54,7 +54,7 @@ def explain(name: str) -> str:
   # Where the section is misspelt, the field of that name in the section with the closest name.
   meant = difflib.get_close_matches(name, same_leaf or known, 1) or same_leaf[:1]
   hint = f"; did you mean config.{meant[0]}?" if meant else "; see sejax/config/defaults.py"
-  return f"is no field of the configuration{hint}"
+  return f"is not a field of the configuration{hint}"
 
 
 def explain_import(message: str) -> str:

@@ -47,7 +47,7 @@ class ParquetSource:
       folder: base of relative image paths.
 
     Raises:
-      ValueError: a file is no parquet file or lacks the text or the image column.
+      ValueError: a file is not a parquet file or lacks the text or the image column.
     """
     self.name = name
     self._prefix, self._folder = prefix, folder
@@ -217,7 +217,7 @@ def _check_columns(path: pathlib.Path) -> pq.FileMetaData:
   """Returns the metadata of a file that has all required columns.
 
   Raises:
-    ValueError: it is no parquet file, or lacks the text or the image column.
+    ValueError: it is not a parquet file, or lacks the text or the image column.
   """
   try:
     metadata = pq.read_metadata(path)

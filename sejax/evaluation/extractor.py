@@ -92,7 +92,7 @@ class Extractor:
     return self._samplers[temperature]
 
   def _tokens(self, prompt: str) -> Int32[np.ndarray, " P"]:
-    content = [{"type": "text", "text": prompt}]  # so that <image> in the text is no placeholder
+    content = [{"type": "text", "text": prompt}]  # so that <image> in the text is not a placeholder
     return self._processor.prompt([{"role": "user", "content": content}]).ids
 
   def _request(

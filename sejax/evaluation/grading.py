@@ -13,7 +13,7 @@ from sejax.evaluation.benchmarks.protocol import (
 )
 from sejax.text.equivalence import Prover
 
-# Extractors that are no model, as the results name them.
+# Extractors that are not models, as the results name them.
 RULES, STORED, VERDICT = "rules", "stored extraction", "stored verdict"
 _TEMPERATURE_STEP = 0.5  # added with each further attempt of a model
 

@@ -53,7 +53,7 @@ class PromptTokens(NamedTuple):
   Attributes:
     ids: token ids up to the candidate, or up to the assistant's response without a candidate. An
       image is one `<|image_pad|>` for each of its merged tokens.
-    tail: what the chat template writes behind the candidate, as texts and token ids, to be passed
+    tail: what the chat template writes after the candidate, as texts and token ids, to be passed
       to `Processor.continuation`; empty without a candidate.
   """
 

@@ -109,7 +109,7 @@ def find(name: str, prover: Prover) -> RewardFunction | None:
   """
   if not name:
     return None
-  no_function = f"config.rewards.function={quoted(name)} is no function"
+  no_function = f"config.rewards.function={quoted(name)} is not a function"
   module, _, attribute = name.rpartition(".")
   if not module or not all(part.isidentifier() for part in name.split(".")):
     raise ValueError(f"{no_function}; name one as package.module.function")
@@ -206,7 +206,8 @@ def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.nda
     array = np.asarray(returned)
   except Exception as error:  # ragged lists and other libraries' arrays raise various types
     raise ValueError(
-      f"{name} returned {type(returned).__name__}, which is no array ({one_line(error)}); {wanted}"
+      f"{name} returned {type(returned).__name__}, which is not an array ({one_line(error)});"
+      f" {wanted}"
     ) from None
   if array.shape != shape:
     what = f"an array of shape {array.shape}" if array.shape else quoted(returned)

@@ -28,7 +28,7 @@ from sejax.errors import shortened
 from sejax.method.consistency import count_votes
 from sejax.models.processor import Processor
 
-_PLAIN_SECONDS = 10  # between two lines of progress where standard error is no terminal
+_PLAIN_SECONDS = 10  # between two lines of progress where standard error is not a terminal
 _TAIL_TOKENS = 64  # last tokens of a sequence, shown while it grows
 
 
@@ -214,7 +214,7 @@ def _read(path: str) -> bytes:
   if inline is not None:
     return inline
   if not os.path.isfile(path):  # `pathlib.Path.is_file` raises if the text is too long for a path.
-    raise ValueError(f"--image={shortened(path)} is no file")
+    raise ValueError(f"--image={shortened(path)} is not a file")
   return pathlib.Path(path).read_bytes()
 
 

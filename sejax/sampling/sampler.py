@@ -190,7 +190,7 @@ class _SamplingLoop:
     can_admit = self._waiting > 0 and slots_needed <= self._plan.capacity - self._plan.admit_size
     shape = self._target_shape(can_admit)
     reshape = shape != self._schedule.active.shape[1:]
-    # Prompts are admitted to the slots behind the occupied ones, so these must be packed first.
+    # Prompts are admitted to the slots after the occupied ones, so these must be packed first.
     # Before the first admission no slot is occupied.
     if reshape or self._cache_runs_short or (can_admit and self._admitted):
       self._repack(*shape, min_used=self._plan.given_length if can_admit else 0)

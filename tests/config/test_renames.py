@@ -43,8 +43,8 @@ def test_a_configuration_file_may_set_no_other_fields():
   """A configuration file is a program, and a field that it adds would have no effect."""
   for name, said in (
     ("sampling.groups", "config.sampling.groups is now config.sampling.max_concurrent_prompts"),
-    ("train.step", "config.train.step is no field of the configuration; did you mean"),
-    ("thing", "config.thing is no field of the configuration"),
+    ("train.step", "config.train.step is not a field of the configuration; did you mean"),
+    ("thing", "config.thing is not a field of the configuration"),
   ):
     config = tiny.get_config()
     section, _, field = name.rpartition(".")

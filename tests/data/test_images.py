@@ -271,7 +271,7 @@ def jpeg(**options) -> bytes:
 
 
 def trailers() -> list[bytes]:
-  """What may stand behind a picture: films, pictures, and what looks like parts of pictures."""
+  """What may stand after a picture: films, pictures, and what looks like parts of pictures."""
   film = b"\0\0\0\x18ftypmp42" + noise(100_000).tobytes()
   assert b"\xff\xda" in film
   return [

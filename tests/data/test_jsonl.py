@@ -89,7 +89,7 @@ def test_indices_out_of_range_and_absent_files(tmp_path):
   for index in (-1, 1):
     with pytest.raises(IndexError, match=f"no record {index}"):
       source[index]
-  with pytest.raises(ValueError, match=r"absent\.jsonl is no file"):
+  with pytest.raises(ValueError, match=r"absent\.jsonl is not a file"):
     jsonl.JsonlSource(tmp_path / "absent.jsonl")
 
 

@@ -51,7 +51,7 @@ def test_one_problem_in_four_kinds_of_files(tmp_path):
   [
     ("a.txt", "", r"must end in .jsonl, .json, .tsv, .parquet"),
     ("a.jsonl", "{", "cannot be read"),
-    ("a.jsonl", "[1]", "row 1 is no JSON object"),
+    ("a.jsonl", "[1]", "row 1 is not a JSON object"),
     ("a.jsonl", '{"question": "q"}', "needs id or key or index"),
     ("a.jsonl", '{"id": 1}\n{"id": 1}', "two problems have the id 1"),
     ("a.parquet", "x", "cannot be read"),

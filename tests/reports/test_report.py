@@ -167,21 +167,25 @@ def test_a_run_that_goes_on_has_a_page(workdir):
   ("name", "text", "said"),
   [
     ("metrics.jsonl", "", "metrics.jsonl holds no metrics; give a training run's --workdir"),
-    ("metrics.jsonl", "x\n", "metrics.jsonl:1 is no JSON object with a step"),
-    ("metrics.jsonl", '{"step": 1, "kl": "x"}\n', "metrics.jsonl: kl of step 1 is 'x', no number"),
-    ("summary.json", "{}", "summary.json is no summary of a run: KeyError('before')"),
-    ("summary.json", "[", "summary.json is no summary of a run"),
+    ("metrics.jsonl", "x\n", "metrics.jsonl:1 is not a JSON object with a step"),
+    (
+      "metrics.jsonl",
+      '{"step": 1, "kl": "x"}\n',
+      "metrics.jsonl: kl of step 1 is 'x', not a number",
+    ),
+    ("summary.json", "{}", "summary.json is not a summary of a run: KeyError('before')"),
+    ("summary.json", "[", "summary.json is not a summary of a run"),
     (
       "summary.json",
       '{"before": {}, "after": {}, "change": {}, "stages": {}, "training_problems": 1}',
-      "summary.json is no summary of a run: KeyError('problems')",
+      "summary.json is not a summary of a run: KeyError('problems')",
     ),
-    ("groups.jsonl", '{"step": 1}\n', "groups.jsonl:1 is no group: KeyError('gold')"),
+    ("groups.jsonl", '{"step": 1}\n', "groups.jsonl:1 is not a group: KeyError('gold')"),
     *(
       (
         "groups.jsonl",
         json.dumps({"step": 1, **group(1), name: value}) + "\n",
-        f"{said} is no text",
+        f"{said} is not text",
       )
       for name, value, said in (
         ("question", None, "None"),

@@ -98,7 +98,7 @@ def test_a_verdict_is_that_of_the_whole_conversation_read_at_once(setting):
 
 def test_too_small_a_context_is_refused_before_any_candidate_is_sampled(setting):
   _, roles, batch, _ = setting
-  # 4 tokens of a candidate and the tail behind them take 48; 128 of prompt, 4 of verdict.
+  # 4 tokens of a candidate and the tail after them take 48; 128 of prompt, 4 of verdict.
   assert 4 + len(roles.processor.continuation(batch.judge_tails[0], "")) <= 48
   _with_context(roles, 128 + 48 + 4).check_context(batch)
   with pytest.raises(ValueError, match="are more than the model's context of"):

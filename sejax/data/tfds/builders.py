@@ -204,7 +204,7 @@ def build(
   if builder.data_path.exists():
     raise ValueError(f"{builder.data_path} is there already; remove it to build {name} anew")
   if not source.is_dir():
-    raise ValueError(f"{source} is no directory; {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+    raise ValueError(f"{source} is not a directory; {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
   config = tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
   builder.download_and_prepare(download_config=config)
   return builder.info
