@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
   except KeyboardInterrupt:
     resumes = flags.FLAGS.is_parsed() and _MODE.value in ("evaluate", "train")
-    hint = "; the same command goes on" if resumes else ""
+    hint = "; rerun the same command to resume" if resumes else ""
     print(f"\nsejax: stopped by Ctrl-C{hint}", file=sys.stderr)
     return 130
   except MemoryError as error:
@@ -195,7 +195,7 @@ def _explain_system_error(error: OSError) -> str:
     return _shorten_words(error)
   where = error.filename or "the workdir or what the output goes to"
   resumes = _MODE.value in ("evaluate", "train")
-  advice = "the same command goes on" if resumes else "try again"
+  advice = "rerun the same command to resume" if resumes else "try again"
   return f"{where} cannot be written ({error.strerror}); make room, then {advice}"
 
 

@@ -129,7 +129,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         checkpoints.wait()
         bar.close()
         data.log_dropped()
-        print(f"stopped after step {done} of {setup.steps}; the same command goes on from there")
+        print(f"stopped after step {done} of {setup.steps}; rerun the same command to resume")
         return
     checkpoints.wait()
     data.log_dropped()

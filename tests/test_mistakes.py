@@ -171,7 +171,7 @@ MISTAKES = {
     lambda: _lines(question="How many?", image="a.png"),
     (TINY, "--workdir=out", *JSONL, "--config.data.path=set.jsonl"),
     "none of 16 records of set that were tried can be used; record set/9: there is no file 'a.png'"
-    " in .; mend the set, or give another as config.data.path",
+    " in .; fix the set, or give another as config.data.path",
   ),
   "no answers to measure by": (
     lambda: _lines(question="How many?"),
@@ -259,7 +259,7 @@ MISTAKES = {
     lambda: pq.write_table(pa.table({"question": [1], "images": [["a.png"]]}), "set.parquet"),
     (TINY, "--workdir=out", *PARQUET, "--config.data.path=set.parquet"),
     "none of 1 records of set that were tried can be used; record set/0: its question is 1, which"
-    " is not text; mend the set, or give another as config.data.path",
+    " is not text; fix the set, or give another as config.data.path",
   ),
 }
 

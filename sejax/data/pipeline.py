@@ -94,7 +94,7 @@ def check(preparer: Preparer, max_bad_share: float, *, needs_gold: bool = False)
   if len(bad) == len(indices) and is_sure:
     raise ValueError(
       f"none of {len(bad)} records of {source.name} that were tried can be used;"
-      f" {bad[0].explanation}; mend the set, or give another as config.data.path"
+      f" {bad[0].explanation}; fix the set, or give another as config.data.path"
     )
   if good:
     logging.warning(
@@ -268,7 +268,7 @@ class Pipeline:
     if self.seen >= min_seen and bad > limit * self.seen:
       raise ValueError(
         f"{bad} of {self.seen} records of {self._preparer.source.name} are bad, more than"
-        f" config.data.max_bad_share={limit}: {tally(self.dropped)}; mend them, or raise it"
+        f" config.data.max_bad_share={limit}: {tally(self.dropped)}; fix them, or raise it"
       )
 
   def _restore(self, states: Sequence[State]) -> None:

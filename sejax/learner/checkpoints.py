@@ -185,7 +185,8 @@ class Checkpoints:
     except (OSError, ValueError) as error:
       raise ValueError(
         f"a checkpoint could not be written to {self._directory} (is the disk full?):"
-        f" {one_line(error)}; the same command goes on from the one before"
+        f" {one_line(error)}; rerun the same command to resume from"
+        " the one before"
       ) from None
 
   def _open(self) -> None:
