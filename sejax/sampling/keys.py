@@ -61,7 +61,7 @@ def sequence_keys(
   """Returns the key data of every sequence.
 
   Args:
-    seed: seed of the run, as `uint32`.
+    seed: seed of the training run, as `uint32`.
     role: value of a `Role`.
     records: from `record_hashes`.
     trajectories: index of the trajectory that each sequence of a group belongs to.

@@ -27,7 +27,7 @@ class Options:
     eos_ids: tokens that end a sequence.
     pad_id: token that fills the rest of a row; may be an EOS id.
     repeats: independent sequences of each trajectory, such as several verdicts on one candidate. A
-      group has G = trajectories x repeats sequences, the repeats of one trajectory side by side.
+      group has G = trajectories x repeats sequences, the repeats of one trajectory adjacent.
     context: maximum number of prompt, given and new tokens together; None is the model's limit.
     max_concurrent_prompts: prompts decoded at once, over all devices; others wait. None decodes all
       at once.
@@ -117,8 +117,9 @@ class BatchPlan(NamedTuple):
     capacity = min(prompts, (options.max_concurrent_prompts or prompts * shards) // shards)
     cache_length = given_length + options.new_tokens
     if capacity < prompts:
-      # All sequences write to the same cache position. One decode run of spare positions lets newly
-      # admitted prompts run in full beside the sequence that has used most of the cache.
+      # All sequences write to the same cache position. `decode_steps` spare positions, so that a
+      # newly admitted prompt can decode a full run even when the longest sequence has almost filled
+      # the cache.
       cache_length += options.decode_steps
     return cls(
       capacity=capacity,

@@ -132,8 +132,8 @@ class OutputBuffer:
     """Adds the tokens of a decode run.
 
     Args:
-      schedule: the schedule before the run.
-      num_sampled: tokens of every sequence after the run.
+      schedule: the schedule before the decode run.
+      num_sampled: tokens of every sequence after the decode run.
       sampled: numpy arrays `[n*B,G,C]` of C decode steps, from this process's n shards.
       stop: strings that end a sequence.
 
