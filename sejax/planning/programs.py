@@ -25,7 +25,7 @@ from sejax.learner import learner, update
 from sejax.models import lora
 from sejax.parallel import layouts
 from sejax.parallel.programs import ProgramCall, with_shardings
-from sejax.rollout import Compute, RoleOptions, checks, padded
+from sejax.rollout import Compute, RoleOptions, checks, padded_length
 from sejax.sampling import Options, Sampler
 
 
@@ -114,7 +114,7 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
       images=None if shared else images,
       prompts=step.batch_size,
       prompt_length=step.data.prompt_buckets[-1],
-      given_length=padded(step.roles.actor.new_tokens),
+      given_length=padded_length(step.roles.actor.new_tokens),
     )
     yield from _during("judge", calls, (kept, features))
 

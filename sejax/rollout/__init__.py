@@ -6,7 +6,7 @@ from sejax.rollout.roles import (
   RoleOptions,
   Roles,
   by_candidate,
-  padded,
+  padded_length,
   with_tokens,
 )
 
@@ -18,6 +18,6 @@ __all__ = [
   "Roles",
   "by_candidate",
   "check_judge",
-  "padded",
+  "padded_length",
   "with_tokens",
 ]

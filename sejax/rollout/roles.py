@@ -40,7 +40,7 @@ class RoleOptions:
   judge: Options
 
   def greedy(self) -> Self:
-    """Returns the options for a single trajectory of each prompt, the most likely one."""
+    """Returns the options for one greedily decoded trajectory (and one verdict) per prompt."""
     filters = dataclasses.replace(self.actor.filters, temperature=0.0)
     return dataclasses.replace(
       self,
@@ -123,7 +123,7 @@ class Roles(NamedTuple):
     """
     candidate, verdict = self.actor.options.new_tokens, self.judge.options.new_tokens
     context = self.judge.model.context
-    if prompt + padded(candidate + tail) + verdict > context:
+    if prompt + padded_length(candidate + tail) + verdict > context:
       raise ValueError(
         f"the Judge's prompt of {prompt} tokens, config.actor.max_tokens={candidate} and"
         f" config.judge.max_tokens={verdict} are more than the model's context of {context}; lower"
@@ -170,7 +170,9 @@ class Roles(NamedTuple):
     step: int,
     watch: Watch | None = None,
   ) -> Completions:
-    """Samples M verdicts on each candidate (arXiv:2603.21289), side by side in the result.
+    """Samples M verdicts on each candidate (arXiv:2603.21289).
+
+    They come as `[B, G*M]`, the M verdicts on a candidate adjacent.
 
     Args:
       params: the Judge's, in any layout and precision.
@@ -191,14 +193,14 @@ class Roles(NamedTuple):
   def _tokenize_candidates(
     self, batch: Batch, candidates: Sequence[Sequence[str]]
   ) -> tuple[Int[np.ndarray, "B G T"], Int[np.ndarray, "B G"]]:
-    """Returns the given tokens and their number; T is the same on all processes, see `padded`."""
+    """Returns the given tokens and their number; T is equal on all processes (`padded_length`)."""
     tokens = [
       [self.processor.continuation(tail, text) for text in texts]
       for tail, texts in zip(batch.judge_tails, candidates, strict=True)
     ]
     lengths = np.array([[len(row) for row in rows] for rows in tokens], np.int32)
     (longest,) = hosts.max_over_processes(int(lengths.max()))
-    given = np.full((*lengths.shape, padded(longest)), self.processor.pad_id, np.int32)
+    given = np.full((*lengths.shape, padded_length(longest)), self.processor.pad_id, np.int32)
     for b, rows in enumerate(tokens):
       for g, row in enumerate(rows):
         given[b, g, : len(row)] = row
@@ -228,13 +230,18 @@ def by_candidate(
   return regroup(judged.texts), regroup(judged.result.truncated.tolist())
 
 
-def padded(longest: int) -> int:
-  """Returns the padded length T of candidates: a power of two, and room for the tail.
+def padded_length(longest: int) -> int:
+  """Returns the padded length T of candidates, one of few, as each compiles a program.
+
+  It is `_TAIL` plus the smallest power of two, at least 16, with which the candidate fits.
 
   Args:
-    longest: tokens of the longest candidate.
+    longest: tokens of the longest candidate and its tail.
   """
-  return _TAIL + (1 << max(longest - _TAIL - 1, 15).bit_length())
+  power = 16
+  while _TAIL + power < longest:
+    power *= 2
+  return _TAIL + power
 
 
 def _limits(sampler: Sampler, batch: Batch) -> Int[np.ndarray, "B G"]:
