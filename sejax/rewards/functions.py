@@ -66,7 +66,7 @@ class RewardFunctionError(RuntimeError):
 
 
 def judge_only(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
-  """Rewards the Judge's score alone, without self-consistency: an ablation of arXiv:2603.21289."""
+  """Returns the Judge's score as the reward, without self-consistency (arXiv:2603.21289)."""
   del source
   return np.where(evidence.judge_valid, evidence.judge_scores, 0.0)
 
@@ -148,6 +148,9 @@ def reward_groups(
 ) -> method.Group:
   """Computes rewards and advantages of a batch, with the method's reward or a reward function.
 
+  Training calls this, as a reward function may need the records. Where there are only texts,
+  `score_groups` computes the method's reward; both call `method.group`.
+
   Args:
     evidence: what is known about the batch.
     source: the source of the batch's records.
@@ -176,14 +179,13 @@ def reward_groups(
   except Exception as error:
     raise RewardFunctionError(name, error) from error
   base = _checked(returned, evidence.answer_ids.shape, name)
-  shared = (
-    "format_penalty",
-    "beta",
-    "clip_adv",
-    "advantage",
-  )  # not specific to the method's reward
-  return method.group_of_rewards(
-    base, evidence.format_ok, **{name: options[name] for name in shared}
+  return method.group_of_rewards(  # The other options are specific to the method's reward.
+    base,
+    evidence.format_ok,
+    format_penalty=options["format_penalty"],
+    beta=options["beta"],
+    clip_adv=options["clip_adv"],
+    advantage=options["advantage"],
   )
 
 

@@ -57,7 +57,7 @@ class Rollout(NamedTuple):
   Attributes:
     batch: prompts.
     result: tokens of the trajectories.
-    verdict_texts: the Judge's responses, `[B][G][M]`; empty innermost lists without a Judge.
+    verdict_texts: texts of the verdicts, `[B][G][M]`; empty innermost lists without a Judge.
     evidence: inputs of the rewards.
     group: rewards and advantages.
     in_loss: groups that enter the loss; the others are padding rows, or constant groups that
@@ -236,7 +236,10 @@ class Collector:
     )
 
   def _merge(self, parts: Sequence[tuple[Rollout, Sequence[Example]]]) -> Rollout:
-    """Merges rollouts into one: first the groups for the loss, in their order, then others."""
+    """Merges rollouts into one: first the groups for the loss, in their order, then others.
+
+    It has as many groups as one batch; surplus ones are dropped.
+    """
     rollouts = [rollout for rollout, _ in parts]
     rows = len(rollouts[0].in_loss)
     # For each row of the merged batch: which rollout it comes from, and which row of that.

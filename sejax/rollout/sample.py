@@ -65,7 +65,7 @@ class ScoredGroup(NamedTuple):
     trajectories: texts.
     answers: extracted answers; None where none was found.
     vote_shares: share of the trajectories with the same answer, in [0, 1]; 0 without an answer.
-    verdicts: texts of the Judge's responses, one per repeat.
+    verdicts: texts of the verdicts, one per repeat.
     scores: scores parsed from the verdicts, in [0, 1]; None where no verdict is valid.
     rewards: the method's rewards.
     advantages: the method's advantages.
