@@ -295,6 +295,7 @@ def check_gradients(state: update.TrainState, max_skipped: int, checkpoints: Che
     checkpoints.wait()
     raise ValueError(
       f"the gradient was not finite in the last {in_a_row} optimizer steps ({total} in all);"
-      f" config.optimizer.max_skipped is {max_skipped}; the last good checkpoint"
-      f" is of step {checkpoints.latest}"
+      f" config.optimizer.max_skipped is {max_skipped}; the last good checkpoint is of step"
+      f" {checkpoints.latest}; lower config.optimizer.learning_rate, or give a larger"
+      " config.optimizer.max_skipped"
     )
