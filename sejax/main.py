@@ -43,7 +43,9 @@ _ARGUMENTS: list[str] = []
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The run's configuration file.", sys_argv=_ARGUMENTS
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes what it makes.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Directory for checkpoints, logs and the exported model."
+)
 
 _IMAGE = flags.DEFINE_multi_string("image", [], "For --mode=sample: a picture; may be repeated.")
 _QUESTION = flags.DEFINE_string("question", "", "For --mode=sample: what to ask about the picture.")
@@ -52,7 +54,7 @@ _JUDGE = flags.DEFINE_bool(
 )
 
 _DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Join the processes that the environment tells of (TPU pods, SLURM, MPI)."
+  "distributed", False, "Join the processes described by the environment (TPU pods, SLURM, MPI)."
 )
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: HOST:PORT of one.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
@@ -88,7 +90,7 @@ _KINDS = {
   "int": "a whole number",
   overrides.SECTION: "set field by field, as in --config.model.path=DIR",
 }
-_MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "Mode to run.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -210,7 +210,9 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """
   directory = workdir.resolve() / "checkpoints"
   if not directory.is_dir():
-    raise ValueError(f"--workdir={shortened(workdir)} holds no checkpoints; give a run's")
+    raise ValueError(
+      f"--workdir={shortened(workdir)} holds no checkpoints; give the workdir of a training run"
+    )
   config_lib.require_same(config, workdir)
   config, workdir = config_lib.with_local_models(config), workdir.resolve()
   setup = setup_lib.set_up(config, workdir, Clock())

@@ -300,7 +300,7 @@ def flatten(tree: ml_collections.ConfigDict | dict[str, Any], above: str = "") -
 
 
 def _keywords(function: Callable, leave_out: tuple[str, ...] = ()) -> ml_collections.ConfigDict:
-  """Returns a function's keyword-only arguments with their defaults, which so have one source."""
+  """Returns a function's keyword-only arguments, so that each default is defined once."""
   options = ml_collections.ConfigDict()
   for name, parameter in inspect.signature(function).parameters.items():
     if parameter.kind is parameter.KEYWORD_ONLY and name not in leave_out:

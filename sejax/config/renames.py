@@ -45,7 +45,7 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def explain(name: str) -> str:
-  """Returns the rest of a message that begins with an unknown field: what it may be meant for."""
+  """Returns the second half of the error about an unknown field: its new or the closest name."""
   if name in FIELDS:
     return f"is now config.{FIELDS[name]}"
   known = list(flatten(default()))

@@ -1,4 +1,4 @@
-"""Encoded image files to RGB pictures, or a `BadRecord` that says what is wrong with them.
+"""Decodes image files to RGB, or raises a `BadRecord` that says what is wrong.
 
 Nothing global is changed: Pillow's own switches (`LOAD_TRUNCATED_IMAGES`, `MAX_IMAGE_PIXELS`) keep
 whatever value the program gave them.

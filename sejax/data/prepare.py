@@ -111,8 +111,8 @@ class Preparer:
     instruction: text of the Actor's prompt that asks for the output format.
     include_instruction: whether the Judge's prompt repeats `instruction`, as in the released code.
     judge_system: system prompt of the Judge.
-    judged: whether a Judge reads the responses; without one, the Actor's prompt fills the Judge's
-      fields of an example.
+    judged: whether a Judge reads the trajectories; without one, the Actor's prompt fills the
+      Judge's fields of an example.
   """
 
   source: Source
@@ -214,7 +214,8 @@ def load_processor(directory: str, min_pixels: int | None, max_pixels: int | Non
 
 @functools.cache
 def _load_processor(
-  place: str, directory: str, min_pixels: int | None, max_pixels: int | None
+  absolute_path: str, directory: str, min_pixels: int | None, max_pixels: int | None
 ) -> Processor:
-  del place  # Another folder to work in makes another directory of a relative path.
+  # Only a cache key: after os.chdir, the same relative path is another directory.
+  del absolute_path
   return Processor.load(directory, min_pixels, max_pixels)

@@ -105,7 +105,7 @@ class HeldOut:
 
     Args:
       evaluation: the configuration's section `eval`.
-      data: the section of the training problems, from which `evaluation` differs.
+      data: section `config.data`; `evaluation.split` and `evaluation.path` replace its own.
       training: prepares the training problems, to count those that are also held out.
       options: how the problems are answered.
       roles: samplers.

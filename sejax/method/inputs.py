@@ -25,14 +25,14 @@ quoted = _QUOTES.repr
 
 
 class OptionError(ValueError):
-  """An option with a value that it cannot have.
+  """Raised for an option value out of range.
 
   `sejax.config.validation` turns it into `sejax.errors.OptionError`, which names the section.
 
   Attributes:
-    name: of the keyword.
-    value: that is refused.
-    wanted: what the value must be, to be read after "must be".
+    name: name of the keyword.
+    value: the refused value.
+    wanted: follows "must be" in the message.
   """
 
   def __init__(self, name: str, value: object, wanted: str):

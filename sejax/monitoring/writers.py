@@ -81,7 +81,7 @@ class Logs:
     """Removes the lines of later steps, and an incomplete last line of a killed run.
 
     Args:
-      step: the last step in the restored checkpoint; -1 for a new run.
+      step: index of the last completed step; -1 for a new run.
 
     Raises:
       ValueError: a line other than the last is not a JSON object with a step.

@@ -47,7 +47,8 @@ class Compute:
     """Returns the model with the kernels and cache layout for the devices of a mesh.
 
     Args:
-      mesh: may consist of devices that are only compiled for; None is the first local device.
+      mesh: may consist of topology devices that are not attached (ahead-of-time compilation); None
+        is the first local device.
     """
     device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
     return model.for_device(

@@ -30,10 +30,10 @@ _MIN_COMPUTE_CAPABILITY = 8.0  # Ampere
 
 
 def available(device: jax.Device) -> bool:
-  """Returns whether a device has the kernel.
+  """Returns whether a device supports the kernel.
 
   Args:
-    device: may be absent hardware that is only compiled for.
+    device: may be a topology device that is not attached (ahead-of-time compilation).
   """
   is_nvidia = device.platform == "gpu" and device.device_kind.startswith(_VENDOR)
   return is_nvidia and float(device.compute_capability) >= _MIN_COMPUTE_CAPABILITY
