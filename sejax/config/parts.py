@@ -76,7 +76,7 @@ def _role(
   """
   return Options(
     trajectories=config.group_size,
-    new_tokens=section.max_tokens,
+    max_new_tokens=section.max_tokens,
     filters=Filters(
       temperature=section.temperature,
       top_k=section.top_k,

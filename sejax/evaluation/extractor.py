@@ -52,7 +52,7 @@ class Extractor:
     self._model = policy.compute.on_devices(policy.model, policy.mesh)
     self._options = Options(
       trajectories=1,
-      new_tokens=_NEW_TOKENS,
+      max_new_tokens=_NEW_TOKENS,
       max_concurrent_prompts=sampling.max_concurrent_prompts,
       decode_steps=sampling.decode_steps,
       pack=sampling.pack,

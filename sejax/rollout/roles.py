@@ -121,7 +121,7 @@ class Roles(NamedTuple):
     Raises:
       ValueError: it does not; the message names the lengths and the options to lower.
     """
-    candidate, verdict = self.actor.options.new_tokens, self.judge.options.new_tokens
+    candidate, verdict = self.actor.options.max_new_tokens, self.judge.options.max_new_tokens
     context = self.judge.model.context
     if prompt + padded_length(candidate + tail) + verdict > context:
       raise ValueError(
@@ -245,6 +245,6 @@ def padded_length(longest: int) -> int:
 
 
 def _limits(sampler: Sampler, batch: Batch) -> Int[np.ndarray, "B G"]:
-  """Returns the token limits of a batch: `new_tokens`, and 0 for padding rows."""
+  """Returns the token limits of a batch: `max_new_tokens`, and 0 for padding rows."""
   options = sampler.options
-  return np.where(batch.real, options.new_tokens, 0)[:, None].repeat(options.members, axis=1)
+  return np.where(batch.real, options.max_new_tokens, 0)[:, None].repeat(options.members, axis=1)

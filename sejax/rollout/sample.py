@@ -111,13 +111,13 @@ def ask(
     roles.check_context(batch)
   features = roles.encode(params, batch)
 
-  watch = ProgressDisplay("trajectory", processor, options.roles.actor.new_tokens)
+  watch = ProgressDisplay("trajectory", processor, options.roles.actor.max_new_tokens)
   sampled = roles.act(params, batch, features, seed=seed, step=0, watch=watch)
   texts = tuple(sampled.texts[0])
   if not judge:
     (answers,), ids = rewards.read_answers([texts], options.scoring.reading)
     return ScoredGroup(texts, tuple(answers), _vote_shares(ids))
-  watch = ProgressDisplay("verdict", processor, options.roles.judge.new_tokens)
+  watch = ProgressDisplay("verdict", processor, options.roles.judge.max_new_tokens)
   judged = roles.judge_all(params, batch, features, sampled.texts, seed=seed, step=0, watch=watch)
   verdicts, truncated = rollout.by_candidate(judged, options.scoring.repeats)
   scored = rewards.score_groups(sampled.texts, verdicts, options.scoring, truncated)

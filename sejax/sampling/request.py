@@ -22,7 +22,7 @@ class Options:
 
   Attributes:
     trajectories: trajectories of each prompt.
-    new_tokens: maximum number of tokens to sample for a sequence, R.
+    max_new_tokens: maximum number of tokens to sample for a sequence, R.
     filters: how the distribution changes before a token is drawn.
     eos_ids: tokens that end a sequence.
     pad_id: token that fills the rest of a row; may be an EOS id.
@@ -39,7 +39,7 @@ class Options:
   """
 
   trajectories: int
-  new_tokens: int
+  max_new_tokens: int
   filters: Filters = dataclasses.field(default_factory=Filters)
   eos_ids: tuple[int, ...] = ()
   pad_id: int = 0
@@ -52,7 +52,7 @@ class Options:
   def __post_init__(self):
     for name in (
       "trajectories",
-      "new_tokens",
+      "max_new_tokens",
       "repeats",
       "context",
       "max_concurrent_prompts",
@@ -78,8 +78,8 @@ class Request(NamedTuple):
     given: tokens that a trajectory (each of its repeats) starts with and that are not sampled, such
       as a candidate to judge; padded on the right.
     given_lengths: number of given tokens, without padding.
-    limits: maximum number of tokens to sample for each sequence, where it is below `new_tokens`; 0
-      for padding rows.
+    limits: maximum number of tokens to sample for each sequence, at most `max_new_tokens`; 0 for
+      padding rows. None is `max_new_tokens` for all.
   """
 
   prompt: models.Prompt
@@ -115,7 +115,7 @@ class BatchPlan(NamedTuple):
       given_length: maximum number of given tokens, T.
     """
     capacity = min(prompts, (options.max_concurrent_prompts or prompts * shards) // shards)
-    cache_length = given_length + options.new_tokens
+    cache_length = given_length + options.max_new_tokens
     if capacity < prompts:
       # All sequences write to the same cache position. `decode_steps` spare positions, so that a
       # newly admitted prompt can decode a full run even when the longest sequence has almost filled
@@ -139,12 +139,12 @@ def check(request: Request, options: Options, model: models.Model, mesh: Mesh) -
   size, width = prompt.ids.shape
   given = 0 if request.given is None else request.given.shape[-1]
   context = options.context or model.context
-  if width + given + options.new_tokens > context:
+  if width + given + options.max_new_tokens > context:
     fit = context - width - given
     fits = f"at most {fit} new tokens fit" if fit > 0 else "ask in fewer words or smaller pictures"
     raise ValueError(
-      f"prompts of {width}, {given} given and options.new_tokens={options.new_tokens} tokens are"
-      f" more than the context of {context}; {fits}"
+      f"prompts of {width}, {given} given and options.max_new_tokens={options.max_new_tokens}"
+      f" tokens are more than the context of {context}; {fits}"
     )
   local = len(hosts.local_shards(mesh))
   if size == 0 or size % local:
@@ -166,7 +166,7 @@ def check(request: Request, options: Options, model: models.Model, mesh: Mesh) -
     raise ValueError("request.given and request.given_lengths go together; one is None")
   _require_range("prompt.lengths", prompt.lengths, 1, width)
   _require_range("given_lengths", request.given_lengths, 0, given)
-  _require_range("limits", request.limits, 0, options.new_tokens)
+  _require_range("limits", request.limits, 0, options.max_new_tokens)
   hosts.require_equal("rows, prompt tokens and given tokens of a request", size, width, given)
 
 

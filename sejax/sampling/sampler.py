@@ -169,7 +169,7 @@ class _SamplingLoop:
     self.outputs = OutputBuffer(
       num_prompts,
       members,
-      self._options.new_tokens,
+      self._options.max_new_tokens,
       pad_id=self._options.pad_id,
       shards=local_shards,
     )
@@ -227,7 +227,7 @@ class _SamplingLoop:
   @property
   def _cache_runs_short(self) -> bool:
     """Whether the next decode run lacks cache positions, and aligning the caches frees some."""
-    remaining = self._options.new_tokens - self._schedule.fewest_sampled
+    remaining = self._options.max_new_tokens - self._schedule.fewest_sampled
     wanted = min(self._options.decode_steps, remaining)
     is_short = self._used + wanted > self._plan.cache_length
     return is_short and self._used > self._schedule.longest_cached
@@ -362,7 +362,7 @@ class _SamplingLoop:
     )
     limits = request.limits
     if limits is None:
-      limits = np.full((len(prompt.ids), options.members), options.new_tokens)
+      limits = np.full((len(prompt.ids), options.members), options.max_new_tokens)
     given, given_lengths = request.given, request.given_lengths
     if given is not None:
       # Each repeat of a trajectory starts with the same tokens.
