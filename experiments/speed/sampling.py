@@ -113,8 +113,8 @@ class Bench:
   def request(self, length: int, limits: np.ndarray | None = None) -> Request:
     """Returns random prompts of one length."""
     prompt, images = random_prompts(self.size.model, PROMPTS, length, self.size.side)
-    records = record_hashes("speed", [str(i) for i in range(PROMPTS)])
-    return Request(prompt, records, encode(self.params, self.size.model, images), limits=limits)
+    hashes = record_hashes("speed", [str(i) for i in range(PROMPTS)])
+    return Request(prompt, hashes, encode(self.params, self.size.model, images), limits=limits)
 
   def sampler(self, request: Request, **changes) -> Callable[[], Result]:
     """Returns what samples once."""

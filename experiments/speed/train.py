@@ -195,7 +195,7 @@ def repeated_prompts(
   features = roles.encode_for_judge(params, batch)
   return Request(
     models.Prompt(ids, lengths, positions),
-    np.repeat(batch.records, group, axis=0),
+    np.repeat(batch.record_hashes, group, axis=0),
     None if features is None else np.repeat(np.asarray(features), group, axis=0),
   )
 

@@ -83,7 +83,7 @@ def check(preparer: Preparer, max_bad_share: float, *, needs_gold: bool = False)
     prepared = preparer(index)
     if isinstance(prepared, Example):
       good.append(prepared)
-      if prepared.pictures:
+      if prepared.image_files:
         return
     elif prepared.kind == TOO_LONG:
       long.append(prepared)
@@ -209,7 +209,7 @@ class Pipeline:
     source, options = self._preparer.source, self._options
     return {
       "source": source.name,
-      "records": len(source),
+      "records": len(source),  # the number of records, under the key in existing checkpoints
       "seed": options.seed,
       "once": options.once,
     }
@@ -310,12 +310,12 @@ def read(
     first: position in the stream.
     step: distance between records; the number of processes in training.
   """
-  records = grain.MapDataset.range(len(preparer.source))
+  stream = grain.MapDataset.range(len(preparer.source))
   if not options.once:
-    records = records.shuffle(options.seed).repeat()
-  if first >= len(records):
+    stream = stream.shuffle(options.seed).repeat()
+  if first >= len(stream):
     return iter(())
-  return in_parallel(records[first::step].map(preparer), options.workers)
+  return in_parallel(stream[first::step].map(preparer), options.workers)
 
 
 def in_parallel(

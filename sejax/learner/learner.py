@@ -140,7 +140,7 @@ class Learner:
     sizes, batch = self.sizes, rollout.batch
     length = sizes.response(int(rollout.result.lengths.max()))
 
-    images, features = batch.images, None
+    images, features = batch.packed_images, None
     if images is not None and self.encode is not None:
       images, features = None, rollout.features
       if features is None:  # The rollout was merged from several batches.

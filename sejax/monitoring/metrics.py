@@ -194,7 +194,7 @@ def sample_groups(rollout: Rollout, source: Source, step: int, limit: int) -> li
       "step": step,
       "id": rollout.batch.record_ids[b],
       "question": evidence.questions[b],
-      "pictures": [base64.b64encode(data).decode() for data in rollout.batch.pictures[b]],
+      "pictures": [base64.b64encode(data).decode() for data in rollout.batch.image_files[b]],
       "texts": list(evidence.texts[b]),
       "answers": list(evidence.answers[b]),
       "votes": _vote_shares(evidence.answer_ids[b]),

@@ -201,7 +201,7 @@ def _group(record: Mapping[str, Any]) -> dict[str, Any]:
   ]
   return {
     "name": f"Step {record['step']}: {record['id']}",
-    "pictures": [pages.picture(base64.b64decode(data)) for data in record["pictures"]],
+    "thumbnails": [pages.make_thumbnail(base64.b64decode(file)) for file in record["pictures"]],
     "question": question,
     "gold": "no gold answer" if gold is None else f"gold answer, unseen in training: {gold}",
     "rows": [_row(number, row) for number, row in enumerate(rows, 1)],

@@ -132,11 +132,11 @@ class Roles(NamedTuple):
 
   def encode(self, params: models.Params, batch: Batch) -> models.Features | None:
     """Returns the image features of the Actor's vision tower; None for a batch without images."""
-    return None if batch.images is None else self.actor.encode(params, batch.images)
+    return None if batch.packed_images is None else self.actor.encode(params, batch.packed_images)
 
   def encode_for_judge(self, params: models.Params, batch: Batch) -> models.Features | None:
     """Returns the image features of the Judge's vision tower; None for a batch without images."""
-    return None if batch.images is None else self.judge.encode(params, batch.images)
+    return None if batch.packed_images is None else self.judge.encode(params, batch.packed_images)
 
   def act(
     self,
@@ -155,7 +155,7 @@ class Roles(NamedTuple):
       features: from `encode`.
       watch: see `Sampler`, which also names the errors.
     """
-    request = Request(batch.actor, batch.records, features, limits=_limits(self.actor, batch))
+    request = Request(batch.actor, batch.record_hashes, features, limits=_limits(self.actor, batch))
     result = self.actor(params, request, seed=seed, step=step, role=Role.ACTOR, watch=watch)
     return self._decode_texts(result)
 
@@ -185,7 +185,7 @@ class Roles(NamedTuple):
     """
     given, lengths = self._tokenize_candidates(batch, candidates)
     request = Request(
-      batch.judge, batch.records, features, given, lengths, _limits(self.judge, batch)
+      batch.judge, batch.record_hashes, features, given, lengths, _limits(self.judge, batch)
     )
     result = self.judge(params, request, seed=seed, step=step, role=Role.JUDGE, watch=watch)
     return self._decode_texts(result)

@@ -73,7 +73,8 @@ class Request(NamedTuple):
 
   Attributes:
     prompt: tokenized prompts, of the same shape on every process.
-    records: 64-bit hash of each prompt's record, from `keys.record_hashes`; part of its random key.
+    record_hashes: 64-bit hash of each prompt's record, from `keys.record_hashes`; part of its
+      random key.
     features: image features from `encode`; None without images.
     given: tokens that a trajectory (each of its repeats) starts with and that are not sampled, such
       as a candidate to judge; padded on the right.
@@ -83,7 +84,7 @@ class Request(NamedTuple):
   """
 
   prompt: models.Prompt
-  records: UInt32[np.ndarray, "B 2"]
+  record_hashes: UInt32[np.ndarray, "B 2"]
   features: models.Features | None = None
   given: Int[np.ndarray, "B trajectories T"] | None = None
   given_lengths: Int[np.ndarray, "B trajectories"] | None = None
@@ -153,7 +154,7 @@ def check(request: Request, options: Options, model: models.Model, mesh: Mesh) -
       " limits are 0"
     )
   shapes = {
-    "records": (size, 2),
+    "record_hashes": (size, 2),
     "given": (size, options.trajectories, given),
     "given_lengths": (size, options.trajectories),
     "limits": (size, options.members),

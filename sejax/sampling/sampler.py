@@ -356,7 +356,7 @@ class _SamplingLoop:
       np.uint32(seed),
       np.uint32(step),
       np.uint32(role),
-      request.records,
+      request.record_hashes,
       member // options.repeats,
       member % options.repeats,
     )

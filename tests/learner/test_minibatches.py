@@ -62,7 +62,7 @@ def test_features_of_a_rollout_are_cut_once_and_given_up(mesh):
   rollout = types.SimpleNamespace(
     batch=types.SimpleNamespace(
       actor=models.Prompt(ids, np.full(8, 6), np.zeros((3, 8, 6), np.int32)),
-      images=ids,
+      packed_images=ids,
       real=np.full(8, True),
     ),
     result=types.SimpleNamespace(

@@ -93,7 +93,7 @@ def inspect_page(text, folder):
     index=0,
     id=text,
     question=text,
-    pictures=(picture(56, 84),),
+    image_files=(picture(56, 84),),
     actor=np.zeros(3, np.int32),
     judge=np.zeros(4, np.int32),
     judge_tail=(),

@@ -159,7 +159,7 @@ def test_options_that_cannot_work_are_named(tiny, changes, message):
       r"request.given has shape \(4, 3, 3\); it must be \(4, 2, 3\)",
     ),
     ({"limits": np.full((4, 2), 9)}, "request.limits holds 9; it must be from 0 to 8"),
-    ({"records": record_hashes("d", ["a"])}, r"request.records has shape \(1, 2\)"),
+    ({"record_hashes": record_hashes("d", ["a"])}, r"request.record_hashes has shape \(1, 2\)"),
   ],
 )
 def test_requests_that_cannot_work_are_named_and_nothing_is_compiled(tiny, changes, message):

@@ -160,7 +160,7 @@ class Geoqa(_HubBuilder):
 
 
 class Mmr1(_HubBuilder):
-  """MMR1-Math: mathematical problems with pictures, chosen for reinforcement learning."""
+  """MMR1-Math: mathematical problems with images, chosen for reinforcement learning."""
 
   REPOSITORY = "MMR1/MMR1-Math-RL-Data-v0"
   DESCRIPTION = "Mathematical problems with pictures and a short answer."
