@@ -212,16 +212,16 @@ def main(_: list[str]) -> None:
 
 def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup, stages: Stages) -> None:
   """Measures steps of a run, and the Judge without its shared prefix."""
-  roles, updater, weights = setup.roles, setup.learner.updater, setup.weights
+  roles, updater, weights = setup.roles, setup.learner.updater, setup.initial_weights
   options = dataclasses.replace(roles.judge.options, trajectories=1)
-  alone = Sampler(weights.judge, options, setup.mesh, roles.judge.dtype)
-  state = updater.init(weights.initial)
+  alone = Sampler(weights.judge_model, options, setup.mesh, roles.judge.dtype)
+  state = updater.init(weights.trained)
   data = setup_lib.pipeline(config, setup.preparer, ())
   examples = next(data)
   for repeat in range(1 + _REPEATS.value):
     if repeat == 1:  # what was compiled is behind us
       stages.clear()
-    policy = setup.learner.policy(state.params)
+    policy = setup.learner.policy_params(state.params)
     parameters = collect.SamplingWeights(policy, weights.judge_params)
     rollout = setup.collector.collect_rollout(parameters, iter([examples]), 0)
     with stages("judge_repeated"):
@@ -257,10 +257,10 @@ def report(setup: setup_lib.TrainSetup, rollout: collect.Rollout, stages: Stages
   judge = stages.seconds["judge"]
   tokens = int(batch.actor.lengths.sum() + lengths.sum())
   devices, chip = jax.device_count(), chips.current()
-  update = flops.of_update(setup.weights.model, rollout, setup.learner.adapters is not None)
+  update = flops.of_update(setup.initial_weights.model, rollout, setup.learner.adapters is not None)
   update /= stages.seconds["update"] * devices
   decode = decode_bytes(
-    setup.weights.model,
+    setup.initial_weights.model,
     setup.roles.actor.dtype,
     rollout.result.stats.steps,
     batch.actor.lengths,

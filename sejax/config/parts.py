@@ -35,19 +35,19 @@ def compute(config: ml_collections.ConfigDict) -> rollout.Compute:
   )
 
 
-def policy(
+def model_directory(
   config: ml_collections.ConfigDict, mesh: Mesh, field: str = "model.path"
-) -> rollout.Policy:
+) -> rollout.ModelDirectory:
   """Opens the model directory that a field names, with the configured pixel limits.
 
   Args:
     field: dotted name of the field, with one section.
 
   Raises:
-    ValueError: as `rollout.Policy.open`.
+    ValueError: as `rollout.ModelDirectory.open`.
   """
   section, name = field.split(".")
-  return rollout.Policy.open(
+  return rollout.ModelDirectory.open(
     field,
     config[section][name],
     mesh,
@@ -57,7 +57,7 @@ def policy(
   )
 
 
-def roles(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
+def role_options(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
   """Returns the sampling options of Actor and Judge."""
   return rollout.RoleOptions(
     actor=_role(config, config.actor, repeats=1),
@@ -181,7 +181,7 @@ def planned_step(config: ml_collections.ConfigDict) -> programs.Step:
   """Returns the training step for `--mode=compile`; `model.dtype` must not be `auto`."""
   return programs.Step(
     compute=compute(config),
-    roles=roles(config),
+    roles=role_options(config),
     judged=config.judge.use,
     training=training(config),
     training_steps=config.train.steps or 1000,

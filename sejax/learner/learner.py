@@ -85,7 +85,7 @@ class Learner:
   mask_truncated: bool
   encode: Encode | None
 
-  def policy(self, trained: models.Params) -> models.Params:
+  def policy_params(self, trained: models.Params) -> models.Params:
     """Returns the policy's parameter tree; copies no weights.
 
     Args:
@@ -115,7 +115,7 @@ class Learner:
       The new state, and the metrics of each update, still on the devices.
     """
     parts, advantages = self.minibatches(rollout)
-    sampled = self.policy(state.params)
+    sampled = self.policy_params(state.params)
     old = [self.updater.token_logprobs(sampled, part) for part in parts]
     del sampled  # Without adapters these are the state's arrays, which the update donates.
     reference = [self.updater.token_logprobs(self.frozen, part) for part in parts]
@@ -162,7 +162,7 @@ class Learner:
     return Cutter(self.mesh, self.sizes.minibatches, self.sizes.micro_batches)
 
   def policy_shapes(self, trained: models.Params) -> models.Params:
-    """Does what `policy` does with shapes; `frozen` must be a tree of `jax.ShapeDtypeStruct`."""
+    """Does what `policy_params` does with shapes; `frozen` must be a tree of `jax.ShapeDtypeStruct`."""
     if self.adapters is None:
       return trained
     shardings = jax.tree.map(lambda x: x.sharding, trained)

@@ -1,6 +1,6 @@
 """Sampling with Actor and Judge, and collecting the rollout of a training step."""
 
-from sejax.rollout.policy import Compute, Policy, check_judge
+from sejax.rollout.model_directory import Compute, ModelDirectory, check_judge
 from sejax.rollout.roles import (
   Completions,
   RoleOptions,
@@ -13,7 +13,7 @@ from sejax.rollout.roles import (
 __all__ = [
   "Completions",
   "Compute",
-  "Policy",
+  "ModelDirectory",
   "RoleOptions",
   "Roles",
   "by_candidate",

@@ -25,8 +25,9 @@ from sejax.rollout.roles import Roles, by_candidate
 from sejax.sampling import Result
 from sejax.text import answers
 
-# Returns a context manager that times a stage, by the name of the stage.
-Stopwatch = Callable[[str], contextlib.AbstractContextManager]
+# A `monitoring.timing.Clock`, which this package does not import: called with the name of a stage,
+# it returns a context manager that times the stage.
+ClockLike = Callable[[str], contextlib.AbstractContextManager]
 
 
 class SampledBatch(NamedTuple):
@@ -106,7 +107,7 @@ class Collector:
   roles: Roles
   collate: Collator
   source: Source
-  clock: Stopwatch
+  clock: ClockLike
   scoring: rewards.Scoring
   reward_function: rewards.RewardFunction | None
   seed: int

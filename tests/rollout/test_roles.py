@@ -49,7 +49,7 @@ def setting(tmp_path_factory):
   compute = parts.compute(config)
   sampled = compute.on_devices(model, None)
   roles = rollout.Roles.create(
-    parts.roles(config), processor, actor=sampled, judge=sampled, dtype=compute.dtype
+    parts.role_options(config), processor, actor=sampled, judge=sampled, dtype=compute.dtype
   )
   return params, roles, batch, features
 
