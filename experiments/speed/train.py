@@ -180,7 +180,7 @@ def repeated_prompts(
     np.concatenate([batch.judge.ids[b, : batch.judge.lengths[b]], candidate])
     for b, candidates in enumerate(texts)
     for candidate in (
-      roles.processor.continuation(batch.judge_tails[b], text) for text in candidates
+      roles.processor.tokenize_candidate(batch.judge_tails[b], text) for text in candidates
     )
   ]
   lengths = np.array([len(row) for row in rows], np.int32)

@@ -147,7 +147,7 @@ def judge_example(
   right = 50 if compared else lessons.right
   text, claimed = _candidate(problem, rng, right, lessons.elsewhere)
   telling, end = readings.reading(problem.solution, problem.facts, claimed, rng)
-  given = processor.continuation(prompt.tail, text)
+  given = processor.tokenize_candidate(prompt.tail, text)
   reply = _reply(processor, telling + end)
   weights = np.full(len(given) + len(reply), lessons.weight, np.float32)
   weights[: len(given) + len(processor.encode_text(telling))] = 0 if compared else 1

@@ -170,12 +170,5 @@ def sample(
   if not config.model.path:
     raise ValueError("config.model.path is empty; give a directory of weights: --config.model.path")
   config = with_local_models(config)
-  config.judge.use = True
-  options = sample_lib.Options(
-    role_options=parts.role_options(config),
-    scoring=parts.scoring(config),
-    make_preparer=functools.partial(parts.preparer, config),
-    seed=config.seed,
-  )
   model_directory = parts.model_directory(config, sample_lib.local_mesh())
-  sample_lib.run(model_directory, options, images, question, judge=judge)
+  sample_lib.run(model_directory, parts.sample_options(config), images, question, judge=judge)

@@ -5,6 +5,7 @@ section; one that needs fields of several gets one of these objects.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from sejax.evaluation import answering
 from sejax.learner import learner, minibatches
 from sejax.models import lora
 from sejax.planning import programs
+from sejax.rollout import sample
 from sejax.sampling import Filters, Options
 from sejax.text import prompts
 
@@ -87,6 +89,18 @@ def _role(
     max_concurrent_prompts=config.sampling.max_concurrent_prompts,
     decode_steps=config.sampling.decode_steps,
     pack=config.sampling.pack,
+  )
+
+
+def sample_options(config: ml_collections.ConfigDict) -> sample.Options:
+  """Returns the options of `--mode=sample`, with a Judge whatever `config.judge.use` says."""
+  config = config.copy_and_resolve_references()
+  config.judge.use = True
+  return sample.Options(
+    role_options=role_options(config),
+    scoring=scoring(config),
+    make_preparer=functools.partial(preparer, config),
+    seed=config.seed,
   )
 
 

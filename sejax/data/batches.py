@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     image_files: encoded image files of each record, for reports.
     actor: the Actor's prompts.
     judge: the Judge's prompts up to where the candidate solution is inserted.
-    judge_tails: what follows the candidate, for `Processor.continuation`.
+    judge_tails: what follows the candidate, for `Processor.tokenize_candidate`.
     packed_images: image patches, shared by both roles; None if no row of any process has an image.
   """
 

@@ -29,7 +29,7 @@ class Example(NamedTuple):
     image_files: encoded image files, for reports.
     actor: tokens of the Actor's prompt.
     judge: tokens of the Judge's prompt up to where the candidate solution is inserted.
-    judge_tail: what follows the candidate, for `Processor.continuation`.
+    judge_tail: what follows the candidate, for `Processor.tokenize_candidate`.
     patches: patches of all images in order; both roles see the same.
     grids: size of each image in patches (time, height, width), see `ImagePatches`.
     position: position in the pipeline's stream of records; 0 outside of a pipeline.

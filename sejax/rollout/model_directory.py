@@ -209,4 +209,4 @@ def _tokenize_probe(processor: Processor) -> list[int]:
   content += [{"type": "candidate"}, {"type": "text", "text": _PROBE}]
   chat = [{"role": "system", "content": _PROBE}, {"role": "user", "content": content}]
   prompt = processor.prompt(chat, [(1, side, side)])
-  return [*prompt.ids.tolist(), *processor.continuation(prompt.tail, _PROBE).tolist()]
+  return [*prompt.ids.tolist(), *processor.tokenize_candidate(prompt.tail, _PROBE).tolist()]

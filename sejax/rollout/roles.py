@@ -108,7 +108,7 @@ class Roles(NamedTuple):
     Raises:
       ValueError: see `check_lengths`.
     """
-    tail = max(len(self.processor.continuation(tail, "")) for tail in batch.judge_tails)
+    tail = max(len(self.processor.tokenize_candidate(tail, "")) for tail in batch.judge_tails)
     self.check_lengths(batch.judge.ids.shape[1], tail)
 
   def check_lengths(self, prompt: int, tail: int) -> None:
@@ -195,7 +195,7 @@ class Roles(NamedTuple):
   ) -> tuple[Int[np.ndarray, "B G T"], Int[np.ndarray, "B G"]]:
     """Returns the given tokens and their number; T is equal on all processes (`padded_length`)."""
     tokens = [
-      [self.processor.continuation(tail, text) for text in texts]
+      [self.processor.tokenize_candidate(tail, text) for text in texts]
       for tail, texts in zip(batch.judge_tails, candidates, strict=True)
     ]
     lengths = np.array([[len(row) for row in rows] for rows in tokens], np.int32)

@@ -133,7 +133,7 @@ def test_candidate_divides_the_prompt(processor, reference):
   candidate = "<think>It is <|image_pad|> 2.</think>\\boxed{2}"
   _, grids = processor.images([picture(56, 56)])
   prompt = processor.prompt(judge, grids)
-  ids = [*prompt.ids, *processor.continuation(prompt.tail, candidate)]
+  ids = [*prompt.ids, *processor.tokenize_candidate(prompt.tail, candidate)]
 
   judge[1]["content"][2] = text(candidate.replace("<|image_pad|>", "PAD"))
   rendered = reference.apply_chat_template(judge, add_generation_prompt=True)

@@ -99,7 +99,7 @@ def test_a_verdict_is_that_of_the_whole_conversation_read_at_once(setting):
 def test_too_small_a_context_is_refused_before_any_candidate_is_sampled(setting):
   _, roles, batch, _ = setting
   # 4 tokens of a candidate and the tail after them take 48; 128 of prompt, 4 of verdict.
-  assert 4 + len(roles.processor.continuation(batch.judge_tails[0], "")) <= 48
+  assert 4 + len(roles.processor.tokenize_candidate(batch.judge_tails[0], "")) <= 48
   _with_context(roles, 128 + 48 + 4).check_context(batch)
   with pytest.raises(ValueError, match="are more than the model's context of"):
     _with_context(roles, 128 + 48 + 3).check_context(batch)
@@ -116,7 +116,7 @@ def _whole(params, roles, batch, features, b, g):
   ids = np.concatenate(
     [
       batch.judge.ids[b, : batch.judge.lengths[b]],
-      roles.processor.continuation(batch.judge_tails[b], CANDIDATES[b][g]),
+      roles.processor.tokenize_candidate(batch.judge_tails[b], CANDIDATES[b][g]),
     ]
   )[None]
   lengths = np.array([ids.shape[1]], np.int32)
