@@ -57,7 +57,7 @@ class Size(NamedTuple):
     model: the decoder and vision tower; what belongs to the tokenizer is put in.
     prompts: of the step, in one update.
     micro: prompts whose activations exist at once.
-    side: of a picture, in pixels; 14 make a token.
+    side: of an image, in pixels; 14 make a token.
     judge: words of the Judge's system prompt.
     tokens: of a trajectory at most.
     verdict: tokens of a verdict at most.

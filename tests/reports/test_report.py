@@ -12,7 +12,7 @@ from sejax import main
 from sejax.monitoring import writers
 from sejax.reports import pages
 from sejax.reports import training as report
-from tests.data.problems import picture
+from tests.data.problems import random_png
 
 HOSTILE = "<script>alert(1)</script> & \ud800"
 
@@ -22,14 +22,14 @@ class _Page(html.parser.HTMLParser):
 
   def __init__(self, text):
     super().__init__()
-    self.text, self.rows, self.curves, self.pictures, self.loaded = "", [], {}, 0, []
+    self.text, self.rows, self.curves, self.thumbnails, self.loaded = "", [], {}, 0, []
     self._open, self._label = [], ""
     self.feed(text)
 
   def handle_starttag(self, tag, attrs):
     attrs = dict(attrs)
     source = attrs.get("src") or attrs.get("href") or ""
-    self.pictures += source.startswith("data:image/png;base64,")
+    self.thumbnails += source.startswith("data:image/png;base64,")
     if (source and not source.startswith("data:")) or tag in ("script", "link"):
       self.loaded.append((tag, source))
     if tag == "tr":
@@ -56,7 +56,7 @@ def group(step):
   return {
     "id": f"figure {step}",
     "question": HOSTILE,
-    "pictures": [base64.b64encode(picture(56, 84)).decode()],
+    "pictures": [base64.b64encode(random_png(56, 84)).decode()],
     "texts": ["seven \\boxed{7}", HOSTILE],
     "answers": ["7" * 99, None],
     "votes": [0.875, 0.0],
@@ -140,7 +140,7 @@ def test_groups_are_spread_over_the_run_and_their_texts_escaped(workdir):
   page = show(workdir)
   shown = [int(step) for step in re.findall(r"Step (\d+): figure", page.text)]
   assert (len(shown), shown[0], shown[-1], sorted(set(shown))) == (24, 0, 49, shown)
-  assert (page.pictures, page.loaded) == (24, [])
+  assert (page.thumbnails, page.loaded) == (24, [])
   assert page.text.count("<script>alert(1)</script> & \\ud800") == 48
   assert page.text.count("better") == 24
   assert page.rows.count(["1", "7" * 31 + "…", "88%", "0.90", "1.000", "+0.500"]) == 24
