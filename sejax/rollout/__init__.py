@@ -1,9 +1,10 @@
 """Sampling with Actor and Judge, and collecting the rollout of a training step.
 
-Terms: a prompt is one tokenized question; its group, the G trajectories that the Actor samples.
-A trajectory becomes a candidate when the Judge reads it, and the Judge samples M verdicts on it.
-Response tokens are sampled, by either role; given tokens start the Judge's sequence: the candidate
-and what the chat template writes after it. Samplers call any sampled row a sequence.
+- Prompt: a tokenized question with its images. Group: the G trajectories sampled for a prompt.
+- Trajectory: a response of the Actor. Candidate: a trajectory that the Judge reads.
+- Verdict: a response of the Judge, one of M to each candidate.
+- Response tokens: sampled, by either role. Given tokens: what a sequence of the Judge starts with,
+  the candidate and what the chat template writes after it.
 """
 
 from sejax.rollout.model_directory import Compute, ModelDirectory, check_judge

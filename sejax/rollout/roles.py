@@ -40,7 +40,7 @@ class RoleOptions:
   judge: Options
 
   def greedy(self) -> Self:
-    """Returns the options for one greedily decoded trajectory (and one verdict) per prompt."""
+    """Returns the options for one greedily decoded trajectory per prompt, and M verdicts on it."""
     filters = dataclasses.replace(self.actor.filters, temperature=0.0)
     return dataclasses.replace(
       self,
