@@ -216,8 +216,8 @@ class Processor:
     """Tokenizes chat messages up to the beginning of the assistant's response.
 
     Messages may contain a `{"type": "candidate"}` part. The ids then end before it, and
-    `tokenize_candidate` returns the ids from there on. So the Judge's prompt is
-    prefilled once per question, whatever the number of candidates.
+    `tokenize_candidate` returns the ids from there on. So the Judge's prompt is prefilled once per
+    question, whatever the number of candidates.
 
     Args:
       messages: see `sejax.text.messages`. Text is tokenized literally, special tokens included.
