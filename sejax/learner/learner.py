@@ -162,7 +162,7 @@ class Learner:
     return Cutter(self.mesh, self.sizes.minibatches, self.sizes.micro_batches)
 
   def policy_shapes(self, trained: models.Params) -> models.Params:
-    """Does what `policy_params` does with shapes; `frozen` must be a tree of `jax.ShapeDtypeStruct`."""
+    """Does what `policy_params` does with shapes: `frozen` is a tree of `jax.ShapeDtypeStruct`."""
     if self.adapters is None:
       return trained
     shardings = jax.tree.map(lambda x: x.sharding, trained)
