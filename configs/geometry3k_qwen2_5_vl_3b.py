@@ -3,7 +3,7 @@ r"""Self-evolution of Qwen2.5-VL-3B-Instruct on Geometry3K: the released run's v
 python -m sejax.main --config=configs/geometry3k_qwen2_5_vl_3b.py --workdir=DIR \
   --config.data.path=DIRECTORY_OF_PARQUET_FILES
 
-The data is hiyouga/geometry3k as downloaded from the hub. A baseline is chosen behind a colon,
+The data is hiyouga/geometry3k as downloaded from the hub. A baseline is chosen after a colon,
 as in
 `--config=configs/geometry3k_qwen2_5_vl_3b.py:majority`; see `sejax.config.presets.apply`.
 """

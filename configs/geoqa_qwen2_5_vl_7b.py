@@ -4,7 +4,7 @@ python -m sejax.main --config=configs/geoqa_qwen2_5_vl_7b.py --workdir=DIR \
   --config.data.path=DIRECTORY_OF_PARQUET_FILES
 
 The data is leonardPKU/GEOQA_R1V_Train_8K as downloaded from the hub; it has no held-out split. A
-baseline is chosen behind a colon, as in
+baseline is chosen after a colon, as in
 `--config=configs/geoqa_qwen2_5_vl_7b.py:majority`; see `sejax.config.presets.apply`.
 """
 

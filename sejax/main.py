@@ -43,7 +43,9 @@ _ARGUMENTS: list[str] = []
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The run's configuration file.", sys_argv=_ARGUMENTS
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes what it makes.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Directory for checkpoints, logs and the exported model."
+)
 
 _IMAGE = flags.DEFINE_multi_string("image", [], "For --mode=sample: a picture; may be repeated.")
 _QUESTION = flags.DEFINE_string("question", "", "For --mode=sample: what to ask about the picture.")
@@ -52,7 +54,7 @@ _JUDGE = flags.DEFINE_bool(
 )
 
 _DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Join the processes that the environment tells of (TPU pods, SLURM, MPI)."
+  "distributed", False, "Join the processes described by the environment (TPU pods, SLURM, MPI)."
 )
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Of several processes: HOST:PORT of one.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
@@ -88,7 +90,7 @@ _KINDS = {
   "int": "a whole number",
   overrides.SECTION: "set field by field, as in --config.model.path=DIR",
 }
-_MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "Mode to run.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
   except KeyboardInterrupt:
     resumes = flags.FLAGS.is_parsed() and _MODE.value in ("evaluate", "train")
-    hint = "; the same command goes on" if resumes else ""
+    hint = "; rerun the same command to resume" if resumes else ""
     print(f"\nsejax: stopped by Ctrl-C{hint}", file=sys.stderr)
     return 130
   except MemoryError as error:
@@ -195,7 +197,7 @@ def _explain_system_error(error: OSError) -> str:
     return _shorten_words(error)
   where = error.filename or "the workdir or what the output goes to"
   resumes = _MODE.value in ("evaluate", "train")
-  advice = "the same command goes on" if resumes else "try again"
+  advice = "rerun the same command to resume" if resumes else "try again"
   return f"{where} cannot be written ({error.strerror}); make room, then {advice}"
 
 
@@ -206,7 +208,7 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
     ValueError: a flag or the configuration file is wrong.
   """
   path, argv = _with_local_config(argv)
-  no_file = "is no file; give a configuration such as configs/*.py"
+  no_file = "is not a file; give a configuration such as configs/*.py"
   if path is not None and not pathlib.Path(path.partition(":")[0]).is_file():
     raise ValueError(f"--config={shortened(path)} {no_file}")
   _check_overrides(argv)
@@ -224,8 +226,8 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
     raise ValueError(f"--config={shortened(flags.FLAGS['config'].config_filename)} {no_file}")
   if not isinstance(config, ml_collections.ConfigDict):
     raise ValueError(
-      f"--config={shortened(path)} gives {type(config).__name__}, which is no"
-      " ml_collections.ConfigDict"
+      f"--config={shortened(path)} gives {type(config).__name__}, which is not"
+      " an ml_collections.ConfigDict"
     )
   return config
 
@@ -292,7 +294,7 @@ def _explain_parse_error(error: Exception, path: str | None) -> str:
     path: configuration file; None if a flag file names it.
   """
   if isinstance(error, UnicodeDecodeError):
-    return f"a file of flags or of the configuration is no UTF-8 text ({error})"
+    return f"a file of flags or of the configuration is not UTF-8 text ({error})"
   if not isinstance(error, flags.Error | ValueError):
     return _explain_file_error(error, path)
   flag = re.match(r"flag --([\w.]+)=", str(error))

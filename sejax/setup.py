@@ -17,32 +17,31 @@ from sejax import models, rewards, rollout
 from sejax.config import parts
 from sejax.data import batches, counting, sources
 from sejax.data import pipeline as pipeline_lib
-from sejax.data.pipeline import Options, Pipeline, State
 from sejax.data.prepare import Preparer
 from sejax.data.records import Source
 from sejax.evaluation.heldout import HeldOut
 from sejax.learner.learner import Learner, make_updater
 from sejax.models import lora
 from sejax.parallel import chips, layouts, meshes
-from sejax.rollout import Policy, checks, collect
+from sejax.rollout import ModelDirectory, checks, collect
 from sejax.text.equivalence import Prover
 
 
-class Weights(NamedTuple):
+class InitialWeights(NamedTuple):
   """The models of a run and their parameter trees at the start of training.
 
   Attributes:
     model: model of Actor and reference policy.
-    initial: trained parameters in fp32: all weights of the policy, or LoRA adapters.
+    trained: trained parameters in fp32: all weights of the policy, or LoRA adapters.
     frozen: weights of the reference policy, which is the initial policy, in `model.dtype`.
-    judge: the Judge's model.
+    judge_model: the Judge's model.
     judge_params: the Judge's weights; the same tree as `frozen` unless `judge.path` is set.
   """
 
   model: models.Model
-  initial: models.Params
+  trained: models.Params
   frozen: models.Params
-  judge: models.Model
+  judge_model: models.Model
   judge_params: models.Params
 
 
@@ -51,7 +50,7 @@ class TrainSetup(NamedTuple):
 
   Attributes:
     mesh: mesh of all devices.
-    weights: initial parameter trees, in the layout for training.
+    initial_weights: initial parameter trees, in the layout for training.
     source: source of the training problems.
     preparer: turns records of the source into examples.
     roles: samplers of Actor and Judge.
@@ -63,7 +62,7 @@ class TrainSetup(NamedTuple):
   """
 
   mesh: Mesh
-  weights: Weights
+  initial_weights: InitialWeights
   source: Source
   preparer: Preparer
   roles: rollout.Roles
@@ -75,7 +74,7 @@ class TrainSetup(NamedTuple):
 
 
 def set_up(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, stopwatch: collect.Stopwatch
+  config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: collect.ClockLike
 ) -> TrainSetup:
   """Sets up a training run; reads the weights last, after all checks.
 
@@ -97,10 +96,10 @@ def set_up(
   steps = counting.num_steps(
     config.train, config.data, preparer, workdir, batch_size=config.batch_size, seed=config.seed
   )
-  weights = _load(config, policy, judge)
+  initial_weights = _load(config, policy, judge)
   return TrainSetup(
     mesh=policy.mesh,
-    weights=weights,
+    initial_weights=initial_weights,
     source=source,
     preparer=preparer,
     roles=roles,
@@ -111,9 +110,9 @@ def set_up(
       roles=roles,
       source=source,
       reward_function=reward_function,
-      stopwatch=stopwatch,
+      clock=clock,
     ),
-    learner=_make_learner(config, policy, roles, frozen=weights.frozen, steps=steps),
+    learner=_make_learner(config, policy, roles, frozen=initial_weights.frozen, steps=steps),
     heldout=heldout,
     prover=prover,
     steps=steps,
@@ -126,8 +125,8 @@ def _use_compilation_cache(workdir: pathlib.Path) -> None:
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _open_models(config: ml_collections.ConfigDict) -> tuple[Policy, Policy]:
-  """Opens the policy and the Judge, which are the same object unless `judge.path` is set.
+def _open_models(config: ml_collections.ConfigDict) -> tuple[ModelDirectory, ModelDirectory]:
+  """Opens the directories of policy and Judge; the same object unless `judge.path` is set.
 
   Raises:
     ValueError: the model does not fit the mesh, the bucket sizes or the device memory.
@@ -136,16 +135,19 @@ def _open_models(config: ml_collections.ConfigDict) -> tuple[Policy, Policy]:
     raise ValueError("config.model.path is empty; give a model directory, or its name on the hub")
   mesh = meshes.create(config.mesh)
   checks.check_rows(mesh, parts.row_sizes(config))
-  policy = judge = parts.policy(config, mesh)
+  policy = judge = parts.model_directory(config, mesh)
   checks.check_buckets(config.data, config.actor.max_tokens, policy.model)
   if config.judge.use and config.judge.path:
-    judge = parts.policy(config, mesh, "judge.path")
+    judge = parts.model_directory(config, mesh, "judge.path")
   _check_memory(config, policy)
   return policy, judge
 
 
 def _make_roles(
-  config: ml_collections.ConfigDict, policy: Policy, judge: Policy, preparer: Preparer
+  config: ml_collections.ConfigDict,
+  policy: ModelDirectory,
+  judge: ModelDirectory,
+  preparer: Preparer,
 ) -> rollout.Roles:
   """Builds the samplers of Actor and Judge.
 
@@ -155,14 +157,14 @@ def _make_roles(
   checks.check_pixel_limits(config.data, policy.processor)
   if judge is not policy:
     rollout.check_judge(policy, judge)
-  roles = policy.roles(parts.roles(config), judge.model)
+  roles = policy.roles(parts.role_options(config), judge.model)
   checks.check_prompts(config.data, preparer, roles, judged=config.judge.use)
   return roles
 
 
 def _open_heldout(
   config: ml_collections.ConfigDict,
-  policy: Policy,
+  policy: ModelDirectory,
   roles: rollout.Roles,
   *,
   training: Preparer,
@@ -176,7 +178,7 @@ def _open_heldout(
   if not config.eval.num_problems:
     return None
   if config.eval.greedy:
-    roles = policy.roles(parts.roles(config).greedy())
+    roles = policy.roles(parts.role_options(config).greedy())
   return HeldOut.open(
     config.eval,
     config.data,
@@ -189,13 +191,13 @@ def _open_heldout(
 
 def _make_collector(
   config: ml_collections.ConfigDict,
-  policy: Policy,
-  judge: Policy,
+  policy: ModelDirectory,
+  judge: ModelDirectory,
   *,
   roles: rollout.Roles,
   source: Source,
   reward_function: rewards.RewardFunction | None,
-  stopwatch: collect.Stopwatch,
+  clock: collect.ClockLike,
 ) -> collect.Collector:
   """Builds the collector, which samples and rewards the rollout of each step."""
   trains_vision = parts.training(config).trains_vision
@@ -210,7 +212,7 @@ def _make_collector(
     roles=roles,
     collate=collate,
     source=source,
-    clock=stopwatch,
+    clock=clock,
     scoring=parts.scoring(config),
     reward_function=reward_function,
     seed=config.seed,
@@ -222,7 +224,7 @@ def _make_collector(
 
 def _make_learner(
   config: ml_collections.ConfigDict,
-  policy: Policy,
+  policy: ModelDirectory,
   roles: rollout.Roles,
   *,
   frozen: models.Params,
@@ -271,21 +273,21 @@ def _warn_of_repetitions(batch_size: int, source: Source) -> None:
 
 
 def pipeline(
-  config: ml_collections.ConfigDict, preparer: Preparer, states: tuple[State, ...]
-) -> Pipeline:
+  config: ml_collections.ConfigDict, preparer: Preparer, states: tuple[pipeline_lib.State, ...]
+) -> pipeline_lib.Pipeline:
   """Opens the data pipeline of this process.
 
   Args:
     states: states of all processes at which to resume; empty starts at the beginning.
   """
-  options = Options(
+  options = pipeline_lib.Options(
     batch_size=config.batch_size,
     seed=config.seed,
     workers=config.data.workers,
     on_bad_record=config.data.on_bad_record,
     max_bad_share=config.data.max_bad_share,
   )
-  return Pipeline(
+  return pipeline_lib.Pipeline(
     preparer,
     options,
     process=jax.process_index(),
@@ -294,38 +296,39 @@ def pipeline(
   )
 
 
-def decoding_weights(setup: TrainSetup, trained: models.Params) -> models.Params:
-  """Returns the policy in the layout and precision for decoding.
+def decoding_params(setup: TrainSetup, trained: models.Params) -> models.Params:
+  """Returns the policy's parameters in the layout and precision for decoding.
 
   Arrays that already have this layout and precision are not copied.
 
   Args:
     trained: trained parameters: all weights, or LoRA adapters.
   """
-  policy = setup.learner.policy(trained)
-  return layouts.place(
-    policy, setup.mesh, setup.weights.model.decode_layout, setup.roles.actor.dtype
-  )
+  params = setup.learner.policy_params(trained)
+  layout, dtype = setup.initial_weights.model.decode_layout, setup.roles.actor.dtype
+  return layouts.place(params, setup.mesh, layout, dtype)
 
 
-def _load(config: ml_collections.ConfigDict, policy: Policy, judge: Policy) -> Weights:
+def _load(
+  config: ml_collections.ConfigDict, policy: ModelDirectory, judge: ModelDirectory
+) -> InitialWeights:
   """Reads the weights, once for each distinct model and precision."""
   frozen = policy.load()
   if adapters := lora.Options.of(config.lora):
-    initial = _init_adapters(adapters, policy, config.seed)
+    trained = _init_adapters(adapters, policy, config.seed)
   else:
-    initial = policy.load(dtype=jnp.float32)
+    trained = policy.load(dtype=jnp.float32)
   judge_params = frozen if judge is policy else judge.load()
-  return Weights(
+  return InitialWeights(
     model=policy.model,
-    initial=initial,
+    trained=trained,
     frozen=frozen,
-    judge=judge.model,
+    judge_model=judge.model,
     judge_params=judge_params,
   )
 
 
-def _init_adapters(adapters: lora.Options, policy: Policy, seed: int) -> models.Params:
+def _init_adapters(adapters: lora.Options, policy: ModelDirectory, seed: int) -> models.Params:
   """Initialises LoRA adapters, sharded over the mesh as they are trained."""
   init = functools.partial(lora.init, model=policy.model, options=adapters)
   key = jax.random.key(seed)
@@ -333,7 +336,7 @@ def _init_adapters(adapters: lora.Options, policy: Policy, seed: int) -> models.
   return jax.jit(init, out_shardings=shardings)(key)
 
 
-def _check_memory(config: ml_collections.ConfigDict, policy: Policy) -> None:
+def _check_memory(config: ml_collections.ConfigDict, policy: ModelDirectory) -> None:
   """Checks that weights and optimizer moments alone fit into a device's memory.
 
   Raises:

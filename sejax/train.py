@@ -27,7 +27,7 @@ from sejax.monitoring.timing import Clock, CompilationCounter, profiling
 from sejax.monitoring.writers import EVENTS, Logs
 from sejax.parallel import hosts, preemption
 from sejax.parallel.lock import Lock
-from sejax.reports import training as report
+from sejax.reports import training as training_report
 from sejax.rollout.collect import SamplingWeights
 
 _SHOWN = {  # metrics in the progress bar, with their labels
@@ -57,48 +57,51 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, logs: Logs) -> None:
   """Sets the run up and trains; see `run`."""
-  given, config = config, config_lib.with_local_models(config)
+  original_config, config = config, config_lib.with_local_models(config)
   began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
   setup = setup_lib.set_up(config, workdir, clock)
 
   with (
     setup.prover,
     Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints,
-    contextlib.ExitStack() as loop,
+    contextlib.ExitStack() as signal_scope,
     tqdm.tqdm(total=setup.steps, delay=1, disable=jax.process_index() > 0) as bar,
   ):
     first, state, progress = _resume(checkpoints, setup, workdir)
-    config_lib.save(given, workdir)
+    # On resume, records the new values of fields that may change; hub names stay as written.
+    config_lib.save(original_config, workdir)
     seconds_before = progress.seconds
     logs.resume(first - 1)
     data = setup_lib.pipeline(config, setup.preparer, progress.data)
     if setup.heldout and progress.before is None:
-      weights = setup_lib.decoding_weights(setup, state.params)
-      progress.before = setup.heldout(weights, progress="before").plain()
+      before = setup.heldout(setup_lib.decoding_params(setup, state.params), label="before")
+      progress.before = before.plain()
 
     # From here on, a request to stop waits for the end of the step. Before, Ctrl-C ends the run.
-    stop = loop.enter_context(preemption.stop_requests())
+    stop = signal_scope.enter_context(preemption.stop_requests())
     bar.initial = bar.n = first
     clock.lap()
-    # Without it, nothing would be visible for minutes.
+    # Shown at once, as compiling the first step takes minutes.
     bar.set_postfix_str("compiling, the first step takes longest", refresh=first < setup.steps)
     for step in range(first, setup.steps):
       # ------------------------------------------------------------- one training step
       with profiling(config.log.profile_steps, workdir / EVENTS, step):
-        weights = SamplingWeights(setup.learner.policy(state.params), setup.weights.judge_params)
-        rollout = setup.collector.collect_rollout(weights, data, step)
-        del weights  # The policy before the update, whose arrays the update donates.
+        sampling_weights = SamplingWeights(
+          setup.learner.policy_params(state.params), setup.initial_weights.judge_params
+        )
+        rollout = setup.collector.collect_rollout(sampling_weights, data, step)
+        del sampling_weights  # The policy before the update, whose arrays the update donates.
         with clock("update"):
-          state, reports = setup.learner.step(state, rollout, step)
-          updated = metrics.of_updates(reports)  # Waits for the updates, to time them.
-      figures = metrics.of_rollout(rollout, setup.source, setup.prover, config.method.tie)
-      figures |= updated
+          state, update_metrics = setup.learner.step(state, rollout, step)
+          updated = metrics.of_updates(update_metrics)  # Waits for the updates, to time them.
+      step_metrics = metrics.of_rollout(rollout, setup.source, setup.prover, config.method.tie)
+      step_metrics |= updated
 
       # ------------------------------------------------------------- held-out problems
       done, last = step + 1, step + 1 == setup.steps
       if setup.heldout and (last or (config.eval.every and done % config.eval.every == 0)):
         with clock("evaluate"):
-          figures |= _evaluate(setup, state, progress, done)
+          step_metrics |= _evaluate(setup, state, progress, done)
 
       # ------------------------------------------------------------- logs
       lock.require_held()
@@ -106,15 +109,15 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         clock.lap(),
         compilations.lap(),
         rollout,
-        setup.weights.model,
+        setup.initial_weights.model,
         adapters=setup.learner.adapters is not None,
       )
-      logs.metrics(step, figures)
+      logs.metrics(step, step_metrics)
       logs.timing(step, timing)
       logs.groups(
         step, metrics.sample_groups(rollout, setup.source, step, config.log.sample_groups)
       )
-      _show(bar, figures, timing)
+      _show(bar, step_metrics, timing)
 
       # ------------------------------------------------------------- checkpoint
       check_gradients(state, config.optimizer.max_skipped, checkpoints)
@@ -123,27 +126,29 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         progress.data = hosts.gather_json(data.state())
         progress.seconds = seconds_before + time.monotonic() - began
         # Checkpoints are compared by held-out pass@1, or by the reward if nothing is evaluated.
-        score = figures.get("heldout_pass_at_1") if setup.heldout else figures["reward"]
+        score = step_metrics.get("heldout_pass_at_1") if setup.heldout else step_metrics["reward"]
         checkpoints.save(done, state, progress, score)
       if asked and not last:
         checkpoints.wait()
         bar.close()
         data.log_dropped()
-        print(f"stopped after step {done} of {setup.steps}; the same command goes on from there")
+        print(f"stopped after step {done} of {setup.steps}; rerun the same command to resume")
         return
     checkpoints.wait()
     data.log_dropped()
     bar.close()
-    if setup.heldout and progress.evaluated != setup.steps:  # A longer run was stopped here.
-      weights = setup_lib.decoding_weights(setup, state.params)
-      progress.after = setup.heldout(weights, "after").plain()
+    if setup.heldout and progress.evaluated != setup.steps:
+      # No step was left to run: the checkpoint is of a longer run, which did not evaluate here.
+      after = setup.heldout(setup_lib.decoding_params(setup, state.params), label="after")
+      progress.after = after.plain()
   _finish(config, workdir, setup, state, progress)
 
 
 def _initial(setup: setup_lib.TrainSetup) -> tuple[TrainState, int]:
   """Returns the initial training state and the fingerprint of the frozen weights."""
-  state = setup.learner.updater.init(setup.weights.initial)
-  return state, fingerprint((setup.weights.frozen, setup.weights.judge_params))
+  weights = setup.initial_weights
+  state = setup.learner.updater.init(weights.trained)
+  return state, fingerprint((weights.frozen, weights.judge_params))
 
 
 def _resume(
@@ -154,10 +159,10 @@ def _resume(
   Raises:
     ValueError: the checkpoint is of a later step than the last of this run.
   """
-  state, frozen_weights = _initial(setup)
-  restored = checkpoints.restore(state, frozen_weights)
+  state, weights_fingerprint = _initial(setup)
+  restored = checkpoints.restore(state, weights_fingerprint)
   if restored is None:
-    return Restored(0, state, Progress(frozen_weights))
+    return Restored(0, state, Progress(fingerprint=weights_fingerprint))
   if restored.step > setup.steps:
     raise ValueError(
       f"{workdir} holds a checkpoint of step {restored.step}, and this run has {setup.steps} steps;"
@@ -170,14 +175,14 @@ def _evaluate(
   setup: setup_lib.TrainSetup, state: TrainState, progress: Progress, step: int
 ) -> dict[str, float]:
   """Evaluates the held-out problems, notes it in the progress, and returns the metrics."""
-  outcome = setup.heldout(setup_lib.decoding_weights(setup, state.params))
-  progress.after, progress.evaluated = outcome.plain(), step
-  return {f"heldout_{name}": value for name, value in outcome.summary().items()}
+  result = setup.heldout(setup_lib.decoding_params(setup, state.params))
+  progress.after, progress.evaluated = result.plain(), step
+  return {f"heldout_{name}": value for name, value in result.summary().items()}
 
 
-def _show(bar: tqdm.tqdm, figures: Mapping[str, float], timing: Mapping[str, float]) -> None:
+def _show(bar: tqdm.tqdm, step_metrics: Mapping[str, float], timing: Mapping[str, float]) -> None:
   """Moves the progress bar by a step, and shows the metrics of the step beside it."""
-  shown = {name: figures[key] for key, name in _SHOWN.items() if key in figures}
+  shown = {name: step_metrics[key] for key, name in _SHOWN.items() if key in step_metrics}
   bar.set_postfix(shown | {"tok/s": timing["tokens_per_second"]})
   bar.update()
 
@@ -195,7 +200,7 @@ def _finish(
     return
   training_problems = setup.heldout.training_problems if setup.heldout else 0
   summary = summary_lib.write(workdir, setup.steps, progress, training_problems)
-  report.run(workdir)
+  training_report.run(workdir)
   for line in summary_lib.lines(summary):
     print(line)
   print(f"model: {workdir / 'model'}")
@@ -210,7 +215,9 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """
   directory = workdir.resolve() / "checkpoints"
   if not directory.is_dir():
-    raise ValueError(f"--workdir={shortened(workdir)} holds no checkpoints; give a run's")
+    raise ValueError(
+      f"--workdir={shortened(workdir)} holds no checkpoints; give the workdir of a training run"
+    )
   config_lib.require_same(config, workdir)
   config, workdir = config_lib.with_local_models(config), workdir.resolve()
   setup = setup_lib.set_up(config, workdir, Clock())
@@ -230,8 +237,8 @@ def _export(
 ) -> None:
   """Writes the policy of a training state to `model/`."""
   export_model(
-    setup.learner.policy(state.params),
-    setup.weights.model,
+    setup.learner.policy_params(state.params),
+    setup.initial_weights.model,
     workdir / "model",
     source=config.model.path,
     dtype=config.checkpoint.export_dtype,

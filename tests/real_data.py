@@ -11,7 +11,7 @@ needed = pytest.mark.skipif(
 )
 
 
-def pictures() -> list[pathlib.Path]:
-  """Returns every picture file."""
+def image_files() -> list[pathlib.Path]:
+  """Returns every image file."""
   files = sorted(pathlib.Path(DATA).rglob("*"))
   return [path for path in files if path.suffix in (".png", ".jpg", ".jpeg")]

@@ -61,10 +61,10 @@ def test_a_call_forgets_the_flags_of_the_one_before(capsys):
     ((EXAMPLE,), "--workdir is missing"),
     (("--workdir=unused",), "--config is missing"),
     ((EXAMPLE, "--workdir=unused", "--image=a.png"), "--image is for --mode=sample; the mode is"),
-    ((EXAMPLE, "--workdir=unused", "--config.fo=1"), "--config.fo is no field"),
+    ((EXAMPLE, "--workdir=unused", "--config.fo=1"), "--config.fo is not a field"),
     (
       (EXAMPLE, "--workdir=unused", "--config.method.thresh=1"),
-      "--config.method.thresh is no field of the configuration; did you mean"
+      "--config.method.thresh is not a field of the configuration; did you mean"
       " config.method.threshold?",
     ),
     ((EXAMPLE, "--workdir=unused", "--config.seed=abc"), "--config.seed=abc"),
@@ -76,7 +76,7 @@ def test_a_call_forgets_the_flags_of_the_one_before(capsys):
     ),
     (
       (EXAMPLE, REWARDS, "--workdir=unused", "--config.rewards.recorded=none.jsonl"),
-      "config.rewards.recorded='none.jsonl' is no",
+      "config.rewards.recorded='none.jsonl' is not a file",
     ),
   ],
   ids=lambda value: value if isinstance(value, str) else "",
@@ -168,14 +168,14 @@ GROUP = {"responses": ["a"] * 4, "verdicts": ["b"] * 4}
 @pytest.mark.parametrize(
   ("lines", "message"),
   [
-    (["not json"], "groups.jsonl:1 is no group"),
+    (["not json"], "groups.jsonl:1 is not a group"),
     (["[]"], "it needs an object with responses and verdicts"),
-    ([GROUP | {"responses": "abcd"}], "responses is no list of config.group_size=4 entries"),
-    ([GROUP | {"verdicts": ["b"]}], "verdicts is no list of config.group_size=4 entries"),
-    ([GROUP | {"responses": [1, 2, 3, 4]}], "[1, 2, 3, 4] is no text"),
-    ([GROUP | {"verdicts": [None] * 4}], "null is no text"),
+    ([GROUP | {"responses": "abcd"}], "responses is not a list of config.group_size=4 entries"),
+    ([GROUP | {"verdicts": ["b"]}], "verdicts is not a list of config.group_size=4 entries"),
+    ([GROUP | {"responses": [1, 2, 3, 4]}], "[1, 2, 3, 4] is not text"),
+    ([GROUP | {"verdicts": [None] * 4}], "null is not text"),
     ([GROUP | {"verdicts": [["b", "b"]] * 4}], "a trajectory has 2 verdicts"),
-    ([GROUP | {"gold": 60}], "gold=60 is no string"),
+    ([GROUP | {"gold": 60}], "gold=60 is not a string"),
     ([GROUP, GROUP | {"gold": "60"}], "a gold answer for 1 of 2 groups"),
     ([""], "holds no group"),
   ],
@@ -201,7 +201,7 @@ def test_a_line_may_hold_any_separator(tmp_path):
     ("def get_config(:\n", "SyntaxError"),
     ("def get_config():\n  return nothing\n", "NameError"),
     ("import ml_collections\nget_config = ml_collections.ConfigDict\n", "has no field actor"),
-    ("def get_config():\n  return {}\n", "is no ml_collections.ConfigDict"),
+    ("def get_config():\n  return {}\n", "is not an ml_collections.ConfigDict"),
     ("def get_config():\n  return {}['x']\n", "broken.py: KeyError: 'x' ("),
     ("def get_config():\n  return int\n\nx = [].x\n", "broken.py:4)"),
   ],
@@ -224,7 +224,10 @@ def test_a_broken_configuration_file_is_one_line(source, message, tmp_path):
     ("--config.loss.clip_low=little", "--config.loss.clip_low=little must be a number"),
     ("--config.judge.weights=[1]", "--config.judge.weights=[1] must be set field by field, as in"),
     ("--config.judge.weights=(", "--config.judge.weights=( must be set field by field, as in"),
-    ("--noconfig.judge.uze", "--config.judge.uze is no field of the configuration; did you mean"),
+    (
+      "--noconfig.judge.uze",
+      "--config.judge.uze is not a field of the configuration; did you mean",
+    ),
   ],
 )
 def test_values_of_another_kind_are_named(flag, message, capsys):

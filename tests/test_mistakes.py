@@ -86,7 +86,7 @@ MISTAKES = {
   "no such configuration": (
     None,
     ("--config=none.py", "--workdir=out"),
-    "--config=none.py is no file; give a configuration such as configs/*.py",
+    "--config=none.py is not a file; give a configuration such as configs/*.py",
   ),
   "no such variant": (
     None,
@@ -124,7 +124,7 @@ MISTAKES = {
   "no such data": (
     None,
     (TINY, "--workdir=out", *JSONL, "--config.data.path=none.jsonl"),
-    "none.jsonl is no file; config.data.path must name one of JSON lines for source='jsonl'",
+    "none.jsonl is not a file; config.data.path must name one of JSON lines for source='jsonl'",
   ),
   "no such parquet": (
     None,
@@ -136,7 +136,7 @@ MISTAKES = {
   "no such model": (
     None,
     (TINY, "--workdir=out", "--config.model.path=none"),
-    "config.model.path='none' is no directory; give one that holds weights, or a name on the hub"
+    "config.model.path='none' is not a directory; give one that holds weights, or a name on the hub"
     " such as Qwen/Qwen2.5-VL-3B-Instruct",
   ),
   "no model at all": (
@@ -171,7 +171,7 @@ MISTAKES = {
     lambda: _lines(question="How many?", image="a.png"),
     (TINY, "--workdir=out", *JSONL, "--config.data.path=set.jsonl"),
     "none of 16 records of set that were tried can be used; record set/9: there is no file 'a.png'"
-    " in .; mend the set, or give another as config.data.path",
+    " in .; fix the set, or give another as config.data.path",
   ),
   "no answers to measure by": (
     lambda: _lines(question="How many?"),
@@ -195,7 +195,7 @@ MISTAKES = {
   "a misspelt field": (
     None,
     (TINY, "--workdir=out", "--config.trian.steps=3"),
-    "--config.trian.steps is no field of the configuration; did you mean config.train.steps?",
+    "--config.trian.steps is not a field of the configuration; did you mean config.train.steps?",
   ),
   "a misspelt flag": (
     None,
@@ -259,7 +259,7 @@ MISTAKES = {
     lambda: pq.write_table(pa.table({"question": [1], "images": [["a.png"]]}), "set.parquet"),
     (TINY, "--workdir=out", *PARQUET, "--config.data.path=set.parquet"),
     "none of 1 records of set that were tried can be used; record set/0: its question is 1, which"
-    " is no text; mend the set, or give another as config.data.path",
+    " is not text; fix the set, or give another as config.data.path",
   ),
 }
 
@@ -342,7 +342,7 @@ def test_a_workdir_is_not_reused_by_another_run(said):
   command = (TINY, "--workdir=out", "--config.model.path=none")
   said(*command)
   seed = (*command, "--config.seed=5")
-  assert "config.model.path='none' is no directory" in said(*seed)[1]  # nothing had begun
+  assert "config.model.path='none' is not a directory" in said(*seed)[1]  # nothing had begun
   pathlib.Path("out", "metrics.jsonl").write_text('{"step": 0}\n')
   assert said(*command) == (
     2,
@@ -352,13 +352,13 @@ def test_a_workdir_is_not_reused_by_another_run(said):
 
 
 def test_a_run_goes_on_with_less_memory(said):
-  """What the line on memory asks for is no other run."""
+  """What the line on memory asks for does not count as another run."""
   command = (TINY, "--workdir=out", "--config.model.path=none")
   said(*command)
   pathlib.Path("out", "metrics.jsonl").write_text('{"step": 0}\n')
   less = ("--config.train.micro_batch_size=8", "--config.sampling.max_concurrent_prompts=4")
   less += ("--config.model.query_chunk=64", "--config.model.logits_chunk=8")
-  assert "config.model.path='none' is no directory" in said(*command, *less)[1]
+  assert "config.model.path='none' is not a directory" in said(*command, *less)[1]
 
 
 def test_looking_at_a_set_leaves_a_runs_configuration(said):
@@ -386,7 +386,7 @@ def test_looking_at_a_set_leaves_a_runs_configuration(said):
 def test_a_run_goes_on_with_what_does_not_change_it(change, said):
   command = (TINY, "--workdir=out", "--config.model.path=none", "--config.eval.num_problems=0")
   _began(*command)
-  assert "config.model.path='none' is no directory" in said(*command, f"--config.{change}")[1]
+  assert "config.model.path='none' is not a directory" in said(*command, f"--config.{change}")[1]
 
 
 @pytest.mark.parametrize("field", ["data.path", "eval.path", "data.image_folder", "model.path"])
@@ -414,7 +414,7 @@ def test_a_run_of_an_earlier_version_goes_on(said):
   fields = json.loads(saved.read_text())
   del fields["eval"]["extractor"], fields["log"], fields["method"]["beta"]
   saved.write_text(json.dumps(fields))
-  assert "config.model.path='none' is no directory" in said(*command)[1]
+  assert "config.model.path='none' is not a directory" in said(*command)[1]
   saved.write_text(json.dumps(fields))
   assert (
     "holds a run with config.method.beta=1.0, not 2.0"
@@ -433,8 +433,8 @@ def test_a_model_of_the_hub_without_a_network(said, monkeypatch):
   status, error = said(TINY, "--workdir=out", "--config.model.path=Qwen/Qwen2.5-VL-3B-Instruct")
   assert status == 2
   assert error == (
-    "sejax: config.model.path='Qwen/Qwen2.5-VL-3B-Instruct' is no directory, and the hub does not"
-    f" give it (no network: {'x' * 32}...{'x' * 43}); where there is a network, `hf download"
+    "sejax: config.model.path='Qwen/Qwen2.5-VL-3B-Instruct' is not a directory, and the hub does"
+    f" not give it (no network: {'x' * 32}...{'x' * 43}); where there is a network, `hf download"
     " Qwen/Qwen2.5-VL-3B-Instruct --local-dir DIR` fetches it; then give DIR\n"
   )
 

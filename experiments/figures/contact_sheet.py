@@ -28,9 +28,9 @@ def main(_):
       level, copy = divmod(column, _COPIES.value)
       mixture = figures.Mixture({family: 1.0}, (level,))
       problem = figures.problem(copy, "train", mixture=mixture, size=int(_SIZE.value))
-      picture = Image.fromarray(problem.image).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
+      image = Image.fromarray(problem.image).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
       x, y = column * pitch_x, row * pitch_y
-      sheet.paste(picture, (x, y))
+      sheet.paste(image, (x, y))
       pen.text((x + 2, y + _SIDE + 2), f"{problem.question}\n{problem.answer}", fill="black")
       if not copy:
         slips = "".join(f"\n    {wrong.slip}: {wrong.solution}" for wrong in problem.wrong)

@@ -4,7 +4,7 @@
 #   DATA=/data/geometry3k WORKDIR=runs/7b ./experiments/pods/gpu_node.sh
 #   DATA=/data/geometry3k WORKDIR=/shared/7b sbatch --nodes=2 ./experiments/pods/gpu_node.sh
 #
-# The same command goes on where a run was stopped. SLURM sends SIGTERM two minutes before the time
+# Rerun the same command to resume a stopped run. SLURM sends SIGTERM two minutes before the time
 # is over: the step in progress is saved, and the job is queued again. Flags go to sejax.main.
 #SBATCH --job-name=sejax
 #SBATCH --ntasks-per-node=8

@@ -3,7 +3,7 @@
     python experiments/speed/data.py --data=DIR
 
 `DIR` is a set in hub form, such as Geometry3K. Both sides decode the same records, bring their
-pictures into the released run's pixel range, cut them into patches and tokenize the Actor's prompt
+images into the released run's pixel range, cut them into patches and tokenize the Actor's prompt
 with Qwen's real vocabulary; the pipeline also tokenizes the Judge's prompt and pads batches of 16.
 Each figure is the best of several passes after a warm-up. Ends with one JSON line:
 
@@ -54,10 +54,10 @@ def by_transformers(processor: transformers.ProcessorMixin, source: sources.Sour
   """Reads the whole set by transformers' processor, one record after the other."""
   for index in range(len(source)):
     record = source[index]
-    pictures = [images.decode(data) for data in record.images]
-    turn = messages.actor_messages(record.question, len(pictures))
+    decoded = [images.decode(data) for data in record.images]
+    turn = messages.actor_messages(record.question, len(decoded))
     text = processor.apply_chat_template(turn, add_generation_prompt=True)
-    processor(text=[text], images=pictures, return_tensors="np")
+    processor(text=[text], images=decoded, return_tensors="np")
 
 
 def best(step: Callable[[], None]) -> float:

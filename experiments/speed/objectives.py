@@ -22,7 +22,7 @@ from sejax import method
 from sejax import setup as setup_lib
 from sejax.config import parts
 from sejax.learner import learner
-from sejax.learner.update import ScoredMinibatch, random_keys
+from sejax.learner.update import UpdateBatch, random_keys
 from sejax.monitoring.timing import Clock
 from sejax.rollout.collect import SamplingWeights
 
@@ -45,14 +45,14 @@ def main(argv: list[str]) -> None:
 def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup) -> None:
   """Times the updates of one rollout by every objective."""
   state = setup.learner.updater.init(setup.weights.initial)
-  weights = SamplingWeights(setup.learner.policy(state.params), setup.weights.judge_params)
+  weights = SamplingWeights(setup.learner.policy_params(state.params), setup.weights.judge_params)
   data = setup_lib.pipeline(config, setup.preparer, ())
   rollout = setup.collector.collect_rollout(weights, data, 0)
   (part,), (advantage,), (behaviour_logp,) = setup.learner.minibatches(rollout)
   old_logp = setup.learner.updater.token_logprobs(setup.weights.frozen, part)
   # A little off policy, so that clips are taken.
   noise = 0.1 * jax.random.normal(jax.random.key(0), old_logp.shape)
-  scored = ScoredMinibatch(
+  scored = UpdateBatch(
     minibatch=part,
     old_logp=old_logp + noise,
     ref_logp=old_logp,

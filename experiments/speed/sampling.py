@@ -61,7 +61,7 @@ class Size(NamedTuple):
     side: tokens along each side of a prompt's image; 0 without one.
     short: tokens of a prompt where prompts matter little.
     long: where they matter.
-    new_tokens: of a trajectory.
+    max_new_tokens: of a trajectory.
     few: of one where the cache's size matters, an eighth of what is allocated.
   """
 
@@ -70,7 +70,7 @@ class Size(NamedTuple):
   side: int
   short: int
   long: int
-  new_tokens: int
+  max_new_tokens: int
   few: int
 
 
@@ -84,7 +84,7 @@ _TUNIX_PYTHON = flags.DEFINE_string("tunix_python", "", "Python of an environmen
 
 
 def run_transformers(
-  model: torch.nn.Module, request: Request, new_tokens: int, *, greedy: bool = False
+  model: torch.nn.Module, request: Request, max_new_tokens: int, *, greedy: bool = False
 ) -> np.ndarray:
   """Continues each prompt 8 times by `generate`, which repeats the prompts."""
   ids = torch.from_numpy(np.repeat(request.prompt.ids, TRAJECTORIES, axis=0)).long()
@@ -94,7 +94,7 @@ def run_transformers(
       input_ids=ids,
       attention_mask=torch.ones_like(ids),
       mm_token_type_ids=torch.zeros_like(ids),
-      max_new_tokens=new_tokens,
+      max_new_tokens=max_new_tokens,
       eos_token_id=None,
       pad_token_id=0,
       **how,
@@ -113,12 +113,12 @@ class Bench:
   def request(self, length: int, limits: np.ndarray | None = None) -> Request:
     """Returns random prompts of one length."""
     prompt, images = random_prompts(self.size.model, PROMPTS, length, self.size.side)
-    records = record_hashes("speed", [str(i) for i in range(PROMPTS)])
-    return Request(prompt, records, encode(self.params, self.size.model, images), limits=limits)
+    hashes = record_hashes("speed", [str(i) for i in range(PROMPTS)])
+    return Request(prompt, hashes, encode(self.params, self.size.model, images), limits=limits)
 
   def sampler(self, request: Request, **changes) -> Callable[[], Result]:
     """Returns what samples once."""
-    options = {"trajectories": TRAJECTORIES, "new_tokens": self.size.new_tokens, **changes}
+    options = {"trajectories": TRAJECTORIES, "max_new_tokens": self.size.max_new_tokens, **changes}
     sampler = Sampler(self.size.model, Options(**options), dtype=self.size.dtype)
     return lambda: sampler(self.params, request, seed=0, step=0, role=Role.ACTOR)
 
@@ -131,15 +131,15 @@ def show(title: str, found: dict[str, float], tokens: int) -> None:
 
 def against_transformers(bench: Bench, model: torch.nn.Module, request: Request) -> float:
   """Compares, after making sure that both compute the same."""
-  new_tokens = bench.size.new_tokens
+  max_new_tokens = bench.size.max_new_tokens
   greedy = bench.sampler(request, filters=Filters(temperature=0.0))()
-  same = (greedy.tokens == run_transformers(model, request, new_tokens, greedy=True)).mean()
+  same = (greedy.tokens == run_transformers(model, request, max_new_tokens, greedy=True)).mean()
   if same < 0.9:  # After a near tie of a random model the rest of a row may differ.
     raise ValueError(f"only {same:.0%} of the greedy tokens are those of transformers")
   found = best_seconds(
     {
       "sejax": bench.sampler(request),
-      "transformers": lambda: run_transformers(model, request, new_tokens),
+      "transformers": lambda: run_transformers(model, request, max_new_tokens),
     },
     REPEATS,
   )
@@ -154,13 +154,13 @@ def against_tunix(bench: Bench, request: Request) -> float | None:
     print("tunix is not measured: name its Python by --tunix_python, as said on top of this file")
     return None
   script = pathlib.Path(__file__).with_name("tunix_sampler.py")
-  sizes = PROMPTS, TRAJECTORIES, request.prompt.ids.shape[1], bench.size.new_tokens, REPEATS
+  sizes = PROMPTS, TRAJECTORIES, request.prompt.ids.shape[1], bench.size.max_new_tokens, REPEATS
   done = subprocess.run([python, script, *map(str, sizes)], capture_output=True, text=True)
   if done.returncode:
     raise ValueError(f"tunix failed: {done.stderr.strip().splitlines()[-1]}")
   found = best_seconds({"sejax": bench.sampler(request)}, REPEATS)
   found["tunix"] = float(done.stdout.split()[-1])
-  show("text prompts", found, PROMPTS * TRAJECTORIES * bench.size.new_tokens)
+  show("text prompts", found, PROMPTS * TRAJECTORIES * bench.size.max_new_tokens)
   return found["tunix"] / found["sejax"]
 
 
@@ -192,7 +192,7 @@ def tail(bench: Bench) -> dict[str, float | None]:
   rng = np.random.default_rng(0)
   size, rows = bench.size, PROMPTS * TRAJECTORIES
   long = (rng.permutation(rows) < rows // 10).reshape(PROMPTS, TRAJECTORIES)
-  limits = np.where(long, size.new_tokens, size.new_tokens // 8)
+  limits = np.where(long, size.max_new_tokens, size.max_new_tokens // 8)
   request, results = bench.request(size.short, limits), []
   full = bench.sampler(bench.request(size.short))
   found = best_seconds(
@@ -203,7 +203,7 @@ def tail(bench: Bench) -> dict[str, float | None]:
     },
     REPEATS,
   )
-  tokens = rows * size.new_tokens
+  tokens = rows * size.max_new_tokens
   show("all to the limit", {"full": found["full"]}, tokens)
   show("long tail", {name: found[name] for name in ("packed", "unpacked")}, limits.sum())
   lengths, stats = results[0].lengths, results[0].stats
@@ -226,10 +226,10 @@ def options(bench: Bench) -> dict[str, float]:
   limits = np.full((PROMPTS, TRAJECTORIES), size.few)
   found = best_seconds(
     {
-      "plain": bench.sampler(request, new_tokens=size.few),
-      "top-p 0.9": bench.sampler(request, new_tokens=size.few, filters=Filters(top_p=0.9)),
+      "plain": bench.sampler(request, max_new_tokens=size.few),
+      "top-p 0.9": bench.sampler(request, max_new_tokens=size.few, filters=Filters(top_p=0.9)),
       f"{8 * size.few:,} slots": bench.sampler(
-        request._replace(limits=limits), new_tokens=8 * size.few
+        request._replace(limits=limits), max_new_tokens=8 * size.few
       ),
     },
     REPEATS,
@@ -246,7 +246,7 @@ def main(_: list[str]) -> None:
   count = sum(x.size for x in jax.tree.leaves(bench.params["decoder"]))
   device = jax.devices()[0].device_kind
   print(
-    f"{device}; {count / 1e6:.1f}M parameters; B={PROMPTS} G={TRAJECTORIES} R={size.new_tokens}"
+    f"{device}; {count / 1e6:.1f}M parameters; B={PROMPTS} G={TRAJECTORIES} R={size.max_new_tokens}"
   )
   short, long = bench.request(size.short), bench.request(size.long)
 

@@ -41,7 +41,7 @@ from sejax import models, rollout
 from sejax import setup as setup_lib
 from sejax.config import parts, validation
 from sejax.data.batches import Batch
-from sejax.learner.update import ScoredMinibatch, random_keys
+from sejax.learner.update import UpdateBatch, random_keys
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.processor import Processor
 from sejax.monitoring import flops
@@ -57,7 +57,7 @@ class Size(NamedTuple):
     model: the decoder and vision tower; what belongs to the tokenizer is put in.
     prompts: of the step, in one update.
     micro: prompts whose activations exist at once.
-    side: of a picture, in pixels; 14 make a token.
+    side: of an image, in pixels; 14 make a token.
     judge: words of the Judge's system prompt.
     tokens: of a trajectory at most.
     verdict: tokens of a verdict at most.
@@ -180,7 +180,7 @@ def repeated_prompts(
     np.concatenate([batch.judge.ids[b, : batch.judge.lengths[b]], candidate])
     for b, candidates in enumerate(texts)
     for candidate in (
-      roles.processor.continuation(batch.judge_tails[b], text) for text in candidates
+      roles.processor.tokenize_candidate(batch.judge_tails[b], text) for text in candidates
     )
   ]
   lengths = np.array([len(row) for row in rows], np.int32)
@@ -195,7 +195,7 @@ def repeated_prompts(
   features = roles.encode_for_judge(params, batch)
   return Request(
     models.Prompt(ids, lengths, positions),
-    np.repeat(batch.records, group, axis=0),
+    np.repeat(batch.record_hashes, group, axis=0),
     None if features is None else np.repeat(np.asarray(features), group, axis=0),
   )
 
@@ -212,16 +212,16 @@ def main(_: list[str]) -> None:
 
 def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup, stages: Stages) -> None:
   """Measures steps of a run, and the Judge without its shared prefix."""
-  roles, updater, weights = setup.roles, setup.learner.updater, setup.weights
+  roles, updater, weights = setup.roles, setup.learner.updater, setup.initial_weights
   options = dataclasses.replace(roles.judge.options, trajectories=1)
-  alone = Sampler(weights.judge, options, setup.mesh, roles.judge.dtype)
-  state = updater.init(weights.initial)
+  alone = Sampler(weights.judge_model, options, setup.mesh, roles.judge.dtype)
+  state = updater.init(weights.trained)
   data = setup_lib.pipeline(config, setup.preparer, ())
   examples = next(data)
   for repeat in range(1 + _REPEATS.value):
     if repeat == 1:  # what was compiled is behind us
       stages.clear()
-    policy = setup.learner.policy(state.params)
+    policy = setup.learner.policy_params(state.params)
     parameters = collect.SamplingWeights(policy, weights.judge_params)
     rollout = setup.collector.collect_rollout(parameters, iter([examples]), 0)
     with stages("judge_repeated"):
@@ -236,8 +236,8 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup, stag
     frozen = weights.frozen if setup.learner.adapters else None
     keys = random_keys(0, repeat, 0, len(part.mask))
     with stages("update"):
-      scored = ScoredMinibatch(part, old, ref, advantage, behaviour, keys)
-      state, _ = jax.block_until_ready(updater.update(state, frozen, scored))
+      batch = UpdateBatch(part, old, ref, advantage, behaviour, keys)
+      state, _ = jax.block_until_ready(updater.update(state, frozen, batch))
     decoding = rollout.result.stats.seconds["decode"]
     stages.decode = min(decoding, stages.decode or decoding)
   report(setup, rollout, stages)
@@ -258,10 +258,10 @@ def report(setup: setup_lib.TrainSetup, rollout: collect.Rollout, stages: Stages
   judge = stages.seconds["judge"]
   tokens = int(batch.actor.lengths.sum() + lengths.sum())
   devices, chip = jax.device_count(), chips.current()
-  update = flops.of_update(setup.weights.model, rollout, setup.learner.adapters is not None)
+  update = flops.of_update(setup.initial_weights.model, rollout, setup.learner.adapters is not None)
   update /= stages.seconds["update"] * devices
   decode = decode_bytes(
-    setup.weights.model,
+    setup.initial_weights.model,
     setup.roles.actor.dtype,
     rollout.result.stats.steps,
     batch.actor.lengths,

@@ -41,22 +41,29 @@ def sample(config: ml_collections.ConfigDict, problems: int, *, judge: bool) -> 
     judge: whether it judges.
   """
   source = held_out(config, problems)
-  policy = parts.policy(config, Mesh(np.array(jax.local_devices())[:1], ("data",)))
-  params = policy.load(decoding=True)
+  model_directory = parts.model_directory(
+    config, Mesh(np.array(jax.local_devices())[:1], ("data",))
+  )
+  params = model_directory.load(decoding=True)
   options = dataclasses.replace(parts.evaluation(config), batch_size=_ROWS)
-  roles, preparer = parts.roles(config), parts.preparer(config, source)
+  role_options, preparer = parts.role_options(config), parts.preparer(config, source)
   with Prover() as prover:
     group = answer_all(
       options,
-      policy.roles(roles),
+      model_directory.roles(role_options),
       params,
       preparer,
       prover=prover,
       judge=params if judge else None,
-      progress="sampled",
+      label="sampled",
     )
     greedy = answer_all(
-      options, policy.roles(roles.greedy()), params, preparer, prover=prover, progress="greedy"
+      options,
+      model_directory.roles(role_options.greedy()),
+      params,
+      preparer,
+      prover=prover,
+      label="greedy",
     )
   families = np.array([source.problem(int(index)).family for index in group.index])
   return Sampled(group, greedy, families)

@@ -1,4 +1,4 @@
-"""Figures as training rows: an Actor's answer and a Judge's readings of the same picture.
+"""Figures as training rows: an Actor's answer and a Judge's readings of the same image.
 
 Row i of step n is a pure function of seed, n and i, so a run that is resumed reads the same rows.
 """
@@ -25,11 +25,11 @@ from sejax.text import messages, prompts
 class Lessons:
   """What a Judge is shown, and what of its readings is learnt. Shares are in a hundred.
 
-  A solution that it is shown is right, of another picture, or else has a slip.
+  A solution that it is shown is right, of another image, or else has a slip.
 
   Attributes:
     right: share of right solutions.
-    elsewhere: share of solutions of another picture.
+    elsewhere: share of solutions of another image.
     compared: share of readings of which only the end is learnt, where two answers are compared;
       their solutions are right as often as not, and else as above.
     weight: of each token of that end in the loss.
@@ -45,7 +45,7 @@ class Example(NamedTuple):
   """One prompt and its continuation.
 
   Attributes:
-    images: the picture.
+    images: the image.
     prompt: its tokens.
     continuation: of the prompt.
     weights: of its tokens in the loss; 0: not learnt.
@@ -66,7 +66,7 @@ class Texts(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """Rows of one step: the Actor's, then, on other pictures, the Judge's."""
+  """Rows of one step: the Actor's, then, on other images, the Judge's."""
 
   images: qwen.Images
   actor: Texts
@@ -147,7 +147,7 @@ def judge_example(
   right = 50 if compared else lessons.right
   text, claimed = _candidate(problem, rng, right, lessons.elsewhere)
   telling, end = readings.reading(problem.solution, problem.facts, claimed, rng)
-  given = processor.continuation(prompt.tail, text)
+  given = processor.tokenize_candidate(prompt.tail, text)
   reply = _reply(processor, telling + end)
   weights = np.full(len(given) + len(reply), lessons.weight, np.float32)
   weights[: len(given) + len(processor.encode_text(telling))] = 0 if compared else 1
@@ -167,7 +167,7 @@ def _candidate(problem: figures.Problem, rng: Rng, right: int, elsewhere: int) -
 
 
 def _of_another_picture(problem: figures.Problem, rng: Rng) -> tuple[str, str] | None:
-  """Returns a solution, and its answer, to the same question about another picture."""
+  """Returns a solution, and its answer, to the same question about another image."""
   family = figures.FAMILIES[problem.family]
   for _ in range(100):
     content = family.content(rng, problem.level)

@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.steps = 1200
-  config.rows = 64  # pictures in a batch
+  config.rows = 64  # images in a batch
   config.learning_rate = 1e-3
   config.warmup = 100
   config.decay = 0.3  # the last share of the steps, in which the rate falls to nearly zero
@@ -46,10 +46,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.clip_norm = 1.0
   config.vocab_size = 640
   config.corpus = 4000  # problems from which the vocabulary is learnt
-  # From a step on: how many of the pictures are for the Judge, the share of the Actor's solutions
+  # From a step on: how many of the images are for the Judge, the share of the Actor's solutions
   # that have a slip, and the Judge's `examples.Lessons`. Eyes come first. Then the Actor learns to
-  # be careless, so that its samples of one picture differ, are better together than alone, and have
-  # something to unlearn. And nearly all solutions that are judged say nothing of the picture, so
+  # be careless, so that its samples of one image differ, are better together than alone, and have
+  # something to unlearn. And nearly all solutions that are judged say nothing of the image, so
   # that a Judge must look for itself: one that is shown slips learns to repeat what it is shown but
   # for a detail, and so repeats the Actor. Half of its readings teach nothing but to tell equal
   # answers from others.
@@ -164,7 +164,7 @@ class Phase(NamedTuple):
 
   Attributes:
     start: the first step.
-    judge_rows: pictures of which a solution is judged; the others are answered.
+    judge_rows: images of which a solution is judged; the others are answered.
     careless: share of the answers that have a slip, in a hundred.
     lessons: of the Judge.
   """

@@ -1,6 +1,6 @@
 r"""What a Judge should say of a solution: look again, compare, and give a score.
 
-The reading tells what the picture shows, in the words of a right solution, before it looks at where
+The reading tells what the image shows, in the words of a right solution, before it looks at where
 the candidate arrived. So a Judge is as good as its own eyes, and learns to see from the very words
 that teach the Actor.
 """

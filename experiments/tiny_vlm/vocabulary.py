@@ -1,7 +1,7 @@
-"""The tiny model's processor files: a small byte-level BPE and the settings of its pictures.
+"""The tiny model's processor files: a small byte-level BPE and the settings of its images.
 
 Special tokens, splitting and chat template are those of Qwen2.5-VL, the vocabulary is learnt from
-the corpus, and pictures become 4 x 4 tokens of 14 x 14 pixels.
+the corpus, and images become 4 x 4 tokens of 14 x 14 pixels.
 """
 
 import json

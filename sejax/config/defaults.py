@@ -88,7 +88,8 @@ def _model() -> ml_collections.ConfigDict:
   model.query_chunk = 1024  # queries that attention computes at once
   model.fused_attention = True  # use cuDNN's attention on GPUs that have it
   model.logits_chunk = 256  # tokens of a row whose logits the update computes at once
-  # Precision of frozen weights and of sampling: bfloat16, float32, or auto: float32 on CPUs only.
+  # Precision of computation and of frozen weights: bfloat16, float32, or auto (float32 on CPUs
+  # only). Master weights and sums of gradients are always fp32.
   model.dtype = "auto"
   return model
 
@@ -289,7 +290,7 @@ def flatten(tree: ml_collections.ConfigDict | dict[str, Any], above: str = "") -
 
   Args:
     tree: of a `ConfigDict`, field references are kept, so that optional fields can be recognised.
-    above: dotted name of the section, with a dot behind it; for the recursion.
+    above: dotted name of the section, with a dot after it; for the recursion.
   """
   if isinstance(tree, ml_collections.ConfigDict):
     tree = tree.to_dict(preserve_field_references=True)
@@ -300,7 +301,7 @@ def flatten(tree: ml_collections.ConfigDict | dict[str, Any], above: str = "") -
 
 
 def _keywords(function: Callable, leave_out: tuple[str, ...] = ()) -> ml_collections.ConfigDict:
-  """Returns a function's keyword-only arguments with their defaults, which so have one source."""
+  """Returns a function's keyword-only arguments, so that each default is defined once."""
   options = ml_collections.ConfigDict()
   for name, parameter in inspect.signature(function).parameters.items():
     if parameter.kind is parameter.KEYWORD_ONLY and name not in leave_out:

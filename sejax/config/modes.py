@@ -22,7 +22,7 @@ from sejax.planning import compilation
 from sejax.reports import inspection
 from sejax.reports import training as training_report
 from sejax.rewards import recorded
-from sejax.rollout import Policy, checks
+from sejax.rollout import ModelDirectory, checks
 from sejax.rollout import sample as sample_lib
 
 
@@ -86,13 +86,13 @@ def responder(config: ml_collections.ConfigDict) -> Responder:
     )
   mesh = meshes.create(config.mesh)
   layouts.check_rows(mesh, "eval.batch_size", config.eval.batch_size)
-  policy = parts.policy(config, mesh)
-  checks.check_buckets(config.data, config.actor.max_tokens, policy.model)
-  checks.check_pixel_limits(config.data, policy.processor)
-  roles = parts.roles(config)
+  model_directory = parts.model_directory(config, mesh)
+  checks.check_buckets(config.data, config.actor.max_tokens, model_directory.model)
+  checks.check_pixel_limits(config.data, model_directory.processor)
+  role_options = parts.role_options(config)
   return Responder(
-    policy,
-    roles.greedy() if config.eval.greedy else roles,
+    model_directory,
+    role_options.greedy() if config.eval.greedy else role_options,
     parts.evaluation(config),
     functools.partial(parts.benchmark_preparer, config),
   )
@@ -109,7 +109,7 @@ def extractor(config: ml_collections.ConfigDict) -> Extractor:
   layouts.check_rows(mesh, "eval.batch_size", config.eval.batch_size)
   return Extractor(
     config.eval.extractor,
-    Policy.open("eval.extractor", directory, mesh, parts.compute(config)),
+    ModelDirectory.open("eval.extractor", directory, mesh, parts.compute(config)),
     config.sampling,
     batch_size=config.eval.batch_size,
     seed=config.seed,
@@ -170,12 +170,5 @@ def sample(
   if not config.model.path:
     raise ValueError("config.model.path is empty; give a directory of weights: --config.model.path")
   config = with_local_models(config)
-  config.judge.use = True
-  options = sample_lib.Options(
-    roles=parts.roles(config),
-    scoring=parts.scoring(config),
-    make_preparer=functools.partial(parts.preparer, config),
-    seed=config.seed,
-  )
-  policy = parts.policy(config, sample_lib.local_mesh())
-  sample_lib.run(policy, options, images, question, judge=judge)
+  model_directory = parts.model_directory(config, sample_lib.local_mesh())
+  sample_lib.run(model_directory, parts.sample_options(config), images, question, judge=judge)

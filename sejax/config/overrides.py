@@ -65,7 +65,7 @@ class _Section(flags.ArgumentParser):
     try:
       return ml_collections.ConfigDict(dict(ast.literal_eval(argument)))
     except (SyntaxError, TypeError, ValueError):
-      raise ValueError("it is no dictionary") from None
+      raise ValueError("it is not a dictionary") from None
 
   def flag_type(self) -> str:
     return SECTION

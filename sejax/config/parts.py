@@ -5,6 +5,7 @@ section; one that needs fields of several gets one of these objects.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from sejax.evaluation import answering
 from sejax.learner import learner, minibatches
 from sejax.models import lora
 from sejax.planning import programs
+from sejax.rollout import sample
 from sejax.sampling import Filters, Options
 from sejax.text import prompts
 
@@ -35,19 +37,19 @@ def compute(config: ml_collections.ConfigDict) -> rollout.Compute:
   )
 
 
-def policy(
+def model_directory(
   config: ml_collections.ConfigDict, mesh: Mesh, field: str = "model.path"
-) -> rollout.Policy:
+) -> rollout.ModelDirectory:
   """Opens the model directory that a field names, with the configured pixel limits.
 
   Args:
     field: dotted name of the field, with one section.
 
   Raises:
-    ValueError: as `rollout.Policy.open`.
+    ValueError: as `rollout.ModelDirectory.open`.
   """
   section, name = field.split(".")
-  return rollout.Policy.open(
+  return rollout.ModelDirectory.open(
     field,
     config[section][name],
     mesh,
@@ -57,7 +59,7 @@ def policy(
   )
 
 
-def roles(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
+def role_options(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
   """Returns the sampling options of Actor and Judge."""
   return rollout.RoleOptions(
     actor=_role(config, config.actor, repeats=1),
@@ -76,7 +78,7 @@ def _role(
   """
   return Options(
     trajectories=config.group_size,
-    new_tokens=section.max_tokens,
+    max_new_tokens=section.max_tokens,
     filters=Filters(
       temperature=section.temperature,
       top_k=section.top_k,
@@ -90,8 +92,23 @@ def _role(
   )
 
 
+def sample_options(config: ml_collections.ConfigDict) -> sample.Options:
+  """Returns the options of `--mode=sample`, with a Judge whatever `config.judge.use` says."""
+  config = config.copy_and_resolve_references()
+  config.judge.use = True
+  return sample.Options(
+    role_options=role_options(config),
+    scoring=scoring(config),
+    make_preparer=functools.partial(preparer, config),
+    seed=config.seed,
+  )
+
+
 def preparer(config: ml_collections.ConfigDict, source: Source) -> Preparer:
-  """Returns the preparer, which turns records of a source into prompts of both roles."""
+  """Returns the preparer, which turns records of a source into prompts of both roles.
+
+  Without a Judge, too, so that runs with and without one train on the same records.
+  """
   data, judge = config.data, config.judge
   rubric = prompts.Rubric(**judge.weights)
   return Preparer(
@@ -178,7 +195,7 @@ def planned_step(config: ml_collections.ConfigDict) -> programs.Step:
   """Returns the training step for `--mode=compile`; `model.dtype` must not be `auto`."""
   return programs.Step(
     compute=compute(config),
-    roles=roles(config),
+    roles=role_options(config),
     judged=config.judge.use,
     training=training(config),
     training_steps=config.train.steps or 1000,

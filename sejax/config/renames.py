@@ -45,16 +45,16 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def explain(name: str) -> str:
-  """Returns the rest of a message that begins with an unknown field: what it may be meant for."""
+  """Returns the second half of the error about an unknown field: its new or the closest name."""
   if name in FIELDS:
     return f"is now config.{FIELDS[name]}"
   known = list(flatten(default()))
-  close = difflib.get_close_matches(name, known, 1)
   leaf = name.rpartition(".")[2]
   same_leaf = [field for field in known if field.rpartition(".")[2] == leaf]
-  meant = [*same_leaf[:1], *close]
+  # Where the section is misspelt, the field of that name in the section with the closest name.
+  meant = difflib.get_close_matches(name, same_leaf or known, 1) or same_leaf[:1]
   hint = f"; did you mean config.{meant[0]}?" if meant else "; see sejax/config/defaults.py"
-  return f"is no field of the configuration{hint}"
+  return f"is not a field of the configuration{hint}"
 
 
 def explain_import(message: str) -> str:

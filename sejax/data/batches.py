@@ -26,25 +26,25 @@ class Batch(NamedTuple):
 
   Attributes:
     record_ids: ids of the records; empty in padding rows.
-    records: 64-bit hash of each record and its occurrence, which seeds its samples.
+    record_hashes: 64-bit hash of each record and its occurrence, which seeds its samples.
     index: positions of the records in the source; -1 in padding rows.
     questions: texts of the records.
-    pictures: encoded image files of each record, for reports.
+    image_files: encoded image files of each record, for reports.
     actor: the Actor's prompts.
     judge: the Judge's prompts up to where the candidate solution is inserted.
-    judge_tails: what follows the candidate, for `Processor.continuation`.
-    images: image patches, shared by both roles; None if no row of any process has an image.
+    judge_tails: what follows the candidate, for `Processor.tokenize_candidate`.
+    packed_images: image patches, shared by both roles; None if no row of any process has an image.
   """
 
   record_ids: tuple[str, ...]
-  records: UInt32[np.ndarray, "B 2"]
+  record_hashes: UInt32[np.ndarray, "B 2"]
   index: Int[np.ndarray, " B"]
   questions: tuple[str, ...]
-  pictures: tuple[tuple[bytes, ...], ...]
+  image_files: tuple[tuple[bytes, ...], ...]
   actor: models.Prompt
   judge: models.Prompt
   judge_tails: tuple[tuple[str | int, ...], ...]
-  images: models.Images | None
+  packed_images: models.Images | None
 
   @property
   def real(self) -> Bool[np.ndarray, " B"]:
@@ -129,14 +129,14 @@ class Collator:
     record_ids = tuple(row.id for row in rows)
     return Batch(
       record_ids=record_ids,
-      records=record_hashes(self.dataset, record_ids, [row.occurrence for row in rows]),
+      record_hashes=record_hashes(self.dataset, record_ids, [row.occurrence for row in rows]),
       index=np.array([row.index for row in rows]),
       questions=tuple(row.question for row in rows),
-      pictures=tuple(row.pictures for row in rows),
+      image_files=tuple(row.image_files for row in rows),
       actor=self._prompts([row.actor for row in rows], grids, sizes.actor),
       judge=self._prompts([row.judge for row in rows], grids, sizes.judge),
       judge_tails=tuple(row.judge_tail for row in rows),
-      images=self._images(rows, sizes.patches) if sizes.patches else None,
+      packed_images=self._pack_images(rows, sizes.patches) if sizes.patches else None,
     )
 
   def _padding_row(self) -> Example:
@@ -145,7 +145,7 @@ class Collator:
       index=-1,
       id="",
       question="",
-      pictures=(),
+      image_files=(),
       actor=prompt,
       judge=prompt,
       judge_tail=(),
@@ -160,7 +160,7 @@ class Collator:
       model=self.model, tokens=tokens, grids=grids, size=size, pad_id=self.pad_id
     )
 
-  def _images(self, rows: Sequence[Example], size: int) -> models.Images:
+  def _pack_images(self, rows: Sequence[Example], size: int) -> models.Images:
     patches, grids = [row.patches for row in rows], [row.grids for row in rows]
     return self.model.pack_images(patches, grids, size)
 

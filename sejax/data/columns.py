@@ -118,7 +118,7 @@ def _question(row: Mapping[str, Any]) -> str:
     )
   question = row[name]
   if not isinstance(question, str):
-    raise BadRecord("bad question", f"its {name} is {quoted(question)}, which is no text")
+    raise BadRecord("bad question", f"its {name} is {quoted(question)}, which is not text")
   try:
     question.encode()
   except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Encoded image files to RGB pictures, or a `BadRecord` that says what is wrong with them.
+"""Decodes image files to RGB, or raises a `BadRecord` that says what is wrong.
 
 Nothing global is changed: Pillow's own switches (`LOAD_TRUNCATED_IMAGES`, `MAX_IMAGE_PIXELS`) keep
 whatever value the program gave them.
@@ -15,7 +15,7 @@ from sejax.data import truncation
 from sejax.data.records import BadRecord
 from sejax.errors import shortened
 
-# The largest picture that is decoded. It stays below the size at which Pillow itself warns.
+# The largest image that is decoded. It stays below the size at which Pillow itself warns.
 MAX_PIXELS = 2**26
 MAX_RATIO = 200  # of the longer to the shorter side, as HF `smart_resize`
 
@@ -39,7 +39,7 @@ _EXIF = ("exif", "Raw profile type exif")
 
 
 def decode(data: bytes) -> PIL.Image.Image:
-  """Decodes an image file to an upright RGB picture.
+  """Decodes an image file to an upright RGB image.
 
   Transparent pixels show white paper. 16-bit grey is scaled to 8 bits. The EXIF orientation is
   applied. Of several frames the first is taken.
@@ -75,15 +75,15 @@ def decode(data: bytes) -> PIL.Image.Image:
 
 
 def check_size(size: tuple[int, int], min_pixels: int, max_pixels: int, factor: int = 28) -> None:
-  """Refuses a picture that HF `smart_resize` would bring above `max_pixels`.
+  """Refuses an image that HF `smart_resize` would bring above `max_pixels`.
 
-  It rounds both sides to multiples of a factor and lets none fall below it, so a long picture of
+  It rounds both sides to multiples of a factor and lets none fall below it, so a long image of
   small area, or one between two limits that are close, can end up larger than the limit.
 
   Args:
     size: width and height in pixels.
-    min_pixels: smaller pictures are enlarged to this area.
-    max_pixels: larger pictures are reduced to this area.
+    min_pixels: smaller images are enlarged to this area.
+    max_pixels: larger images are reduced to this area.
     factor: pixels along a side of a merged token.
 
   Raises:
@@ -154,7 +154,7 @@ def _fits_16_bits(values: np.ndarray) -> bool:
 
 
 def _turn_upright(image: PIL.Image.Image) -> None:
-  """Turns a loaded picture as its EXIF data say; unreadable EXIF data count as none.
+  """Turns a loaded image as its EXIF data say; unreadable EXIF data count as none.
 
   Pillow has already turned a TIFF while loading it.
   """

@@ -31,7 +31,7 @@ class JsonlSource:
     """
     if not path.is_file():
       raise ValueError(
-        f"{shortened(path)} is no file; config.data.path must name one of JSON lines for"
+        f"{shortened(path)} is not a file; config.data.path must name one of JSON lines for"
         " source='jsonl'"
       )
     self.name = name or path.stem
@@ -69,10 +69,10 @@ class JsonlSource:
     try:
       row = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-      message = f"the line is no JSON: {shortened(error)}"
+      message = f"the line is not JSON: {shortened(error)}"
       raise BadRecord("unreadable line", message, self._line_id(index)) from None
     if not isinstance(row, dict):
-      raise BadRecord("unreadable line", "the line is no object", self._line_id(index))
+      raise BadRecord("unreadable line", "the line is not an object", self._line_id(index))
     return row
 
 

@@ -47,16 +47,16 @@ class ParquetSource:
       folder: base of relative image paths.
 
     Raises:
-      ValueError: a file is no parquet file or lacks the text or the image column.
+      ValueError: a file is not a parquet file or lacks the text or the image column.
     """
     self.name = name
     self._prefix, self._folder = prefix, folder
-    self._groups: list[tuple[pathlib.Path, int]] = []  # file, and index of the row group in it
+    self._row_groups: list[tuple[pathlib.Path, int]] = []  # file, and index of the row group in it
     self._starts = [0]  # index of each row group's first row, and the total number of rows
     for path in files:
       metadata = _check_columns(path)
       for number in range(metadata.num_row_groups):
-        self._groups.append((path, number))
+        self._row_groups.append((path, number))
         self._starts.append(self._starts[-1] + metadata.row_group(number).num_rows)
     self._reset_cache()
 
@@ -130,7 +130,7 @@ class ParquetSource:
   def _table(self, group: int) -> pa.Table:
     """Returns a row group from the cache, reading it and evicting the least recently used."""
     if group not in self._cache:
-      path, number = self._groups[group]
+      path, number = self._row_groups[group]
       with pq.ParquetFile(path) as file:
         self._cache[group] = file.read_row_group(
           number, columns.record_columns(file.schema_arrow.names), use_threads=False
@@ -217,7 +217,7 @@ def _check_columns(path: pathlib.Path) -> pq.FileMetaData:
   """Returns the metadata of a file that has all required columns.
 
   Raises:
-    ValueError: it is no parquet file, or lacks the text or the image column.
+    ValueError: it is not a parquet file, or lacks the text or the image column.
   """
   try:
     metadata = pq.read_metadata(path)

@@ -83,7 +83,7 @@ def check(preparer: Preparer, max_bad_share: float, *, needs_gold: bool = False)
     prepared = preparer(index)
     if isinstance(prepared, Example):
       good.append(prepared)
-      if prepared.pictures:
+      if prepared.image_files:
         return
     elif prepared.kind == TOO_LONG:
       long.append(prepared)
@@ -94,7 +94,7 @@ def check(preparer: Preparer, max_bad_share: float, *, needs_gold: bool = False)
   if len(bad) == len(indices) and is_sure:
     raise ValueError(
       f"none of {len(bad)} records of {source.name} that were tried can be used;"
-      f" {bad[0].explanation}; mend the set, or give another as config.data.path"
+      f" {bad[0].explanation}; fix the set, or give another as config.data.path"
     )
   if good:
     logging.warning(
@@ -209,7 +209,7 @@ class Pipeline:
     source, options = self._preparer.source, self._options
     return {
       "source": source.name,
-      "records": len(source),
+      "records": len(source),  # the number of records, under the key in existing checkpoints
       "seed": options.seed,
       "once": options.once,
     }
@@ -268,7 +268,7 @@ class Pipeline:
     if self.seen >= min_seen and bad > limit * self.seen:
       raise ValueError(
         f"{bad} of {self.seen} records of {self._preparer.source.name} are bad, more than"
-        f" config.data.max_bad_share={limit}: {tally(self.dropped)}; mend them, or raise it"
+        f" config.data.max_bad_share={limit}: {tally(self.dropped)}; fix them, or raise it"
       )
 
   def _restore(self, states: Sequence[State]) -> None:
@@ -310,12 +310,12 @@ def read(
     first: position in the stream.
     step: distance between records; the number of processes in training.
   """
-  records = grain.MapDataset.range(len(preparer.source))
+  stream = grain.MapDataset.range(len(preparer.source))
   if not options.once:
-    records = records.shuffle(options.seed).repeat()
-  if first >= len(records):
+    stream = stream.shuffle(options.seed).repeat()
+  if first >= len(stream):
     return iter(())
-  return in_parallel(records[first::step].map(preparer), options.workers)
+  return in_parallel(stream[first::step].map(preparer), options.workers)
 
 
 def in_parallel(

@@ -26,10 +26,10 @@ class Example(NamedTuple):
     index: position in the source, to look up `source.gold`.
     id: the record's id.
     question: the record's text.
-    pictures: encoded image files, for reports.
+    image_files: encoded image files, for reports.
     actor: tokens of the Actor's prompt.
     judge: tokens of the Judge's prompt up to where the candidate solution is inserted.
-    judge_tail: what follows the candidate, for `Processor.continuation`.
+    judge_tail: what follows the candidate, for `Processor.tokenize_candidate`.
     patches: patches of all images in order; both roles see the same.
     grids: size of each image in patches (time, height, width), see `ImagePatches`.
     position: position in the pipeline's stream of records; 0 outside of a pipeline.
@@ -40,7 +40,7 @@ class Example(NamedTuple):
   index: int
   id: str
   question: str
-  pictures: tuple[bytes, ...]
+  image_files: tuple[bytes, ...]
   actor: Int32[np.ndarray, " P"]
   judge: Int32[np.ndarray, " P"]
   judge_tail: tuple[str | int, ...]
@@ -84,12 +84,12 @@ class Tokenized(NamedTuple):
 
   Attributes:
     record: the record as the source returned it.
-    pictures: its decoded images.
+    images: its decoded images.
     prompts: tokens for both roles.
   """
 
   record: Record
-  pictures: list[PIL.Image.Image]
+  images: list[PIL.Image.Image]
   prompts: Prompts
 
 
@@ -111,8 +111,8 @@ class Preparer:
     instruction: text of the Actor's prompt that asks for the output format.
     include_instruction: whether the Judge's prompt repeats `instruction`, as in the released code.
     judge_system: system prompt of the Judge.
-    judged: whether a Judge reads the responses; without one, the Actor's prompt fills the Judge's
-      fields of an example.
+    judged: whether a Judge reads the trajectories; without one, the Actor's prompt fills the
+      Judge's fields of an example.
   """
 
   source: Source
@@ -139,14 +139,14 @@ class Preparer:
       return tokenized
     record = tokenized.record
     try:
-      patches, grids = self.processor.images(tokenized.pictures)
+      patches, grids = self.processor.images(tokenized.images)
     except ValueError as error:
       return Dropped(int(index), record.id, _UNUSABLE, str(error))
     return Example(
       index=int(index),
       id=record.id,
       question=record.question,
-      pictures=record.images,
+      image_files=record.images,
       **tokenized.prompts._asdict(),
       patches=patches,
       grids=grids,
@@ -163,8 +163,8 @@ class Preparer:
       record = self.source[index]
       record.id.encode()  # It is hashed, and JSON may hold half a surrogate pair.
       record_id = record.id
-      pictures = [self._decode(data) for data in record.images]
-      grids = self.processor.grids([picture.size for picture in pictures])
+      decoded = [self._decode(file) for file in record.images]
+      grids = self.processor.grids([image.size for image in decoded])
       tokens = self._prompts(record, grids)
     except BadRecord as error:
       return Dropped(index, error.record_id or record_id, error.kind, error.message)
@@ -177,7 +177,7 @@ class Preparer:
     ):
       if size > limit:
         return Dropped(index, record_id, TOO_LONG, f"the {what.format(size)}; the limit is {limit}")
-    return Tokenized(record, pictures, tokens)
+    return Tokenized(record, decoded, tokens)
 
   def _prompts(self, record: Record, grids: Int32[np.ndarray, "n 3"]) -> Prompts:
     processor = self.processor
@@ -195,16 +195,16 @@ class Preparer:
     judge = processor.prompt(judge_messages, grids)
     return Prompts(actor=actor, judge=judge.ids, judge_tail=judge.tail)
 
-  def _decode(self, data: bytes) -> PIL.Image.Image:
-    picture = images.decode(data)
+  def _decode(self, file: bytes) -> PIL.Image.Image:
+    image = images.decode(file)
     processor = self.processor.image_processor
     images.check_size(
-      picture.size,
+      image.size,
       processor.size["shortest_edge"],
       processor.size["longest_edge"],
       processor.patch_size * processor.merge_size,
     )
-    return picture
+    return image
 
 
 def load_processor(directory: str, min_pixels: int | None, max_pixels: int | None) -> Processor:
@@ -214,7 +214,8 @@ def load_processor(directory: str, min_pixels: int | None, max_pixels: int | Non
 
 @functools.cache
 def _load_processor(
-  place: str, directory: str, min_pixels: int | None, max_pixels: int | None
+  absolute_path: str, directory: str, min_pixels: int | None, max_pixels: int | None
 ) -> Processor:
-  del place  # Another folder to work in makes another directory of a relative path.
+  # Only a cache key: after os.chdir, the same relative path is another directory.
+  del absolute_path
   return Processor.load(directory, min_pixels, max_pixels)

@@ -10,7 +10,7 @@ import re
 
 # A JPEG segment begins with a marker: 0xFF, possibly repeated, and a byte. Segments state their
 # length, except for the compressed pixels after a start of scan, in which 0xFF 0x00 encodes the
-# byte 0xFF and restart markers (D0 to D7) may occur. These and TEM (01) are no segment boundaries.
+# byte 0xFF and restart markers (D0 to D7) may occur. These and TEM (01) are not segment boundaries.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
 _JPEG_START, _JPEG_END = 0xD8, 0xD9
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -73,7 +73,7 @@ def answer_all(
   *,
   prover: Prover,
   judge: models.Params | None = None,
-  progress: str = "",
+  label: str = "",
 ) -> Answers:
   """Samples G answers to each problem of a source and grades them.
 
@@ -84,7 +84,7 @@ def answer_all(
     preparer: of the problems; unusable records are logged and left out.
     prover: compares answers with the gold answers.
     judge: the Judge's parameters; None skips the Judge.
-    progress: label of a progress bar; empty shows none.
+    label: label of a progress bar; empty shows none.
 
   Returns:
     The answers to this process's share of the problems, in the source's order.
@@ -97,7 +97,7 @@ def answer_all(
   reader = batches_in_order(options, roles, preparer)
   total = -(-len(source) // options.batch_size)
   parts = []
-  for batch in tqdm.tqdm(reader, progress, total, disable=not progress):
+  for batch in tqdm.tqdm(reader, label, total, disable=not label):
     features = roles.encode(params, batch)
     acted = roles.act(params, batch, features, seed=options.seed, step=0)
     verdicts = None

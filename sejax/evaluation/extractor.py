@@ -26,7 +26,7 @@ class Extractor:
   def __init__(
     self,
     name: str,
-    policy: rollout.Policy,
+    model_directory: rollout.ModelDirectory,
     sampling: ml_collections.ConfigDict,
     *,
     batch_size: int,
@@ -36,7 +36,7 @@ class Extractor:
 
     Args:
       name: of the model, as results give it: a directory or a name on the hub.
-      policy: the model.
+      model_directory: the model.
       sampling: the configuration's section.
       batch_size: prompts sampled together, over all processes.
       seed: of the samples.
@@ -46,13 +46,13 @@ class Extractor:
     """
     self.name = name
     self._seed, self._batch_size = seed, batch_size
-    self._processor = policy.processor
-    self._params = policy.load(decoding=True)
-    self._mesh, self._dtype = policy.mesh, policy.compute.dtype
-    self._model = policy.compute.on_devices(policy.model, policy.mesh)
+    self._processor = model_directory.processor
+    self._params = model_directory.load(decoding=True)
+    self._mesh, self._dtype = model_directory.mesh, model_directory.compute.dtype
+    self._model = model_directory.compute.on_devices(model_directory.model, model_directory.mesh)
     self._options = Options(
       trajectories=1,
-      new_tokens=_NEW_TOKENS,
+      max_new_tokens=_NEW_TOKENS,
       max_concurrent_prompts=sampling.max_concurrent_prompts,
       decode_steps=sampling.decode_steps,
       pack=sampling.pack,
@@ -92,7 +92,7 @@ class Extractor:
     return self._samplers[temperature]
 
   def _tokens(self, prompt: str) -> Int32[np.ndarray, " P"]:
-    content = [{"type": "text", "text": prompt}]  # so that <image> in the text is no placeholder
+    content = [{"type": "text", "text": prompt}]  # so that <image> in the text is not a placeholder
     return self._processor.prompt([{"role": "user", "content": content}]).ids
 
   def _request(

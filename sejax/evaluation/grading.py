@@ -13,7 +13,7 @@ from sejax.evaluation.benchmarks.protocol import (
 )
 from sejax.text.equivalence import Prover
 
-# Extractors that are no model, as the results name them.
+# Extractors that are not models, as the results name them.
 RULES, STORED, VERDICT = "rules", "stored extraction", "stored verdict"
 _TEMPERATURE_STEP = 0.5  # added with each further attempt of a model
 
@@ -126,7 +126,7 @@ def _compare_all(
   """Returns whether each answer is right; None if undecided."""
   extraction = protocol.model_extraction
   if model is not None and extraction is not None and extraction.judge_prompt is not None:
-    return _judge_all(extraction, answers, model)
+    return _grade_with_model(extraction, answers, model)
 
   def compare(pair: tuple[Problem, str | None]) -> bool | None:
     problem, answer = pair
@@ -136,7 +136,7 @@ def _compare_all(
     return list(threads.map(compare, answers))
 
 
-def _judge_all(
+def _grade_with_model(
   extraction: ModelExtraction, answers: Sequence[tuple[Problem, str | None]], model: Model
 ) -> list[bool]:
   """Accepts answers that equal the gold answer literally, and lets the model judge the others."""

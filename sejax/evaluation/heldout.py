@@ -22,7 +22,7 @@ from sejax.parallel import hosts
 from sejax.text.equivalence import Prover
 
 
-class Outcome(NamedTuple):
+class HeldOutResult(NamedTuple):
   """Accuracy on each held-out problem, in the source's order; identical in all processes.
 
   Attributes:
@@ -36,8 +36,8 @@ class Outcome(NamedTuple):
   maj: Float[np.ndarray, " N"]
 
   @classmethod
-  def of(cls, plain: Mapping[str, Any]) -> "Outcome":
-    """Restores an outcome from the return value of `plain`."""
+  def of(cls, plain: Mapping[str, Any]) -> "HeldOutResult":
+    """Restores a result from the return value of `plain`."""
     return cls(
       samples=plain["samples"],
       pass_at_1=np.array(plain["pass_at_1"]),
@@ -63,9 +63,9 @@ class Outcome(NamedTuple):
       summary |= {name: estimate.value, f"{name}_error": estimate.error}
     return summary
 
-  def __sub__(self, before: "Outcome") -> "Outcome":
+  def __sub__(self, before: "HeldOutResult") -> "HeldOutResult":
     """Returns the change on each problem; the standard error of its mean is that of paired data."""
-    return Outcome(
+    return HeldOutResult(
       samples=self.samples,
       pass_at_1=self.pass_at_1 - before.pass_at_1,
       maj=self.maj - before.maj,
@@ -105,7 +105,7 @@ class HeldOut:
 
     Args:
       evaluation: the configuration's section `eval`.
-      data: the section of the training problems, from which `evaluation` differs.
+      data: section `config.data`; `evaluation.split` and `evaluation.path` replace its own.
       training: prepares the training problems, to count those that are also held out.
       options: how the problems are answered.
       roles: samplers.
@@ -140,18 +140,18 @@ class HeldOut:
       prover=prover,
     )
 
-  def __call__(self, params: models.Params, progress: str = "") -> Outcome:
+  def __call__(self, params: models.Params, label: str = "") -> HeldOutResult:
     """Samples answers of the Actor to all held-out problems and grades them.
 
     Args:
       params: the Actor's parameters in the decoding layout.
-      progress: label of a progress bar; empty shows none.
+      label: label of a progress bar; empty shows none.
 
     Raises:
       ValueError: a problem has no gold answer, or no record is usable.
     """
     answered = answering.answer_all(
-      self.options, self.roles, params, self.preparer, prover=self.prover, progress=progress
+      self.options, self.roles, params, self.preparer, prover=self.prover, label=label
     )
     local = {
       "index": answered.index.tolist(),
@@ -161,7 +161,7 @@ class HeldOut:
     parts = hosts.gather_json(local)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in local}
     order = np.argsort(joined["index"])
-    return Outcome(
+    return HeldOutResult(
       samples=answered.correct.shape[1],
       pass_at_1=joined["pass_at_1"][order],
       maj=joined["maj"][order],

@@ -22,7 +22,9 @@ class Estimate(NamedTuple):
 
   @classmethod
   def of(cls, each: Float[np.ndarray, " N"]) -> "Estimate":
-    """Estimates the mean from one value per problem; the error of a single problem is infinite.
+    """Estimates the mean from one value per problem.
+
+    The standard error is infinite if there is only one.
 
     Raises:
       ValueError: there are no problems.

@@ -61,6 +61,6 @@ def _digests(source: Source, indices: range | tqdm.tqdm) -> Iterator[str]:
       continue
     question = " ".join(record.question.replace("<image>", " ").split())
     digest = hashlib.blake2b(question.encode(errors="surrogatepass"), digest_size=16)
-    for picture in record.images:
-      digest.update(hashlib.blake2b(picture, digest_size=16).digest())
+    for file in record.images:
+      digest.update(hashlib.blake2b(file, digest_size=16).digest())
     yield digest.hexdigest()

@@ -52,24 +52,24 @@ class Responder:
 
   def __init__(
     self,
-    policy: rollout.Policy,
-    roles: rollout.RoleOptions,
+    model_directory: rollout.ModelDirectory,
+    role_options: rollout.RoleOptions,
     options: answering.Options,
     make_preparer: Callable[[BenchmarkSource], Preparer],
   ):
     """Loads the weights.
 
     Args:
-      policy: the model.
-      roles: how it samples.
+      model_directory: the model.
+      role_options: how it samples.
       options: how problems are answered.
       make_preparer: of the problems of a benchmark.
 
     Raises:
       ValueError: the model cannot be loaded, or an option cannot work with it.
     """
-    self._params = policy.load(decoding=True)
-    self._roles = policy.roles(roles)
+    self._params = model_directory.load(decoding=True)
+    self._roles = model_directory.roles(role_options)
     self._options, self._make_preparer = options, make_preparer
 
   @property

@@ -22,7 +22,7 @@ def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
   `row`, the position in it.
 
   Raises:
-    ValueError: the file has another format, or a row is no object.
+    ValueError: the file has another format, or a row is not an object.
   """
   if path.suffix not in _READERS:
     raise ValueError(f"{path} has rows of no known kind; it must end in {', '.join(_READERS)}")
@@ -62,7 +62,7 @@ def read_problems(
   """Reads the problems of a benchmark that belong to a protocol.
 
   Raises:
-    ValueError: a row is no problem of the benchmark, or two have the same id.
+    ValueError: a row is not a problem of the benchmark, or two have the same id.
   """
   files = list(files)
   by_id: dict[str, Problem] = {}
@@ -115,7 +115,7 @@ def read_answers(
         stored = benchmark.read_stored(part, benchmark.problem_id(part))
         by_id[stored.id] = _joined(by_id[stored.id], stored) if stored.id in by_id else stored
     except ValueError as error:
-      raise ValueError(f"{path}, {row['row']} is no stored answer: {error}") from None
+      raise ValueError(f"{path}, {row['row']} is not a stored answer: {error}") from None
   answered = [(problem, by_id[problem.id]) for problem in problems if problem.id in by_id]
   if not answered:
     example = shortened(next(iter(by_id), "none"))
@@ -130,7 +130,9 @@ def _read_problem(path: pathlib.Path, row: dict[str, Any], benchmark: Benchmark)
   try:
     return benchmark.read_problem(row)
   except ValueError as error:
-    raise ValueError(f"{path}, {row['row']} is no problem of {benchmark.name}: {error}") from None
+    raise ValueError(
+      f"{path}, {row['row']} is not a problem of {benchmark.name}: {error}"
+    ) from None
 
 
 def _joined(first: StoredAnswers, more: StoredAnswers) -> StoredAnswers:
@@ -169,7 +171,7 @@ def _read_parquet(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 def _object(value: Any, place: int | str) -> dict[str, Any]:
   if not isinstance(value, dict):
-    raise ValueError(f"row {place} is no JSON object")
+    raise ValueError(f"row {place} is not a JSON object")
   return value
 
 

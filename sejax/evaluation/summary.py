@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sejax.data.pipeline import State
-from sejax.evaluation.heldout import Outcome
+from sejax.evaluation.heldout import HeldOutResult
 from sejax.learner.checkpoints import Progress
 from sejax.monitoring import writers
 
@@ -27,7 +27,7 @@ def write(
   summary["records"] = _records(progress.data)
   summary |= {"before": {}, "after": {}, "change": {}}
   if progress.before is not None and progress.after is not None:
-    before, after = Outcome.of(progress.before), Outcome.of(progress.after)
+    before, after = map(HeldOutResult.of, (progress.before, progress.after))
     summary |= {
       "before": before.summary(),
       "after": after.summary(),

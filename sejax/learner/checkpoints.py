@@ -25,6 +25,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as preserva
 
 from sejax.errors import one_line
 
+_PROGRESS = "memory"  # the item's name in existing checkpoints
+
 
 @dataclasses.dataclass
 class Progress:
@@ -34,9 +36,10 @@ class Progress:
     fingerprint: fingerprint of the frozen weights, see `fingerprint`.
     data: state of the data iterator of each process.
     seconds: duration of the run so far, over all restarts.
-    before: evaluation of the initial policy, see `Outcome.plain`; None without held-out problems.
+    before: evaluation of the initial policy, see `HeldOutResult.plain`; None without held-out
+      problems.
     after: latest evaluation of the trained policy; None before the first.
-    evaluated: step at which `after` was measured.
+    evaluated: number of completed steps at which `after` was measured.
   """
 
   fingerprint: int
@@ -62,7 +65,7 @@ class Restored(NamedTuple):
   """A restored checkpoint.
 
   Attributes:
-    step: step of the checkpoint, which is the next to run.
+    step: number of completed steps, which is also the index of the next one.
     state: tree of arrays, in the layout that was asked for.
     progress: progress of the run at this step.
   """
@@ -95,7 +98,7 @@ class Checkpoints:
     """
     self._directory = directory
     self._read_only = read_only
-    self._policy = _LatestAndBest(options.keep, options.keep_best)
+    self._retention = _LatestAndBest(options.keep, options.keep_best)
     self._open()
 
   def __enter__(self) -> "Checkpoints":
@@ -113,7 +116,7 @@ class Checkpoints:
     """Saves a step in the background; does nothing if it is the latest saved step.
 
     Args:
-      step: the next step to run.
+      step: number of completed steps, which is also the index of the next one.
       state: a tree of arrays; may be donated as soon as this returns.
       score: held-out pass@1 or another score, higher is better; None if it was not measured.
 
@@ -124,10 +127,10 @@ class Checkpoints:
       return
     items = {
       "state": ocp.args.StandardSave(state),
-      "memory": ocp.args.JsonSave(progress.to_json()),
+      _PROGRESS: ocp.args.JsonSave(progress.to_json()),
       "score": ocp.args.JsonSave({"score": score}),
     }
-    self._policy.scores[step] = score
+    self._retention.scores[step] = score
     with self._explain_failed_save():
       self._manager.save(step, args=ocp.args.Composite(**items))
 
@@ -148,7 +151,7 @@ class Checkpoints:
     while steps := set(self._manager.all_steps()) - damaged.keys():
       step = max(steps)
       try:
-        saved = self._read(step, memory=ocp.args.JsonRestore())["memory"]
+        saved = self._read(step, **{_PROGRESS: ocp.args.JsonRestore()})[_PROGRESS]
         progress = Progress.from_json(saved)
         _check_fingerprint(progress, fingerprint, self._directory)
         state = self._read(step, state=ocp.args.StandardRestore(like))["state"]
@@ -185,20 +188,21 @@ class Checkpoints:
     except (OSError, ValueError) as error:
       raise ValueError(
         f"a checkpoint could not be written to {self._directory} (is the disk full?):"
-        f" {one_line(error)}; the same command goes on from the one before"
+        f" {one_line(error)}; rerun the same command to resume from"
+        " the one before"
       ) from None
 
   def _open(self) -> None:
     """Opens the directory and reads the scores of its checkpoints."""
     options = ocp.CheckpointManagerOptions(
-      preservation_policy=self._policy,
+      preservation_policy=self._retention,
       cleanup_tmp_directories=not self._read_only,
       read_only=self._read_only,
     )
     self._manager = ocp.CheckpointManager(
-      self._directory, options=options, item_names=("state", "memory", "score")
+      self._directory, options=options, item_names=("state", _PROGRESS, "score")
     )
-    self._policy.scores = {step: self._score(step) for step in self._manager.all_steps()}
+    self._retention.scores = {step: self._score(step) for step in self._manager.all_steps()}
 
   def _score(self, step: int) -> float | None:
     """Returns the score saved with a step; None if it has none or its file is damaged."""

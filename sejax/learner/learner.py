@@ -1,6 +1,6 @@
 """Second half of a training step (arXiv:2603.21289): log-probs of a rollout, then the updates.
 
-Axes: B prompts of a rollout, M micro-batches of b prompts, G trajectories, P prompt tokens.
+Axes: B prompts of a rollout, A micro-batches of b prompts, G trajectories, P prompt tokens.
 """
 
 import dataclasses
@@ -16,8 +16,9 @@ from jaxtyping import Float
 
 from sejax import models
 from sejax.data.batches import Batch
-from sejax.learner import minibatches, optimizer, update
+from sejax.learner import optimizer, update
 from sejax.learner.checkpoints import Checkpoints
+from sejax.learner.minibatches import Cutter, Sizes
 from sejax.models import lora
 from sejax.parallel import hosts, layouts
 from sejax.parallel.programs import Program, ProgramCall, with_shardings
@@ -39,15 +40,15 @@ class Options:
     adapters: options of the adapters that are trained; None trains all weights.
     freeze_vision: whether the vision tower stays as it is.
     mask_truncated: whether trajectories that were cut at the limit are left out of the loss.
-    remat: see `models.Model`, as for the next three.
-    unroll: see there.
-    query_chunk: see there.
-    logits_chunk: see there.
+    remat: see `transformer.ModelConfig`, like the next three.
+    unroll: whether layers are unrolled instead of scanned.
+    query_chunk: queries whose attention is computed at once.
+    logits_chunk: tokens of a row whose logits are computed at once.
   """
 
   optimizer: Mapping[str, Any]
   loss: Mapping[str, Any]
-  sizes: minibatches.Sizes
+  sizes: Sizes
   adapters: lora.Options | None
   freeze_vision: bool
   mask_truncated: bool
@@ -81,12 +82,12 @@ class Learner:
   mesh: Mesh
   frozen: models.Params
   adapters: lora.Options | None
-  sizes: minibatches.Sizes
+  sizes: Sizes
   seed: int
   mask_truncated: bool
   encode: Encode | None
 
-  def policy(self, trained: models.Params) -> models.Params:
+  def policy_params(self, trained: models.Params) -> models.Params:
     """Returns the policy's parameter tree; copies no weights.
 
     Args:
@@ -117,7 +118,7 @@ class Learner:
       The new state, and the metrics of each update, still on the devices.
     """
     parts, advantages, behaviour = self.minibatches(rollout)
-    sampled = self.policy(state.params)
+    sampled = self.policy_params(state.params)
     old = [self.updater.token_logprobs(sampled, part) for part in parts]
     del sampled  # Without adapters these are the state's arrays, which the update donates.
     reference = [self.updater.token_logprobs(self.frozen, part) for part in parts]
@@ -126,7 +127,7 @@ class Learner:
     fields = zip(parts, old, reference, advantages, behaviour, strict=True)
     for number, (part, old_logp, ref_logp, advantage, behaviour_logp) in enumerate(fields):
       keys = update.random_keys(self.seed, step, number, self.sizes.micro_batches)
-      scored = update.ScoredMinibatch(
+      batch = update.UpdateBatch(
         minibatch=part,
         old_logp=old_logp,
         ref_logp=ref_logp,
@@ -134,14 +135,14 @@ class Learner:
         behaviour_logp=behaviour_logp,
         key=hosts.replicate(self.mesh, keys),
       )
-      state, report = self.updater.update(state, frozen, scored)
+      state, report = self.updater.update(state, frozen, batch)
       reports.append(report)
     return state, reports
 
   def minibatches(
     self, rollout: collect.Rollout
   ) -> tuple[
-    list[update.Minibatch], list[Float[jax.Array, "M b G"]], list[Float[jax.Array, "M b G R"]]
+    list[update.Minibatch], list[Float[jax.Array, "A b G"]], list[Float[jax.Array, "A b G R"]]
   ]:
     """Returns the mini-batches of a rollout, their advantages and `behaviour_logp`, on the mesh.
 
@@ -151,54 +152,33 @@ class Learner:
     sizes, batch = self.sizes, rollout.batch
     length = sizes.response(int(rollout.result.lengths.max()))
 
-    def cut(rows: np.ndarray, axis: int = 0) -> list[jax.Array]:
-      return minibatches.cut(self.mesh, rows, sizes.minibatches, sizes.micro_batches, axis)
-
-    def cut_features(rows: jax.Array) -> list[jax.Array]:
-      rows = hosts.shard_rows(self.mesh, rows)
-      return minibatches.cut_on_devices(self.mesh, rows, sizes.minibatches, sizes.micro_batches)
-
-    def cut_tree(tree: Any, cut_leaf: Callable[[Any], list[jax.Array]]) -> list[Any]:
-      leaves, structure = jax.tree.flatten(tree)
-      parts = zip(*map(cut_leaf, leaves), strict=True) if leaves else [()] * sizes.minibatches
-      return [structure.unflatten(part) for part in parts]
-
-    images, features = batch.images, None
+    images, features = batch.packed_images, None
     if images is not None and self.encode is not None:
       images, features = None, rollout.features
       if features is None:  # The rollout was merged from several batches.
         features = self.encode(self.frozen, batch)
-    mask = collect.loss_mask(rollout, length, truncated=not self.mask_truncated)
-    cut_images, cut_encoded = cut_tree(images, cut), cut_tree(features, cut_features)
+    whole = update.Minibatch(
+      prompt=batch.actor,
+      images=images,
+      features=features,
+      tokens=rollout.result.tokens[..., :length],
+      mask=collect.loss_mask(rollout, length, truncated=not self.mask_truncated),
+    )
+    parts = self._cutter.cut_tree(whole, _row_axes(whole))
     for x in jax.tree.leaves(rollout.features):
       x.delete()
-    parts = zip(
-      cut(batch.actor.ids),
-      cut(batch.actor.lengths),
-      cut(batch.actor.positions, axis=1),
-      cut_images,
-      cut_encoded,
-      cut(rollout.result.tokens[..., :length]),
-      cut(mask),
-      strict=True,
-    )
     return (
-      [
-        update.Minibatch(
-          prompt=models.Prompt(ids, lengths, positions),
-          images=images,
-          features=features,
-          tokens=tokens,
-          mask=mask,
-        )
-        for ids, lengths, positions, images, features, tokens, mask in parts
-      ],
-      cut(collect.advantage(rollout).astype(np.float32)),
-      cut(rollout.result.behaviour_logp[..., :length]),
+      parts,
+      self._cutter.cut(collect.advantage(rollout).astype(np.float32)),
+      self._cutter.cut(rollout.result.behaviour_logp[..., :length]),
     )
 
+  @property
+  def _cutter(self) -> Cutter:
+    return Cutter(self.mesh, self.sizes.minibatches, self.sizes.micro_batches)
+
   def policy_shapes(self, trained: models.Params) -> models.Params:
-    """Returns what `policy` does, of shapes; the learner's `frozen` must be shapes, too."""
+    """Does what `policy_params` does with shapes: `frozen` is a tree of `jax.ShapeDtypeStruct`."""
     if self.adapters is None:
       return trained
     shardings = jax.tree.map(lambda x: x.sharding, trained)
@@ -217,7 +197,7 @@ class Learner:
   ) -> Iterator[ProgramCall]:
     """Yields the calls of `step`, with responses as long as they may be.
 
-    The learner's `frozen` must be given by shapes, too.
+    The learner's `frozen` must be a tree of `jax.ShapeDtypeStruct`.
 
     Args:
       state: shapes of the train state.
@@ -232,49 +212,48 @@ class Learner:
       scale = self._scale_adapters
       yield ProgramCall("scale adapters", scale, (state.params,), (kept,))
       policy = self.policy_shapes(state.params)
-    cut = functools.partial(
-      minibatches.cut_shape, self.mesh, micro=sizes.micro_batches, count=sizes.minibatches
-    )
-
-    def cut_tree(tree: Any) -> Any:
-      return jax.tree.map(lambda x: cut(x.shape, x.dtype), tree)
-
+    cutter, rows = self._cutter, functools.partial(layouts.row_shape, self.mesh)
     tokens = (prompts, trajectories, sizes.max_tokens)
-    parts = [
-      update.Minibatch(
-        prompt=models.Prompt(
-          cut((prompts, prompt_length), jnp.int32),
-          cut((prompts,), jnp.int32),
-          cut((3, prompts, prompt_length), jnp.int32, axis=1),
-        ),
-        images=cut_tree(images) if features is None else None,
-        features=cut_tree(features),
-        tokens=cut(tokens, jnp.int32),
-        mask=cut(tokens, jnp.bool_),
+    whole = update.Minibatch(
+      prompt=models.Prompt(
+        ids=rows((prompts, prompt_length), jnp.int32),
+        lengths=rows((prompts,), jnp.int32),
+        positions=jax.ShapeDtypeStruct((3, prompts, prompt_length), jnp.int32),
+      ),
+      images=images if features is None else None,
+      features=features,
+      tokens=rows(tokens, jnp.int32),
+      mask=rows(tokens, jnp.bool_),
+    )
+    batches = [
+      update.UpdateBatch(
+        minibatch=jax.tree.map(cutter.shape, whole, _row_axes(whole)),
+        old_logp=cutter.shape(rows(tokens, jnp.float32)),
+        ref_logp=cutter.shape(rows(tokens, jnp.float32)),
+        advantage=cutter.shape(rows(tokens[:-1], jnp.float32)),
+        behaviour_logp=cutter.shape(rows(tokens, jnp.float32)),
+        key=layouts.replicated_shape(self.mesh, (sizes.micro_batches, 2), jnp.uint32),
       )
       for _ in range(sizes.minibatches)
     ]
-    for call in minibatches.cut_calls(self.mesh, features, sizes.micro_batches, sizes.minibatches):
+    parts = [batch.minibatch for batch in batches]
+    for call in cutter.calls(features):
       yield call._replace(alive=(*call.alive, kept, features, parts))
 
-    scored = self.updater.token_logprobs
-    old, reference, behaviour = ([cut(tokens, jnp.float32) for _ in parts] for _ in range(3))
-    advantages = [cut(tokens[:-1], jnp.float32) for _ in parts]
-    alive = (kept, parts, advantages, behaviour)
-    yield ProgramCall("log-probs of policy", scored, (policy, parts[0]), alive)
-    alive = (*alive, old)
-    yield ProgramCall("log-probs of reference", scored, (self.frozen, parts[0]), alive)
-    alive = (*alive, reference)
+    # While one mini-batch is scored, the log-probs of those before it are there; the last has most.
+    logprobs = self.updater.token_logprobs
+    alive = (kept, parts, [(batch.advantage, batch.behaviour_logp) for batch in batches])
+    yield ProgramCall("log-probs of policy", logprobs, (policy, parts[0]), alive)
+    alive = (*alive, [batch.old_logp for batch in batches])
+    yield ProgramCall("log-probs of reference", logprobs, (self.frozen, parts[0]), alive)
     frozen = None if self.adapters is None else self.frozen
-    first = update.ScoredMinibatch(
-      minibatch=parts[0],
-      old_logp=old[0],
-      ref_logp=reference[0],
-      advantage=advantages[0],
-      behaviour_logp=behaviour[0],
-      key=layouts.replicated_shape(self.mesh, (sizes.micro_batches, 2), jnp.uint32),
-    )
-    yield ProgramCall("update", self.updater.update, (state, frozen, first), alive)
+    yield ProgramCall("update", self.updater.update, (state, frozen, batches[0]), (kept, batches))
+
+
+def _row_axes(minibatch: update.Minibatch) -> update.Minibatch:
+  """Returns the axis of the rows of each array of a whole rollout."""
+  axes = jax.tree.map(lambda _: 0, minibatch)
+  return axes._replace(prompt=axes.prompt._replace(positions=1))
 
 
 def make_updater(
@@ -286,16 +265,15 @@ def make_updater(
   steps: int,
   mesh: Mesh,
 ) -> update.Updater:
-  """Returns what updates the policy.
+  """Creates the updater.
 
   Args:
-    compute: how devices compute the frozen policy.
-    filters: that the Actor samples by.
+    compute: precision and kernels of the forward and backward passes.
+    filters: the Actor's sampling filters.
     steps: training steps of the whole run.
-    mesh: of all devices.
 
   Raises:
-    ValueError: an option of the optimizer cannot be.
+    ValueError: an option of the optimizer is out of range.
   """
   model = dataclasses.replace(
     compute.on_devices(model, mesh),
@@ -335,6 +313,7 @@ def check_gradients(state: update.TrainState, max_skipped: int, checkpoints: Che
     checkpoints.wait()
     raise ValueError(
       f"the gradient was not finite in the last {in_a_row} optimizer steps ({total} in all);"
-      f" config.optimizer.max_skipped is {max_skipped}; the last good checkpoint"
-      f" is of step {checkpoints.latest}"
+      f" config.optimizer.max_skipped is {max_skipped}; the last good checkpoint is of step"
+      f" {checkpoints.latest}; lower config.optimizer.learning_rate, or give a larger"
+      " config.optimizer.max_skipped"
     )

@@ -1,6 +1,6 @@
 """One optimizer step: log-probs of sampled trajectories, their loss, and the update.
 
-Axes: M micro-batches of b prompts, G trajectories of a prompt, P prompt tokens, R response tokens.
+Axes: A micro-batches of b prompts, G trajectories of a prompt, P prompt tokens, R response tokens.
 """
 
 import dataclasses
@@ -39,9 +39,9 @@ class Minibatch(NamedTuple):
   """Whole groups of one optimizer step, as micro-batches; activations exist for one at a time.
 
   Attributes:
-    prompt: prompt of each group; every field has M in front, so that positions are `[M,3,b,P]`.
-    images: images of the prompts, M in front; None without any, or where `features` are given.
-    features: image features of a frozen vision tower, M in front; None where the tower is trained.
+    prompt: prompt of each group; every field has A in front, so that positions are `[A,3,b,P]`.
+    images: images of the prompts, A in front; None without any, or where `features` are given.
+    features: image features of a frozen vision tower, A in front; None where the tower is trained.
     tokens: tokens of the trajectories, padded on the right.
     mask: tokens that count in the loss.
   """
@@ -49,11 +49,11 @@ class Minibatch(NamedTuple):
   prompt: models.Prompt
   images: models.Images | None
   features: models.Features | None
-  tokens: Int[Array, "M b G R"]
-  mask: Bool[Array, "M b G R"]
+  tokens: Int[Array, "A b G R"]
+  mask: Bool[Array, "A b G R"]
 
 
-class ScoredMinibatch(NamedTuple):
+class UpdateBatch(NamedTuple):
   """A mini-batch with all that its update needs.
 
   Attributes:
@@ -67,16 +67,16 @@ class ScoredMinibatch(NamedTuple):
   """
 
   minibatch: Minibatch
-  old_logp: Float[Array, "M b G R"]
-  ref_logp: Float[Array, "M b G R"]
-  advantage: Float[Array, "M b G"]
-  behaviour_logp: Float[Array, "M b G R"] | None = None
-  key: UInt32[Array, "M 2"] | None = None
+  old_logp: Float[Array, "A b G R"]
+  ref_logp: Float[Array, "A b G R"]
+  advantage: Float[Array, "A b G"]
+  behaviour_logp: Float[Array, "A b G R"] | None = None
+  key: UInt32[Array, "A 2"] | None = None
 
 
 def random_keys(
   seed: int, step: int, minibatch: int, micro_batches: int
-) -> UInt32[np.ndarray, "M 2"]:
+) -> UInt32[np.ndarray, "A 2"]:
   """Returns the data of a random key for each micro-batch, from what identifies it in a run.
 
   They are a hash, identical on every process, so that a run that resumes draws what it would have.
@@ -85,7 +85,7 @@ def random_keys(
     seed: seed of the run.
     step: training step.
     minibatch: index in the step.
-    micro_batches: number of micro-batches, M.
+    micro_batches: number of micro-batches, A.
   """
   digests = [
     hashlib.blake2b(f"update\0{seed}\0{step}\0{minibatch}\0{m}".encode(), digest_size=8).digest()
@@ -145,7 +145,7 @@ class Updater:
     self.update = Program.of(self.compute_update, donate=(0,))
 
   def init(self, params: models.Params) -> TrainState:
-    """Returns the initial state. Arrays are copied, so that the given ones can be used on.
+    """Returns the initial state, with copies of the arrays: updates donate those of the state.
 
     Args:
       params: all weights or adapters, in any precision and in the layout of training.
@@ -155,7 +155,7 @@ class Updater:
 
   def compute_logprobs(
     self, params: models.Params, minibatch: Minibatch
-  ) -> Float[Array, "M b G R"]:
+  ) -> Float[Array, "A b G R"]:
     """Returns fp32 log-probs in nats of the tokens that count, and 0 for others.
 
     They are the sampler's `logp`: at its temperature, over the tokens that are not banned.
@@ -174,7 +174,7 @@ class Updater:
     self,
     state: TrainState,
     frozen: models.Params | None,
-    scored: ScoredMinibatch,
+    batch: UpdateBatch,
   ) -> tuple[TrainState, Metrics]:
     """Takes one optimizer step.
 
@@ -185,7 +185,7 @@ class Updater:
       The new state, and the metrics of `gradient` with `finite`: 1, or 0 where the gradient is not
       finite; then parameters and moments do not change.
     """
-    grads, metrics = self.gradient(state.params, frozen, scored)
+    grads, metrics = self.gradient(state.params, frozen, batch)
     updates, moments = self._optimizer.update(grads, state.optimizer, state.params)
     new = TrainState(optax.apply_updates(state.params, updates), moments)
     metrics["finite"] = moments.last_finite.astype(jnp.float32)
@@ -195,9 +195,9 @@ class Updater:
     self,
     params: models.Params,
     frozen: models.Params | None,
-    scored: ScoredMinibatch,
+    batch: UpdateBatch,
   ) -> tuple[models.Params, Metrics]:
-    """Returns the fp32 gradient of the loss, summed over micro-batches; a part of `update`.
+    """Returns the gradient of the loss, computed in `dtype` and summed over micro-batches in fp32.
 
     The loss is divided by counts of the whole mini-batch, so that the sum does not depend on how it
     is cut; the objectives `clip_cov` and `kl_cov` choose their tokens within a micro-batch.
@@ -211,7 +211,7 @@ class Updater:
       clipping and, with `behaviour_logp`, those of `method.mismatch`.
     """
     params_cast = self._cast(params)
-    counts = method.denominators(scored.minibatch.mask, self._max_tokens)
+    counts = method.denominators(batch.minibatch.mask, self._max_tokens)
 
     def add_micro_batch(total, micro):
       gradient = jax.value_and_grad(self._loss, has_aux=True)
@@ -221,22 +221,22 @@ class Updater:
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
     # Without the constraint, nothing tells the compiler to shard the sums as the parameters are.
-    grads, parts = jax.lax.scan(add_micro_batch, self._constrain(zeros), scored)
+    grads, parts = jax.lax.scan(add_micro_batch, self._constrain(zeros), batch)
     combine = {"ratio_min": jnp.min, "ratio_max": jnp.max}
     metrics = {name: combine.get(name, jnp.sum)(part) for name, part in parts.items()}
     metrics["grad_norm"] = optax.tree.norm(grads)
-    if scored.behaviour_logp is not None:
-      metrics |= method.mismatch(scored.old_logp, scored.behaviour_logp, scored.minibatch.mask)
+    if batch.behaviour_logp is not None:
+      metrics |= method.mismatch(batch.old_logp, batch.behaviour_logp, batch.minibatch.mask)
     return grads, metrics
 
   def _loss(
     self,
     params: models.Params,
     frozen: models.Params | None,
-    micro: ScoredMinibatch,
+    micro: UpdateBatch,
     counts: method.Denominators,
   ) -> tuple[Float[Array, ""], Metrics]:
-    """Returns the share of a micro-batch, without the axis M, in the loss and its metrics."""
+    """Returns the share of a micro-batch, without the axis A, in the loss and its metrics."""
     if self._adapters is not None:
       params = lora.attach(frozen, params, self._adapters)
     policy, options = self._log_probs(params, micro.minibatch), self._loss_options
@@ -259,7 +259,7 @@ class Updater:
     )
 
   def _log_probs(self, params: models.Params, micro: Minibatch) -> models.LogProbs:
-    """Returns log-probs and entropy of the tokens of a micro-batch, without the axis M."""
+    """Returns log-probs and entropy of the tokens of a micro-batch, without the axis A."""
     features = micro.features
     if features is None and micro.images is not None:
       features = self._model.encode(params, micro.images)

@@ -145,7 +145,7 @@ def _threshold(votes: Votes, threshold: float) -> Float[Array, "B G"]:
   # The smallest vote count whose share is strictly above the threshold, in Python floats: a float32
   # division on the device could round to either side of the threshold.
   G = votes.count.shape[1]
-  min_count = sum(count / G <= threshold for count in range(G + 1))
+  min_count = next(count for count in range(G + 2) if count / G > threshold)
   winner_takes_all = jnp.where(votes.is_mode, 1.0, 0.0)
   return jnp.where(votes.max_count >= min_count, winner_takes_all, _frequency(votes))
 

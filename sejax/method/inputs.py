@@ -25,14 +25,14 @@ quoted = _QUOTES.repr
 
 
 class OptionError(ValueError):
-  """An option with a value that it cannot have.
+  """Raised for an option value out of range.
 
   `sejax.config.validation` turns it into `sejax.errors.OptionError`, which names the section.
 
   Attributes:
-    name: of the keyword.
-    value: that is refused.
-    wanted: what the value must be, to be read behind "must be".
+    name: name of the keyword.
+    value: the refused value.
+    wanted: follows "must be" in the message.
   """
 
   def __init__(self, name: str, value: object, wanted: str):
@@ -78,7 +78,7 @@ def integers(name: str, values: ArrayLike) -> HostOrDevice:
   if isinstance(array, np.ndarray) and not np.can_cast(array.dtype, np.int32):
     cast = array.astype(np.int32)
     if not np.array_equal(array, cast):
-      raise ValueError(f"{name} holds {array[array != cast][0]}, which is no int32")
+      raise ValueError(f"{name} holds {array[array != cast][0]}, which is not an int32")
     return cast
   return array
 

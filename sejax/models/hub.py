@@ -28,14 +28,14 @@ def local_directory(name: str, path: str) -> str:
     return path
   if not _NAME.fullmatch(path):
     raise ValueError(
-      f"{name}={quoted(path)} is no directory; give one that holds weights, or a name on the hub"
+      f"{name}={quoted(path)} is not a directory; give one that holds weights, or a name on the hub"
       " such as Qwen/Qwen2.5-VL-3B-Instruct"
     )
   try:
     return huggingface_hub.snapshot_download(path, allow_patterns=_FILES)
   except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
     raise ValueError(
-      f"{name}={quoted(path)} is no directory, and the hub does not give it"
+      f"{name}={quoted(path)} is not a directory, and the hub does not give it"
       f" ({one_line(error, 90)}); where there is a network, `hf download {path} --local-dir DIR`"
       " fetches it; then give DIR"
     ) from None

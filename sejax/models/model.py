@@ -196,7 +196,7 @@ class Model(ModelConfig, abc.ABC):
     """Returns a copy with the options that suit a device.
 
     Args:
-      device: may be absent hardware that is only compiled for.
+      device: may be a topology device that is not attached (ahead-of-time compilation).
       fused_attention: use cuDNN's attention where the device supports it.
       layered_cache: see `ModelConfig`; None turns it on for GPUs.
     """

@@ -53,8 +53,8 @@ class PromptTokens(NamedTuple):
   Attributes:
     ids: token ids up to the candidate, or up to the assistant's response without a candidate. An
       image is one `<|image_pad|>` for each of its merged tokens.
-    tail: what the chat template writes behind the candidate, as texts and token ids, to be passed
-      to `Processor.continuation`; empty without a candidate.
+    tail: what the chat template writes after the candidate, as texts and token ids, to be passed
+      to `Processor.tokenize_candidate`; empty without a candidate.
   """
 
   ids: Int32[np.ndarray, " P"]
@@ -216,8 +216,8 @@ class Processor:
     """Tokenizes chat messages up to the beginning of the assistant's response.
 
     Messages may contain a `{"type": "candidate"}` part. The ids then end before it, and
-    `continuation` returns the ids from there on for a given candidate. So the Judge's prompt is
-    prefilled once per question, whatever the number of candidates.
+    `tokenize_candidate` returns the ids from there on. So the Judge's prompt is prefilled once per
+    question, whatever the number of candidates.
 
     Args:
       messages: see `sejax.text.messages`. Text is tokenized literally, special tokens included.
@@ -243,8 +243,10 @@ class Processor:
       expanded += [segment] * (next(image_tokens) if segment == self.image_pad_id else 1)
     return PromptTokens(self._encode(expanded), tail)
 
-  def continuation(self, tail: Sequence[str | int], candidate: str) -> Int32[np.ndarray, " T"]:
-    """Tokenizes a candidate and what follows it, as the continuation of a prompt.
+  def tokenize_candidate(
+    self, tail: Sequence[str | int], candidate: str
+  ) -> Int32[np.ndarray, " T"]:
+    """Tokenizes a candidate and the tail after it, to be appended to a prompt's ids.
 
     Args:
       tail: `PromptTokens.tail` of the prompt.

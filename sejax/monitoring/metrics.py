@@ -38,8 +38,8 @@ Means over the optimizer steps of the step:
 - `grad_norm`: global norm of the gradient before clipping;
 - `finite`: share of optimizer steps with a finite gradient; the others were skipped.
 
-After an evaluation, the metrics of `Outcome.summary` with the prefix `heldout_`: fractions and
-their standard errors, such as `heldout_pass_at_1` and `heldout_pass_at_1_error`.
+After an evaluation, the metrics of `HeldOutResult.summary` with the prefix `heldout_`: fractions
+and their standard errors, such as `heldout_pass_at_1` and `heldout_pass_at_1_error`.
 
 A line of `timing.jsonl` has these fields beside `step`:
 
@@ -85,8 +85,8 @@ def of_rollout(rollout: Rollout, source: Source, prover: Prover, tie: str) -> di
   counts = (sum(int(part.real.sum()) for part in rollout.sampled), int(rollout.in_loss.sum()))
   everyone = hosts.gather_json([parts, counts])
   sampled, trained = np.sum([counts for _, counts in everyone], axis=0).tolist()
-  figures = _means([part for parts, _ in everyone for part in parts])
-  return figures | {"sampled_groups": sampled, "trained_groups": trained}
+  step_metrics = _means([part for parts, _ in everyone for part in parts])
+  return step_metrics | {"sampled_groups": sampled, "trained_groups": trained}
 
 
 def _of_sampled(part: SampledBatch, source: Source, prover: Prover, tie: str) -> Sums:
@@ -126,8 +126,8 @@ def _of_sampled(part: SampledBatch, source: Source, prover: Prover, tie: str) ->
 def _of_trained(rollout: Rollout) -> Sums:
   """Sums the metrics of the groups in the loss."""
   result = rollout.result
-  figures = _of_trajectories(rollout.group, result.lengths, result.truncated, rollout.in_loss)
-  return _sums({f"trained_{name}": values for name, values in figures.items()})
+  trained = _of_trajectories(rollout.group, result.lengths, result.truncated, rollout.in_loss)
+  return _sums({f"trained_{name}": values for name, values in trained.items()})
 
 
 def _of_trajectories(
@@ -199,7 +199,7 @@ def sample_groups(rollout: Rollout, source: Source, step: int, limit: int) -> li
       "step": step,
       "id": rollout.batch.record_ids[b],
       "question": evidence.questions[b],
-      "pictures": [base64.b64encode(data).decode() for data in rollout.batch.pictures[b]],
+      "pictures": [base64.b64encode(data).decode() for data in rollout.batch.image_files[b]],
       "texts": list(evidence.texts[b]),
       "answers": list(evidence.answers[b]),
       "votes": _vote_shares(evidence.answer_ids[b]),

@@ -81,10 +81,10 @@ class Logs:
     """Removes the lines of later steps, and an incomplete last line of a killed run.
 
     Args:
-      step: the last step in the restored checkpoint; -1 for a new run.
+      step: index of the last completed step; -1 for a new run.
 
     Raises:
-      ValueError: a line other than the last is no JSON object with a step.
+      ValueError: a line other than the last is not a JSON object with a step.
     """
     self._resumed = True
     if not self._is_writer:
@@ -166,7 +166,7 @@ def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
   A last line without a line break is left out: it is being written, or its writer was killed.
 
   Raises:
-    ValueError: another line is no JSON object with a step.
+    ValueError: another line is not a JSON object with a step.
   """
   return (record for record, _ in _lines(path))
 
@@ -187,7 +187,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[dict[str, Any], int]]:
       except (ValueError, TypeError, KeyError, IndexError):
         is_valid = False
       if not is_valid:
-        raise ValueError(f"{path}:{number} is no JSON object with a step; remove the line")
+        raise ValueError(f"{path}:{number} is not a JSON object with a step; remove the line")
       yield record, end
 
 

@@ -19,7 +19,7 @@ class Program:
   """A pure function of arrays, compiled once for each combination of argument shapes.
 
   Attributes:
-    function: the same object wherever the program is made.
+    function: part of the program's identity, so equal programs must hold the same object.
     donate: positions of the arguments whose buffers the results may reuse.
     out_shardings: shardings of the results, as for `jax.jit`; not part of equality, since the
       function, its static values and its arguments decide them.
@@ -40,7 +40,7 @@ class Program:
     out_shardings: Any = None,
     **static: Hashable,
   ) -> Self:
-    """Returns the program of `function(*arrays, **static)`."""
+    """Returns the program of a function, with the keyword arguments compiled in."""
     return cls(function, donate, out_shardings, tuple(sorted(static.items())))
 
   def __call__(self, *args: Any) -> Any:
@@ -132,7 +132,10 @@ class ProgramCall(NamedTuple):
 
 
 def bytes_per_device(tree: Any) -> int:
-  """Returns what arrays, given by shapes, take on each device; the same object counts once."""
+  """Returns the bytes that arrays, as `jax.ShapeDtypeStruct`, take on each device.
+
+  The same object counts once.
+  """
   arrays = {id(x): x for x in jax.tree.leaves(tree)}
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays.values())
 

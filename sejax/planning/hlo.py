@@ -347,7 +347,7 @@ def _parse(root: str | None, name: str, rest: str) -> _Instruction:
 
 
 def _balanced(text: str) -> int:
-  """Returns the position behind the parenthesis that closes the one at the text's beginning."""
+  """Returns the position after the parenthesis that closes the one at the text's beginning."""
   depth = 0
   for place, character in enumerate(text):
     depth += (character == "(") - (character == ")")

@@ -25,7 +25,7 @@ from sejax.learner import learner, update
 from sejax.models import lora
 from sejax.parallel import layouts
 from sejax.parallel.programs import ProgramCall, with_shardings
-from sejax.rollout import Compute, RoleOptions, checks, padded
+from sejax.rollout import Compute, RoleOptions, checks, padded_length
 from sejax.sampling import Options, Sampler
 
 
@@ -64,7 +64,7 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
     ValueError: the mesh, a bucket or an option of the configuration cannot work.
   """
   checks.check_rows(mesh, step.row_sizes)
-  checks.check_buckets(step.data, step.roles.actor.new_tokens, model)
+  checks.check_buckets(step.data, step.roles.actor.max_new_tokens, model)
   model = step.compute.on_devices(model, mesh)
   dtype = step.compute.dtype
 
@@ -115,7 +115,7 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
       images=None if shared else images,
       prompts=step.batch_size,
       prompt_length=step.data.prompt_buckets[-1],
-      given_length=padded(step.roles.actor.new_tokens),
+      given_length=padded_length(step.roles.actor.max_new_tokens),
     )
     yield from _during("judge", calls, (kept, features))
 

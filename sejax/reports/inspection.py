@@ -145,7 +145,7 @@ def _record(example: Example, has_gold: bool) -> dict[str, Any]:
   tokens = f"{len(example.actor)} + {len(example.judge)} tokens"
   return {
     "id": example.id,
-    "pictures": [pages.picture(data) for data in example.pictures],
+    "thumbnails": [pages.make_thumbnail(file) for file in example.image_files],
     "question": example.question,
     "sizes": f"{tokens}, {len(example.patches)} patches, {answer}",
   }

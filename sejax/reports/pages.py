@@ -45,7 +45,7 @@ class _Plot(NamedTuple):
 _PLOT = _Plot()
 
 
-class Picture(NamedTuple):
+class Thumbnail(NamedTuple):
   """A thumbnail of an image.
 
   Attributes:
@@ -85,9 +85,9 @@ def table(name: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> m
   return _macros().table(name, head, [list(row) for row in rows])
 
 
-def thumbnail(data: bytes) -> markupsafe.Markup:
-  """Returns a thumbnail of an image file as HTML, for notebooks; see `picture`."""
-  return _macros().picture(picture(data))
+def thumbnail(file: bytes) -> markupsafe.Markup:
+  """Returns a thumbnail of an image file as HTML, for notebooks; see `make_thumbnail`."""
+  return _macros().thumbnail(make_thumbnail(file))
 
 
 def _macros() -> Any:
@@ -99,19 +99,19 @@ def write(path: pathlib.Path, page: str) -> None:
   path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def picture(data: bytes) -> Picture:
+def make_thumbnail(file: bytes) -> Thumbnail:
   """Returns a thumbnail of an image file, at most 320 pixels a side; small images are enlarged.
 
   Raises:
     BadRecord: the file cannot be decoded, see `images.decode`.
   """
-  decoded = images.decode(data)
+  decoded = images.decode(file)
   size = f"{decoded.width} x {decoded.height}"
   decoded.thumbnail((_THUMBNAIL, _THUMBNAIL), PIL.Image.Resampling.LANCZOS)
-  file = io.BytesIO()
-  decoded.save(file, "PNG")
+  png = io.BytesIO()
+  decoded.save(png, "PNG")
   width = decoded.width * max(1, _THUMBNAIL // 2 // max(decoded.size))
-  return Picture(size, width, base64.b64encode(file.getvalue()).decode())
+  return Thumbnail(size, width, base64.b64encode(png.getvalue()).decode())
 
 
 def chart(name: str, steps: Sequence[int], values: Sequence[float | None]) -> markupsafe.Markup:

@@ -117,7 +117,7 @@ def _summary(path: pathlib.Path) -> dict[str, Any] | None:
       ],
     }
   except (ValueError, TypeError, KeyError, AttributeError) as error:
-    raise ValueError(f"{path} is no summary of a run: {quoted(error)}") from None
+    raise ValueError(f"{path} is not a summary of a run: {quoted(error)}") from None
 
 
 def _percent(figures: Mapping[str, float], name: str, sign: str = "") -> str:
@@ -145,7 +145,7 @@ def _curves(path: pathlib.Path) -> dict[str, tuple[list[int], list[float | None]
     step = record.pop("step")
     for name, value in record.items():
       if not isinstance(value, int | float | None):
-        raise ValueError(f"{path}: {name} of step {step} is {quoted(value)}, no number")
+        raise ValueError(f"{path}: {name} of step {step} is {quoted(value)}, not a number")
       steps, values = curves.setdefault(name, ([], []))
       steps.append(step)
       values.append(value)
@@ -183,7 +183,7 @@ def _groups(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
       try:
         groups.append(_group(record))
       except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}:{place + 1} is no group: {quoted(error)}") from None
+        raise ValueError(f"{path}:{place + 1} is not a group: {quoted(error)}") from None
   return groups, number
 
 
@@ -193,7 +193,7 @@ def _group(record: Mapping[str, Any]) -> dict[str, Any]:
   trajectories = list(zip(record["texts"], record["verdicts"], strict=True))
   for text in (question, *itertools.chain.from_iterable((t, *v) for t, v in trajectories)):
     if not isinstance(text, str):
-      raise TypeError(f"{quoted(text)} is no text")
+      raise TypeError(f"{quoted(text)} is not text")
   columns = ("answers", "votes", "scores", "valid", "rewards", "advantages", "verdicts")
   rows = [
     dict(zip(columns, row, strict=True))
@@ -201,7 +201,7 @@ def _group(record: Mapping[str, Any]) -> dict[str, Any]:
   ]
   return {
     "name": f"Step {record['step']}: {record['id']}",
-    "pictures": [pages.picture(base64.b64decode(data)) for data in record["pictures"]],
+    "thumbnails": [pages.make_thumbnail(base64.b64decode(file)) for file in record["pictures"]],
     "question": question,
     "gold": "no gold answer" if gold is None else f"gold answer, unseen in training: {gold}",
     "rows": [_row(number, row) for number, row in enumerate(rows, 1)],

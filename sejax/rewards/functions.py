@@ -76,7 +76,7 @@ class RewardFunctionError(RuntimeError):
 
 
 def judge_only(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
-  """Rewards the Judge's score alone, without self-consistency: an ablation of arXiv:2603.21289."""
+  """Returns the Judge's score as the reward, without self-consistency (arXiv:2603.21289)."""
   del source
   return np.where(evidence.judge_valid, evidence.judge_scores, 0.0)
 
@@ -119,7 +119,7 @@ def find(name: str, prover: Prover) -> RewardFunction | None:
   """
   if not name:
     return None
-  no_function = f"config.rewards.function={quoted(name)} is no function"
+  no_function = f"config.rewards.function={quoted(name)} is not a function"
   module, _, attribute = name.rpartition(".")
   if not module or not all(part.isidentifier() for part in name.split(".")):
     raise ValueError(f"{no_function}; name one as package.module.function")
@@ -158,6 +158,9 @@ def reward_groups(
   max_tokens: int | None = None,
 ) -> method.Group:
   """Computes rewards and advantages of a batch, with the method's reward or a reward function.
+
+  Training calls this, as a reward function may need the records. Where there are only texts,
+  `score_groups` computes the method's reward; both call `method.group`.
 
   Args:
     evidence: what is known about the batch.
@@ -219,7 +222,8 @@ def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.nda
     array = np.asarray(returned)
   except Exception as error:  # ragged lists and other libraries' arrays raise various types
     raise ValueError(
-      f"{name} returned {type(returned).__name__}, which is no array ({one_line(error)}); {wanted}"
+      f"{name} returned {type(returned).__name__}, which is not an array ({one_line(error)});"
+      f" {wanted}"
     ) from None
   if array.shape[-2:] != shape or array.ndim > 3 or array.size == 0:
     what = f"an array of shape {array.shape}" if array.shape else quoted(returned)

@@ -97,15 +97,18 @@ class Scored(NamedTuple):
 
 
 def score_groups(
-  responses: Sequence[Sequence[str]],
+  trajectories: Sequence[Sequence[str]],
   verdict_texts: Sequence[Sequence[Sequence[str]]],
   scoring: Scoring,
   truncated: Sequence[Sequence[Sequence[bool]]] | None = None,
 ) -> Scored:
-  """Computes rewards and advantages from the texts of trajectories and verdicts.
+  """Computes the method's rewards and advantages from the texts of trajectories and verdicts.
+
+  `--mode=sample` and `--mode=rewards` call this. Training calls `reward_groups`, which also takes
+  reward functions and needs the records for them.
 
   Args:
-    responses: B groups of G trajectories.
+    trajectories: B groups of G texts.
     verdict_texts: for each trajectory, the Judge's verdicts, one per repeat; ignored without a
       Judge.
     scoring: how to read and reward them.
@@ -114,8 +117,10 @@ def score_groups(
   Raises:
     ValueError: groups differ in size, or an option is unknown or out of its range.
   """
-  extracted, answer_ids = read_answers(responses, scoring.reading)
-  format_ok = np.array([[answers.format_ok(text) for text in group] for group in responses], bool)
+  extracted, answer_ids = read_answers(trajectories, scoring.reading)
+  format_ok = np.array(
+    [[answers.format_ok(text) for text in group] for group in trajectories], bool
+  )
   read = read_verdicts(verdict_texts, scoring.reading, truncated) if scoring.judged else None
   group = method.group(
     answer_ids,
@@ -130,7 +135,7 @@ def score_groups(
 
 
 def read_answers(
-  responses: Sequence[Sequence[str]], reading: Reading
+  trajectories: Sequence[Sequence[str]], reading: Reading
 ) -> tuple[list[list[str | None]], Int32[np.ndarray, "B G"]]:
   """Extracts the answer of every trajectory and finds equal answers within each group.
 
@@ -142,7 +147,7 @@ def read_answers(
   """
   extracted = [
     [answers.extract(text, released=reading.released_extraction) for text in group]
-    for group in responses
+    for group in trajectories
   ]
   ids = answers.vote_ids(extracted, equivalence=reading.equivalence, unparsable=reading.unparsable)
   return extracted, ids

@@ -77,7 +77,7 @@ def read_groups(path: str, group_size: int, num_judge_repeats: int) -> list[dict
   """
   if not path or not pathlib.Path(path).is_file():
     raise ValueError(
-      f"config.rewards.recorded={quoted(path)} is no file; give a file of JSON lines"
+      f"config.rewards.recorded={quoted(path)} is not a file; give a file of JSON lines"
     )
   records = []
   # Not splitlines(), which also splits at other separators that a JSON text may contain.
@@ -87,7 +87,7 @@ def read_groups(path: str, group_size: int, num_judge_repeats: int) -> list[dict
     try:
       records.append(_group(json.loads(line), group_size, num_judge_repeats))
     except (ValueError, RecursionError) as error:
-      raise ValueError(f"{path}:{number} is no group: {error}") from None
+      raise ValueError(f"{path}:{number} is not a group: {error}") from None
   if not records:
     raise ValueError(f"{path} holds no group")
   golds = sum("gold" in record for record in records)
@@ -102,10 +102,10 @@ def _group(record: object, group_size: int, num_judge_repeats: int) -> dict:
   if not isinstance(record, dict) or not record.keys() >= {*fields}:
     raise ValueError(f"it needs an object with {' and '.join(fields)}")
   if not isinstance(record.get("gold", ""), str):
-    raise ValueError(f"gold={quoted(record['gold'])} is no string")
+    raise ValueError(f"gold={quoted(record['gold'])} is not a string")
   for field in fields:
     if not isinstance(record[field], list) or len(record[field]) != group_size:
-      raise ValueError(f"{field} is no list of config.group_size={group_size} entries")
+      raise ValueError(f"{field} is not a list of config.group_size={group_size} entries")
   verdict_texts, truncated = [], []
   if num_judge_repeats:
     verdict_texts = [[v] if isinstance(v, str) else v for v in record["verdicts"]]
@@ -114,7 +114,7 @@ def _group(record: object, group_size: int, num_judge_repeats: int) -> dict:
       truncated = [[flag] if isinstance(flag, bool) else flag for flag in truncated]
   for texts in [record["responses"], *verdict_texts]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-      raise ValueError(f"{shortened(json.dumps(texts))} is no text")
+      raise ValueError(f"{shortened(json.dumps(texts))} is not text")
   for texts in verdict_texts:
     if len(texts) != num_judge_repeats:
       raise ValueError(

@@ -155,7 +155,9 @@ def check_prompts(
         f" the {limit} of config.data.{field}={quoted(data[field])}; raise it"
       )
   if judged:
-    roles.check_lengths(data.prompt_buckets[-1], len(processor.continuation(judge_prompt.tail, "")))
+    roles.check_lengths(
+      data.prompt_buckets[-1], len(processor.tokenize_candidate(judge_prompt.tail, ""))
+    )
 
 
 def check_processes(mesh: Mesh) -> None:

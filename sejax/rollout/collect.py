@@ -25,8 +25,9 @@ from sejax.rollout.roles import Completions, Roles, by_candidate
 from sejax.sampling import Result
 from sejax.text import answers
 
-# Returns a context manager that times a stage, by the name of the stage.
-Stopwatch = Callable[[str], contextlib.AbstractContextManager]
+# A `monitoring.timing.Clock`, which this package does not import: called with the name of a stage,
+# it returns a context manager that times the stage.
+ClockLike = Callable[[str], contextlib.AbstractContextManager]
 
 
 class SampledBatch(NamedTuple):
@@ -57,7 +58,7 @@ class Rollout(NamedTuple):
   Attributes:
     batch: prompts.
     result: tokens of the trajectories.
-    verdict_texts: the Judge's responses, `[B][G][M]`; empty innermost lists without a Judge.
+    verdict_texts: texts of the verdicts, `[B][G][M]`; empty innermost lists without a Judge.
     evidence: inputs of the rewards.
     group: rewards and advantages.
     in_loss: groups that enter the loss; the others are padding rows, or constant groups that
@@ -106,7 +107,7 @@ class Collector:
   roles: Roles
   collate: Collator
   source: Source
-  clock: Stopwatch
+  clock: ClockLike
   scoring: rewards.Scoring
   reward_function: rewards.RewardFunction | None
   seed: int
@@ -243,7 +244,10 @@ class Collector:
     )
 
   def _merge(self, parts: Sequence[tuple[Rollout, Sequence[Example]]]) -> Rollout:
-    """Merges rollouts into one: first the groups for the loss, in their order, then others."""
+    """Merges rollouts into one: first the groups for the loss, in their order, then others.
+
+    It has as many groups as one batch; surplus ones are dropped.
+    """
     rollouts = [rollout for rollout, _ in parts]
     rows = len(rollouts[0].in_loss)
     # For each row of the merged batch: which rollout it comes from, and which row of that.

@@ -40,7 +40,7 @@ class RoleOptions:
   judge: Options
 
   def greedy(self) -> Self:
-    """Returns the options for a single trajectory of each prompt, the most likely one."""
+    """Returns the options for one greedily decoded trajectory per prompt, and M verdicts on it."""
     filters = dataclasses.replace(self.actor.filters, temperature=0.0)
     return dataclasses.replace(
       self,
@@ -108,7 +108,7 @@ class Roles(NamedTuple):
     Raises:
       ValueError: see `check_lengths`.
     """
-    tail = max(len(self.processor.continuation(tail, "")) for tail in batch.judge_tails)
+    tail = max(len(self.processor.tokenize_candidate(tail, "")) for tail in batch.judge_tails)
     self.check_lengths(batch.judge.ids.shape[1], tail)
 
   def check_lengths(self, prompt: int, tail: int) -> None:
@@ -121,9 +121,9 @@ class Roles(NamedTuple):
     Raises:
       ValueError: it does not; the message names the lengths and the options to lower.
     """
-    candidate, verdict = self.actor.options.new_tokens, self.judge.options.new_tokens
+    candidate, verdict = self.actor.options.max_new_tokens, self.judge.options.max_new_tokens
     context = self.judge.model.context
-    if prompt + padded(candidate + tail) + verdict > context:
+    if prompt + padded_length(candidate + tail) + verdict > context:
       raise ValueError(
         f"the Judge's prompt of {prompt} tokens, config.actor.max_tokens={candidate} and"
         f" config.judge.max_tokens={verdict} are more than the model's context of {context}; lower"
@@ -132,11 +132,11 @@ class Roles(NamedTuple):
 
   def encode(self, params: models.Params, batch: Batch) -> models.Features | None:
     """Returns the image features of the Actor's vision tower; None for a batch without images."""
-    return None if batch.images is None else self.actor.encode(params, batch.images)
+    return None if batch.packed_images is None else self.actor.encode(params, batch.packed_images)
 
   def encode_for_judge(self, params: models.Params, batch: Batch) -> models.Features | None:
     """Returns the image features of the Judge's vision tower; None for a batch without images."""
-    return None if batch.images is None else self.judge.encode(params, batch.images)
+    return None if batch.packed_images is None else self.judge.encode(params, batch.packed_images)
 
   def act(
     self,
@@ -155,7 +155,7 @@ class Roles(NamedTuple):
       features: from `encode`.
       watch: see `Sampler`, which also names the errors.
     """
-    request = Request(batch.actor, batch.records, features, limits=_limits(self.actor, batch))
+    request = Request(batch.actor, batch.record_hashes, features, limits=_limits(self.actor, batch))
     result = self.actor(params, request, seed=seed, step=step, role=Role.ACTOR, watch=watch)
     return self._decode_texts(result)
 
@@ -170,7 +170,9 @@ class Roles(NamedTuple):
     step: int,
     watch: Watch | None = None,
   ) -> Completions:
-    """Samples M verdicts on each candidate (arXiv:2603.21289), side by side in the result.
+    """Samples M verdicts on each candidate (arXiv:2603.21289).
+
+    They come as `[B, G*M]`, the M verdicts on a candidate adjacent.
 
     Args:
       params: the Judge's, in any layout and precision.
@@ -183,7 +185,7 @@ class Roles(NamedTuple):
     """
     given, lengths = self._tokenize_candidates(batch, candidates)
     request = Request(
-      batch.judge, batch.records, features, given, lengths, _limits(self.judge, batch)
+      batch.judge, batch.record_hashes, features, given, lengths, _limits(self.judge, batch)
     )
     result = self.judge(params, request, seed=seed, step=step, role=Role.JUDGE, watch=watch)
     return self._decode_texts(result)
@@ -191,14 +193,14 @@ class Roles(NamedTuple):
   def _tokenize_candidates(
     self, batch: Batch, candidates: Sequence[Sequence[str]]
   ) -> tuple[Int[np.ndarray, "B G T"], Int[np.ndarray, "B G"]]:
-    """Returns the given tokens and their number; T is the same on all processes, see `padded`."""
+    """Returns the given tokens and their number; T is equal on all processes (`padded_length`)."""
     tokens = [
-      [self.processor.continuation(tail, text) for text in texts]
+      [self.processor.tokenize_candidate(tail, text) for text in texts]
       for tail, texts in zip(batch.judge_tails, candidates, strict=True)
     ]
     lengths = np.array([[len(row) for row in rows] for rows in tokens], np.int32)
     (longest,) = hosts.max_over_processes(int(lengths.max()))
-    given = np.full((*lengths.shape, padded(longest)), self.processor.pad_id, np.int32)
+    given = np.full((*lengths.shape, padded_length(longest)), self.processor.pad_id, np.int32)
     for b, rows in enumerate(tokens):
       for g, row in enumerate(rows):
         given[b, g, : len(row)] = row
@@ -228,16 +230,21 @@ def by_candidate(
   return regroup(judged.texts), regroup(judged.result.truncated.tolist())
 
 
-def padded(longest: int) -> int:
-  """Returns the padded length T of candidates: a power of two, and room for the tail.
+def padded_length(longest: int) -> int:
+  """Returns the padded length T of candidates, one of few, as each compiles a program.
+
+  It is `_TAIL` plus the smallest power of two, at least 16, with which the candidate fits.
 
   Args:
-    longest: tokens of the longest candidate.
+    longest: tokens of the longest candidate and its tail.
   """
-  return _TAIL + (1 << max(longest - _TAIL - 1, 15).bit_length())
+  power = 16
+  while _TAIL + power < longest:
+    power *= 2
+  return _TAIL + power
 
 
 def _limits(sampler: Sampler, batch: Batch) -> Int[np.ndarray, "B G"]:
-  """Returns the token limits of a batch: `new_tokens`, and 0 for padding rows."""
+  """Returns the token limits of a batch: `max_new_tokens`, and 0 for padding rows."""
   options = sampler.options
-  return np.where(batch.real, options.new_tokens, 0)[:, None].repeat(options.members, axis=1)
+  return np.where(batch.real, options.max_new_tokens, 0)[:, None].repeat(options.members, axis=1)

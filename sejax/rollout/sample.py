@@ -28,7 +28,7 @@ from sejax.errors import shortened
 from sejax.method.consistency import count_votes
 from sejax.models.processor import Processor
 
-_PLAIN_SECONDS = 10  # between two lines of progress where standard error is no terminal
+_PLAIN_SECONDS = 10  # between two lines of progress where standard error is not a terminal
 _TAIL_TOKENS = 64  # last tokens of a sequence, shown while it grows
 
 
@@ -37,23 +37,28 @@ class Options:
   """Options of sampling and scoring.
 
   Attributes:
-    roles: sampling options of Actor and Judge.
+    role_options: sampling options of Actor and Judge.
     scoring: how texts become rewards.
     make_preparer: returns the preparer that turns the records of a source into prompts.
     seed: random seed of the samples.
   """
 
-  roles: rollout.RoleOptions
+  role_options: rollout.RoleOptions
   scoring: rewards.Scoring
   make_preparer: Callable[[Source], prepare.Preparer]
   seed: int
 
 
 def run(
-  policy: rollout.Policy, options: Options, images: Sequence[str], question: str, *, judge: bool
+  model_directory: rollout.ModelDirectory,
+  options: Options,
+  images: Sequence[str],
+  question: str,
+  *,
+  judge: bool,
 ) -> None:
   """Samples and scores trajectories for one question and prints them, see `ask`."""
-  _print(ask(policy, options, images, question, judge=judge))
+  _print(ask(model_directory, options, images, question, judge=judge))
 
 
 class ScoredGroup(NamedTuple):
@@ -65,7 +70,7 @@ class ScoredGroup(NamedTuple):
     trajectories: texts.
     answers: extracted answers; None where none was found.
     vote_shares: share of the trajectories with the same answer, in [0, 1]; 0 without an answer.
-    verdicts: texts of the Judge's responses, one per repeat.
+    verdicts: texts of the verdicts, one per repeat.
     scores: scores parsed from the verdicts, in [0, 1]; None where no verdict is valid.
     rewards: the method's rewards.
     advantages: the method's advantages.
@@ -81,12 +86,17 @@ class ScoredGroup(NamedTuple):
 
 
 def ask(
-  policy: rollout.Policy, options: Options, images: Sequence[str], question: str, *, judge: bool
+  model_directory: rollout.ModelDirectory,
+  options: Options,
+  images: Sequence[str],
+  question: str,
+  *,
+  judge: bool,
 ) -> ScoredGroup:
   """Samples G trajectories for one question and, with `judge`, verdicts on them.
 
   Args:
-    policy: model that is both Actor and Judge, on `local_mesh`.
+    model_directory: the model that is both Actor and Judge, on `local_mesh`.
     images: image files, data URIs or base64 texts, in the question's order; may be empty.
     question: text in which `<image>` marks the place of each image; without any mark, the images
       come first.
@@ -102,22 +112,22 @@ def ask(
   if isinstance(example, prepare.Dropped):
     raise ValueError(example.message)
 
-  processor, seed = policy.processor, options.seed
+  processor, seed = model_directory.processor, options.seed
   print("weights are read and programs compiled: no tokens for a while", file=sys.stderr)
-  params = policy.load(decoding=True)
-  batch = _batch_of_one(policy.model, processor, source.name, example)
-  roles = policy.roles(options.roles)
+  params = model_directory.load(decoding=True)
+  batch = _batch_of_one(model_directory.model, processor, source.name, example)
+  roles = model_directory.roles(options.role_options)
   if judge:
     roles.check_context(batch)
   features = roles.encode(params, batch)
 
-  watch = ProgressDisplay("trajectory", processor, options.roles.actor.new_tokens)
+  watch = ProgressDisplay("trajectory", processor, options.role_options.actor.max_new_tokens)
   sampled = roles.act(params, batch, features, seed=seed, step=0, watch=watch)
   texts = tuple(sampled.texts[0])
   if not judge:
     (answers,), ids = rewards.read_answers([texts], options.scoring.reading)
     return ScoredGroup(texts, tuple(answers), _vote_shares(ids))
-  watch = ProgressDisplay("verdict", processor, options.roles.judge.new_tokens)
+  watch = ProgressDisplay("verdict", processor, options.role_options.judge.max_new_tokens)
   judged = roles.judge_all(params, batch, features, sampled.texts, seed=seed, step=0, watch=watch)
   verdicts, truncated = rollout.by_candidate(judged, options.scoring.repeats)
   scored = rewards.score_groups(sampled.texts, verdicts, options.scoring, truncated)
@@ -214,7 +224,7 @@ def _read(path: str) -> bytes:
   if inline is not None:
     return inline
   if not os.path.isfile(path):  # `pathlib.Path.is_file` raises if the text is too long for a path.
-    raise ValueError(f"--image={shortened(path)} is no file")
+    raise ValueError(f"--image={shortened(path)} is not a file")
   return pathlib.Path(path).read_bytes()
 
 

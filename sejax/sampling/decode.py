@@ -1,7 +1,7 @@
 """Device side of decoding: the state of all sequences, and the loop that samples their tokens.
 
 Axes: B slots and G sequences of a slot in the current device batch, which repacking changes; C
-decode steps of a run, S KV cache positions, P prompt tokens, D width. A slot's prefix and sequences
+steps of a decode run, S KV cache positions, P prompt tokens, D width. A slot's prefix and sequences
 lie on one row shard.
 """
 
@@ -59,7 +59,7 @@ class Status(NamedTuple):
     active: sequences that have neither ended nor reached their limit.
     num_sampled: tokens sampled so far.
     num_cached: tokens in the KV cache.
-    steps: decode steps of this run.
+    steps: steps of this decode run.
   """
 
   active: Bool[Array, "B G"]
@@ -109,7 +109,7 @@ def decode_tokens(
     eos_ids: tokens that end a sequence; they belong to it.
     steps: maximum number of decode steps, C.
     attended_length: leading cache positions that are attended to; must cover all positions in use
-      at the end of the run.
+      at the end of the decode run.
 
   Returns:
     The new state, the sampled tokens and the status for the host.

@@ -297,7 +297,7 @@ def _total(columns: Array) -> Array:
 
 
 def _first(mask: Bool[Array, "*b r c"]) -> Int[Array, "*b"]:
-  """Returns the first vocabulary index that is true."""
+  """Returns the first vocabulary index where the mask is true; `r * c` if there is none."""
   index = jnp.arange(mask.shape[-2] * mask.shape[-1], dtype=jnp.int32).reshape(mask.shape[-2:])
   return jnp.where(mask, index, index.size).min(axis=(-2, -1))
 

@@ -54,16 +54,16 @@ def sequence_keys(
   seed: Int[Array, ""],
   step: Int[Array, ""],
   role: Int[Array, ""],
-  records: UInt[Array, "B 2"],
+  hashes: UInt[Array, "B 2"],
   trajectories: Int[Array, " G"],
   repeats: Int[Array, " G"],
 ) -> UInt32[Array, "B G 2"]:
   """Returns the key data of every sequence.
 
   Args:
-    seed: seed of the run, as `uint32`.
+    seed: seed of the training run, as `uint32`.
     role: value of a `Role`.
-    records: from `record_hashes`.
+    hashes: from `record_hashes`.
     trajectories: index of the trajectory that each sequence of a group belongs to.
     repeats: index of each sequence among the repeats of its trajectory.
   """
@@ -77,7 +77,7 @@ def sequence_keys(
     return jax.random.key_data(key)
 
   group_keys = jax.vmap(sequence_key, in_axes=(None, 0, 0))
-  return jax.vmap(group_keys, in_axes=(0, None, None))(records, trajectories, repeats)
+  return jax.vmap(group_keys, in_axes=(0, None, None))(hashes, trajectories, repeats)
 
 
 def token_bits(keys: UInt32[Array, "*b 2"], index: Int[Array, "*b"]) -> UInt32[Array, "*b 2"]:

@@ -112,11 +112,11 @@ class SamplerPrograms:
   ) -> Iterator[ProgramCall]:
     """Yields the calls of sampling, in the order of a step and in its largest shapes.
 
-    Every prompt is as long as it may be, and so is every sequence. A run makes the same calls for
+    Every prompt is as long as it may be, and so is every sequence. The same calls are made for
     smaller batches, too.
 
     Args:
-      params: shapes of the weights as the run keeps them, in any layout and precision.
+      params: shapes of the weights as they are passed to the sampler, in any layout and precision.
       features: shapes of the prompts' features, `encode`'s; None without images.
       images: shapes of the images from which they are computed; None where they are there already.
       prompts: prompts over all processes, B.

@@ -22,12 +22,12 @@ class Options:
 
   Attributes:
     trajectories: trajectories of each prompt.
-    new_tokens: maximum number of tokens to sample for a sequence, R.
+    max_new_tokens: maximum number of tokens to sample for a sequence, R.
     filters: how the distribution changes before a token is drawn.
     eos_ids: tokens that end a sequence.
     pad_id: token that fills the rest of a row; may be an EOS id.
     repeats: independent sequences of each trajectory, such as several verdicts on one candidate. A
-      group has G = trajectories x repeats sequences, the repeats of one trajectory side by side.
+      group has G = trajectories x repeats sequences, the repeats of one trajectory adjacent.
     context: maximum number of prompt, given and new tokens together; None is the model's limit.
     max_concurrent_prompts: prompts decoded at once, over all devices; others wait. None decodes all
       at once.
@@ -39,7 +39,7 @@ class Options:
   """
 
   trajectories: int
-  new_tokens: int
+  max_new_tokens: int
   filters: Filters = dataclasses.field(default_factory=Filters)
   eos_ids: tuple[int, ...] = ()
   pad_id: int = 0
@@ -52,7 +52,7 @@ class Options:
   def __post_init__(self):
     for name in (
       "trajectories",
-      "new_tokens",
+      "max_new_tokens",
       "repeats",
       "context",
       "max_concurrent_prompts",
@@ -73,17 +73,18 @@ class Request(NamedTuple):
 
   Attributes:
     prompt: tokenized prompts, of the same shape on every process.
-    records: 64-bit hash of each prompt's record, from `keys.record_hashes`; part of its random key.
+    record_hashes: 64-bit hash of each prompt's record, from `keys.record_hashes`; part of its
+      random key.
     features: image features from `encode`; None without images.
     given: tokens that a trajectory (each of its repeats) starts with and that are not sampled, such
       as a candidate to judge; padded on the right.
     given_lengths: number of given tokens, without padding.
-    limits: maximum number of tokens to sample for each sequence, where it is below `new_tokens`; 0
-      for padding rows.
+    limits: maximum number of tokens to sample for each sequence, at most `max_new_tokens`; 0 for
+      padding rows. None is `max_new_tokens` for all.
   """
 
   prompt: models.Prompt
-  records: UInt32[np.ndarray, "B 2"]
+  record_hashes: UInt32[np.ndarray, "B 2"]
   features: models.Features | None = None
   given: Int[np.ndarray, "B trajectories T"] | None = None
   given_lengths: Int[np.ndarray, "B trajectories"] | None = None
@@ -115,10 +116,11 @@ class BatchPlan(NamedTuple):
       given_length: maximum number of given tokens, T.
     """
     capacity = min(prompts, (options.max_concurrent_prompts or prompts * shards) // shards)
-    cache_length = given_length + options.new_tokens
+    cache_length = given_length + options.max_new_tokens
     if capacity < prompts:
-      # All sequences write to the same cache position. One decode run of spare positions lets newly
-      # admitted prompts run in full beside the sequence that has used most of the cache.
+      # All sequences write to the same cache position. `decode_steps` spare positions, so that a
+      # newly admitted prompt can decode a full run even when the longest sequence has almost filled
+      # the cache.
       cache_length += options.decode_steps
     return cls(
       capacity=capacity,
@@ -138,12 +140,12 @@ def check(request: Request, options: Options, model: models.Model, mesh: Mesh) -
   size, width = prompt.ids.shape
   given = 0 if request.given is None else request.given.shape[-1]
   context = options.context or model.context
-  if width + given + options.new_tokens > context:
+  if width + given + options.max_new_tokens > context:
     fit = context - width - given
     fits = f"at most {fit} new tokens fit" if fit > 0 else "ask in fewer words or smaller pictures"
     raise ValueError(
-      f"prompts of {width}, {given} given and options.new_tokens={options.new_tokens} tokens are"
-      f" more than the context of {context}; {fits}"
+      f"prompts of {width}, {given} given and options.max_new_tokens={options.max_new_tokens}"
+      f" tokens are more than the context of {context}; {fits}"
     )
   local = len(hosts.local_shards(mesh))
   if size == 0 or size % local:
@@ -152,7 +154,7 @@ def check(request: Request, options: Options, model: models.Model, mesh: Mesh) -
       " limits are 0"
     )
   shapes = {
-    "records": (size, 2),
+    "record_hashes": (size, 2),
     "given": (size, options.trajectories, given),
     "given_lengths": (size, options.trajectories),
     "limits": (size, options.members),
@@ -165,7 +167,7 @@ def check(request: Request, options: Options, model: models.Model, mesh: Mesh) -
     raise ValueError("request.given and request.given_lengths go together; one is None")
   _require_range("prompt.lengths", prompt.lengths, 1, width)
   _require_range("given_lengths", request.given_lengths, 0, given)
-  _require_range("limits", request.limits, 0, options.new_tokens)
+  _require_range("limits", request.limits, 0, options.max_new_tokens)
   hosts.require_equal("rows, prompt tokens and given tokens of a request", size, width, given)
 
 

@@ -104,17 +104,17 @@ class OutputBuffer:
   """Host arrays that collect the tokens of this process's prompts over all decode runs."""
 
   def __init__(
-    self, prompts: int, members: int, new_tokens: int, *, pad_id: int, shards: Sequence[int]
+    self, prompts: int, members: int, max_new_tokens: int, *, pad_id: int, shards: Sequence[int]
   ):
     """Allocates the arrays.
 
     Args:
       prompts: prompts of this process, B.
       members: sequences of each prompt, G.
-      new_tokens: maximum number of tokens to sample for a sequence, R.
+      max_new_tokens: maximum number of tokens to sample for a sequence, R.
       shards: indices of this process's row shards.
     """
-    shape = (prompts, members, new_tokens)
+    shape = (prompts, members, max_new_tokens)
     self.tokens = np.full(shape, pad_id, np.int32)
     self.lengths = np.zeros(shape[:2], np.int32)
     self.logp = np.zeros(shape, np.float32)
@@ -132,8 +132,8 @@ class OutputBuffer:
     """Adds the tokens of a decode run.
 
     Args:
-      schedule: the schedule before the run.
-      num_sampled: tokens of every sequence after the run.
+      schedule: the schedule before the decode run.
+      num_sampled: tokens of every sequence after the decode run.
       sampled: numpy arrays `[n*B,G,C]` of C decode steps, from this process's n shards.
       stop: strings that end a sequence.
 

@@ -3,7 +3,8 @@
 Each prompt is prefilled once and its prefix shared by its group. All active sequences are decoded
 together, for `decode_steps` tokens at a time. In between, the host reads which sequences are still
 active, repacks these into a smaller device batch, and admits waiting prompts to free slots. Batch
-shapes come from a short list, so that few programs are compiled.
+shapes come from a short list, so that few programs are compiled. The steps between two host
+synchronisations are a decode run, at most `decode_steps` long.
 
 Axes: B prompts of this process, G sequences of a group, P prompt tokens, T given tokens, R new
 tokens, N row shards.
@@ -39,8 +40,9 @@ class Sampler:
   """Samples from one model; keeps its compiled programs between calls.
 
   Attributes:
-    programs: what it runs on devices.
-    compiled: those of them that are compiled, counted and timed.
+    programs: the sampler's device programs.
+    compiled: cache of programs compiled ahead of time, with their count and seconds; `encode` does
+      not use it.
   """
 
   def __init__(
@@ -105,8 +107,8 @@ class Sampler:
 
     Args:
       params: parameter tree, in any layout and precision.
-      seed: seed of the run, from 0 to 2**32 - 1.
-      step: step of the run.
+      seed: seed of the training run, from 0 to 2**32 - 1.
+      step: step of the training run.
       stop: strings that end a sequence; checked at each host synchronisation.
       watch: callback for progress, called at each host synchronisation.
 
@@ -130,7 +132,7 @@ class Sampler:
 class _SamplingLoop:
   """Host-side loop of one sampler call: admits prompts, repacks the batch, decodes.
 
-  Each `run_step` covers the decode steps between two host synchronisations.
+  Each `run_step` covers one decode run.
   """
 
   def __init__(
@@ -167,7 +169,7 @@ class _SamplingLoop:
     self.outputs = OutputBuffer(
       num_prompts,
       members,
-      self._options.new_tokens,
+      self._options.max_new_tokens,
       pad_id=self._options.pad_id,
       shards=local_shards,
     )
@@ -190,7 +192,7 @@ class _SamplingLoop:
     can_admit = self._waiting > 0 and slots_needed <= self._plan.capacity - self._plan.admit_size
     shape = self._target_shape(can_admit)
     reshape = shape != self._schedule.active.shape[1:]
-    # Prompts are admitted to the slots behind the occupied ones, so these must be packed first.
+    # Prompts are admitted to the slots after the occupied ones, so these must be packed first.
     # Before the first admission no slot is occupied.
     if reshape or self._cache_runs_short or (can_admit and self._admitted):
       self._repack(*shape, min_used=self._plan.given_length if can_admit else 0)
@@ -224,8 +226,8 @@ class _SamplingLoop:
 
   @property
   def _cache_runs_short(self) -> bool:
-    """Whether the next run needs more cache positions than are free, and aligning frees some."""
-    remaining = self._options.new_tokens - self._schedule.fewest_sampled
+    """Whether the next decode run lacks cache positions, and aligning the caches frees some."""
+    remaining = self._options.max_new_tokens - self._schedule.fewest_sampled
     wanted = min(self._options.decode_steps, remaining)
     is_short = self._used + wanted > self._plan.cache_length
     return is_short and self._used > self._schedule.longest_cached
@@ -340,8 +342,8 @@ class _SamplingLoop:
     A multiple of `decode_steps` that doubles, so that few programs are compiled.
     """
     steps, cache_length = self._options.decode_steps, self._plan.cache_length
-    runs = -(-self._used // steps) + 1
-    return min(cache_length, steps * smallest_size(runs, cache_length))
+    decode_runs = -(-self._used // steps) + 1
+    return min(cache_length, steps * smallest_size(decode_runs, cache_length))
 
   def _shard_prompts(
     self, request: Request, seed: int, step: int, role: keys.Role
@@ -354,13 +356,13 @@ class _SamplingLoop:
       np.uint32(seed),
       np.uint32(step),
       np.uint32(role),
-      request.records,
+      request.record_hashes,
       member // options.repeats,
       member % options.repeats,
     )
     limits = request.limits
     if limits is None:
-      limits = np.full((len(prompt.ids), options.members), options.new_tokens)
+      limits = np.full((len(prompt.ids), options.members), options.max_new_tokens)
     given, given_lengths = request.given, request.given_lengths
     if given is not None:
       # Each repeat of a trajectory starts with the same tokens.

@@ -126,7 +126,7 @@ class Schedule(NamedTuple):
     return repacked, sources
 
   def admit(self, prompts: range, total: int) -> tuple["Schedule", Int[np.ndarray, "N U"]]:
-    """Assigns waiting prompts of every shard to the slots behind the occupied ones.
+    """Assigns waiting prompts of every shard to the slots after the occupied ones.
 
     Requires that the active sequences are packed into the first slots, see `repack`.
 

@@ -130,7 +130,7 @@ class _AnswerParser(ArithmeticParser):
       sides.append(self._ratio())
     if not signs:
       return Item(sides[0], label)
-    # In \sqrt2 \approx 1.41 the side behind the sign is rounded; the exact one is the answer.
+    # In \sqrt2 \approx 1.41 the side after the sign is rounded; the exact one is the answer.
     while "~" in signs and any(map(is_value, sides[: signs.index("~") + 1])):
       signs = signs[: signs.index("~")]
       sides = sides[: len(signs) + 1]
@@ -292,7 +292,7 @@ class _AnswerParser(ArithmeticParser):
     return "{" + ",".join(sorted(set(map(value_key, values)))) + "}"
 
   def _environment(self) -> Value:
-    r"""Parses the rest of a LaTeX environment behind `\begin`: a matrix or a case distinction."""
+    r"""Parses the rest of a LaTeX environment after `\begin`: a matrix or a case distinction."""
     kind = self._braced_name()
     if kind == "array":
       self.expect("{")

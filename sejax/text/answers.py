@@ -33,7 +33,7 @@ def extract(text: str, released: bool = False) -> str | None:
     released: follow the paper's released code. It looks only at the last `\boxed{`, counts escaped
       braces as braces, accepts an empty box as an answer, and returns the string "None" if it
       cannot read one. By default the last box with balanced braces counts, so that a box that is
-      cut off does not hide an earlier one; escaped braces are text; an empty box is no answer.
+      cut off does not hide an earlier one; escaped braces are text; an empty box is not an answer.
 
   Returns:
     The answer, or None if there is none ("None" if `released`).

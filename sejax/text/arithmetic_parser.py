@@ -31,7 +31,7 @@ class ArithmeticParser(UnitParser):
     super().__init__(tokens)
     self._num_degree_marks = 0  # parsed so far
     self._num_plus_minus = 0  # parsed so far
-    self._last_power_end = -1  # index of the token behind the last power
+    self._last_power_end = -1  # index of the token after the last power
 
   def structure(self, opener: str, is_argument: bool = False) -> Value:
     """Parses the content of brackets and the closing bracket.
@@ -100,7 +100,7 @@ class ArithmeticParser(UnitParser):
     return value
 
   def _factor(self) -> Value:
-    """Parses one factor behind an operator, which may have a sign: 2 * -3."""
+    """Parses one factor after an operator, which may have a sign: 2 * -3."""
     is_negative = self.accept("-")
     value = self._power()
     return _negated(value) if is_negative else value
@@ -131,18 +131,18 @@ class ArithmeticParser(UnitParser):
     """
     token = self.peek()
     if self._is_separate_number(value, start):
-      raise UnsupportedError("a number of its own behind a number")
+      raise UnsupportedError("a number of its own after a number")
     if token.text in vocabulary.SCALES:
       self.take()
       return algebra.multiply(as_expr(value), algebra.rational(vocabulary.SCALES[token.text]))
     is_number_like = token.kind == "number" or token.text == r"\frac"
     if is_number_like and self.peek(-1).text == "°":
-      raise UnsupportedError("a number behind degrees")
+      raise UnsupportedError("a number after degrees")
     are_powers = self._last_power_end == self.index and self.peek(1).text == "^"  # 2^6 3^5
     if token.kind == "number" and self.peek(-1).kind != "command" and not are_powers:
-      raise UnsupportedError("a number behind a value")
+      raise UnsupportedError("a number after a value")
     if not is_number(value) and self._is_function_argument():
-      raise UnsupportedError("a function's argument behind a value")
+      raise UnsupportedError("a function's argument after a value")
     return algebra.multiply(as_expr(value), as_expr(self._power()))
 
   def _is_separate_number(self, value: Value, start: int) -> bool:
@@ -210,7 +210,7 @@ class ArithmeticParser(UnitParser):
     return degrees
 
   def _script(self) -> Value:
-    """Parses an exponent or a subscript behind `^` or `_`."""
+    """Parses an exponent or a subscript after `^` or `_`."""
     is_negative = self.accept("-")
     value = self.braced() if self.next == "{" else self._power()
     return _negated(value) if is_negative else value
@@ -286,7 +286,7 @@ class ArithmeticParser(UnitParser):
     return has_comma_or_relation or not has_variable or is_single_token
 
   def _function_argument_key(self) -> str:
-    """Parses the brackets behind the name of a function; they may hold a relation: P(X = 3)."""
+    """Parses the brackets after the name of a function; they may hold a relation: P(X = 3)."""
     self.expect("(")
     return value_key(self.nested(lambda: self.structure("(", is_argument=True)))
 

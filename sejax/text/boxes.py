@@ -48,7 +48,7 @@ def last_balanced(text: str) -> str | None:
   if not openers:
     return None
   depth = _brace_depth(text, escapes=True)
-  # A box whose brace opened depth d is closed if the depth behind it falls below d.
+  # A box whose brace opened depth d is closed if the depth after it falls below d.
   lowest_from_here = np.minimum.accumulate(depth[::-1])[::-1]
   braces = np.array(openers) - 1
   closed = braces[lowest_from_here[braces] < depth[braces]]
@@ -61,7 +61,7 @@ def until_closing_brace(text: str, escapes: bool) -> str | None:
   """Returns the text up to the first closing brace without an opening one; None if there is none.
 
   Args:
-    text: the text behind an opening brace.
+    text: the text after an opening brace.
     escapes: whether a backslash makes the next character plain text.
   """
   if "}" not in text:
@@ -82,7 +82,7 @@ def _content(text: str, start: int) -> str | None:
 
 
 def _brace_depth(text: str, escapes: bool) -> Int32[np.ndarray, " characters"]:
-  """Returns the number of open braces behind each character."""
+  """Returns the number of open braces after each character."""
   has_escapes = escapes and ("\\{" in text or "\\}" in text)
   if has_escapes:
     text = text.replace("\\\\", "  ")  # of the same length, so that positions stay

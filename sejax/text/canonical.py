@@ -114,7 +114,7 @@ def _rational_form(match: re.Match) -> str:
   # The alternatives of the pattern: a numerator and a denominator, or a decimal alone.
   numerator, denominator = ([group for group in groups if group] + ["1"])[:2]
   if int(denominator) == 0:
-    return f"{_TEXT}{numerator}/{denominator}"
+    return f"{_TEXT}{'-' if sign else ''}{numerator}/{denominator}"
   value = Fraction(numerator) / Fraction(denominator)
   return str(-value if sign else value)
 

@@ -108,7 +108,10 @@ def expand_plus_minus(value: Value) -> list[Value]:
 
 
 def are_conjugate(first: Value, second: Value) -> bool:
-  r"""Whether two numbers differ in one sign: `3, -3`, `1+\sqrt2, 1-\sqrt2`, `2+i, 2-i`."""
+  r"""Whether two numbers are conjugate: `3, -3`, `1+\sqrt2, 1-\sqrt2`, `2+i, 2-i`.
+
+  They are opposites with a rational square, or irrational with a rational sum and product.
+  """
   if isinstance(first, str) or isinstance(second, str) or not first:
     return False
   total, product = algebra.add(first, second), algebra.multiply(first, second)

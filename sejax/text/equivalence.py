@@ -40,8 +40,8 @@ _ARITHMETIC = re.compile(r"(?:[0-9.+\-*/(){}^\s]|\\(?:[dt]?frac|sqrt|pi|cdot|tim
 _ABSOLUTE_TOLERANCE, _RELATIVE_TOLERANCE = 1e-5, 1e-9
 _OPTION = re.compile(r"[A-H]")
 _OPTION_I = re.compile(r"\W*I\W*")  # to math_verify the imaginary unit
-# math_verify would compute with these, though they are no arithmetic: times, dates, ranges, numbers
-# in a base, words of two letters (products to it), and names with primes, which it drops.
+# math_verify would compute with these, though they are not arithmetic: times, dates, ranges,
+# numbers in a base, words of two letters (products to it), and names with primes, which it drops.
 _NO_ARITHMETIC = (
   re.compile(r"[0-9]{1,2}:[0-5][0-9]"),
   re.compile(r"[0-9]+([-/.])[0-9]+\1[0-9]+"),

@@ -42,7 +42,7 @@ _CHARACTERS = str.maketrans({
 _SCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺₀₁₂₃₄₅₆₇₈₉", "0123456789-+0123456789")
 _SUPERSCRIPT_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+")
 _SUBSCRIPT_RUN = re.compile(r"[₀₁₂₃₄₅₆₇₈₉]+")
-# The mark behind the letter of an option is no comma, decimal point or ratio sign: A、60°,
+# The mark after the letter of an option is not a comma, decimal point or ratio sign: A、60°,
 # A．60°, A：60°. If a second such letter follows, it is: A、B.
 _OPTION_MARK = re.compile(
   r"\A\s*([A-HＡ-Ｈ])\s*(?:[、．]|(：))(?!.*(?<![A-Za-z])[A-HＡ-Ｈ](?:[、．：]|\s*。?\s*\Z))\s*",
@@ -110,7 +110,7 @@ class Token(NamedTuple):
 
   Attributes:
     kind: "number", "command", "name" or "symbol"; "grouped" for `120,115`, which may be one number
-      or two; "dotted" for `12.10.2024`, which is no number.
+      or two; "dotted" for `12.10.2024`, which is not a number.
     text: the token as written.
     spaced: whether white space precedes it.
     upright: whether it is a name that LaTeX sets upright, as in `\text{cm}`.

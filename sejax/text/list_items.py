@@ -17,7 +17,7 @@ class Item(NamedTuple):
     is_symbol: whether the name is a mathematical symbol, which may have several values.
     interval: the interval that an inequality describes.
     is_point: whether the item is a named point, `P(3, 4)`.
-    units: the units that it ended with, which are no part of the value.
+    units: the units that it ended with, which are not part of the value.
   """
 
   value: Value
@@ -50,7 +50,7 @@ def check_same_kind(items: Sequence[Item]) -> None:
     has_inner_units = any(item.units for item in items[:-1])
     if has_inner_units or not all(is_number(item.value) for item in items):
       raise UnsupportedError("items with different units")
-  # In C(5, 2), 1 the first item is no point but a number; two points with one name are none.
+  # In C(5, 2), 1 the first item is a number, not a point; two items with one name are not points.
   points = {item.name for item in items if item.is_point}
   if points and len(points) < len(items):
     raise UnsupportedError("points among other items")

@@ -55,7 +55,7 @@ def _evaluate(node: ast.AST) -> float:
       return _OPERATORS[type(kind)](_evaluate(left), _evaluate(right))
     case ast.UnaryOp(kind, operand):
       return _OPERATORS[type(kind)](_evaluate(operand))
-  raise ValueError(f"{type(node).__name__} is no arithmetic")
+  raise ValueError(f"{type(node).__name__} is not arithmetic")
 
 
 def _finite(value: object) -> float | None:
@@ -78,7 +78,7 @@ def main() -> None:
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
       value = FUNCTIONS[name](*arguments)
-    except Exception:  # Parsers and sympy raise all kinds of errors on text that is no mathematics.
+    except Exception:  # Parsers and sympy raise errors of any type on text that is not mathematics.
       value = None
     signal.setitimer(signal.ITIMER_REAL, 0)
     print(json.dumps(value), file=replies, flush=True)

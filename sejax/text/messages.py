@@ -22,7 +22,7 @@ def actor_messages(
   Args:
     question: contains `<image>` once for each image, or not at all; images then come first.
     num_images: number of images of the question.
-    instruction: text behind the question; may be empty.
+    instruction: text after the question; may be empty.
 
   Raises:
     ValueError: the question contains `<image>` another number of times.

@@ -28,11 +28,11 @@ _REMARK = re.compile(
 _OPTION = re.compile(
   r"\(?\s*([A-Za-z])\s*\)?\s*[.:)]?|[\[{]\s*([A-Ja-j])\s*[\]}]|([A-H])\s*选?项", re.ASCII
 )
-# A letter with the text of the option behind it.
+# A letter with the text of the option after it.
 _OPTION_WITH_TEXT = re.compile(
   r"(?:\(([A-H])\)(?P<colon>\s*:)?|([A-H])(?:[.)](?=\s)|(?P<mark>:)(?=\s|[A-Za-z][a-z])))\s*(?=\S)"
 )
-# The text behind (A) continues an expression or a list instead: (A)^2, (A) or B.
+# The text after (A) continues an expression or a list instead: (A)^2, (A) or B.
 _CONTINUES = re.compile(
   r"[\^*/+=_!'|,;&<>)\]}~]|-(?!\d)|(?:or|and)\b|[或和与及且]"
   # Commands that begin no value are operators and arrows.
@@ -43,10 +43,10 @@ _CONTINUES = re.compile(
 # Nothing but further options: A. C
 _MORE_OPTIONS = re.compile(r"(?:[A-H](?![A-Za-z])|and\b|or\b|[\s,;&()\[\].或和与及且])+")
 _NAME = re.compile(r"[A-Z]+(?![a-z])")  # (A)BC
-# Behind "A:" the coordinates of a point A, which contain no words; behind "F:" a force.
+# After "A:" the coordinates of a point A, which contain no words; after "F:" a force.
 _COORDINATES = re.compile(r"[(\[]|\\[{]|\\langle|(?!.*[A-Za-z]{4}).*[,;]", re.DOTALL)
 _QUANTITY = re.compile(r"[-+]?\.?\d")
-# A second label: the answer has parts, and its first letter is no option.
+# A second label: the answer has parts, and its first letter is not an option.
 _LABEL = re.compile(r"\(?\b[A-Za-z]\s*[):]|\b[A-Z]\.(?!\w)", re.ASCII)
 
 

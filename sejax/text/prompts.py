@@ -67,7 +67,7 @@ class Rubric:
 
 
 def actor_query(question: str, instruction: str = ACTOR_INSTRUCTION) -> str:
-  """Returns the text behind the images in the Actor's prompt."""
+  """Returns the text after the images in the Actor's prompt."""
   return f"{question.strip()}\n\n{instruction}" if instruction else question.strip()
 
 
@@ -97,7 +97,7 @@ def judge_query(
   include_instruction: bool = False,
   instruction: str = ACTOR_INSTRUCTION,
 ) -> str:
-  """Returns the text behind the images in the Judge's prompt.
+  """Returns the text after the images in the Judge's prompt.
 
   Args:
     question: text of the problem.

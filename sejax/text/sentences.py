@@ -12,8 +12,8 @@ _NUMBER = re.compile(
   r"\\[dt]?frac\s*\{-?\d+\}\s*\{\d+\}|(?:(?<![\w)}])-)?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?", re.ASCII
 )
 _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
-# The operator must precede a number, so that 5 m/s and 3-sided are no calculations. No comma may
-# follow, so that the equals sign belongs to it: p(0) = 1/2, p(1) = 0 is no calculation either.
+# The operator must precede a number, so that 5 m/s and 3-sided are not calculations. No comma may
+# follow, so that the equals sign belongs to it: p(0) = 1/2, p(1) = 0 is not a calculation either.
 _CALCULATION = re.compile(
   r"[\d)}）].*?(?:[-+*/×÷]|\\(?:times|cdot|div)(?![A-Za-z]))\s*\(?(?:\d|\\[dt]?frac)"
   r"[^,;$，；。、]*\Z",

@@ -1,9 +1,9 @@
-r"""Parses units behind numbers, which are dropped when votes are compared: `5 cm` is 5.
+r"""Parses units after numbers, which are dropped when votes are compared: `5 cm` is 5.
 
 A unit must end an answer or an item of a list: `3 m + 6`, `(2 m)^2` and `\frac{4}{3 m}` are
 algebra. Items with different units (`3 ft, 5 in`) are compared as text, since their order may
 change. A single letter is a unit if it is set upright (`20\text{ N}`). Without that only m and h
-are, directly behind the only number of an answer (`5m`, `90m²`, `5 m/s`, `AB = 5 h`), since
+are, directly after the only number of an answer (`5m`, `90m²`, `5 m/s`, `AB = 5 h`), since
 elsewhere they may be variables: `2lm`, `y = 2m`, `m, 2m`, `2m/t`.
 """
 
@@ -39,14 +39,14 @@ class UnitParser(TokenStream):
   def __init__(self, tokens: list[Token]):
     super().__init__(tokens)
     self.units: set[str] = set()
-    self._last_unit_span = (-1, -1)  # indices of its first token and of the token behind it
+    self._last_unit_span = (-1, -1)  # indices of its first token and of the token after it
 
   def skip_unit(self, start: int, is_number: bool) -> bool:
     """Skips a unit that ends an item: `cm^2`, `square feet`, `km/h`, `(cm)`, `%`, `个`.
 
     Args:
       start: index of the first token of the value in front.
-      is_number: whether that value is a number; behind a symbol only words are units: `2x cm`.
+      is_number: whether that value is a number; after a symbol only words are units: `2x cm`.
 
     Returns:
       Whether there was one; otherwise the position is unchanged.
@@ -119,7 +119,7 @@ class UnitParser(TokenStream):
     first = self.peek()
     upright_letters = vocabulary.LETTER_UNITS if is_number else frozenset()
     found = self._skip_single_unit(letters, upright_letters)
-    # Behind a letter that is not upright, only a speed continues the unit: 5 m/s, but not 2m/t.
+    # After a letter that is not upright, only a speed continues the unit: 5 m/s, but not 2m/t.
     is_bare = first.text in letters and not first.upright
     letters = frozenset("sh" if first.text == "m" else "") if is_bare else vocabulary.LETTER_UNITS
     while found and (
@@ -177,7 +177,7 @@ class UnitParser(TokenStream):
     expression in m. In a list such as `m, 2m` a letter may be a variable too.
 
     Args:
-      start: index of the number's first token; the position is behind its last one.
+      start: index of the number's first token; the position is after its last one.
     """
     if any(token.text in vocabulary.SEPARATORS for token in self.tokens):
       return False

@@ -39,7 +39,7 @@ def parse_number(literal: str) -> algebra.Number:
   """Returns the exact value of a numeral such as `12`, `0.5` or `1e-3`.
 
   Raises:
-    UnsupportedError: it is no numeral, has over `MAX_DIGITS` characters, or its exponent is too
+    UnsupportedError: it is not a numeral, has over `MAX_DIGITS` characters, or its exponent is too
       large.
   """
   if len(literal) > MAX_DIGITS:
@@ -49,7 +49,7 @@ def parse_number(literal: str) -> algebra.Number:
   mantissa, _, exponent = literal.lower().partition("e")
   integer, _, decimals = mantissa.partition(".")
   if not integer + decimals:
-    raise UnsupportedError(f"{literal} is no number")
+    raise UnsupportedError(f"{literal} is not a number")
   value = int(integer + decimals)
   shift = (int(exponent) if exponent else 0) - len(decimals)
   if abs(shift) > 400:

@@ -22,7 +22,7 @@ _THOUGHT_END = re.compile(r"\[end thought\]", re.IGNORECASE)
 _SCORES_BEGIN = re.compile(r"\[(?:begin )?scores\]", re.IGNORECASE)
 _SCORES_END = re.compile(r"\[end scores\]", re.IGNORECASE)
 _RELEASED_END = "[END SCORES]"
-# float() would also accept 0_8, nan and inf, which are no scores.
+# float() would also accept 0_8, nan and inf, which are not scores.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _MAX_NUMBER_CHARACTERS = 64
 _MAX_BLOCKS = 16  # A normal verdict has one block of scores; hostile ones must not cost time.
@@ -33,7 +33,7 @@ _DECODER = json.JSONDecoder()
 def score(text: str, released: bool = False) -> float | None:
   r"""Returns the score of a verdict; None if it has no valid one.
 
-  The score is the content of the last `\boxed{}` behind the thought. If that is no finite number,
+  The score is the content of the last `\boxed{}` after the thought. If that is not a finite number,
   it is `overall_score` in the last complete JSON object between score tags. Only a number in [0, 1]
   is valid; booleans, NaN, infinities, ratios, percentages, and boxes and objects that are cut off
   are not. Tags are read in any case, and white space is allowed before the brace of a box. Takes
@@ -67,7 +67,7 @@ def contradicts(text: str) -> bool:
 
 
 def _after_thought(text: str) -> str:
-  """Returns the text behind the last closed thought; empty if the only thought is still open."""
+  """Returns the text after the last closed thought; empty if the only thought is still open."""
   *closed, rest = _THOUGHT_END.split(text)
   verdict, *open_thought = _THOUGHT_BEGIN.split(rest, maxsplit=1)
   if open_thought and not closed:

@@ -54,7 +54,7 @@ FUNCTIONS = frozenset(
 LOGARITHMS = frozenset(("log", "ln", "lg", "exp"))
 RECIPROCALS = {"sec": "cos", "csc": "sin", "cot": "tan"}
 INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
-# Letters that name functions, whatever is in the brackets behind them: f(x + 1), P(X = 3).
+# Letters that name functions, whatever is in the brackets after them: f(x + 1), P(X = 3).
 FUNCTION_LETTERS = frozenset("fghEFGP")
 # Combinations C(5, 2), permutations A and P, Ramsey numbers R and Stirling numbers S; distributions
 # such as N(0, 1).

@@ -17,15 +17,15 @@ def test_verdicts_on_each_trajectory(config, use, repeats):
   config.judge.update(use=use, num_judge_repeats=3)
   scoring = parts.scoring(config)
   assert (scoring.repeats, scoring.judged) == (repeats, use)
-  assert parts.roles(config).judge.repeats == 3  # --mode=sample may still ask it
+  assert parts.role_options(config).judge.repeats == 3  # --mode=sample may still ask it
 
 
 def test_a_greedy_answer_is_one_and_the_actors(config):
   config.update(group_size=8)
   config.judge.temperature = 0.5
-  roles = parts.roles(config).greedy()
-  assert (roles.actor.trajectories, roles.actor.filters.temperature) == (1, 0.0)
-  assert (roles.judge.trajectories, roles.judge.filters.temperature) == (1, 0.5)
+  options = parts.role_options(config).greedy()
+  assert (options.actor.trajectories, options.actor.filters.temperature) == (1, 0.0)
+  assert (options.judge.trajectories, options.judge.filters.temperature) == (1, 0.5)
 
 
 def test_a_batch_is_cut_into_updates_and_these_into_what_fits(config):

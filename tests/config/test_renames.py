@@ -25,12 +25,26 @@ def test_an_old_flag_is_told_its_new_name(old, tmp_path, capsys):
   assert said == f"sejax: --config.{old} is now config.{renames.FIELDS[old]}\n"
 
 
+@pytest.mark.parametrize(
+  ("given", "meant"),
+  [
+    ("jugde.max_tokens", "judge.max_tokens"),
+    ("aktor.max_tokens", "actor.max_tokens"),
+    ("jugde.path", "judge.path"),
+    ("judge.temprature", "judge.temperature"),
+    ("trian.steps", "train.steps"),
+  ],
+)
+def test_the_field_that_an_unknown_one_is_closest_to(given, meant):
+  assert renames.explain(given).endswith(f"; did you mean config.{meant}?")
+
+
 def test_a_configuration_file_may_set_no_other_fields():
   """A configuration file is a program, and a field that it adds would have no effect."""
   for name, said in (
     ("sampling.groups", "config.sampling.groups is now config.sampling.max_concurrent_prompts"),
-    ("train.step", "config.train.step is no field of the configuration; did you mean"),
-    ("thing", "config.thing is no field of the configuration"),
+    ("train.step", "config.train.step is not a field of the configuration; did you mean"),
+    ("thing", "config.thing is not a field of the configuration"),
   ):
     config = tiny.get_config()
     section, _, field = name.rpartition(".")

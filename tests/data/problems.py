@@ -12,7 +12,7 @@ from sejax.data.records import BadRecord, Record
 from sejax.text import prompts
 
 
-def picture(width: int, height: int, seed: int = 0) -> bytes:
+def random_png(width: int, height: int, seed: int = 0) -> bytes:
   """Returns a PNG of random pixels."""
   pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
   file = io.BytesIO()
@@ -22,7 +22,7 @@ def picture(width: int, height: int, seed: int = 0) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Problems:
-  """Problems with 0, 1 or 2 pictures in turn; the index says which are bad."""
+  """Problems with 0, 1 or 2 images in turn; the index says which are bad."""
 
   size: int
   bad: frozenset[int] = frozenset()
@@ -34,8 +34,8 @@ class Problems:
   def __getitem__(self, index: int) -> Record:
     if index in self.bad:
       raise BadRecord("broken", "it is broken", f"p/{index}")
-    pictures = tuple(picture(28 + 28 * (index % 3), 56, n) for n in range(index % 3))
-    return Record(f"p/{index}", f"What is {index} + 1?", pictures)
+    image_files = tuple(random_png(28 + 28 * (index % 3), 56, n) for n in range(index % 3))
+    return Record(f"p/{index}", f"What is {index} + 1?", image_files)
 
   def gold(self, index: int) -> str:
     return str(index + 1)

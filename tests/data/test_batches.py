@@ -32,8 +32,10 @@ def test_a_batch_holds_its_examples_in_order_and_then_padding(model_directory, c
   assert batch.questions[0] == "What is 5 + 1?"
   assert batch.index.tolist() == [5, 1, 0, -1]
   assert batch.real.tolist() == [True, True, True, False]
-  np.testing.assert_array_equal(batch.records[:3], record_hashes("problems", ["p/5", "p/1", "p/0"]))
-  assert [len(pictures) for pictures in batch.pictures] == [2, 1, 0, 0]
+  np.testing.assert_array_equal(
+    batch.record_hashes[:3], record_hashes("problems", ["p/5", "p/1", "p/0"])
+  )
+  assert [len(files) for files in batch.image_files] == [2, 1, 0, 0]
   for role, field in ((batch.actor, "actor"), (batch.judge, "judge")):
     lengths = [len(getattr(example, field)) for example in examples]
     assert role.lengths.tolist() == [*lengths, 1]
@@ -63,10 +65,12 @@ def test_rows_with_0_1_and_2_images_are_each_as_if_alone(model_directory, collat
 
   examples = [preparer(Problems(6), model_directory)(index) for index in (5, 0, 1)]
   together = collate(3)(examples)
-  hidden = np.asarray(read(params, together.images, together.actor))
+  hidden = np.asarray(read(params, together.packed_images, together.actor))
   for row, example in enumerate(examples):
     alone = collate(1)([example])
-    images = alone.images or jax.tree.map(lambda x, r=row: x[r : r + 1], together.images)
+    images = alone.packed_images or jax.tree.map(
+      lambda x, r=row: x[r : r + 1], together.packed_images
+    )
     np.testing.assert_allclose(read(params, images, alone.actor)[0], hidden[row], atol=2e-5)
 
 
@@ -79,7 +83,7 @@ def test_sizes_are_the_smallest_that_hold_the_longest_row():
 
 def test_text_only_batches_have_no_images(model_directory, collate):
   batch = collate(2)([preparer(Problems(1), model_directory)(0)])
-  assert batch.images is None
+  assert batch.packed_images is None
 
 
 def test_more_examples_than_rows_are_refused(model_directory, collate):

@@ -174,7 +174,7 @@ def test_columns_in_no_clear_order_are_refused(row):
     ("<image 1> or <image 2>?", {"images": [b"1", b"2"]}, "<image> or <image>?"),
     ("<image 1>?", {"image": b"1"}, "<image>?"),
     ("What?", {"image_1": b"1", "image_2": b"2"}, "What?"),
-    # MathVision's one picture has parts of these names.
+    # MathVision's one image has parts of these names.
     ("<image1> or <image2>?", {"image": b"1"}, "<image1> or <image2>?"),
   ],
 )

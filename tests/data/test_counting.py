@@ -36,7 +36,7 @@ class Unread(Problems):
 
 @dataclasses.dataclass(frozen=True)
 class Texts(Problems):
-  """Problems without pictures, which are quick to read."""
+  """Problems without images, which are quick to read."""
 
   def __getitem__(self, index):
     if index in self.bad:
@@ -196,5 +196,5 @@ def test_every_figure_is_like_one_of_those_that_stand_for_all():
     assert {source[index].question for index in range(300)} <= {
       one.question for one in representatives
     }
-    (picture,) = {len(record.images[0]) for record in representatives}
-    assert {len(source[index].images[0]) for index in range(20)} == {picture}
+    (size,) = {len(record.images[0]) for record in representatives}
+    assert {len(source[index].images[0]) for index in range(20)} == {size}

@@ -92,8 +92,8 @@ def test_bmp_decodes_to_the_picture(size):
 
 
 def test_bmp_pads_rows_to_four_bytes():
-  picture = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3)
-  np.testing.assert_array_equal(PIL.Image.open(io.BytesIO(figures.bmp(picture))), picture)
+  image = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3)
+  np.testing.assert_array_equal(PIL.Image.open(io.BytesIO(figures.bmp(image))), image)
 
 
 def test_smaller_pictures_are_averages_of_the_largest():
@@ -134,7 +134,7 @@ class _CheckedBoard(Board):
     before = self.grid.copy()
     super().text(x, y, text, ink)
     rows, columns = np.nonzero(self.grid != before)
-    # Free of other things by half a pixel of the smallest picture.
+    # Free of other things by half a pixel of the smallest image.
     margin = UNIT // 2
     box = tuple(
       slice(max(int(at.min()) - margin, 0), int(at.max()) + 1 + margin) for at in (rows, columns)

@@ -8,9 +8,9 @@ import pytest
 
 from sejax.data import image_files
 from sejax.data.records import BadRecord
-from tests.data.problems import picture
+from tests.data.problems import random_png
 
-PNG = picture(5, 4)
+PNG = random_png(5, 4)
 TEXT = base64.b64encode(PNG).decode()
 ODD = TEXT[: len(TEXT) // 4 * 4 - 7]  # one character more than whole bytes have
 

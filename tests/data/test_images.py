@@ -154,7 +154,7 @@ def test_values_without_a_known_white_are_refused():
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
 def test_exif_orientation_is_applied(orientation, form):
   upright = noise(24, 40, 3)
-  # How the camera stored the picture: the definition of the EXIF tag, row and column of pixel 0.
+  # How the camera stored the image: the definition of the EXIF tag, row and column of pixel 0.
   stored = {
     1: upright,
     2: upright[:, ::-1],
@@ -252,7 +252,7 @@ def test_truncated_files_are_detected(form, cuts):
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}])
 def test_a_jpeg_is_truncated_wherever_it_is_cut(options):
   smooth = PIL.Image.linear_gradient("L").resize((64, 64))
-  thumbnail = encode(smooth.resize((8, 8)), "JPEG")  # its end marker is not the picture's
+  thumbnail = encode(smooth.resize((8, 8)), "JPEG")  # its end marker is not the image's
   exif = b"Exif\0\0" + thumbnail
   data = encode(smooth, "JPEG", exif=exif, **options)
   images.decode(data)
@@ -271,7 +271,7 @@ def jpeg(**options) -> bytes:
 
 
 def trailers() -> list[bytes]:
-  """What may stand behind a picture: films, pictures, and what looks like parts of pictures."""
+  """What may stand after an image: films, images, and what looks like parts of images."""
   film = b"\0\0\0\x18ftypmp42" + noise(100_000).tobytes()
   assert b"\xff\xda" in film
   return [
@@ -429,7 +429,7 @@ def test_sizes_that_cannot_fit_the_pixel_range_are_refused():
 
 @real_data.needed
 def test_every_real_image_decodes():
-  files = real_data.pictures()
+  files = real_data.image_files()
   assert len(files) > 1000
   for path in files:
     image = images.decode(path.read_bytes())

@@ -89,7 +89,7 @@ def test_indices_out_of_range_and_absent_files(tmp_path):
   for index in (-1, 1):
     with pytest.raises(IndexError, match=f"no record {index}"):
       source[index]
-  with pytest.raises(ValueError, match=r"absent\.jsonl is no file"):
+  with pytest.raises(ValueError, match=r"absent\.jsonl is not a file"):
     jsonl.JsonlSource(tmp_path / "absent.jsonl")
 
 
@@ -116,7 +116,7 @@ def test_real_sets_load_as_they_are(path, rows, with_image):
   found = 0
   for index, line in enumerate(lines):
     image = path.parent / (line.get("image") or "")
-    if line.get("image") and not image.is_file():  # the pack holds a part of the pictures
+    if line.get("image") and not image.is_file():  # the pack holds a part of the images
       with pytest.raises(BadRecord, match="no file") as caught:
         source[index]
       assert caught.value.kind == "missing image"

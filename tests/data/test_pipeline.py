@@ -9,7 +9,7 @@ import pytest
 from sejax.data import batches
 from sejax.data.pipeline import Options, Pipeline, check
 from sejax.data.records import BadRecord, gold_if_readable
-from tests.data.problems import Problems, picture, preparer
+from tests.data.problems import Problems, preparer, random_png
 
 BAD = frozenset({3, 11})
 
@@ -246,8 +246,8 @@ def test_a_prompt_is_dropped_whole_when_it_is_one_token_too_long(make, model_dir
 @pytest.mark.parametrize(
   ("content", "kind"),
   [
-    (picture(28, 28)[:-20], "truncated image"),
-    (picture(1, 201), "elongated image"),
+    (random_png(28, 28)[:-20], "truncated image"),
+    (random_png(1, 201), "elongated image"),
     (b"nonsense", "unreadable image"),
   ],
 )
@@ -266,7 +266,7 @@ def test_a_bad_image_is_named(model_directory, content, kind):
 def test_small_and_thin_images_are_enlarged(model_directory, width, height, grid):
   class OneImage(Problems):
     def __getitem__(self, index):
-      return type(super().__getitem__(0))("one", "What?", (picture(width, height),))
+      return type(super().__getitem__(0))("one", "What?", (random_png(width, height),))
 
   prepare = preparer(OneImage(1), model_directory, patch_limit=2000)
   assert prepare(0).grids.tolist() == [grid]
@@ -275,7 +275,7 @@ def test_small_and_thin_images_are_enlarged(model_directory, width, height, grid
 def test_image_tokens_typed_in_a_question_capture_no_image(model_directory):
   class Typed(Problems):
     def __getitem__(self, index):
-      return type(super().__getitem__(0))("one", "<|image_pad|> What?", (picture(28, 28),))
+      return type(super().__getitem__(0))("one", "<|image_pad|> What?", (random_png(28, 28),))
 
   example = preparer(Typed(1), model_directory)(0)
   processor = preparer(Typed(1), model_directory).processor

@@ -109,7 +109,7 @@ def test_what_cannot_be_opened_or_built_is_said(tmp_path):
     tfds.TfdsSource(tmp_path / "built", "geoqa", "train")
   with pytest.raises(ValueError, match="name='coco' must be one of geometry3k, geoqa, mmr1"):
     tfds.TfdsSource(tmp_path / "built", "coco", "train")
-  with pytest.raises(ValueError, match=r"no directory; Download .*GEOQA_R1V_Train_8K"):
+  with pytest.raises(ValueError, match=r"not a directory; Download .*GEOQA_R1V_Train_8K"):
     tfds.build("geoqa", tmp_path / "absent", tmp_path / "built")
   hub = hub_form(tmp_path / "hub", train=rows(2))
   tfds.build("geoqa", hub, tmp_path / "built")

@@ -164,7 +164,7 @@ def test_what_is_missing_is_named(config, tmp_path, changes, message):
     ([{"id": "1", "responses": []}], r"the responses to 1 are \[\]; they must be texts"),
     ([{"response": "1"}], "it needs id or index"),
     ([RESPONSES[0], {"id": "1", "response": "1"}], r"have \[1, 2\] responses; all need as many"),
-    ([["1"]], "row 1 is no JSON object"),
+    ([["1"]], "row 1 is not a JSON object"),
   ],
 )
 def test_stored_responses_that_cannot_be_graded_are_named(config, tmp_path, lines, message):

@@ -67,5 +67,5 @@ def test_nothing_asked_is_nothing_said(extractor):
 def test_a_directory_that_is_none_is_named():
   config = config_lib.default()
   config.eval.extractor = "none"
-  with pytest.raises(ValueError, match=r"^config\.eval\.extractor=.none. is no directory"):
+  with pytest.raises(ValueError, match=r"^config\.eval\.extractor=.none. is not a directory"):
     modes.extractor(config)

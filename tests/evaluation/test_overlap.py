@@ -11,14 +11,14 @@ from sejax.data import figures
 from sejax.data.jsonl import JsonlSource
 from sejax.data.parquet import ParquetSource
 from sejax.evaluation import heldout, overlap
-from tests.data.problems import Problems, picture
+from tests.data.problems import Problems, random_png
 
 
 def write_lines(folder, name, numbers, **changes):
-  """JSON lines of numbered problems, with pictures beside them."""
+  """JSON lines of numbered problems, with images beside them."""
   rows = []
   for number in numbers:
-    (folder / f"{number}.png").write_bytes(picture(28, 28, number))
+    (folder / f"{number}.png").write_bytes(random_png(28, 28, number))
     row = {"id": f"{name}-{number}", "question": "What is x?", "image": f"{number}.png"}
     rows.append(row | changes)
   path = folder / f"{name}.jsonl"
@@ -53,7 +53,7 @@ def test_blanks_and_places_of_images_make_no_other_question(tmp_path):
 
 
 def test_across_kinds_of_files(tmp_path):
-  rows = [{"problem": "What is x?", "images": [{"bytes": picture(28, 28, n)}]} for n in (3, 9)]
+  rows = [{"problem": "What is x?", "images": [{"bytes": random_png(28, 28, n)}]} for n in (3, 9)]
   pq.write_table(pa.Table.from_pylist(rows), tmp_path / "set.parquet")
   other = ParquetSource.open(tmp_path / "set.parquet", split="test")
   assert overlap.count(write_lines(tmp_path, "train", range(4)), other, 2) == (1, 2)

@@ -1,4 +1,4 @@
-"""Rows of every kind of file, and the pictures of problems as the model's pipeline reads them."""
+"""Rows of every kind of file, and the images of problems as the model's pipeline reads them."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ def problems(path, name="logicvista", protocol="authors"):
 
 
 def test_one_problem_in_four_kinds_of_files(tmp_path):
-  picture = {"bytes": PICTURE, "path": "1.png"}
+  image = {"bytes": PICTURE, "path": "1.png"}
   path = tmp_path / "set"
   path.with_suffix(".jsonl").write_text(json.dumps({**ROW, "id": "1", "image": "1.png"}) + "\n\n")
   path.with_suffix(".json").write_text(json.dumps({"1": {**ROW, "image": "1.png"}}))
@@ -32,7 +32,7 @@ def test_one_problem_in_four_kinds_of_files(tmp_path):
     f'index\timage\tquestion\tanswer\tskill\n1\t{base64.b64encode(PICTURE).decode()}\t"{quoted}"'
     "\tA\tspatial\n"
   )
-  table = {name: [value] for name, value in {**ROW, "id": "1", "images": [picture]}.items()}
+  table = {name: [value] for name, value in {**ROW, "id": "1", "images": [image]}.items()}
   pq.write_table(pa.table(table), path.with_suffix(".parquet"))
   (tmp_path / "1.png").write_bytes(PICTURE)
 
@@ -51,7 +51,7 @@ def test_one_problem_in_four_kinds_of_files(tmp_path):
   [
     ("a.txt", "", r"must end in .jsonl, .json, .tsv, .parquet"),
     ("a.jsonl", "{", "cannot be read"),
-    ("a.jsonl", "[1]", "row 1 is no JSON object"),
+    ("a.jsonl", "[1]", "row 1 is not a JSON object"),
     ("a.jsonl", '{"question": "q"}', "needs id or key or index"),
     ("a.jsonl", '{"id": 1}\n{"id": 1}', "two problems have the id 1"),
     ("a.parquet", "x", "cannot be read"),

@@ -55,7 +55,9 @@ def test_logits_equal_transformers(torch_model, role):
     else:
       asked = messages.judge_messages(problem.question, 1, prompts.JUDGE_SYSTEM_SHORT)
       prompt = processor.prompt(asked, grids)
-      ids = np.concatenate([prompt.ids, processor.continuation(prompt.tail, problem.solution)])
+      ids = np.concatenate(
+        [prompt.ids, processor.tokenize_candidate(prompt.tail, problem.solution)]
+      )
     lengths = np.array([ids.size], np.int32)
     positions = config.prompt_positions(ids[None], lengths, [grids])
     images = qwen.pack_images(config.vision, [patches], [grids], len(patches))

@@ -36,14 +36,14 @@ def test_the_smallest_size_that_holds_the_longest_response(longest, buckets, siz
 
 def test_mini_batches_hold_whole_groups_in_their_order(mesh):
   rows = np.arange(12 * 3).reshape(12, 3)
-  parts = minibatches.cut(mesh, rows, count=2, micro=3)
+  parts = minibatches.Cutter(mesh, minibatches=2, micro_batches=3).cut(rows)
   assert [part.shape for part in parts] == [(3, 2, 3)] * 2
   assert np.array_equal(np.concatenate([np.asarray(p).reshape(-1, 3) for p in parts]), rows)
 
 
 def test_rows_may_be_counted_by_a_later_axis(mesh):
   positions = np.arange(3 * 4 * 5).reshape(3, 4, 5)
-  parts = minibatches.cut(mesh, positions, count=2, micro=2, axis=1)
+  parts = minibatches.Cutter(mesh, minibatches=2, micro_batches=2).cut(positions, axis=1)
   assert [part.shape for part in parts] == [(2, 3, 1, 5)] * 2
   for n, part in enumerate(parts):
     for m in range(2):
@@ -62,7 +62,7 @@ def test_features_of_a_rollout_are_cut_once_and_given_up(mesh):
   rollout = types.SimpleNamespace(
     batch=types.SimpleNamespace(
       actor=models.Prompt(ids, np.full(8, 6), np.zeros((3, 8, 6), np.int32)),
-      images=ids,
+      packed_images=ids,
       real=np.full(8, True),
     ),
     result=types.SimpleNamespace(

@@ -1,5 +1,7 @@
 """The optimizer against torch's AdamW and transformers' schedules, and its gradient guards."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import transformers
 
 from sejax import config as config_lib
 from sejax.learner import optimizer
+from sejax.learner.learner import check_gradients
 
 SCHEDULERS = {
   "constant": lambda torch_optimizer, warmup, _: transformers.get_constant_schedule_with_warmup(
@@ -134,6 +137,22 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(bad):
   assert_equal(steps[3][0], clean[0])
   assert np.any(
     clean[0]["decoder"]["final_norm"]["scale"] != params["decoder"]["final_norm"]["scale"]
+  )
+
+
+def test_a_run_ends_after_too_many_gradients_that_are_not_finite():
+  params = make_params()
+  transformation = optimizer.make(make_options(), 9)
+  _, (_, state) = run(transformation, params, [scaled(params, np.nan)] * 2)
+  train_state = types.SimpleNamespace(optimizer=state)
+  checkpoints = types.SimpleNamespace(wait=lambda: None, latest=4)
+  check_gradients(train_state, 3, checkpoints)
+  with pytest.raises(ValueError, match="not finite") as caught:
+    check_gradients(train_state, 2, checkpoints)
+  assert str(caught.value) == (
+    "the gradient was not finite in the last 2 optimizer steps (2 in all);"
+    " config.optimizer.max_skipped is 2; the last good checkpoint is of step 4; lower"
+    " config.optimizer.learning_rate, or give a larger config.optimizer.max_skipped"
   )
 
 

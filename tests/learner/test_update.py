@@ -10,7 +10,7 @@ import torch
 from sejax import config as config_lib
 from sejax import models
 from sejax.learner import optimizer
-from sejax.learner.update import Minibatch, ScoredMinibatch, Updater, random_keys
+from sejax.learner.update import Minibatch, UpdateBatch, Updater, random_keys
 from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling import Filters, Options, Request, Role, Sampler, record_hashes
 from tests.models import torch_reference
@@ -52,11 +52,11 @@ class Step:
       cut(self.mask),
     )
 
-  def scored(self, config: qwen.Qwen25VL, micro: int) -> ScoredMinibatch:
+  def update_batch(self, config: qwen.Qwen25VL, micro: int) -> UpdateBatch:
     """Cuts the step with its log-probs and advantages."""
     rest = (self.old_logp, self.ref_logp, self.advantage, self.behaviour_logp)
     rest = (x if x is None else x.reshape(micro, -1, *x.shape[1:]) for x in rest)
-    return ScoredMinibatch(self.minibatch(config, micro), *rest, self.key)
+    return UpdateBatch(self.minibatch(config, micro), *rest, self.key)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ def take_step(setting, updater, micro=2, **changes):
   """Returns the change of the parameters by one update of the setting's, and its metrics."""
   step = dataclasses.replace(setting.step, **changes)
   state, metrics = updater.update(
-    updater.init(setting.params), None, step.scored(setting.config, micro)
+    updater.init(setting.params), None, step.update_batch(setting.config, micro)
   )
   change = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), state.params, setting.params)
   return change, to_numpy(metrics)
@@ -207,7 +207,7 @@ def test_an_update_is_that_of_torch(setting):
       p.copy_(before[name])
 
   updater = make_updater(setting)
-  grads, _ = jax.jit(updater.gradient)(setting.params, None, step.scored(setting.config, 2))
+  grads, _ = jax.jit(updater.gradient)(setting.params, None, step.update_batch(setting.config, 2))
   change, metrics = take_step(setting, updater)
 
   assert norm > 2 * ADAMW["clip_norm"]

@@ -64,7 +64,7 @@ def test_a_constant_group_has_minus_log_g_under_log_q():
 @pytest.mark.parametrize("reward", [0.0, 0.1, 0.7, 1.0])
 def test_a_constant_group_has_exactly_nothing_under_log_mean_exp(reward, clip_adv):
   rewards = np.full((2, 8), reward, np.float32)
-  rewards[1, ::2] = np.nextafter(rewards[1, ::2], np.float32(2))  # rounding is no signal
+  rewards[1, ::2] = np.nextafter(rewards[1, ::2], np.float32(2))  # rounding is not a signal
   _, A = compiled(rewards, clip_adv=clip_adv, advantage="log_mean_exp")
   np.testing.assert_array_equal(A, 0.0)
   _, A = compiled(rewards[:, :1], clip_adv=clip_adv, advantage="log_mean_exp")

@@ -129,7 +129,7 @@ def test_one_compilation_for_each_shape_and_set_of_options():
     ({"answer_ids": [0] * 8}, r"answer_ids has shape \(8,\); it must be \[B, G\]"),
     ({"answer_ids": np.zeros((2, 0), int)}, r"answer_ids has shape \(2, 0\); .* G at least 1"),
     ({"answer_ids": [[0.5] * 8]}, "answer_ids must hold integers, not float64"),
-    ({"answer_ids": [[2**32] + [0] * 7]}, "answer_ids holds 4294967296, which is no int32"),
+    ({"answer_ids": [[2**32] + [0] * 7]}, "answer_ids holds 4294967296, which is not an int32"),
     ({"format_ok": [[-0.5] * 8]}, "format_ok must hold booleans, not float64"),
     ({"judge_scores": [[None] * 8]}, "judge_scores must hold numbers, not object"),
     ({"self_consistency": "vote"}, "self_consistency='vote' must be one of frequency"),

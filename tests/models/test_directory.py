@@ -26,13 +26,13 @@ def directory(tmp_path_factory):
 
 def test_logits_equal_transformers(directory):
   pixels = np.random.default_rng(0).integers(0, 256, (140, 252, 3), dtype=np.uint8)
-  pictures = [PIL.Image.fromarray(pixels), PIL.Image.new("RGB", (60, 90), "red")]
+  images = [PIL.Image.fromarray(pixels), PIL.Image.new("RGB", (60, 90), "red")]
   parts = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Find x."}]
   messages = [{"role": "user", "content": parts}]
 
   processor = Processor.load(directory)
   config, params = weights.load(directory, dtype=jnp.float32)
-  patches, grids = processor.images(pictures)
+  patches, grids = processor.images(images)
   ids = processor.prompt(messages, grids).ids[None]
   lengths = np.array([ids.shape[1]], np.int32)
   positions = config.prompt_positions(ids, lengths, [grids])
@@ -42,7 +42,7 @@ def test_logits_equal_transformers(directory):
 
   reference = qwen_directory.Reference.of(directory)
   rendered = reference.apply_chat_template(messages, add_generation_prompt=True)
-  inputs = reference(text=[rendered], images=pictures, return_tensors="pt")
+  inputs = reference(text=[rendered], images=images, return_tensors="pt")
   model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(directory).eval()
   with torch.no_grad():
     expected = model(**inputs).logits[:, -1].numpy()

@@ -26,9 +26,9 @@ def processor(request, tmp_path_factory):
   return Processor.load(directory, max_pixels=262_144)
 
 
-def check(processor: Processor, pictures: list[PIL.Image.Image]) -> None:
-  found = processor.images(pictures)
-  expected = processor.image_processor.preprocess(pictures, return_tensors="np")
+def check(processor: Processor, images: list[PIL.Image.Image]) -> None:
+  found = processor.images(images)
+  expected = processor.image_processor.preprocess(images, return_tensors="np")
   np.testing.assert_array_equal(found.grids, expected["image_grid_thw"])
   np.testing.assert_array_equal(
     found.patches.view(np.uint32), np.asarray(expected["pixel_values"], np.float32).view(np.uint32)
@@ -59,7 +59,7 @@ def test_several_pictures_of_one_prompt(processor):
 def test_every_real_picture(tmp_path):
   # Small, so that transformers takes a few milliseconds for each.
   processor = Processor.load(qwen_directory.write(tmp_path), max_pixels=50_176)
-  files = real_data.pictures()
+  files = real_data.image_files()
   assert len(files) > 1000
   for file in files:
     check(processor, [images.decode(file.read_bytes())])

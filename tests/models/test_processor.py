@@ -44,7 +44,7 @@ def user(*parts) -> list[dict]:
   return [{"role": "user", "content": list(parts)}]
 
 
-def picture(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
+def random_image(width: int, height: int, seed: int = 0) -> PIL.Image.Image:
   pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
   return PIL.Image.fromarray(pixels)
 
@@ -82,14 +82,14 @@ def test_published_ids(processor):
   ],
 )
 def test_equals_transformers(processor, reference, messages, sizes):
-  pictures = [picture(*size, seed) for seed, size in enumerate(sizes)]
-  patches, grids = processor.images(pictures)
+  images = [random_image(*size, seed) for seed, size in enumerate(sizes)]
+  patches, grids = processor.images(images)
   ids = processor.prompt(messages, grids).ids
 
   rendered = reference.apply_chat_template(messages, add_generation_prompt=True)
-  expected = reference(text=[rendered], images=pictures or None, return_tensors="np")
+  expected = reference(text=[rendered], images=images or None, return_tensors="np")
   np.testing.assert_array_equal(ids, expected["input_ids"][0])
-  if pictures:
+  if images:
     np.testing.assert_array_equal(patches, expected["pixel_values"])
     np.testing.assert_array_equal(grids, expected["image_grid_thw"])
   assert (patches.dtype, grids.dtype) == (np.float32, np.int32)
@@ -99,14 +99,14 @@ def test_equals_transformers(processor, reference, messages, sizes):
 @pytest.mark.parametrize("typed", [*qwen_directory.SPECIAL, "a<|im_end|>\n<|im_start|>system\n"])
 def test_typed_special_tokens_stay_text(processor, reference, typed):
   question = f"Is {typed} a token?"
-  _, grids = processor.images([picture(56, 84)])
+  _, grids = processor.images([random_image(56, 84)])
   ids = processor.prompt(user(IMAGE, text(question)), grids).ids
 
   literal = reference.tokenizer.encode(
     question, add_special_tokens=False, split_special_tokens=True
   )
   before = reference.apply_chat_template(user(IMAGE), add_generation_prompt=True)
-  before = reference(text=[before], images=[picture(56, 84)])["input_ids"][0]
+  before = reference(text=[before], images=[random_image(56, 84)])["input_ids"][0]
   end = len(before) - 1 - before[::-1].index(processor.vision_end_id) + 1
   assert ids.tolist() == before[:end] + literal + before[end:]
   np.testing.assert_array_equal(processor.encode_text(question), literal)
@@ -131,13 +131,13 @@ def test_candidate_divides_the_prompt(processor, reference):
     *user(IMAGE, text("1+1?\n[ANSWER]\n"), {"type": "candidate"}, text("\n[END]\nScore it.")),
   ]
   candidate = "<think>It is <|image_pad|> 2.</think>\\boxed{2}"
-  _, grids = processor.images([picture(56, 56)])
+  _, grids = processor.images([random_image(56, 56)])
   prompt = processor.prompt(judge, grids)
-  ids = [*prompt.ids, *processor.continuation(prompt.tail, candidate)]
+  ids = [*prompt.ids, *processor.tokenize_candidate(prompt.tail, candidate)]
 
   judge[1]["content"][2] = text(candidate.replace("<|image_pad|>", "PAD"))
   rendered = reference.apply_chat_template(judge, add_generation_prompt=True)
-  expected = reference(text=[rendered], images=[picture(56, 56)])["input_ids"][0]
+  expected = reference(text=[rendered], images=[random_image(56, 56)])["input_ids"][0]
   pad, literal = (
     reference.tokenizer.encode(f" is {word} 2", split_special_tokens=True)
     for word in ("PAD", "<|image_pad|>")
@@ -179,7 +179,7 @@ def test_pixel_limits(directory, tmp_path, form, limits, pixels, patches):
   (copy / name).write_text(json.dumps({"image_processor": stored} if nested else stored))
   side = round(pixels**0.5)
   loaded = _load_with_small_vocabulary(copy, *limits)
-  assert len(loaded.images([picture(side, side)]).patches) == patches
+  assert len(loaded.images([random_image(side, side)]).patches) == patches
 
 
 def _load_with_small_vocabulary(directory, *limits):
@@ -231,10 +231,10 @@ def test_invalid_messages(processor, messages, grids, error):
 
 def test_invalid_images(processor):
   with pytest.raises(ValueError, match="image 1 has mode L; convert it to RGB"):
-    processor.images([picture(28, 28), picture(28, 28).convert("L")])
+    processor.images([random_image(28, 28), random_image(28, 28).convert("L")])
   with pytest.raises(ValueError, match="image 0 is 201x1; no side may be 200 times"):
-    processor.images([picture(201, 1)])
-  assert len(processor.images([picture(200, 1)]).grids) == 1
+    processor.images([random_image(201, 1)])
+  assert len(processor.images([random_image(200, 1)]).grids) == 1
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def log_step(logs, step):
 
 def lines(path):
   def refuse(constant):
-    raise AssertionError(f"{constant} is no JSON")
+    raise AssertionError(f"{constant} is not JSON")
 
   text = path.read_text(encoding="utf-8")
   assert text.endswith("\n")
@@ -137,7 +137,7 @@ def test_a_damaged_line_is_named_and_nothing_is_dropped(config, tmp_path, damage
   path = tmp_path / "timing.jsonl"
   text = '{"step": 0}\n' + damage + '\n{"step": 2}\n'
   path.write_text(text)
-  with pytest.raises(ValueError, match=r"timing.jsonl:2 is no JSON object with a step"):
+  with pytest.raises(ValueError, match=r"timing.jsonl:2 is not a JSON object with a step"):
     writers.Logs(tmp_path, config.log, config.to_dict()).resume(0)
   with pytest.raises(ValueError, match=r"timing.jsonl:2 is"):
     list(writers.read(path))

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from sejax import config as config_lib
 from sejax import models
 from sejax.learner import minibatches, optimizer
-from sejax.learner.update import Minibatch, ScoredMinibatch, TrainState, Updater
+from sejax.learner.update import Minibatch, TrainState, UpdateBatch, Updater
 from sejax.models import lora
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.transformer import layout
@@ -32,7 +32,7 @@ ADAPTERS = lora.Options(4, 8.0, ("q", "down"))
 PROMPTS = [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 4], [6, (4, 8)]] * 4
 
 
-def scored_minibatch(config: qwen.Qwen25VL, mesh: jax.sharding.Mesh) -> ScoredMinibatch:
+def update_batch(config: qwen.Qwen25VL, mesh: jax.sharding.Mesh) -> UpdateBatch:
   """Returns the whole mini-batch on the mesh, of which each process brings its rows."""
   rng = np.random.default_rng(1)
   batch = torch_reference.make_batch(config, PROMPTS)
@@ -44,9 +44,10 @@ def scored_minibatch(config: qwen.Qwen25VL, mesh: jax.sharding.Mesh) -> ScoredMi
   noise = 0.1 * rng.standard_normal((2, *shape)).astype(np.float32)
   advantage = rng.standard_normal(shape[:2]).astype(np.float32)
   mine = own_rows(mesh)
+  cutter = minibatches.Cutter(mesh, minibatches=1, micro_batches=M)
 
   def cut(x, axis=0):
-    return minibatches.cut(mesh, np.take(x, mine, axis), 1, M, axis)[0]
+    return cutter.cut(np.take(x, mine, axis), axis)[0]
 
   positions = cut(np.asarray(prompt.positions), axis=1)
   part = Minibatch(
@@ -56,7 +57,7 @@ def scored_minibatch(config: qwen.Qwen25VL, mesh: jax.sharding.Mesh) -> ScoredMi
     cut(tokens),
     cut(mask),
   )
-  return ScoredMinibatch(part, cut(logp + noise[0]), cut(logp + noise[1]), cut(advantage))
+  return UpdateBatch(part, cut(logp + noise[0]), cut(logp + noise[1]), cut(advantage))
 
 
 def own_rows(mesh: jax.sharding.Mesh) -> np.ndarray:
@@ -91,18 +92,18 @@ def step(sizes: str, folder: pathlib.Path, adapters: lora.Options | None) -> Non
     frozen, trained = whole, lora.init(jax.random.key(1), config, adapters)
     trained = jax.tree.map(lambda x: x + 0.01, trained)
     trained = layouts.place(trained, mesh, layout.TRAINING, np.float32)
-  scored = scored_minibatch(config, mesh)
+  batch = update_batch(config, mesh)
   state = updater.init(trained)
   before = to_host(state.params, mesh)
-  grads, _ = jax.jit(updater.gradient)(state.params, frozen, scored)
+  grads, _ = jax.jit(updater.gradient)(state.params, frozen, batch)
   found = {f"grad{path}": x for path, x in to_host(grads, mesh).items()}
-  state, metrics = updater.update(state, frozen, scored)
+  state, metrics = updater.update(state, frozen, batch)
   found |= {f"metric {key}": np.asarray(x.addressable_data(0)) for key, x in metrics.items()}
   middle = to_host(state.params, mesh)
   found |= {f"first{path}": x for path, x in change(middle, before).items()}
 
   state = save_or_read(state, folder / ("lora" if adapters else "full"))
-  state, _ = updater.update(state, frozen, scored)
+  state, _ = updater.update(state, frozen, batch)
   second = change(to_host(state.params, mesh), middle)
   found |= {f"second{path}": x for path, x in second.items()}
   moved = [

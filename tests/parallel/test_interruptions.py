@@ -72,7 +72,7 @@ def test_stopped_by_ctrl_c_and_by_a_terminal_that_closes(reference, workdir):
   until(lambda: holds_lock(workdir, process), process)
   process.send_signal(signal.SIGINT)
   assert process.wait() == 130
-  assert said("sejax: stopped by Ctrl-C; the same command goes on\n")
+  assert said("sejax: stopped by Ctrl-C; rerun the same command to resume\n")
 
   # Twice: at once, and the step is lost, if it was not just over.
   process = kill.start(workdir)
@@ -96,7 +96,7 @@ def test_stopped_by_ctrl_c_and_by_a_terminal_that_closes(reference, workdir):
   process.send_signal(signal.SIGINT)
   assert process.wait() == 0
   done = kill.logged(workdir)
-  assert said(f"stopped after step {done} of {kill.STEPS}; the same command goes on from there\n")
+  assert said(f"stopped after step {done} of {kill.STEPS}; rerun the same command to resume\n")
   assert (
     max(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*")) == done < kill.STEPS
   )

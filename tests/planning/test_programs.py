@@ -61,10 +61,12 @@ def configuration(**changes):
 
 def run_step(config, workdir):
   setup = setup_lib.set_up(config, workdir, Clock())
-  state = setup.learner.updater.init(setup.weights.initial)
+  state = setup.learner.updater.init(setup.initial_weights.trained)
   data = setup_lib.pipeline(config, setup.preparer, ())
   with setup.prover, lowered() as found:
-    weights = SamplingWeights(setup.learner.policy(state.params), setup.weights.judge_params)
+    weights = SamplingWeights(
+      setup.learner.policy_params(state.params), setup.initial_weights.judge_params
+    )
     rollout = setup.collector.collect_rollout(weights, data, 0)
     del weights
     setup.learner.step(state, rollout, 0)

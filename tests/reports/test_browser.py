@@ -16,7 +16,7 @@ from sejax.evaluation import metrics, results
 from sejax.evaluation.benchmarks import protocol
 from sejax.reports import pages
 from sejax.reports import training as report
-from tests.data.problems import picture
+from tests.data.problems import random_png
 from tests.reports import test_pages, test_report
 
 LONG = "unbroken" * 40
@@ -45,7 +45,7 @@ def write_report(folder):
 
 
 def write_inspect(folder):
-  (folder / "wide.png").write_bytes(picture(224, 28))
+  (folder / "wide.png").write_bytes(random_png(224, 28))
   lines = [
     {"id": "good", "question": "How many?", "image": "wide.png", "answer": "4"},
     {"id": LONG, "question": LONG[:40]},
@@ -118,7 +118,7 @@ def page(browser, paths, case):
 
 
 def test_headings_language_and_pictures(page, case):
-  _, _, pictures = PAGES[case[0]]
+  _, _, thumbnails = PAGES[case[0]]
   (heading,) = page.locator("main h1").all_inner_texts()
   assert heading == page.title() != ""
   assert page.get_attribute("html", "lang") == "en"
@@ -126,7 +126,7 @@ def test_headings_language_and_pictures(page, case):
   assert len(levels) > 1
   assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
   widths = page.eval_on_selector_all("img", "all => all.map(i => i.alt && i.naturalWidth)")
-  assert len(widths) == pictures
+  assert len(widths) == thumbnails
   assert all(widths)
 
 

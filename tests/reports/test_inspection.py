@@ -11,7 +11,7 @@ from sejax import main
 from sejax.config import modes
 from sejax.data import batches
 from sejax.reports import inspection, pages
-from tests.data.problems import picture
+from tests.data.problems import random_png
 
 
 class _Page(html.parser.HTMLParser):
@@ -19,12 +19,12 @@ class _Page(html.parser.HTMLParser):
 
   def __init__(self, text):
     super().__init__()
-    self.text, self.pictures, self.loaded = "", 0, []
+    self.text, self.thumbnails, self.loaded = "", 0, []
     self.feed(text)
 
   def handle_starttag(self, tag, attrs):
     source = dict(attrs).get("src") or dict(attrs).get("href") or ""
-    self.pictures += source.startswith("data:image/png;base64,")
+    self.thumbnails += source.startswith("data:image/png;base64,")
     if (source and not source.startswith("data:")) or tag == "script":
       self.loaded.append((tag, source))
 
@@ -34,8 +34,8 @@ class _Page(html.parser.HTMLParser):
 
 @pytest.fixture
 def config(tmp_path, model_directory):
-  (tmp_path / "a.png").write_bytes(picture(56, 84))
-  (tmp_path / "cut.png").write_bytes(picture(56, 84)[:-30])
+  (tmp_path / "a.png").write_bytes(random_png(56, 84))
+  (tmp_path / "cut.png").write_bytes(random_png(56, 84)[:-30])
   lines = [
     {"id": "good", "question": "<b>How many</b> & why?", "image": "a.png", "answer": "4"},
     {"id": "plain", "question": "What is 2 + 2?"},
@@ -59,7 +59,7 @@ def test_the_page_shows_records_and_why_some_were_dropped(config, tmp_path, caps
   assert "0 patches, without an answer" in page.text
   assert "1 truncated image" in page.text
   assert "1 too long" in page.text
-  assert (page.pictures, page.loaded) == (1, [])
+  assert (page.thumbnails, page.loaded) == (1, [])
 
 
 def test_answers_that_cannot_be_read_are_listed(config, tmp_path, capsys):

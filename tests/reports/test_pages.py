@@ -19,7 +19,7 @@ from sejax.evaluation import metrics, results
 from sejax.evaluation.benchmarks import protocol
 from sejax.reports import inspection, pages
 from sejax.reports import training as report
-from tests.data.problems import picture
+from tests.data.problems import random_png
 from tests.reports import test_report
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -93,7 +93,7 @@ def inspect_page(text, folder):
     index=0,
     id=text,
     question=text,
-    pictures=(picture(56, 84),),
+    image_files=(random_png(56, 84),),
     actor=np.zeros(3, np.int32),
     judge=np.zeros(4, np.int32),
     judge_tail=(),

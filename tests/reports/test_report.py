@@ -12,7 +12,7 @@ from sejax import main
 from sejax.monitoring import writers
 from sejax.reports import pages
 from sejax.reports import training as report
-from tests.data.problems import picture
+from tests.data.problems import random_png
 
 HOSTILE = "<script>alert(1)</script> & \ud800"
 
@@ -22,14 +22,14 @@ class _Page(html.parser.HTMLParser):
 
   def __init__(self, text):
     super().__init__()
-    self.text, self.rows, self.curves, self.pictures, self.loaded = "", [], {}, 0, []
+    self.text, self.rows, self.curves, self.thumbnails, self.loaded = "", [], {}, 0, []
     self._open, self._label = [], ""
     self.feed(text)
 
   def handle_starttag(self, tag, attrs):
     attrs = dict(attrs)
     source = attrs.get("src") or attrs.get("href") or ""
-    self.pictures += source.startswith("data:image/png;base64,")
+    self.thumbnails += source.startswith("data:image/png;base64,")
     if (source and not source.startswith("data:")) or tag in ("script", "link"):
       self.loaded.append((tag, source))
     if tag == "tr":
@@ -56,7 +56,7 @@ def group(step):
   return {
     "id": f"figure {step}",
     "question": HOSTILE,
-    "pictures": [base64.b64encode(picture(56, 84)).decode()],
+    "pictures": [base64.b64encode(random_png(56, 84)).decode()],
     "texts": ["seven \\boxed{7}", HOSTILE],
     "answers": ["7" * 99, None],
     "votes": [0.875, 0.0],
@@ -140,7 +140,7 @@ def test_groups_are_spread_over_the_run_and_their_texts_escaped(workdir):
   page = show(workdir)
   shown = [int(step) for step in re.findall(r"Step (\d+): figure", page.text)]
   assert (len(shown), shown[0], shown[-1], sorted(set(shown))) == (24, 0, 49, shown)
-  assert (page.pictures, page.loaded) == (24, [])
+  assert (page.thumbnails, page.loaded) == (24, [])
   assert page.text.count("<script>alert(1)</script> & \\ud800") == 48
   assert page.text.count("better") == 24
   assert page.rows.count(["1", "7" * 31 + "…", "88%", "0.90", "1.000", "+0.500"]) == 24
@@ -167,21 +167,25 @@ def test_a_run_that_goes_on_has_a_page(workdir):
   ("name", "text", "said"),
   [
     ("metrics.jsonl", "", "metrics.jsonl holds no metrics; give a training run's --workdir"),
-    ("metrics.jsonl", "x\n", "metrics.jsonl:1 is no JSON object with a step"),
-    ("metrics.jsonl", '{"step": 1, "kl": "x"}\n', "metrics.jsonl: kl of step 1 is 'x', no number"),
-    ("summary.json", "{}", "summary.json is no summary of a run: KeyError('before')"),
-    ("summary.json", "[", "summary.json is no summary of a run"),
+    ("metrics.jsonl", "x\n", "metrics.jsonl:1 is not a JSON object with a step"),
+    (
+      "metrics.jsonl",
+      '{"step": 1, "kl": "x"}\n',
+      "metrics.jsonl: kl of step 1 is 'x', not a number",
+    ),
+    ("summary.json", "{}", "summary.json is not a summary of a run: KeyError('before')"),
+    ("summary.json", "[", "summary.json is not a summary of a run"),
     (
       "summary.json",
       '{"before": {}, "after": {}, "change": {}, "stages": {}, "training_problems": 1}',
-      "summary.json is no summary of a run: KeyError('problems')",
+      "summary.json is not a summary of a run: KeyError('problems')",
     ),
-    ("groups.jsonl", '{"step": 1}\n', "groups.jsonl:1 is no group: KeyError('gold')"),
+    ("groups.jsonl", '{"step": 1}\n', "groups.jsonl:1 is not a group: KeyError('gold')"),
     *(
       (
         "groups.jsonl",
         json.dumps({"step": 1, **group(1), name: value}) + "\n",
-        f"{said} is no text",
+        f"{said} is not text",
       )
       for name, value, said in (
         ("question", None, "None"),

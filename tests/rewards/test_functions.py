@@ -136,9 +136,9 @@ def test_supervision_needs_gold_answers():
   ],
 )
 def test_a_name_without_a_function_is_refused(name):
-  with pytest.raises(ValueError, match="is no function"):
+  with pytest.raises(ValueError, match="is not a function"):
     rewards.find(name, None)
-  with pytest.raises(ValueError, match="is no function"):
+  with pytest.raises(ValueError, match="is not a function"):
     rewards.find("tests.rewards.test_functions.NO_FUNCTION", None)
 
 
@@ -158,7 +158,7 @@ def test_rewards_of_another_shape_or_range_are_refused(function):
     (None, "returned None"),
     (0.5, "returned 0.5"),
     ([0.5] * 3, r"returned an array of shape \(3,\)"),
-    ([[0.5], [0.5, 0.5], [0.5]], "returned list, which is no array"),
+    ([[0.5], [0.5, 0.5], [0.5]], "returned list, which is not an array"),
     (np.zeros((0, 2)), r"returned an array of shape \(0, 2\)"),
     (np.zeros((2, 3)), r"returned an array of shape \(2, 3\)"),
     ([["a", "b"]] * 3, "returned an array of type <U1"),
@@ -217,7 +217,7 @@ def test_what_a_function_raises_keeps_its_traceback(function, name):
 
 
 def test_the_command_shows_the_traceback(monkeypatch, capfd, tmp_path):
-  """A ValueError in a function is no mistake in the configuration."""
+  """A ValueError in a function is not a mistake in the configuration."""
   monkeypatch.setattr(train, "run", lambda *_: reward(fails))
   config = ROOT / "configs" / "tiny.py"
   monkeypatch.setattr(sys, "argv", ["sejax", f"--config={config}", f"--workdir={tmp_path / 'out'}"])

@@ -152,5 +152,5 @@ def test_recorded_groups_say_which_verdicts_were_cut(fields, scores, valid, trun
 )
 def test_flags_of_another_form_are_refused(flags, tmp_path):
   path = write_groups(tmp_path / "groups.jsonl", truncated_verdicts=flags)
-  with pytest.raises(ValueError, match=r"1 is no group: truncated_verdicts=.* is not true or"):
+  with pytest.raises(ValueError, match=r"1 is not a group: truncated_verdicts=.* is not true or"):
     recorded.read_groups(path, 2, 1)

@@ -82,7 +82,7 @@ WINDOW = "vision_config/window_size"  # 28 pixels: a window of 4x4 patches of 7x
 @pytest.mark.parametrize(
   ("files", "changes", "message"),
   [
-    # A bucket that is no multiple of an attention window, or of the patches merged into a token.
+    # A bucket that is not a multiple of an attention window, or of the patches merged into a token.
     (
       {},
       {"data.patch_buckets": (16, 72, 96)},

@@ -41,7 +41,7 @@ class Roles:
     del params, seed, step
     assert features == "actor's"
     self.batches += 1
-    self.records["actor"] += batch.records[batch.real].tolist()
+    self.records["actor"] += batch.record_hashes[batch.real].tolist()
     texts = [[f"<think>{i}</think>\\boxed{{{i}}}", self._second(i)] for i in batch.index]
     tokens = np.broadcast_to(batch.index[:, None, None], (B, G, R)).astype(np.int32)
     lengths = np.where(batch.real[:, None], [2, 3], 0)
@@ -53,7 +53,7 @@ class Roles:
   def judge_all(self, params, batch, features, candidates, *, seed, step):
     del params, seed, step
     self.read = features
-    self.records["judge"] += batch.records[batch.real].tolist()
+    self.records["judge"] += batch.record_hashes[batch.real].tolist()
     texts = [[f"It says {text}. \\boxed{{0.9}}" for text in group] for group in candidates]
     finish = np.full((B, G), Finish.EOS, np.int8)
     finish[batch.index == 7, 0] = Finish.LENGTH
@@ -165,13 +165,15 @@ def test_a_record_that_occurs_again_is_sampled_anew(collected):
   for sampled in roles.records.values():
     assert len({tuple(record) for record in sampled}) == 8
   once, fresh = collected([0, 1, 2, 3], constant_groups="keep")
-  records = dict(zip(once.batch.index.tolist(), once.batch.records.tolist(), strict=True))
+  records = dict(zip(once.batch.index.tolist(), once.batch.record_hashes.tolist(), strict=True))
   assert roles.records["actor"][:2] == [records[0], records[2]]
   assert roles.records["actor"][3] == records[1]
   assert fresh.records["actor"] == list(records.values())
   # The merged batch keeps the hashes that seeded its samples.
   assert rollout.batch.index.tolist() == [1, 1, 3, 5]
-  assert rollout.batch.records.tolist() == [roles.records["actor"][row] for row in (3, 4, 6, 7)]
+  assert rollout.batch.record_hashes.tolist() == [
+    roles.records["actor"][row] for row in (3, 4, 6, 7)
+  ]
 
 
 def figures(rollout):

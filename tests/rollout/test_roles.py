@@ -45,11 +45,11 @@ def setting(tmp_path_factory):
     pad_id=processor.pad_id,
   )
   batch = collate([preparer(1), preparer(0)])
-  features = jax.jit(model.encode)(params, batch.images)
+  features = jax.jit(model.encode)(params, batch.packed_images)
   compute = parts.compute(config)
   sampled = compute.on_devices(model, None)
   roles = rollout.Roles.create(
-    parts.roles(config), processor, actor=sampled, judge=sampled, dtype=compute.dtype
+    parts.role_options(config), processor, actor=sampled, judge=sampled, dtype=compute.dtype
   )
   return params, roles, batch, features
 
@@ -65,7 +65,7 @@ def test_the_actor_draws_for_every_row_but_padding(setting):
 def test_features_are_the_same_in_parts(setting, monkeypatch):
   params, roles, batch, features = setting
   rows = np.array([0, 1, 2, 1, 0, 2])
-  images = jax.tree.map(lambda x: x[rows], batch.images)
+  images = jax.tree.map(lambda x: x[rows], batch.packed_images)
   monkeypatch.setattr(encode, "_PATCHES_AT_ONCE", 64)  # a row of each of two shards at a time
   in_parts = functools.partial(
     encode.encode_rows, model=roles.actor.model, shards=2, dtype=np.dtype("float32")
@@ -98,8 +98,8 @@ def test_a_verdict_is_that_of_the_whole_conversation_read_at_once(setting):
 
 def test_too_small_a_context_is_refused_before_any_candidate_is_sampled(setting):
   _, roles, batch, _ = setting
-  # 4 tokens of a candidate and the tail behind them take 48; 128 of prompt, 4 of verdict.
-  assert 4 + len(roles.processor.continuation(batch.judge_tails[0], "")) <= 48
+  # 4 tokens of a candidate and the tail after them take 48; 128 of prompt, 4 of verdict.
+  assert 4 + len(roles.processor.tokenize_candidate(batch.judge_tails[0], "")) <= 48
   _with_context(roles, 128 + 48 + 4).check_context(batch)
   with pytest.raises(ValueError, match="are more than the model's context of"):
     _with_context(roles, 128 + 48 + 3).check_context(batch)
@@ -116,12 +116,14 @@ def _whole(params, roles, batch, features, b, g):
   ids = np.concatenate(
     [
       batch.judge.ids[b, : batch.judge.lengths[b]],
-      roles.processor.continuation(batch.judge_tails[b], CANDIDATES[b][g]),
+      roles.processor.tokenize_candidate(batch.judge_tails[b], CANDIDATES[b][g]),
     ]
   )[None]
   lengths = np.array([ids.shape[1]], np.int32)
   grids = [[[1, 4, 4]]] if b == 0 else [np.zeros((0, 3), np.int32)]
   positions = roles.judge.model.prompt_positions(ids, lengths, grids)
-  request = Request(models.Prompt(ids, lengths, positions), batch.records[:1], features[b : b + 1])
+  request = Request(
+    models.Prompt(ids, lengths, positions), batch.record_hashes[:1], features[b : b + 1]
+  )
   result = roles.judge(params, request, seed=0, step=0, role=Role.JUDGE)
   return roles.processor.decode(result.tokens[0, 0, : result.lengths[0, 0]])

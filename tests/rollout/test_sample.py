@@ -101,7 +101,7 @@ def test_without_a_judge(directory, config, capsys):
 @pytest.mark.parametrize(
   ("image", "changes", "message"),
   [
-    ("none.png", {}, "none.png is no file"),
+    ("none.png", {}, "none.png is not a file"),
     ("broken.png", {}, "the image file ends early, after 40 bytes"),
     ("picture.png", {"question": "<image> or <image>?"}, "says <image> 2 times for 1 images"),
     ("picture.png", {"question": " "}, "--question is missing"),
@@ -111,7 +111,7 @@ def test_without_a_judge(directory, config, capsys):
       "config.judge.max_tokens=128000 are more than the model's context of 128000",
     ),
     ("picture.png", {"path": ""}, "config.model.path is empty; give a directory of weights"),
-    ("picture.png", {"path": "none"}, "config.model.path='none' is no directory"),
+    ("picture.png", {"path": "none"}, "config.model.path='none' is not a directory"),
   ],
 )
 def test_what_cannot_work_is_named(directory, config, image, changes, message):
@@ -127,7 +127,7 @@ def test_a_picture_may_be_given_as_text(directory):
   for image in (text, f"data:image/png;base64,{text}"):
     assert sample._QuestionSource(QUESTION, [image])[0].images == (data,)
   for image in ("x" * 700_000, f"data:image/png;base64,{'!' * 700_000}"):
-    with pytest.raises(ValueError, match=r"is no file|is broken") as caught:
+    with pytest.raises(ValueError, match=r"is not a file|is broken") as caught:
       sample._QuestionSource(QUESTION, [image])[0]
     assert len(str(caught.value)) <= 300
 

@@ -133,7 +133,7 @@ def test_the_callback_is_called_at_each_host_synchronisation(tiny, sampler):
   ("changes", "message"),
   [
     ({"trajectories": 0}, "options.trajectories is 0; it must be at least 1"),
-    ({"new_tokens": 0}, "options.new_tokens is 0"),
+    ({"max_new_tokens": 0}, "options.max_new_tokens is 0"),
     ({"decode_steps": 0}, "options.decode_steps is 0"),
     ({"max_concurrent_prompts": 0}, "options.max_concurrent_prompts is 0"),
     ({"eos_ids": (128,)}, "options.eos_ids holds 128; ids run from 0 to vocab_size - 1 = 127"),
@@ -142,7 +142,7 @@ def test_the_callback_is_called_at_each_host_synchronisation(tiny, sampler):
 )
 def test_options_that_cannot_work_are_named(tiny, changes, message):
   with pytest.raises(ValueError, match=message):
-    Sampler(tiny.config, Options(**{"trajectories": 2, "new_tokens": 8, **changes}))
+    Sampler(tiny.config, Options(**{"trajectories": 2, "max_new_tokens": 8, **changes}))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_options_that_cannot_work_are_named(tiny, changes, message):
       r"request.given has shape \(4, 3, 3\); it must be \(4, 2, 3\)",
     ),
     ({"limits": np.full((4, 2), 9)}, "request.limits holds 9; it must be from 0 to 8"),
-    ({"records": record_hashes("d", ["a"])}, r"request.records has shape \(1, 2\)"),
+    ({"record_hashes": record_hashes("d", ["a"])}, r"request.record_hashes has shape \(1, 2\)"),
   ],
 )
 def test_requests_that_cannot_work_are_named_and_nothing_is_compiled(tiny, changes, message):
@@ -171,7 +171,7 @@ def test_requests_that_cannot_work_are_named_and_nothing_is_compiled(tiny, chang
 
 def test_requests_that_exceed_the_context_are_refused(tiny):
   sampler = Sampler(tiny.config, Options(2, 80, WARM, context=100))
-  message = "new_tokens=80 tokens are more than the context of 100; at most 60 new tokens fit"
+  message = "max_new_tokens=80 tokens are more than the context of 100; at most 60 new tokens fit"
   with pytest.raises(ValueError, match=message):
     sample(sampler, tiny, tiny.request())
   short = Sampler(tiny.config, Options(2, 80, WARM, context=15))

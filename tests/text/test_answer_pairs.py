@@ -30,7 +30,7 @@ FALSELY_UNEQUAL = {
   "a comma may separate as well as begin decimals: 1,22": [2, 6],
   "a decimal equals only what it equals exactly": [66, 73, 78, 176, 181, 182, 190, 206, 208, 221]
   + [226, 231],
-  "lists and tuples have an order, and sets are no lists": [88, 104, 105, 114, 183, 184],
+  "lists and tuples have an order, and sets are not lists": [88, 104, 105, 114, 183, 184],
   "a list whose items have different names is not the bare list": [106, 113, 212],
   "one of several answers is not all of them": [109, 118, 126, 127, 133, 134],
   "an answer is read, not searched for in a solution": [138, 139, 140, 141, 142, 143, 144, 145]
@@ -53,7 +53,7 @@ GRADED_FALSELY_UNEQUAL = {
   "decimals are rounded, not cut off: 125.663 for 125.6637": [182],
   "names may be negative, which is why two powers of them differ": [200],
   "numbers that differ": [92],
-  "a letter in front of a name or of a word is no option": [136, 139],
+  "a letter in front of a name or of a word is not an option": [136, 139],
 }
 
 # Answers that math-verify finds different, each group with one form. Every one was read.

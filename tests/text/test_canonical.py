@@ -349,3 +349,9 @@ def test_grading_allows_a_decimals_own_precision(answer, gold, right):
 @pytest.mark.parametrize("nothing", ["...", "$$", r"\text{}", r"\,", "°", "…", "?", "{}"])
 def test_nothing_said_is_no_vote(nothing):
   assert vote_ids([[nothing, "5"]])[0].tolist() == [-1, 0]
+
+
+def test_quotients_by_zero_are_texts_that_keep_their_sign():
+  assert canonical("1/0") == canonical(r"\frac{1}{0}")
+  assert canonical("-1/0") == canonical(r"-\frac{1}{0}") == canonical("−1/0")
+  assert len({canonical(answer) for answer in ("1/0", "-1/0", "2/0", "0", "1", "-1")}) == 6

@@ -23,7 +23,7 @@ UNITS = {
       r"10\,\mathrm{m}/\mathrm{s}^{2}",
     ],
   ],
-  "bare m and h directly behind a number": [
+  "bare m and h directly after a number": [
     ["5m", "5 m", "5", r"5\text{ m}", "5 h", "5 hr", "5h", "AB = 5m", "Area = 5 m²", "5 m/s"],
     ["y = 5m"],  # an expression in m
     ["-5m"],  # no length is negative
@@ -58,15 +58,15 @@ UNITS = {
       "12.57 (approximately)",
     ],
   ],
-  "behind a rounded or an exact value": [
+  "after a rounded or an exact value": [
     [r"4\sqrt{5} \text{ cm} \approx 8.94 \text{ cm}", r"4\sqrt5", r"4\sqrt{5}\text{ m}"],
   ],
-  "behind numbers of other forms": [
+  "after numbers of other forms": [
     ["2.5", "2.5 m", "2 1/2 m", r"\frac{5}{2}\text{ m}", r"2\frac12 \text{ h}"],
     [r"\frac{5}{2} m"],  # may be algebra
   ],
   "powers of ten": [["3 \\times 10^8 m/s", r"3\times 10^{8} \text{ m/s}", "300000000"]],
-  "behind a symbol only words are": [[r"2x \text{ cm}", "2x"], [r"2x\text{ m}"]],
+  "after a symbol only words are": [[r"2x \text{ cm}", "2x"], [r"2x\text{ m}"]],
   "temperatures": [["25℃", "25", r"25^\circ C", r"25^{\circ}\mathrm{C}", "25 °F"], ["25C"]],
   "percent": [["10%", r"10\%", "10 percent", "10 pct", "10"], ["0.1"]],
   "sums": [["3 m + 6"], ["9"], [r"3\text{ m} + 6 + m"], ["5 cm + 4"]],

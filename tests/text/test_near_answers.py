@@ -34,7 +34,7 @@ APART = {
     "h and 2h",
     "h and 2",
   ],
-  "units behind a letter": [
+  "units after a letter": [
     "2m/t",
     r"2m\cdot g",
     r"2m\times V",
@@ -92,7 +92,7 @@ APART = {
     "A",
   ],
   "two letters": ["A. C", "A. D", "A: B", "A: C", "A", "B. C, D"],
-  "coordinates behind a letter": [
+  "coordinates after a letter": [
     "C: 2,3",
     "C: 3,2",
     "C: x=2, y=3",
@@ -103,7 +103,7 @@ APART = {
     "(C): (2,3)",
     "(C): (3,2)",
   ],
-  "quantities behind a letter": ["F: 20 N", "F: 30 N", "F", "G: 9.8", "H: -3"],
+  "quantities after a letter": ["F: 20 N", "F: 30 N", "F", "G: 9.8", "H: -3"],
   "selections in a list": [
     "C(5,2), 1",
     "(5,2), 1",

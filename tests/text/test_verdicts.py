@@ -1,4 +1,4 @@
-"""Verdicts: the golden rows, injection, and numbers that are no scores."""
+"""Verdicts: the golden rows, injection, and numbers that are not scores."""
 
 import math
 import time

@@ -110,10 +110,12 @@ def check(split: str, size: int) -> None:
 
 
 def sample_content(rng: Rng, split: str, mixture: Mixture) -> tuple[Family, int, tuple]:
-  """Samples a family and a level from the mixture, and a content that belongs to the split.
+  """Samples a family, a level, and a problem's content, from those of the split.
+
+  A content is the parameters that determine a problem.
 
   Raises:
-    RuntimeError: the family has no, or too few, contents in the split.
+    RuntimeError: no content of the split was found, as it has none or too few.
   """
   weights = mixture.families
   family = FAMILIES[tuple(weights)[rng.weighted(tuple(weights.values()))]]

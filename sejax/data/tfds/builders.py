@@ -160,7 +160,7 @@ class Geoqa(_HubBuilder):
 
 
 class Mmr1(_HubBuilder):
-  """MMR1-Math: mathematical problems with pictures, chosen for reinforcement learning."""
+  """MMR1-Math: mathematical problems with images, chosen for reinforcement learning."""
 
   REPOSITORY = "MMR1/MMR1-Math-RL-Data-v0"
   DESCRIPTION = "Mathematical problems with pictures and a short answer."
@@ -204,7 +204,7 @@ def build(
   if builder.data_path.exists():
     raise ValueError(f"{builder.data_path} is there already; remove it to build {name} anew")
   if not source.is_dir():
-    raise ValueError(f"{source} is no directory; {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
+    raise ValueError(f"{source} is not a directory; {builder.MANUAL_DOWNLOAD_INSTRUCTIONS}")
   config = tfds.download.DownloadConfig(manual_dir=source, try_download_gcs=False)
   builder.download_and_prepare(download_config=config)
   return builder.info

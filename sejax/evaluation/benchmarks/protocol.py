@@ -183,7 +183,7 @@ def read_stored(row: Row, problem_id: str) -> StoredAnswers:
   """Reads a row of predictions: a list `responses`, or one `response` under any common name.
 
   Raises:
-    ValueError: the row has no response, or one that is no text.
+    ValueError: the row has no response, or one that is not text.
   """
   texts = row.get("responses")
   if texts is None:

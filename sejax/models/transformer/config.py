@@ -155,7 +155,7 @@ def rope_fields(text: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_fields(cls: type, name: str, raw: Mapping[str, Any]) -> Any:
-  """Builds a dataclass from a section of a `config.json`; entries that are no fields are ignored.
+  """Builds a dataclass from a section of a `config.json`; entries that are not fields are ignored.
 
   Args:
     cls: the dataclass.

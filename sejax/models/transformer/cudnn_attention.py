@@ -30,10 +30,10 @@ _MIN_COMPUTE_CAPABILITY = 8.0  # Ampere
 
 
 def available(device: jax.Device) -> bool:
-  """Returns whether a device has the kernel.
+  """Returns whether a device supports the kernel.
 
   Args:
-    device: may be absent hardware that is only compiled for.
+    device: may be a topology device that is not attached (ahead-of-time compilation).
   """
   is_nvidia = device.platform == "gpu" and device.device_kind.startswith(_VENDOR)
   return is_nvidia and float(device.compute_capability) >= _MIN_COMPUTE_CAPABILITY
@@ -121,7 +121,7 @@ def attend_continuations(
 def _join(
   prompt: Float[Array, "P M H"], own: Float[Array, "G T M H"], length: Int[Array, ""]
 ) -> Float[Array, "G P+T M H"]:
-  """Writes the tokens of each continuation behind the tokens of its prompt, over the padding."""
+  """Writes the tokens of each continuation after the tokens of its prompt, over the padding."""
   members = jnp.broadcast_to(prompt, (own.shape[0], *prompt.shape))
   rows = jnp.concatenate([members, jnp.zeros_like(own)], axis=1)
   return jax.lax.dynamic_update_slice_in_dim(rows, own, length, axis=1)

@@ -287,7 +287,7 @@ def _append(
   values: Float[Array, "L B K G T H"] | tuple[Float[Array, "B K G T H"], ...],
   lengths: Int[Array, "B G"] | None,
 ) -> Cache:
-  """Writes the keys and values of T tokens behind the cache positions in use."""
+  """Writes the keys and values of T tokens after the cache positions in use."""
   length = keys[0].shape[-2]
 
   def write(x, new):

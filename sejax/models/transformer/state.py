@@ -59,7 +59,7 @@ class Cache(NamedTuple):
     values: values in the same form.
     valid: cache positions that hold a token of the continuation.
     lengths: number of valid cache positions of each continuation.
-    used: number of cache positions in use; the next tokens are written behind them.
+    used: number of cache positions in use; the next tokens are written after them.
   """
 
   keys: Float[Array, "L B K G S H"] | tuple[Float[Array, "B K G S H"], ...]

@@ -32,7 +32,7 @@ OPTIONS = {"A": "red square", "B": "blue circle", "C": "green star", "D": "black
     # Letters count in capitals and as whole tokens.
     ("so c", None),
     ("ABC", None),
-    # Beyond D, "answer is" finds nothing; neither does it find what is no option.
+    # Beyond D, "answer is" finds nothing; neither does it find what is not an option.
     ("answer is E, not A, B", None),
     # The text of one option, in a response that is not much longer than all of them.
     ("I see a Blue Circle", "B"),

@@ -25,7 +25,7 @@ CHOICE = Problem(
     ("C\nbecause", "c"),
     ("(C)\nbecause", "c"),
     ("(C) C\nbecause", "c"),
-    # Rule 2: a number behind the last "is".
+    # Rule 2: a number after the last "is".
     ("First it is 4, then it is 12.", "12"),
     ("It is -0.75", "-0.75"),
     # Rule 3: the announced answer, its first line up to a sentence's end; the last of two boxes.

@@ -1,4 +1,4 @@
-"""A policy: a model directory with its processor, weights and samplers, checked when opened.
+"""Opens a model directory: its processor, its weights, and samplers for it.
 
 All code that samples starts here: training and its Judge, `--mode=sample`, benchmarks, the answer
 extractor, and the experiments.
@@ -31,7 +31,7 @@ _PROBE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compute:
-  """Precision and kernels for sampling, and precision of frozen weights.
+  """Precision and kernels of all computation of a model, and precision of frozen weights.
 
   Attributes:
     dtype: precision of frozen weights, and of the sampler's copy of trained weights.
@@ -47,7 +47,8 @@ class Compute:
     """Returns the model with the kernels and cache layout for the devices of a mesh.
 
     Args:
-      mesh: may consist of devices that are only compiled for; None is the first local device.
+      mesh: may consist of topology devices that are not attached (ahead-of-time compilation); None
+        is the first local device.
     """
     device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
     return model.for_device(
@@ -56,7 +57,7 @@ class Compute:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Policy:
+class ModelDirectory:
   """A model directory on the devices of a mesh.
 
   Reads in three stages, so that a mistake is reported before the weights are read, which takes
@@ -65,7 +66,7 @@ class Policy:
 
   Attributes:
     field: the field that names the directory, for messages, such as `model.path`.
-    directory: local model directory.
+    path: path of the local directory.
     model: model read from its `config.json`.
     mesh: mesh for weights and sampling.
     compute: precision and kernels for sampling.
@@ -74,7 +75,7 @@ class Policy:
   """
 
   field: str
-  directory: str
+  path: str
   model: models.Model
   mesh: Mesh
   compute: Compute
@@ -85,7 +86,7 @@ class Policy:
   def open(
     cls,
     field: str,
-    directory: str,
+    path: str,
     mesh: Mesh,
     compute: Compute,
     *,
@@ -100,8 +101,8 @@ class Policy:
     checks.check_processes(mesh)
     return cls(
       field=field,
-      directory=directory,
-      model=models.load_config(directory),
+      path=path,
+      model=models.load_config(path),
       mesh=mesh,
       compute=compute,
       min_pixels=min_pixels,
@@ -111,7 +112,7 @@ class Policy:
   @property
   def name(self) -> str:
     """The field and its directory, as messages name it."""
-    return f"config.{self.field}={quoted(self.directory)}"
+    return f"config.{self.field}={quoted(self.path)}"
 
   @functools.cached_property
   def processor(self) -> Processor:
@@ -120,7 +121,7 @@ class Policy:
     Raises:
       ValueError: it cannot be read, or belongs to another model than `config.json`.
     """
-    processor = prepare.load_processor(self.directory, self.min_pixels, self.max_pixels)
+    processor = prepare.load_processor(self.path, self.min_pixels, self.max_pixels)
     checks.check_directory(self.name, self.model, processor)
     return processor
 
@@ -136,14 +137,14 @@ class Policy:
     """
     _ = self.processor  # So that a wrong processor is reported before minutes of reading.
     dtype = self.compute.dtype if dtype is None else dtype
-    _, params = models.load(self.directory, self.mesh, dtype, decoding=decoding)
+    _, params = models.load(self.path, self.mesh, dtype, decoding=decoding)
     return params
 
   def roles(self, options: RoleOptions, judge: models.Model | None = None) -> Roles:
-    """Returns samplers for Actor and Judge; the Actor samples from this policy's model.
+    """Returns samplers for Actor and Judge; the Actor samples from this directory's model.
 
     Args:
-      judge: the Judge's model; None is this policy's.
+      judge: the Judge's model; None is the same model.
     """
     return Roles.create(
       options,
@@ -155,7 +156,7 @@ class Policy:
     )
 
 
-def check_judge(actor: Policy, judge: Policy) -> None:
+def check_judge(actor: ModelDirectory, judge: ModelDirectory) -> None:
   """Checks that the Judge takes the same image patches and tokens as the Actor.
 
   Both roles read patches and tokens made by the Actor's processor.
@@ -208,4 +209,4 @@ def _tokenize_probe(processor: Processor) -> list[int]:
   content += [{"type": "candidate"}, {"type": "text", "text": _PROBE}]
   chat = [{"role": "system", "content": _PROBE}, {"role": "user", "content": content}]
   prompt = processor.prompt(chat, [(1, side, side)])
-  return [*prompt.ids.tolist(), *processor.continuation(prompt.tail, _PROBE).tolist()]
+  return [*prompt.ids.tolist(), *processor.tokenize_candidate(prompt.tail, _PROBE).tolist()]
