@@ -44,12 +44,13 @@ def main(argv: list[str]) -> None:
 
 def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup) -> None:
   """Times the updates of one rollout by every objective."""
-  state = setup.learner.updater.init(setup.weights.initial)
-  weights = SamplingWeights(setup.learner.policy_params(state.params), setup.weights.judge_params)
+  initial = setup.initial_weights
+  state = setup.learner.updater.init(initial.trained)
+  weights = SamplingWeights(setup.learner.policy_params(state.params), initial.judge_params)
   data = setup_lib.pipeline(config, setup.preparer, ())
   rollout = setup.collector.collect_rollout(weights, data, 0)
   (part,), (advantage,), (behaviour_logp,) = setup.learner.minibatches(rollout)
-  old_logp = setup.learner.updater.token_logprobs(setup.weights.frozen, part)
+  old_logp = setup.learner.updater.token_logprobs(initial.frozen, part)
   # A little off policy, so that clips are taken.
   noise = 0.1 * jax.random.normal(jax.random.key(0), old_logp.shape)
   scored = UpdateBatch(
@@ -65,13 +66,13 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup) -> N
   def update_by(objective: str):
     updater = learner.make_updater(
       dataclasses.replace(options, loss=config.loss.to_dict() | {"objective": objective}),
-      setup.weights.model,
+      initial.model,
       compute=parts.compute(config),
       filters=setup.roles.actor.options.filters,
       steps=1,
       mesh=setup.mesh,
     )
-    state = updater.init(setup.weights.initial)
+    state = updater.init(initial.trained)
 
     def update():
       nonlocal state
