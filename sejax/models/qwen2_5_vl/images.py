@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sejax.models.qwen2_5_vl.config import VisionConfig
-
-PADDING = -1
+from sejax.models.transformer.images import PADDING, patch_positions
 
 
 class Images(NamedTuple):
@@ -116,7 +115,7 @@ def _index_image(config: VisionConfig, grid: tuple[int, int, int]) -> tuple[np.n
   Cached, because few different grids occur in a data set.
   """
   order, window = window_order(config, np.array(grid))
-  return order, window, _patch_positions(config, grid)[order].reshape(-1, 2)
+  return order, window, patch_positions(config.spatial_merge_size, grid)[order].reshape(-1, 2)
 
 
 def window_order(
@@ -137,14 +136,3 @@ def window_order(
   window = (time * down + row // side) * across + column // side
   order = np.argsort(window, kind="stable")
   return order, window[order]
-
-
-def _patch_positions(
-  config: VisionConfig, grid: Int[np.ndarray, " 3"]
-) -> Int[np.ndarray, "s merge_unit 2"]:
-  """Returns row and column of the patches of each feature (HF `get_vision_position_ids`)."""
-  time, height, width = grid
-  merge = config.spatial_merge_size
-  position = np.stack(np.indices((height, width)), axis=-1)
-  blocks = position.reshape(height // merge, merge, width // merge, merge, 2).swapaxes(1, 2)
-  return np.tile(blocks.reshape(-1, merge * merge, 2), (time, 1, 1))

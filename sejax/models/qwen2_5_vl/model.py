@@ -17,6 +17,7 @@ from sejax.models.transformer.config import (
   TOKEN_IDS,
   TextConfig,
   from_fields,
+  require_activation,
   rope_fields,
   to_fields,
 )
@@ -90,11 +91,8 @@ class Qwen25VL(Model):
     vision = raw.get("vision_config") or {}
     if text.get("use_sliding_window"):
       raise ValueError("text_config.use_sliding_window is true; only full attention is supported")
-    for name, part in (("text_config", text), ("vision_config", vision)):
-      if part.get("hidden_act", "silu") != "silu":
-        raise ValueError(
-          f"{name}.hidden_act is {quoted(part['hidden_act'])}; only 'silu' is supported"
-        )
+    require_activation("text_config", text, "silu")
+    require_activation("vision_config", vision, "silu")
     return cls(
       vision=from_fields(VisionConfig, "vision_config", {**_VISION_DEFAULTS, **vision}),
       text=from_fields(TextConfig, "text_config", {**_TEXT_DEFAULTS, **text, **rope_fields(text)}),

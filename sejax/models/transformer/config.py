@@ -204,6 +204,21 @@ def check_fields(config: Any, name: str, skip: tuple[str, ...] = ()) -> None:
       raise ValueError(f"{name}.{field.name} is {quoted(value)}; it must be a list of integers")
 
 
+def require_activation(name: str, raw: Mapping[str, Any], supported: str) -> None:
+  """Checks the activation function of a section of a `config.json`, if the section names one.
+
+  Args:
+    name: name of the section, for errors.
+    raw: contents of the section.
+    supported: the only function that works, by its name in transformers.
+
+  Raises:
+    ValueError: it is another one.
+  """
+  if (found := raw.get("hidden_act", supported)) != supported:
+    raise ValueError(f"{name}.hidden_act is {quoted(found)}; only '{supported}' is supported")
+
+
 def require_divisible(name: str, config: Any, total: str, parts: str) -> None:
   """Checks that the field `total` is a multiple of the field `parts`.
 

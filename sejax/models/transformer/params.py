@@ -86,6 +86,12 @@ def head_shapes(c: TextConfig) -> Params:
   return dense_shape(c.hidden_size, c.vocab_size, bias=False)
 
 
+def norm_shape(size: int, *, stack: int | None = None) -> Params:
+  """Returns the shapes of a LayerNorm, or of a stack of them."""
+  lead = () if stack is None else (stack,)
+  return {"scale": (*lead, size), "bias": (*lead, size)}
+
+
 def dense_shape(
   inputs: int, outputs: int, *, bias: bool = True, stack: int | None = None
 ) -> Params:
