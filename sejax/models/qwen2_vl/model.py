@@ -1,0 +1,221 @@
+"""Qwen2-VL's implementation of `Model`: configuration files, released sizes, vision tower."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from sejax.errors import quoted
+from sejax.models.model import Model
+from sejax.models.qwen2_vl.config import VisionConfig
+from sejax.models.transformer.config import (
+  TOKEN_IDS,
+  TextConfig,
+  from_fields,
+  require_activation,
+  rope_fields,
+  to_fields,
+)
+from sejax.models.transformer.images import Images, pack_images
+from sejax.models.transformer.layers import dense
+from sejax.models.transformer.params import DECODER_TENSOR_NAMES, Params, dense_shape, norm_shape
+from sejax.models.transformer.vision import merge_patches, rotary_angles, run_blocks
+
+# Module in the tree -> module in the published files; `{}` stands for the block's index.
+_TENSOR_NAMES = {
+  "vision/patch_embed": "visual.patch_embed.proj",
+  "vision/blocks/norm1": "visual.blocks.{}.norm1",
+  "vision/blocks/qkv": "visual.blocks.{}.attn.qkv",
+  "vision/blocks/proj": "visual.blocks.{}.attn.proj",
+  "vision/blocks/norm2": "visual.blocks.{}.norm2",
+  "vision/blocks/fc1": "visual.blocks.{}.mlp.fc1",
+  "vision/blocks/fc2": "visual.blocks.{}.mlp.fc2",
+  "vision/merger/norm": "visual.merger.ln_q",
+  "vision/merger/fc1": "visual.merger.mlp.0",
+  "vision/merger/fc2": "visual.merger.mlp.2",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Qwen2VL(Model):
+  """A Qwen2-VL model (HF `Qwen2VLForConditionalGeneration`).
+
+  Raises:
+    ValueError: a field cannot work; the message names it, its value and what would work.
+  """
+
+  model_type = "qwen2_vl"
+  title = "Qwen2-VL"
+  released_names: ClassVar[Mapping[str, str]] = {
+    size: f"Qwen/Qwen2-VL-{size.upper()}-Instruct" for size in ("2b", "7b", "72b")
+  }
+  tensor_names: ClassVar[Mapping[str, str]] = {**_TENSOR_NAMES, **DECODER_TENSOR_NAMES}
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.vision.hidden_size != self.text.hidden_size:
+      raise ValueError(
+        f"vision_config.hidden_size is {self.vision.hidden_size}; it must equal the decoder's"
+        f" hidden_size of {self.text.hidden_size}"
+      )
+
+  @classmethod
+  def released(cls, size: str) -> Self:
+    """Returns a released configuration by its size: `2b`, `7b` or `72b`.
+
+    Source: `config.json` of the repositories `Qwen/Qwen2-VL-<size>-Instruct`.
+
+    Raises:
+      ValueError: there is no such size.
+    """
+    if size not in _RELEASED:
+      raise ValueError(
+        f"no released Qwen2-VL of size {quoted(size)}; choose from {list(_RELEASED)}"
+      )
+    vocab, width, mlp, layers, heads, kv_heads = _RELEASED[size]
+    return cls(
+      vision=VisionConfig(depth=32, embed_dim=1280, hidden_size=width, num_heads=16),
+      text=TextConfig(
+        vocab_size=vocab,
+        hidden_size=width,
+        intermediate_size=mlp,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=32_768,
+      ),
+      tie_word_embeddings=size == "2b",
+    )
+
+  @classmethod
+  def from_hf(cls, raw: Mapping[str, Any]) -> Self:
+    """Builds a model from the contents of a `config.json`, in its nested or its flat form.
+
+    Args:
+      raw: contents of the file, see `Qwen25VL.from_hf` for the two forms.
+
+    Raises:
+      ValueError: a field is missing, or its value cannot work or is not supported.
+    """
+    text = raw.get("text_config") or raw
+    vision = raw.get("vision_config") or {}
+    if text.get("use_sliding_window"):
+      raise ValueError("text_config.use_sliding_window is true; only full attention is supported")
+    require_activation("text_config", text, "silu")
+    require_activation("vision_config", vision, "quick_gelu")
+    return cls(
+      vision=from_fields(VisionConfig, "vision_config", {**_VISION_DEFAULTS, **vision}),
+      text=from_fields(TextConfig, "text_config", {**_TEXT_DEFAULTS, **text, **rope_fields(text)}),
+      tie_word_embeddings=(
+        raw.get("tie_word_embeddings") or text.get("tie_word_embeddings") or False
+      ),
+      **{name: raw[name] for name in TOKEN_IDS if name in raw},
+    )
+
+  def to_hf(self) -> dict[str, Any]:
+    """Returns the contents of a `config.json` for transformers 5, in the nested form."""
+    text = to_fields(self.text)
+    text["rope_parameters"] = {
+      "rope_type": "default",
+      "rope_theta": text.pop("rope_theta"),
+      "mrope_section": text.pop("mrope_section"),
+    }
+    return {
+      "architectures": ["Qwen2VLForConditionalGeneration"],
+      "model_type": "qwen2_vl",
+      "text_config": {"model_type": "qwen2_vl_text", "hidden_act": "silu", **text},
+      "vision_config": {
+        "model_type": "qwen2_vl_vision",
+        "hidden_act": "quick_gelu",
+        **to_fields(self.vision),
+      },
+      "tie_word_embeddings": self.tie_word_embeddings,
+      **{name: getattr(self, name) for name in TOKEN_IDS},
+    }
+
+  def vision_shapes(self) -> Params:
+    """Returns the `vision` part of `shapes`."""
+    c = self.vision
+    merged = c.embed_dim * c.merge_unit
+    return {
+      "patch_embed": dense_shape(c.patch_dim, c.embed_dim, bias=False),
+      "blocks": {
+        "norm1": norm_shape(c.embed_dim, stack=c.depth),
+        "qkv": dense_shape(c.embed_dim, 3 * c.embed_dim, stack=c.depth),
+        "proj": dense_shape(c.embed_dim, c.embed_dim, stack=c.depth),
+        "norm2": norm_shape(c.embed_dim, stack=c.depth),
+        "fc1": dense_shape(c.embed_dim, c.intermediate_size, stack=c.depth),
+        "fc2": dense_shape(c.intermediate_size, c.embed_dim, stack=c.depth),
+      },
+      "merger": {
+        "norm": norm_shape(c.embed_dim),
+        "fc1": dense_shape(merged, merged),
+        "fc2": dense_shape(merged, c.hidden_size),
+      },
+    }
+
+  def tensor_shape(self, path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape that an array has in published files, see `Model.tensor_shape`."""
+    if path == "vision/patch_embed/kernel":  # Published as a convolution whose stride is its size.
+      vision = self.vision
+      patch = (vision.temporal_patch_size, vision.patch_size, vision.patch_size)
+      return (vision.embed_dim, vision.in_channels, *patch)
+    return super().tensor_shape(path, shape)
+
+  @property
+  def patch_multiple(self) -> int:
+    """Number of patches of a feature: patch buckets hold whole features."""
+    return self.vision.merge_unit
+
+  @property
+  def image_format(self) -> dict[str, int]:
+    """Vision configuration fields that patches and their order depend on."""
+    fields = ("patch_size", "temporal_patch_size", "in_channels", "spatial_merge_size")
+    return {name: getattr(self.vision, name) for name in fields}
+
+  def pack_images(
+    self,
+    patches: Sequence[Float[np.ndarray, "_ patch_dim"]],
+    grids: Sequence[Int[np.ndarray, "_ 3"]],
+    size: int,
+  ) -> Images:
+    """Packs the patches of each row's images to a common size, see `images.pack_images`."""
+    return pack_images(
+      patches, grids, size, merge=self.vision.spatial_merge_size, patch_dim=self.patch_dim
+    )
+
+  def images_shape(self, images: Images) -> tuple[int, int]:
+    """Returns the rows B and the patches per row S of packed images."""
+    return images.patches.shape[:2]
+
+  def encode(self, params: Params, images: Images) -> Float[Array, "B s D"]:
+    """Encodes images with the vision tower (HF `Qwen2VisionTransformerPretrainedModel`)."""
+    params, vision = params["vision"], self.vision
+    images = jax.tree.map(jnp.asarray, images)  # numpy arrays, if this is called outside of jit.
+    x = dense(params["patch_embed"], images.patches.astype(params["patch_embed"]["kernel"].dtype))
+    angles = rotary_angles(vision.head_size, images.positions)
+    x = run_blocks(
+      params["blocks"], self, x, angles=angles, image=images.image, activation=_quick_gelu
+    )
+    return merge_patches(params["merger"], x, vision.merge_unit)
+
+
+def _quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+  """Applies the sigmoid approximation of GELU (HF `QuickGELUActivation`)."""
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+# Defaults of transformers for fields that a file leaves out.
+_VISION_DEFAULTS = {"depth": 32, "embed_dim": 1280, "num_heads": 16}
+_TEXT_DEFAULTS = {"rms_norm_eps": 1e-5, "max_position_embeddings": 32_768}
+
+# Vocabulary, hidden size, hidden size of the MLP, layers, query heads, key-value heads.
+_RELEASED = {
+  "2b": (151_936, 1536, 8960, 28, 12, 2),
+  "7b": (152_064, 3584, 18_944, 28, 28, 4),
+  "72b": (152_064, 8192, 29_568, 80, 64, 8),
+}
