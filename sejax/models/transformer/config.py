@@ -5,7 +5,7 @@ Fields that a published `config.json` has keep their names.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jax.sharding import Sharding
 
@@ -33,10 +33,18 @@ class TextConfig:
       position.
     bos_token_id: unused; kept for exports.
     eos_token_id: ids of the tokens that end a response, see `Model.eos_ids`.
+    attention_bias: whether q, k and v have biases; fixed for a family, like the next two.
+    qk_norm: whether each head of q and k passes through an RMSNorm before the rotation.
+    interleaved_mrope: whether time, height and width alternate over the rotary frequencies, instead
+      of each having a contiguous section.
 
   Raises:
     ValueError: a field cannot work; the message names it, its value and what would work.
   """
+
+  attention_bias: ClassVar[bool] = True
+  qk_norm: ClassVar[bool] = False
+  interleaved_mrope: ClassVar[bool] = False
 
   vocab_size: int
   hidden_size: int
@@ -54,14 +62,18 @@ class TextConfig:
   def __post_init__(self):
     check_fields(self, "text_config", skip=("bos_token_id", "eos_token_id"))
     object.__setattr__(self, "mrope_section", tuple(self.mrope_section))
-    require_divisible("text_config", self, "hidden_size", "num_attention_heads")
-    require_divisible("text_config", self, "num_attention_heads", "num_key_value_heads")
+    self._check_heads()
     is_section = len(self.mrope_section) == 3 and min(self.mrope_section) > 0
     if not is_section or 2 * sum(self.mrope_section) != self.head_size:
       raise ValueError(
         f"text_config.mrope_section is {list(self.mrope_section)}; it must be three numbers whose"
-        f" sum is half the head size of {self.head_size} (hidden_size / num_attention_heads)"
+        f" sum is half the head size of {self.head_size}"
       )
+
+  def _check_heads(self) -> None:
+    """Checks that hidden states divide into heads, and query heads into groups."""
+    require_divisible("text_config", self, "hidden_size", "num_attention_heads")
+    require_divisible("text_config", self, "num_attention_heads", "num_key_value_heads")
 
   @property
   def head_size(self) -> int:
