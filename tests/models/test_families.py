@@ -1,179 +1,276 @@
-"""Qwen2-VL and Qwen3-VL against transformers' torch models, on random tiny weights in fp32."""
+"""Compares Qwen2-VL and Qwen3-VL with transformers' torch models, on random tiny weights in fp32.
 
+Qwen2.5-VL has tests of its own beside this file.
+"""
+
+import dataclasses
 import functools
-import json
+import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRotaryEmbedding
 
 from sejax import models
-from tests.models import families
+from sejax.models import lora
+from sejax.models.transformer.rope import text_angles
+from tests.models import grpo, torch_reference
 
-G, T = 2, 5
-CASES = {
-  "one picture": [[5, (4, 4), 3]],
-  "three of different grids": [[2, (8, 4), 1, (4, 6), (6, 6), 9]],
-  "wide and tall": [[1, (2, 20), 3], [4, (20, 2)]],  # the table of positions has 6 x 6 entries
-  "text only": [[20]],
-  "unequal prompts": [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 9], [20], [1, (2, 12), 3]],
-}
+# The table of learned positions has 6 x 6 entries: it is enlarged and reduced, on each axis.
+PROMPTS = [
+  [5, (4, 4), 3],
+  [2, (8, 4), 1, (4, 6), (6, 6), 9],  # three images of different grids
+  [1, (2, 20), 3],
+  [4, (20, 2)],  # ends with an image
+  [9],  # text only, in a batch with images
+  [3, (12, 8), 4],
+]
+G, T = 2, 6
+WIDTH, PATCHES = 60, 104  # with padding
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+  """A torch model of transformers, its directory, and what sejax loads from it."""
+
+  reference: Any
+  directory: pathlib.Path
+  model: models.Model
+  params: models.Params
+
+  def batch(self, prompts=PROMPTS) -> torch_reference.Batch:
+    return torch_reference.make_batch(self.model, prompts)
+
+  def load_gradients(self, directory: pathlib.Path) -> models.Params:
+    """Returns the torch model's gradients as a parameter tree, read as weights are."""
+    kept = [parameter.clone() for parameter in self.reference.parameters()]
+    with torch.no_grad():
+      for parameter in self.reference.parameters():
+        parameter.copy_(parameter.grad)
+      self.reference.save_pretrained(directory)
+      for parameter, value in zip(self.reference.parameters(), kept, strict=True):
+        parameter.copy_(value)
+    return models.load(directory)[1]
+
+
+def padded_with_images(prompt: models.Prompt) -> models.Prompt:
+  """Returns prompts whose padding are image tokens, which must mean nothing there."""
+  is_padding = np.arange(prompt.ids.shape[1]) >= prompt.lengths[:, None]
+  return prompt._replace(ids=np.where(is_padding, torch_reference.IMAGE, prompt.ids))
 
 
 @pytest.fixture(scope="module", params=["qwen2_vl", "qwen3_vl"])
-def family(request):
+def name(request):
   return request.param
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
-def both(request, family, tmp_path_factory):
-  """The torch model, its directory, and what is loaded from it."""
-  directory = tmp_path_factory.mktemp(family)
-  reference = families.torch_model(families.tiny_model(family, tied=request.param))
+def family(request, name, tmp_path_factory):
+  config = torch_reference.tiny_family(name, tie_word_embeddings=request.param)
+  reference = torch_reference.torch_model(config)
+  directory = tmp_path_factory.mktemp(name)
   reference.save_pretrained(directory)
-  return reference, directory, *models.load(directory)
+  return Family(reference, directory, *models.load(directory))
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def run(params, model, prompt, images, tokens):
+@functools.partial(jax.jit, static_argnums=0)
+def run(model, params, prompt, images, tokens):
+  """Returns features, and hidden states of prompt ends and continuations, in two passes and one."""
   features = None if images is None else model.encode(params, images)
-  prefix, first = model.prefill(params, prompt, features)
-  hidden, _ = model.extend(params, prefix, tokens)
-  last, once = model.forward(params, prompt, features, tokens)
-  in_two = first, model.logits(params, hidden)
-  return in_two, (model.logits(params, last), model.logits(params, once)), features
+  prefix, _ = model.prefill(params, prompt, features)
+  extended, _ = model.extend(params, prefix, tokens)
+  hidden = (prefix.last_hidden, extended), model.forward(params, prompt, features, tokens)
+  return features, jax.tree.map(lambda h: model.logits(params, h), hidden)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_logits_and_features(both, case):
-  reference, _, model, params = both
-  batch = families.make_batch(model, CASES[case])
-  rows = len(batch.ids)
-  tokens = np.random.default_rng(1).integers(2, families.TEXT_IDS, (rows, G, T)).astype(np.int32)
-  *found, features = run(params, model, batch.prompt(model), batch.images(model), tokens)
-  for row in range(rows):
-    for g in range(G):
-      inputs = families.torch_inputs(batch, row, tokens[row, g].tolist())
-      with torch.no_grad():
-        want = reference(**inputs).logits[0].numpy()
-      length = len(batch.ids[row])
-      for first, after in found:
-        np.testing.assert_allclose(first[row], want[length - 1], atol=2e-5)
-        np.testing.assert_allclose(after[row, g], want[length:], atol=2e-5)
-    if len(batch.grids[row]):
-      with torch.no_grad():
-        wanted = reference.model.get_image_features(
-          torch.from_numpy(batch.patches[row]), torch.from_numpy(batch.grids[row])
-        )
-      levels = [wanted.pooler_output, *(getattr(wanted, "deepstack_features", None) or [])]
-      leaves = jax.tree.leaves(features)
-      assert len(leaves) == len(levels) == (3 if model.model_type == "qwen3_vl" else 1)
-      for leaf, level in zip(leaves, levels, strict=True):
-        level = torch.cat(level).numpy()
-        np.testing.assert_allclose(leaf[row, : len(level)], level, atol=2e-5)
+def draw_tokens(rows: int) -> np.ndarray:
+  rng = np.random.default_rng(1)
+  return rng.integers(2, torch_reference.TEXT_IDS, (rows, G, T)).astype(np.int32)
 
 
-def test_gradients(both):
-  """Of a sum of log-probs and entropies; every tensor within 1e-4 of its largest."""
-  reference, directory, model, params = both
-  batch = families.make_batch(model, CASES["unequal prompts"])
-  rows = len(batch.ids)
-  tokens = np.random.default_rng(1).integers(2, families.TEXT_IDS, (rows, G, T)).astype(np.int32)
-  weights = np.random.default_rng(2).standard_normal((rows, G, T)).astype(np.float32)
-  prompt, images = batch.prompt(model), batch.images(model)
-
-  def loss(params):
-    features = model.encode(params, images)
-    last, hidden = model.forward(params, prompt, features, tokens)
-    return (weights * model.logp(params, last, hidden, tokens).logp).sum()
-
-  got = jax.jit(jax.grad(loss))(params)
-  reference.zero_grad()
-  total = torch.zeros(())
-  for row in range(rows):
-    for g in range(G):
-      inputs = families.torch_inputs(batch, row, tokens[row, g].tolist())
-      logp = reference(**inputs).logits[0].log_softmax(-1)[len(batch.ids[row]) - 1 : -1]
-      chosen = logp[torch.arange(T), torch.from_numpy(tokens[row, g]).long()]
-      total = total + (torch.from_numpy(weights[row, g]) * chosen).sum()
-  total.backward()
-  with torch.no_grad():  # Gradients in the form of a directory are read as weights are.
-    kept = [parameter.clone() for parameter in reference.parameters()]
-    for parameter in reference.parameters():
-      parameter.copy_(parameter.grad)
-    reference.save_pretrained(directory / "gradients")
-    for parameter, value in zip(reference.parameters(), kept, strict=True):
-      parameter.copy_(value)
-  _, want = models.load(directory / "gradients")
-  for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
-    scale = float(jnp.abs(b).max())
-    assert scale > 0, path
-    np.testing.assert_allclose(a, b, atol=1e-4 * scale, err_msg=str(path))
+@pytest.fixture(scope="module")
+def outputs(family):
+  batch = family.batch()
+  prompt = padded_with_images(batch.prompt(family.model, WIDTH))
+  images = batch.images(family.model, PATCHES)
+  return run(family.model, family.params, prompt, images, draw_tokens(len(PROMPTS)))
 
 
-def test_greedy_tokens_are_those_of_generate(both):
-  reference, _, model, params = both
-  batch = families.make_batch(model, CASES["three of different grids"])
-  prompt = batch.prompt(model)
-  prefix, logits = model.prefill(params, prompt, model.encode(params, batch.images(model)))
-  cache = model.empty_cache(1, 1, 64, jnp.float32)
-  step = jax.jit(model.extend)
-  tokens = []
-  for _ in range(64):
-    tokens.append(int(logits.reshape(-1).argmax()))
-    hidden, cache = step(params, prefix, jnp.array([[tokens[-1:]]]), cache)
-    logits = model.logits(params, hidden[0, 0, 0])
-  inputs = families.torch_inputs(batch, 0)
+def assert_same_logits(family, batch, found):
+  tokens = draw_tokens(len(batch.ids))
   with torch.no_grad():
-    want = reference.generate(
-      **inputs, max_new_tokens=64, min_new_tokens=64, do_sample=False, pad_token_id=0
+    want = family.reference(**batch.torch_inputs(tokens)).logits.numpy()
+  want = want.reshape(*tokens.shape[:2], *want.shape[1:])
+  assert want.std() > 0.5
+  for row, length in enumerate(batch.lengths):
+    for first, after in found:
+      ends = np.broadcast_to(first[row], (G, first.shape[-1]))
+      np.testing.assert_allclose(ends, want[row, :, length - 1], atol=2e-5, rtol=0)
+      np.testing.assert_allclose(after[row], want[row, :, length : length + T], atol=2e-5, rtol=0)
+
+
+def test_logits(family, outputs):
+  assert_same_logits(family, family.batch(), outputs[1])
+
+
+def test_logits_without_images(family):
+  batch = family.batch([[20], [3]])
+  prompt = batch.prompt(family.model)
+  _, logits = run(family.model, family.params, prompt, None, draw_tokens(2))
+  assert_same_logits(family, batch, logits)
+
+
+def test_vision_features_of_every_level(family, outputs):
+  batch = family.batch()
+  with torch.no_grad():
+    wanted = family.reference.model.get_image_features(
+      torch.from_numpy(np.concatenate(batch.patches)), torch.from_numpy(np.concatenate(batch.grids))
     )
-  # `generate` was told not to end; so what ends a response is left out here.
-  want = want[0, len(batch.ids[0]) :].tolist()
-  upto = tokens.index(1) if 1 in tokens else 64
-  assert upto > 8
-  assert tokens[:upto] == want[:upto]
+  levels = [wanted.pooler_output, *(getattr(wanted, "deepstack_features", None) or [])]
+  found = jax.tree.leaves(outputs[0])
+  assert len(found) == len(levels) == (3 if family.model.model_type == "qwen3_vl" else 1)
+  counts = [len(patches) // 4 for patches in batch.patches]
+  for leaf, level in zip(found, levels, strict=True):
+    rows = np.concatenate([row[:count] for row, count in zip(leaf, counts, strict=True)])
+    np.testing.assert_allclose(rows, torch.cat(tuple(level)).numpy(), atol=2e-5, rtol=0)
 
 
-def test_a_directory_is_written_as_it_was_read(both, tmp_path):
-  reference, directory, model, params = both
-  models.save(params, model, tmp_path / "export")
-  kind = type(reference)
-  again, said = kind.from_pretrained(tmp_path / "export", output_loading_info=True)
-  assert not said["missing_keys"]
-  assert not said["unexpected_keys"]
-  for name, tensor in reference.state_dict().items():
-    assert torch.equal(again.state_dict()[name], tensor), name
-  loaded, same = models.load(tmp_path / "export")
-  assert loaded == model
-  jax.tree.map(np.testing.assert_array_equal, params, same)
-  written = json.loads((tmp_path / "export" / "config.json").read_text())
-  original = json.loads((directory / "config.json").read_text())
-  for part in ("text_config", "vision_config"):
-    for name, value in written[part].items():
-      assert original[part].get(name, value) == value, (part, name)
+def test_positions(family):
+  batch = family.batch()
+  inputs = batch.torch_inputs()
+  want, deltas = family.reference.model.get_rope_index(
+    inputs["input_ids"],
+    mm_token_type_ids=inputs["mm_token_type_ids"],
+    image_grid_thw=inputs["image_grid_thw"],
+    attention_mask=inputs["attention_mask"],
+  )
+  prompt = batch.prompt(family.model)
+  np.testing.assert_array_equal(prompt.positions, want.numpy())
+  real = np.arange(prompt.ids.shape[1]) < batch.lengths[:, None]
+  ends = np.where(real, prompt.positions, -1).max(axis=(0, 2)) + 1
+  np.testing.assert_array_equal(ends, batch.lengths + deltas.numpy()[:, 0])
+
+
+@pytest.mark.parametrize("size", ["2b", "32b"])
+def test_released_frequencies_follow_the_axes_as_in_transformers(size):
+  model = models.FAMILIES["qwen3_vl"].released(size)
+  config = torch_reference.CLASSES["qwen3_vl"][0](**model.to_hf()).text_config
+  # Positions so different that a frequency of the wrong axis has another angle.
+  positions = np.stack([np.arange(8), 100 + 3 * np.arange(8), 217 - 5 * np.arange(8)])[:, None]
+  rotary = Qwen3VLTextRotaryEmbedding(config)
+  cos, sin = rotary(torch.zeros(1), torch.from_numpy(positions))
+  angles = text_angles(model.text, jnp.asarray(positions))
+  half = model.text.head_size // 2
+  np.testing.assert_allclose(jnp.cos(angles), cos[..., :half].numpy(), atol=2e-5)
+  np.testing.assert_allclose(jnp.sin(angles), sin[..., :half].numpy(), atol=2e-5)
+
+
+# Attention and log-probs in chunks and remat with one kind of head, all at once with the other.
+CHUNKED = {"remat": "dots", "query_chunk": 20, "logits_chunk": 5}
+
+
+def test_gradients_of_a_grpo_loss(family, tmp_path):
+  changes = CHUNKED if family.model.tie_word_embeddings else {}
+  model, batch = dataclasses.replace(family.model, **changes), family.batch()
+  rollout = grpo.make_rollout(family.reference, batch, G, T)
+  want_loss = grpo.torch_gradient(family.reference, batch, rollout)
+
+  @jax.jit
+  def found(params, prompt, images, fields):
+    def loss(params):
+      rollout = grpo.Rollout(*fields)
+      last, hidden = model.forward(params, prompt, model.encode(params, images), rollout.tokens)
+      logp = model.logp(params, last, hidden, rollout.tokens).logp
+      return grpo.loss(jnp, logp, rollout)
+
+    return jax.value_and_grad(loss)(params)
+
+  prompt, images = batch.prompt(model, WIDTH), batch.images(model, PATCHES)
+  loss, got = found(family.params, prompt, images, dataclasses.astuple(rollout))
+  np.testing.assert_allclose(loss, want_loss, rtol=1e-5, atol=1e-6)
+  grpo.assert_same_gradients(got, family.load_gradients(tmp_path))
+
+
+def test_greedy_tokens_equal_generate(family):
+  """64 tokens, drawn one by one from the cache; the token that ends a response is forbidden."""
+  model, params, rows, eos = family.model, family.params, slice(1, 4), 1
+  batch = family.batch(PROMPTS[rows])
+  prompt = batch.prompt(model, WIDTH)
+  prefix, logits = jax.jit(model.prefill)(
+    params, prompt, model.encode(params, batch.images(model, PATCHES))
+  )
+  cache = model.empty_cache(len(batch.ids), 1, 64, jnp.float32)
+
+  @jax.jit
+  def step(prefix, logits, cache):
+    tokens = logits.at[:, eos].set(-jnp.inf).argmax(-1)
+    hidden, cache = model.extend(params, prefix, tokens[:, None, None], cache)
+    return tokens, model.logits(params, hidden[:, 0, 0]), cache
+
+  drawn, cached = [], []
+  for _ in range(64):
+    tokens, logits, cache = step(prefix, logits, cache)
+    drawn.append(tokens)
+    cached.append(logits)
+  drawn = np.stack(drawn, axis=1)
+
+  for row in range(len(batch.ids)):
+    alone = torch_reference.Batch(
+      *(x[row : row + 1] for x in (batch.ids, batch.grids, batch.patches))
+    )
+    with torch.no_grad():
+      want = family.reference.generate(
+        **alone.torch_inputs(),
+        max_new_tokens=64,
+        min_new_tokens=64,
+        do_sample=False,
+        pad_token_id=0,
+      )
+    np.testing.assert_array_equal(drawn[row], want[0, batch.lengths[row] :].numpy())
+
+  hidden, _ = jax.jit(model.extend)(params, prefix, drawn[:, None])
+  np.testing.assert_allclose(
+    np.stack(cached, axis=1), model.logits(params, hidden[:, 0]), atol=2e-5, rtol=0
+  )
 
 
 @pytest.mark.parametrize(
-  ("family", "size"),
+  ("name", "size"),
   [
-    ("qwen2_vl", "2b"),
-    ("qwen2_vl", "7b"),
-    ("qwen2_vl", "72b"),
-    ("qwen3_vl", "2b"),
-    ("qwen3_vl", "4b"),
-    ("qwen3_vl", "8b"),
-    ("qwen3_vl", "32b"),
+    *(("qwen2_vl", size) for size in ("2b", "7b", "72b")),
+    *(("qwen3_vl", size) for size in ("2b", "4b", "8b", "32b")),
   ],
 )
-def test_released_sizes_have_as_many_parameters_as_in_transformers(family, size):
-  model = models.FAMILIES[family].released(size)
-  config_class, model_class = families.TORCH[family]
+def test_released_sizes_have_as_many_parameters_as_in_transformers(name, size):
+  model = models.FAMILIES[name].released(size)
+  config_class, model_class = torch_reference.CLASSES[name]
   with torch.device("meta"):
     reference = model_class(config_class(**model.to_hf()))
   count = sum(parameter.numel() for parameter in reference.parameters())
-  shapes = jax.tree.leaves(model.shapes(), is_leaf=lambda node: isinstance(node, tuple))
-  assert sum(int(np.prod(shape)) for shape in shapes) == count
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  assert sum(x.size for x in jax.tree.leaves(shapes)) == count
   assert models.released(model.released_names[size]) == model
+
+
+TARGETS = ("q", "k", "down")
+
+
+def test_adapters_merge_into_a_directory_that_transformers_reads(family, outputs, tmp_path):
+  model, params, batch = family.model, family.params, family.batch()
+  options = lora.Options(rank=4, alpha=8.0, targets=TARGETS)
+  keys = iter(jax.random.split(jax.random.key(0), 6))
+  adapters = jax.tree.map(
+    lambda x: 0.1 * jax.random.normal(next(keys), x.shape),
+    lora.init(jax.random.key(1), model, options),
+  )
+  attached = lora.attach(params, adapters, options)
+  prompt, images = batch.prompt(model, WIDTH), batch.images(model, PATCHES)
+  _, found = run(model, attached, prompt, images, draw_tokens(len(PROMPTS)))
+  assert np.abs(found[0][0] - outputs[1][0][0]).max() > 0.1  # The adapters have an effect.
+  models.save(lora.merge(attached, jnp.float32), model, tmp_path / "merged")
+  merged = type(family.reference).from_pretrained(tmp_path / "merged", attn_implementation="eager")
+  assert_same_logits(dataclasses.replace(family, reference=merged), batch, found)
