@@ -227,12 +227,8 @@ def main(_: list[str]) -> None:
   }
   if "transformers" in seconds:
     result["vs_transformers"] = seconds["transformers"] / seconds["shared"]
-  print(
-    json.dumps(
-      {"device": device, "family": size.model.model_type}
-      | {k: v and round(v, 3) for k, v in result.items()}
-    )
-  )
+  named = {"device": device, "family": size.model.model_type}
+  print(json.dumps(named | {k: v and round(v, 3) for k, v in result.items()}))
 
 
 if __name__ == "__main__":
