@@ -139,6 +139,22 @@ def test_vision_features_of_every_level(family, outputs):
     np.testing.assert_allclose(rows, torch.cat(tuple(level)).numpy(), atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+  ("size", "count", "message"),
+  [
+    (34, 16, "size is 34 patches; it must be a multiple of 4"),
+    (0, 16, "size is 0 patches"),
+    (12, 16, "row 1: 16 patches do not fit a size of 12"),
+    (32, 12, "row 1: 12 patches, but its grids hold 16"),
+  ],
+)
+def test_images_that_do_not_fit_are_refused(name, size, count, message):
+  model = torch_reference.tiny_family(name)
+  patches = [np.zeros((4, model.patch_dim), np.float32), np.zeros((count, model.patch_dim))]
+  with pytest.raises(ValueError, match=message):
+    model.pack_images(patches, [np.array([[1, 2, 2]]), np.array([[1, 4, 4]])], size)
+
+
 def test_positions(family):
   batch = family.batch()
   inputs = batch.torch_inputs()

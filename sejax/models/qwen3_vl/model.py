@@ -188,7 +188,7 @@ class Qwen3VL(Model):
     }
     if levels:
       tree["deepstack"] = {
-        "layers": {
+        "layers": {  # A name that sharding rules know as a stack.
           "norm": norm_shape(merged, stack=levels),
           "fc1": dense_shape(merged, merged, stack=levels),
           "fc2": dense_shape(merged, c.out_hidden_size, stack=levels),
