@@ -47,6 +47,7 @@ class Model(ModelConfig, abc.ABC):
     layout: sharding rules for parameters in training, see `sejax.parallel.layouts`.
     decode_layout: sharding rules for parameters in decoding.
     vision_path: regular expression that matches the paths of vision parameters.
+    image_fields: vision configuration fields that image inputs depend on.
     released_names: maps sizes, such as `7b`, to names on the Hugging Face hub.
   """
 
@@ -57,6 +58,12 @@ class Model(ModelConfig, abc.ABC):
   layout: ClassVar[Rules] = TRAINING
   decode_layout: ClassVar[Rules] = DECODING
   vision_path: ClassVar[str] = "^vision/"
+  image_fields: ClassVar[tuple[str, ...]] = (
+    "patch_size",
+    "temporal_patch_size",
+    "in_channels",
+    "spatial_merge_size",
+  )
 
   # ------------------------------------------------------------------ implemented by a family
 
@@ -93,20 +100,23 @@ class Model(ModelConfig, abc.ABC):
       path: path of the array in the tree, such as `vision/patch_embed/kernel`.
       shape: shape of the array in the tree, or of one layer where layers are stacked.
     """
+    # The published patch embedding is a convolution. As its stride equals its kernel size, it is a
+    # dense layer over flattened patches.
+    if path == "vision/patch_embed/kernel":
+      vision = self.vision
+      patch = (vision.temporal_patch_size, vision.patch_size, vision.patch_size)
+      return (shape[-1], vision.in_channels, *patch)
     return shape[::-1] if path.endswith("/kernel") else shape
 
   @property
-  @abc.abstractmethod
   def patch_multiple(self) -> int:
-    """Number of patches that a patch bucket's size must be a multiple of."""
+    """Number of patches that a patch bucket's size must be a multiple of: those of a feature."""
+    return self.vision.merge_unit
 
   @property
-  @abc.abstractmethod
   def image_format(self) -> dict[str, int]:
-    """Vision configuration fields that patches and their order depend on.
-
-    Models that agree in them can share the image inputs of `pack_images`.
-    """
+    """Values of `image_fields`; models that agree in them can share inputs of `pack_images`."""
+    return {name: getattr(self.vision, name) for name in self.image_fields}
 
   @abc.abstractmethod
   def pack_images(
@@ -128,9 +138,9 @@ class Model(ModelConfig, abc.ABC):
       ValueError: the patches do not fit the size, or patches and grids disagree.
     """
 
-  @abc.abstractmethod
   def images_shape(self, images: Images) -> tuple[int, int]:
     """Returns the rows B and the patches per row S of packed images."""
+    return images.patches.shape[:2]
 
   @abc.abstractmethod
   def encode(self, params: Params, images: Images) -> Features:

@@ -34,6 +34,12 @@ def jax_gradient(params, config, batch, rollout, run):
   return jax.jit(jax.value_and_grad(loss))(params, *inputs)
 
 
+def torch_gradient(model, config, batch, rollout):
+  loss = grpo.torch_gradient(model, batch, rollout)
+  grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+  return loss, torch_reference.to_params(grads, config)
+
+
 def separate_rows(batch, rollout) -> tuple[torch_reference.Batch, grpo.Rollout]:
   """Gives each trajectory its own row, with its own copy of prompt and images."""
   inputs = (batch.ids, batch.grids, batch.patches)
@@ -57,9 +63,7 @@ def test_gradients(head, run, shared, changes, request):
   batch = torch_reference.make_batch(pair.config, ROWS)
   rollout = grpo.make_rollout(pair.torch_model, batch, G, T)
   # transformers always has a row for each trajectory.
-  want_loss = grpo.torch_gradient(pair.torch_model, batch, rollout)
-  grads = {name: parameter.grad for name, parameter in pair.torch_model.named_parameters()}
-  want = torch_reference.to_params(grads, pair.config)
+  want_loss, want = torch_gradient(pair.torch_model, pair.config, batch, rollout)
   if not shared:
     batch, rollout = separate_rows(batch, rollout)
   config = dataclasses.replace(pair.config, **changes)

@@ -12,14 +12,7 @@ from jaxtyping import Array, Float, Int
 from sejax.errors import quoted
 from sejax.models.model import Model
 from sejax.models.qwen2_vl.config import VisionConfig
-from sejax.models.transformer.config import (
-  TOKEN_IDS,
-  TextConfig,
-  from_fields,
-  require_activation,
-  rope_fields,
-  to_fields,
-)
+from sejax.models.transformer.config import TextConfig, read_config, write_config
 from sejax.models.transformer.images import Images, pack_images
 from sejax.models.transformer.layers import dense
 from sejax.models.transformer.params import DECODER_TENSOR_NAMES, Params, dense_shape, norm_shape
@@ -96,46 +89,28 @@ class Qwen2VL(Model):
     """Builds a model from the contents of a `config.json`, in its nested or its flat form.
 
     Args:
-      raw: contents of the file, see `Qwen25VL.from_hf` for the two forms.
+      raw: contents of the file, see `transformer.config.read_config`.
 
     Raises:
       ValueError: a field is missing, or its value cannot work or is not supported.
     """
-    text = raw.get("text_config") or raw
-    vision = raw.get("vision_config") or {}
-    if text.get("use_sliding_window"):
-      raise ValueError("text_config.use_sliding_window is true; only full attention is supported")
-    require_activation("text_config", text, "silu")
-    require_activation("vision_config", vision, "quick_gelu")
-    return cls(
-      vision=from_fields(VisionConfig, "vision_config", {**_VISION_DEFAULTS, **vision}),
-      text=from_fields(TextConfig, "text_config", {**_TEXT_DEFAULTS, **text, **rope_fields(text)}),
-      tie_word_embeddings=(
-        raw.get("tie_word_embeddings") or text.get("tie_word_embeddings") or False
-      ),
-      **{name: raw[name] for name in TOKEN_IDS if name in raw},
+    fields = read_config(
+      raw,
+      vision=VisionConfig,
+      vision_activation=_VISION_ACTIVATION,
+      vision_defaults=_VISION_DEFAULTS,
+      text_defaults=_TEXT_DEFAULTS,
     )
+    return cls(**fields)
 
   def to_hf(self) -> dict[str, Any]:
     """Returns the contents of a `config.json` for transformers 5, in the nested form."""
-    text = to_fields(self.text)
-    text["rope_parameters"] = {
-      "rope_type": "default",
-      "rope_theta": text.pop("rope_theta"),
-      "mrope_section": text.pop("mrope_section"),
-    }
-    return {
-      "architectures": ["Qwen2VLForConditionalGeneration"],
-      "model_type": "qwen2_vl",
-      "text_config": {"model_type": "qwen2_vl_text", "hidden_act": "silu", **text},
-      "vision_config": {
-        "model_type": "qwen2_vl_vision",
-        "hidden_act": "quick_gelu",
-        **to_fields(self.vision),
-      },
-      "tie_word_embeddings": self.tie_word_embeddings,
-      **{name: getattr(self, name) for name in TOKEN_IDS},
-    }
+    return write_config(
+      self,
+      model_type=self.model_type,
+      architecture="Qwen2VLForConditionalGeneration",
+      vision_activation=_VISION_ACTIVATION,
+    )
 
   def vision_shapes(self) -> Params:
     """Returns the `vision` part of `shapes`."""
@@ -158,25 +133,6 @@ class Qwen2VL(Model):
       },
     }
 
-  def tensor_shape(self, path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape that an array has in published files, see `Model.tensor_shape`."""
-    if path == "vision/patch_embed/kernel":  # Published as a convolution whose stride is its size.
-      vision = self.vision
-      patch = (vision.temporal_patch_size, vision.patch_size, vision.patch_size)
-      return (vision.embed_dim, vision.in_channels, *patch)
-    return super().tensor_shape(path, shape)
-
-  @property
-  def patch_multiple(self) -> int:
-    """Number of patches of a feature: patch buckets hold whole features."""
-    return self.vision.merge_unit
-
-  @property
-  def image_format(self) -> dict[str, int]:
-    """Vision configuration fields that patches and their order depend on."""
-    fields = ("patch_size", "temporal_patch_size", "in_channels", "spatial_merge_size")
-    return {name: getattr(self.vision, name) for name in fields}
-
   def pack_images(
     self,
     patches: Sequence[Float[np.ndarray, "_ patch_dim"]],
@@ -187,10 +143,6 @@ class Qwen2VL(Model):
     return pack_images(
       patches, grids, size, merge=self.vision.spatial_merge_size, patch_dim=self.patch_dim
     )
-
-  def images_shape(self, images: Images) -> tuple[int, int]:
-    """Returns the rows B and the patches per row S of packed images."""
-    return images.patches.shape[:2]
 
   def encode(self, params: Params, images: Images) -> Float[Array, "B s D"]:
     """Encodes images with the vision tower (HF `Qwen2VisionTransformerPretrainedModel`)."""
@@ -208,6 +160,8 @@ def _quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
   """Applies the sigmoid approximation of GELU (HF `QuickGELUActivation`)."""
   return x * jax.nn.sigmoid(1.702 * x)
 
+
+_VISION_ACTIVATION = "quick_gelu"
 
 # Defaults of transformers for fields that a file leaves out.
 _VISION_DEFAULTS = {"depth": 32, "embed_dim": 1280, "num_heads": 16}

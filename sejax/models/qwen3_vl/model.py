@@ -15,13 +15,7 @@ from sejax.errors import quoted
 from sejax.models.model import Model
 from sejax.models.qwen3_vl.config import TextConfig, VisionConfig
 from sejax.models.qwen3_vl.images import Images, pack_images
-from sejax.models.transformer.config import (
-  TOKEN_IDS,
-  from_fields,
-  require_activation,
-  rope_fields,
-  to_fields,
-)
+from sejax.models.transformer.config import read_config, write_config
 from sejax.models.transformer.layers import dense
 from sejax.models.transformer.params import DECODER_TENSOR_NAMES, Params, dense_shape, norm_shape
 from sejax.models.transformer.state import DeepstackFeatures
@@ -62,6 +56,7 @@ class Qwen3VL(Model):
   released_names: ClassVar[Mapping[str, str]] = {
     size: f"Qwen/Qwen3-VL-{size.upper()}-Instruct" for size in ("2b", "4b", "8b", "32b")
   }
+  image_fields = (*Model.image_fields, "num_position_embeddings")
   tensor_names: ClassVar[Mapping[str, str]] = _TENSOR_NAMES
 
   def __post_init__(self):
@@ -124,46 +119,26 @@ class Qwen3VL(Model):
     Raises:
       ValueError: a field is missing, or its value cannot work or is not supported.
     """
-    text, vision = raw.get("text_config") or {}, raw.get("vision_config") or {}
-    require_activation("text_config", text, "silu")
-    require_activation("vision_config", vision, "gelu_pytorch_tanh")
-    if text.get("attention_bias"):
+    if (raw.get("text_config") or {}).get("attention_bias"):
       raise ValueError("text_config.attention_bias is true; only layers without are supported")
-    return cls(
-      vision=from_fields(VisionConfig, "vision_config", {**_VISION_DEFAULTS, **vision}),
-      text=from_fields(TextConfig, "text_config", {**text, **rope_fields(text)}),
-      tie_word_embeddings=(
-        raw.get("tie_word_embeddings") or text.get("tie_word_embeddings") or False
-      ),
-      **{name: raw[name] for name in TOKEN_IDS if name in raw},
+    fields = read_config(
+      raw,
+      vision=VisionConfig,
+      text=TextConfig,
+      vision_activation=_VISION_ACTIVATION,
+      vision_defaults=_VISION_DEFAULTS,
+      text_defaults={},
     )
+    return cls(**fields)
 
   def to_hf(self) -> dict[str, Any]:
     """Returns the contents of a `config.json` for transformers."""
-    text = to_fields(self.text)
-    text["rope_parameters"] = {
-      "rope_type": "default",
-      "rope_theta": text.pop("rope_theta"),
-      "mrope_section": text.pop("mrope_section"),
-      "mrope_interleaved": True,
-    }
-    return {
-      "architectures": ["Qwen3VLForConditionalGeneration"],
-      "model_type": "qwen3_vl",
-      "text_config": {
-        "model_type": "qwen3_vl_text",
-        "hidden_act": "silu",
-        "attention_bias": False,
-        **text,
-      },
-      "vision_config": {
-        "model_type": "qwen3_vl_vision",
-        "hidden_act": "gelu_pytorch_tanh",
-        **to_fields(self.vision),
-      },
-      "tie_word_embeddings": self.tie_word_embeddings,
-      **{name: getattr(self, name) for name in TOKEN_IDS},
-    }
+    return write_config(
+      self,
+      model_type=self.model_type,
+      architecture="Qwen3VLForConditionalGeneration",
+      vision_activation=_VISION_ACTIVATION,
+    )
 
   def vision_shapes(self) -> Params:
     """Returns the `vision` part of `shapes`."""
@@ -196,31 +171,6 @@ class Qwen3VL(Model):
       }
     return tree
 
-  def tensor_shape(self, path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape that an array has in published files, see `Model.tensor_shape`."""
-    if path == "vision/patch_embed/kernel":  # Published as a convolution whose stride is its size.
-      vision = self.vision
-      patch = (vision.temporal_patch_size, vision.patch_size, vision.patch_size)
-      return (vision.hidden_size, vision.in_channels, *patch)
-    return super().tensor_shape(path, shape)
-
-  @property
-  def patch_multiple(self) -> int:
-    """Number of patches of a feature: patch buckets hold whole features."""
-    return self.vision.merge_unit
-
-  @property
-  def image_format(self) -> dict[str, int]:
-    """Vision configuration fields that image inputs depend on."""
-    fields = (
-      "patch_size",
-      "temporal_patch_size",
-      "in_channels",
-      "spatial_merge_size",
-      "num_position_embeddings",
-    )
-    return {name: getattr(self.vision, name) for name in fields}
-
   def pack_images(
     self,
     patches: Sequence[Float[np.ndarray, "_ patch_dim"]],
@@ -229,10 +179,6 @@ class Qwen3VL(Model):
   ) -> Images:
     """Packs the patches of each row's images to a common size, see `images.pack_images`."""
     return pack_images(self.vision, patches, grids, size)
-
-  def images_shape(self, images: Images) -> tuple[int, int]:
-    """Returns the rows B and the patches per row S of packed images."""
-    return images.patches.shape[:2]
 
   def encode(self, params: Params, images: Images) -> DeepstackFeatures:
     """Encodes images with the vision tower (HF `Qwen3VLVisionModel`)."""
@@ -255,6 +201,8 @@ class Qwen3VL(Model):
       embeddings=merge_patches(params["merger"], x, vision.merge_unit), levels=tuple(levels)
     )
 
+
+_VISION_ACTIVATION = "gelu_pytorch_tanh"
 
 # Defaults of transformers for fields that a file leaves out.
 _VISION_DEFAULTS = {

@@ -148,6 +148,82 @@ class ModelConfig:
 TOKEN_IDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
 
+def read_config(
+  raw: Mapping[str, Any],
+  *,
+  vision: type,
+  text: type = TextConfig,
+  vision_activation: str,
+  vision_defaults: Mapping[str, Any],
+  text_defaults: Mapping[str, Any],
+) -> dict[str, Any]:
+  """Returns the fields of a model from the contents of a `config.json`, nested or flat.
+
+  Args:
+    raw: contents of the file. The nested form of transformers 5 has the decoder's fields in
+      `text_config`, with `rope_parameters`. The flat form of older checkpoints has them at the top,
+      with `rope_theta` and `rope_scaling` of type mrope.
+    vision: dataclass of the vision tower's configuration.
+    text: dataclass of the decoder's.
+    vision_activation: activation function of the vision tower, by its name in transformers.
+    vision_defaults: values of fields that a file leaves out.
+    text_defaults: likewise.
+
+  Raises:
+    ValueError: a field is missing, or its value cannot work or is not supported.
+  """
+  text_raw, vision_raw = raw.get("text_config") or raw, raw.get("vision_config") or {}
+  if text_raw.get("use_sliding_window"):
+    raise ValueError("text_config.use_sliding_window is true; only full attention is supported")
+  _require_activation("text_config", text_raw, "silu")
+  _require_activation("vision_config", vision_raw, vision_activation)
+  text_fields = {**text_defaults, **text_raw, **rope_fields(text_raw)}
+  tied = raw.get("tie_word_embeddings") or text_raw.get("tie_word_embeddings") or False
+  return {
+    "vision": from_fields(vision, "vision_config", {**vision_defaults, **vision_raw}),
+    "text": from_fields(text, "text_config", text_fields),
+    "tie_word_embeddings": tied,
+    **{name: raw[name] for name in TOKEN_IDS if name in raw},
+  }
+
+
+def write_config(
+  config: ModelConfig, *, model_type: str, architecture: str, vision_activation: str
+) -> dict[str, Any]:
+  """Returns the contents of a `config.json` for transformers 5, in the nested form.
+
+  Args:
+    model_type: the family's.
+    architecture: name of the class in transformers.
+    vision_activation: activation function of the vision tower, by its name in transformers.
+  """
+  text = to_fields(config.text)
+  rope = {
+    "rope_type": "default",
+    "rope_theta": text.pop("rope_theta"),
+    "mrope_section": text.pop("mrope_section"),
+  }
+  if config.text.interleaved_mrope:
+    rope["mrope_interleaved"] = True
+  return {
+    "architectures": [architecture],
+    "model_type": model_type,
+    "text_config": {
+      "model_type": f"{model_type}_text",
+      "hidden_act": "silu",
+      **text,
+      "rope_parameters": rope,
+    },
+    "vision_config": {
+      "model_type": f"{model_type}_vision",
+      "hidden_act": vision_activation,
+      **to_fields(config.vision),
+    },
+    "tie_word_embeddings": config.tie_word_embeddings,
+    **{name: getattr(config, name) for name in TOKEN_IDS},
+  }
+
+
 def rope_fields(text: Mapping[str, Any]) -> dict[str, Any]:
   """Returns `rope_theta` and `mrope_section` from any form in which files state them.
 
@@ -216,7 +292,7 @@ def check_fields(config: Any, name: str, skip: tuple[str, ...] = ()) -> None:
       raise ValueError(f"{name}.{field.name} is {quoted(value)}; it must be a list of integers")
 
 
-def require_activation(name: str, raw: Mapping[str, Any], supported: str) -> None:
+def _require_activation(name: str, raw: Mapping[str, Any], supported: str) -> None:
   """Checks the activation function of a section of a `config.json`, if the section names one.
 
   Args:
