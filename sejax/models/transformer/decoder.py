@@ -63,9 +63,11 @@ def run_layers(
     x = x + dense(layer["o"], out.reshape(*x.shape[:2], -1))
     x = x + mlp(layer, rms_norm(layer["post_norm"], x, text.rms_norm_eps))
     if levels is not None:
-      # All layers of a scan are the same program; those without a level of their own add zeros.
+      # All layers of a scan are the same program; those without a level of their own add zeros. The
+      # compiler fuses the padding into the sum, which it cannot do with an update of a slice.
       level = levels[jnp.minimum(number, len(levels) - 1)]
-      x = x.at[:, : level.shape[1]].add(jnp.where(number < len(levels), level, 0))
+      level = jnp.where(number < len(levels), level, 0)
+      x = x + jnp.pad(level, [(0, 0), (0, x.shape[1] - level.shape[1]), (0, 0)])
     return x, kept
 
   layers = params["layers"]
