@@ -2,7 +2,7 @@
 
 python -m sejax.main --config=configs/figures_qwen3_vl_lora.py:2b --workdir=runs/qwen3_2b
 
-Behind the colon stands the size, 2b or 4b, and perhaps a variant behind a comma, as in
+After the colon stands the size, 2b or 4b, optionally followed by a comma and a variant, as in
 `:4b,majority`; see `sejax.config.presets.apply`. The weights are downloaded from the hub.
 """
 

@@ -3,8 +3,8 @@ r"""Self-evolution of Qwen2-VL on Geometry3K, with the values of the released ru
 python -m sejax.main --config=configs/geometry3k_qwen2_vl.py:7b --workdir=DIR \
   --config.data.path=DIRECTORY_OF_PARQUET_FILES
 
-The data is hiyouga/geometry3k as downloaded from the hub. Behind the colon stands the size, 2b, 7b
-or 72b, and perhaps a baseline behind a comma, as in
+The data is hiyouga/geometry3k as downloaded from the hub. The size after the colon is 2b, 7b or
+72b, optionally followed by a comma and a baseline, as in
 `--config=configs/geometry3k_qwen2_vl.py:7b,majority`; see `sejax.config.presets.apply`.
 """
 

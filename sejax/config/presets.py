@@ -81,8 +81,8 @@ def choose_size(argument: str, sizes: Collection[str]) -> tuple[str, str | None]
   size, _, variant = argument.partition(",")
   if size not in sizes:
     raise ValueError(
-      f"there is no size {quoted(size)}; choose {', '.join(sizes)}, optionally with a variant after a"
-      " comma, as in 8b,majority"
+      f"there is no size {quoted(size)}; choose {', '.join(sizes)}, optionally with a variant after"
+      " a comma, as in 8b,majority"
     )
   return size, variant or None
 

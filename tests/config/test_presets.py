@@ -36,7 +36,7 @@ def test_a_size_that_is_none(name):
   get_config = importlib.import_module(f"configs.{name}").get_config
   assert get_config().model.path in [get_config(size).model.path for size in SIZES[name]]
   sizes = ", ".join(SIZES[name])
-  with pytest.raises(ValueError, match=f"^there is no size 'majority'; choose {sizes}, perhaps"):
+  with pytest.raises(ValueError, match=f"^there is no size 'majority'; choose {sizes}, optionally"):
     get_config("majority")
   with pytest.raises(ValueError, match=r"^there is no variant 'most'"):
     get_config(f"{SIZES[name][0]},most")
