@@ -74,7 +74,7 @@ class Extractor:
       batch = prompts[start : start + self._batch_size]
       tokens = [self._tokens(prompt) for prompt in batch]
       request = self._request(batch[own], tokens[own], local, _width(tokens))
-      result = sampler(self._params, request, seed=self._seed, step=0, role=Role.EVALUATION)
+      result = sampler(self._params, request, seed=self._seed, step=0, role=Role.EXTRACTOR)
       texts = [
         self._processor.decode(rows[0, : lengths[0]])
         for rows, lengths in zip(result.tokens, result.lengths, strict=True)

@@ -40,7 +40,7 @@ class Options:
     adapters: options of the adapters that are trained; None trains all weights.
     freeze_vision: whether the vision tower stays as it is.
     mask_truncated: whether trajectories that were cut at the limit are left out of the loss.
-    remat: see `transformer.ModelConfig`, like the next three.
+    remat: see `models.transformer.config.ModelConfig`, like the next three.
     unroll: whether layers are unrolled instead of scanned.
     query_chunk: queries whose attention is computed at once.
     logits_chunk: tokens of a row whose logits are computed at once.

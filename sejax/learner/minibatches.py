@@ -173,7 +173,7 @@ class Cutter:
     return rows // (layouts.row_shards(self.mesh) * self.minibatches * self.micro_batches)
 
   def _sharding(self, axis: int) -> NamedSharding:
-    """Returns the sharding of mini-batches whose rows were at `axis`, behind the micro-batches."""
+    """Returns the sharding of a mini-batch, whose rows are at `axis + 1`, as A comes first."""
     return NamedSharding(
       self.mesh, PartitionSpec(None, *[None] * axis, layouts.row_axes(self.mesh))
     )

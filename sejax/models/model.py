@@ -110,7 +110,7 @@ class Model(ModelConfig, abc.ABC):
 
   @property
   def patch_multiple(self) -> int:
-    """Number of patches that a patch bucket's size must be a multiple of: those of a feature."""
+    """Patch buckets are multiples of this; by default the patches that merge into a feature."""
     return self.vision.merge_unit
 
   @property

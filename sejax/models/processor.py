@@ -40,7 +40,7 @@ class ImagePatches(NamedTuple):
 
   Attributes:
     patches: normalised pixels of each patch, in the order of HF `Qwen2VLImageProcessor`: image
-      after image, and within an image the patches that merge into one token side by side.
+      after image, and within an image, the `merge_size**2` patches of one token are consecutive.
     grids: (1, height, width) of each image in patches.
   """
 

@@ -61,7 +61,7 @@ class SamplerPrograms:
     )
 
   def prefill(self, *, given: bool) -> Program:
-    """Returns the program of `packing.prefill`; groups are laid out like the state.
+    """Returns the program of `packing.prefill`; its groups are sharded as the decode state is.
 
     Args:
       given: whether sequences start with given tokens.

@@ -19,9 +19,9 @@ class VisionConfig:
     num_heads: number of attention heads.
     out_hidden_size: size of an output feature; equals the decoder's hidden size.
     num_position_embeddings: entries of the square table of learned positions.
-    deepstack_visual_indexes: blocks after each of which a merger of its own computes a further
-      level of features, in ascending order; the n-th level is added to the decoder's hidden states
-      after layer n, counted from 0.
+    deepstack_visual_indexes: blocks, ascending, whose outputs also become features, each by its own
+      merger. Those of the n-th listed block are added to the hidden states after decoder layer n;
+      blocks and layers are counted from 0, and so is n.
     patch_size: side of a patch, in pixels.
     temporal_patch_size: frames of a patch; a still image is repeated to fill them.
     in_channels: number of colour channels.

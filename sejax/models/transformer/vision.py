@@ -1,6 +1,7 @@
 """Parts of vision towers that families share: rotation, attention within images, blocks, merger.
 
-Axes: B rows, S patches of a row, s features of a row, N heads, H head size, D hidden size.
+Axes: B rows, S patches of a row, s features of a row, N heads, H head size, W hidden size of the
+tower, D hidden size of what a function returns.
 """
 
 from collections.abc import Callable
@@ -109,8 +110,8 @@ def run_blocks(
 def merge_patches(params: Params, x: Float[Array, "B S W"], unit: int) -> Float[Array, "B s D"]:
   """Merges every `unit` patches into one feature: LayerNorm, then a two-layer MLP with erf GELU.
 
-  The norm is applied to each patch, or to the patches of a feature together, if its scale has that
-  size (HF `Qwen3VLVisionPatchMerger`).
+  The size of the norm's scale decides what is normalised: W each patch, `unit` * W the concatenated
+  patches of a feature, as in deepstack mergers (HF `Qwen3VLVisionPatchMerger`).
 
   Args:
     params: parameters of the merger: `norm`, `fc1` and `fc2`.
