@@ -16,13 +16,4 @@ _TENSOR = {"2b": 1, "4b": 1, "8b": 1, "32b": 4}
 
 def get_config(argument="8b"):
   """Returns the configuration."""
-  size, variant = presets.choose_size(argument, _TENSOR)
-  model = f"Qwen/Qwen3-VL-{size.upper()}-Instruct"
-  config = presets.released(model, variant, tensor=_TENSOR[size])
-  config.data.source = "parquet"
-  config.data.name = "geometry3k"
-  config.data.min_pixels = None  # The range of pixels is that of the model's directory.
-  config.data.max_pixels = None
-  config.data.patch_buckets = (512, 1024, 1536, 2048, 3072, 4096)
-  config.eval.num_problems = 601
-  return config
+  return presets.geometry3k("Qwen/Qwen3-VL-{size}-Instruct", argument, _TENSOR)

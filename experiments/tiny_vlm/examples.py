@@ -44,7 +44,7 @@ class Example(NamedTuple):
   """One prompt and its continuation.
 
   Attributes:
-    images: the image.
+    images: patches and grid of its only image.
     prompt: its tokens.
     continuation: of the prompt.
     weights: of its tokens in the loss; 0: not learnt.
@@ -114,8 +114,6 @@ def actor_example(
   """Tokenizes a problem with its solution.
 
   Args:
-    processor: of the model.
-    problem: the problem.
     rng: decide whether the solution has a slip, and which.
     careless: share of solutions with a slip, in a hundred.
   """
@@ -134,8 +132,6 @@ def judge_example(
   """Tokenizes a problem with the reading of a candidate solution.
 
   Args:
-    processor: of the model.
-    problem: the problem.
     rng: decide on candidate and wording.
     lessons: what is shown and learnt.
   """

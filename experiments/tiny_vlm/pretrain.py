@@ -73,7 +73,7 @@ def model_config(family: str, processor: Processor, vocab_size: int) -> models.M
 
   Args:
     family: its `model_type`.
-    processor: of the model.
+    processor: gives the ids of the image tokens.
     vocab_size: rows of the embedding.
 
   Raises:

@@ -1,6 +1,6 @@
 """Configurations of the released run, of its ablations and of the baselines."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import ml_collections
 
@@ -68,12 +68,34 @@ def figures_lora(model: str, variant: str | None) -> ml_collections.ConfigDict:
   return config
 
 
+def geometry3k(name: str, argument: str, tensor: Mapping[str, int]) -> ml_collections.ConfigDict:
+  """Returns the released run's configuration on Geometry3K for another family.
+
+  The range of pixels is that of the model's directory.
+
+  Args:
+    name: hub name with `{size}` in the place of the size.
+    argument: see `choose_size`.
+    tensor: size of the mesh axis `tensor` by model size.
+
+  Raises:
+    ValueError: as `choose_size` and `apply`.
+  """
+  size, variant = choose_size(argument, tensor)
+  config = released(name.format(size=size.upper()), variant, tensor=tensor[size])
+  config.data.source = "parquet"
+  config.data.name = "geometry3k"
+  config.data.min_pixels = config.data.max_pixels = None
+  config.data.patch_buckets = (512, 1024, 1536, 2048, 3072, 4096)
+  config.eval.num_problems = 601
+  return config
+
+
 def choose_size(argument: str, sizes: Collection[str]) -> tuple[str, str | None]:
   """Returns the size and the variant of `--config=FILE:SIZE,VARIANT`.
 
   Args:
     argument: the text after the colon: a size, and optionally a comma and a variant, see `apply`.
-    sizes: the known sizes.
 
   Raises:
     ValueError: the size is unknown.

@@ -36,10 +36,8 @@ class Extractor:
 
     Args:
       name: of the model, as results give it: a directory or a name on the hub.
-      model_directory: the model.
       sampling: the configuration's section.
       batch_size: prompts sampled together, over all processes.
-      seed: of the samples.
 
     Raises:
       ValueError: the model cannot be loaded, or an option cannot work with it.

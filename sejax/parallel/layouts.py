@@ -59,9 +59,10 @@ def place(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> Any:
     on_mesh = isinstance(x, jax.Array) and x.sharding.device_set == devices
     return x if on_mesh else jax.device_put(x.astype(dtype), target)
 
-  tree = jax.tree.map(put, tree, shardings(tree, mesh, rules))
   leaves, structure = jax.tree.flatten(tree)
-  changed, program = _placement(tree, mesh, rules, dtype)
+  targets = jax.tree.leaves(shardings(tree, mesh, rules))
+  leaves = [put(x, target) for x, target in zip(leaves, targets, strict=True)]
+  changed, program = _placement(leaves, targets, dtype)
   if changed:
     for i, x in zip(changed, program([leaves[i] for i in changed]), strict=True):
       leaves[i] = x
@@ -78,7 +79,8 @@ def plan_placement(
     program that makes the others, None where all stay.
   """
   leaves, structure = jax.tree.flatten(tree)
-  changed, program = _placement(tree, mesh, rules, dtype)
+  targets = jax.tree.leaves(shardings(tree, mesh, rules))
+  changed, program = _placement(leaves, targets, dtype)
   if not changed:
     return tree, None
   args = ([leaves[i] for i in changed],)
@@ -87,9 +89,12 @@ def plan_placement(
   return structure.unflatten(leaves), ProgramCall("layout", program, args)
 
 
-def _placement(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> tuple[list[int], Program]:
+def _placement(
+  leaves: Sequence[Array | jax.ShapeDtypeStruct],
+  targets: Sequence[NamedSharding],
+  dtype: DTypeLike,
+) -> tuple[list[int], Program]:
   """Returns the indices of the leaves to be copied, and the program that copies a list of them."""
-  leaves, targets = jax.tree.leaves(tree), jax.tree.leaves(shardings(tree, mesh, rules))
   changed = [
     i
     for i, (x, target) in enumerate(zip(leaves, targets, strict=True))

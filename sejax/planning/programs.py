@@ -148,8 +148,11 @@ def _parameters(tree: Any, mesh: Mesh, model: models.Model, dtype: DTypeLike) ->
     tree: a tuple for each array.
     dtype: of all of them.
   """
-  is_shape = lambda node: isinstance(node, tuple)  # noqa: E731
-  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x, dtype), tree, is_leaf=is_shape)
+  shapes = jax.tree.map(
+    lambda shape: jax.ShapeDtypeStruct(shape, dtype),
+    tree,
+    is_leaf=lambda node: isinstance(node, tuple),
+  )
   return with_shardings(shapes, layouts.shardings(shapes, mesh, model.layout))
 
 

@@ -7,13 +7,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sejax.errors import quoted
 from sejax.models.model import Model
 from sejax.models.qwen2_5_vl.config import VisionConfig
 from sejax.models.qwen2_5_vl.images import Images, pack_images
 from sejax.models.qwen2_5_vl.params import TENSOR_NAMES, vision_shapes
 from sejax.models.qwen2_5_vl.vision import encode_images
-from sejax.models.transformer.config import TextConfig, read_config, write_config
+from sejax.models.transformer.config import TextConfig
 from sejax.models.transformer.params import DECODER_TENSOR_NAMES, Params
 
 
@@ -27,33 +26,28 @@ class Qwen25VL(Model):
 
   model_type = "qwen2_5_vl"
   title = "Qwen2.5-VL"
+  architecture = "Qwen2_5_VLForConditionalGeneration"
+  vision_config = VisionConfig
+  vision_activation = "silu"
+  # As the released 32B and 72B leave them out.
+  vision_defaults: ClassVar[Mapping[str, Any]] = {
+    "depth": 32,
+    "num_heads": 16,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+  }
+  text_defaults: ClassVar[Mapping[str, Any]] = {
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 32_768,
+  }
   released_names: ClassVar[Mapping[str, str]] = {
     size: f"Qwen/Qwen2.5-VL-{size.upper()}-Instruct" for size in ("3b", "7b", "32b", "72b")
   }
   image_fields = (*Model.image_fields, "window_size")
   tensor_names: ClassVar[Mapping[str, str]] = {**TENSOR_NAMES, **DECODER_TENSOR_NAMES}
 
-  def __post_init__(self):
-    super().__post_init__()
-    if self.vision.out_hidden_size != self.text.hidden_size:
-      raise ValueError(
-        f"vision_config.out_hidden_size is {self.vision.out_hidden_size}; it must equal the"
-        f" decoder's hidden_size of {self.text.hidden_size}"
-      )
-
   @classmethod
-  def released(cls, size: str) -> Self:
-    """Returns a released configuration by its size: `3b`, `7b`, `32b` or `72b`.
-
-    Source: `config.json` of the repositories `Qwen/Qwen2.5-VL-<size>-Instruct`.
-
-    Raises:
-      ValueError: there is no such size.
-    """
-    if size not in _RELEASED_TEXT:
-      raise ValueError(
-        f"no released Qwen2.5-VL of size {quoted(size)}; choose from {list(_RELEASED_TEXT)}"
-      )
+  def _released(cls, size: str) -> Self:
+    """See `Model.released`."""
     text = _RELEASED_TEXT[size]
     return cls(
       vision=VisionConfig(
@@ -67,36 +61,6 @@ class Qwen25VL(Model):
       ),
       text=text,
       tie_word_embeddings=size == "3b",
-    )
-
-  @classmethod
-  def from_hf(cls, raw: Mapping[str, Any]) -> Self:
-    """Builds a model from the contents of a `config.json`, in its nested or its flat form.
-
-    Args:
-      raw: contents of the file. The nested form of transformers 5 has the decoder's fields in
-        `text_config`, with `rope_parameters`. The flat form of the released checkpoints has them at
-        the top, with `rope_theta` and `rope_scaling` of type mrope.
-
-    Raises:
-      ValueError: a field is missing, or its value cannot work or is not supported.
-    """
-    fields = read_config(
-      raw,
-      vision=VisionConfig,
-      vision_activation=_VISION_ACTIVATION,
-      vision_defaults=_VISION_DEFAULTS,
-      text_defaults=_TEXT_DEFAULTS,
-    )
-    return cls(**fields)
-
-  def to_hf(self) -> dict[str, Any]:
-    """Returns the contents of a `config.json` for transformers 5, in the nested form."""
-    return write_config(
-      self,
-      model_type=self.model_type,
-      architecture="Qwen2_5_VLForConditionalGeneration",
-      vision_activation=_VISION_ACTIVATION,
     )
 
   def vision_shapes(self) -> Params:
@@ -121,12 +85,6 @@ class Qwen25VL(Model):
     """Encodes images with the vision tower, see `vision.encode_images`."""
     return encode_images(params["vision"], self, images)
 
-
-_VISION_ACTIVATION = "silu"
-
-# Defaults of transformers for fields that a file leaves out, as the released 32B and 72B do.
-_VISION_DEFAULTS = {"depth": 32, "num_heads": 16, "fullatt_block_indexes": [7, 15, 23, 31]}
-_TEXT_DEFAULTS = {"rms_norm_eps": 1e-5, "max_position_embeddings": 32_768}
 
 # The decoder's sizes, and the hidden size of the vision tower's MLP.
 _RELEASED_TEXT = {

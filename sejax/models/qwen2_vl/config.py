@@ -1,12 +1,14 @@
 """Configuration of the vision tower; fields are named as in HF `Qwen2VLVisionConfig`."""
 
 import dataclasses
+from typing import ClassVar
 
-from sejax.models.transformer.config import check_fields, require_divisible
+from sejax.models.transformer import config as shared
+from sejax.models.transformer.config import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionConfig:
+class VisionConfig(shared.VisionConfig):
   """Configuration of the vision tower (HF `Qwen2VLVisionConfig`).
 
   Attributes:
@@ -24,6 +26,8 @@ class VisionConfig:
     ValueError: a field cannot work; the message names it, its value and what would work.
   """
 
+  width: ClassVar[str] = "embed_dim"
+
   depth: int
   embed_dim: int
   hidden_size: int
@@ -36,29 +40,9 @@ class VisionConfig:
 
   def __post_init__(self):
     check_fields(self, "vision_config")
-    require_divisible("vision_config", self, "embed_dim", "num_heads")
-    if self.head_size % 4:
-      raise ValueError(
-        f"vision_config: head size {self.head_size} (embed_dim / num_heads) must be a multiple"
-        " of 4, for the rotation by height and by width"
-      )
-
-  @property
-  def head_size(self) -> int:
-    """Size of one attention head."""
-    return self.embed_dim // self.num_heads
+    self.check_heads()
 
   @property
   def intermediate_size(self) -> int:
     """Hidden size of the MLP."""
     return int(self.embed_dim * self.mlp_ratio)
-
-  @property
-  def patch_dim(self) -> int:
-    """Size of one flattened patch (1176 for the released models)."""
-    return self.in_channels * self.temporal_patch_size * self.patch_size**2
-
-  @property
-  def merge_unit(self) -> int:
-    """Number of patches that become one feature."""
-    return self.spatial_merge_size**2

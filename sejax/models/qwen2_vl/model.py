@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sejax.errors import quoted
 from sejax.models.model import Model
 from sejax.models.qwen2_vl.config import VisionConfig
-from sejax.models.transformer.config import TextConfig, read_config, write_config
+from sejax.models.transformer.config import TextConfig
 from sejax.models.transformer.images import Images, pack_images
 from sejax.models.transformer.layers import dense
 from sejax.models.transformer.params import DECODER_TENSOR_NAMES, Params, dense_shape, norm_shape
@@ -43,32 +42,23 @@ class Qwen2VL(Model):
 
   model_type = "qwen2_vl"
   title = "Qwen2-VL"
+  architecture = "Qwen2VLForConditionalGeneration"
+  vision_config = VisionConfig
+  vision_activation = "quick_gelu"
+  vision_defaults: ClassVar[Mapping[str, Any]] = {"depth": 32, "embed_dim": 1280, "num_heads": 16}
+  text_defaults: ClassVar[Mapping[str, Any]] = {
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 32_768,
+  }
+  feature_size = "hidden_size"
   released_names: ClassVar[Mapping[str, str]] = {
     size: f"Qwen/Qwen2-VL-{size.upper()}-Instruct" for size in ("2b", "7b", "72b")
   }
   tensor_names: ClassVar[Mapping[str, str]] = {**_TENSOR_NAMES, **DECODER_TENSOR_NAMES}
 
-  def __post_init__(self):
-    super().__post_init__()
-    if self.vision.hidden_size != self.text.hidden_size:
-      raise ValueError(
-        f"vision_config.hidden_size is {self.vision.hidden_size}; it must equal the decoder's"
-        f" hidden_size of {self.text.hidden_size}"
-      )
-
   @classmethod
-  def released(cls, size: str) -> Self:
-    """Returns a released configuration by its size: `2b`, `7b` or `72b`.
-
-    Source: `config.json` of the repositories `Qwen/Qwen2-VL-<size>-Instruct`.
-
-    Raises:
-      ValueError: there is no such size.
-    """
-    if size not in _RELEASED:
-      raise ValueError(
-        f"no released Qwen2-VL of size {quoted(size)}; choose from {list(_RELEASED)}"
-      )
+  def _released(cls, size: str) -> Self:
+    """See `Model.released`."""
     vocab, width, mlp, layers, heads, kv_heads = _RELEASED[size]
     return cls(
       vision=VisionConfig(depth=32, embed_dim=1280, hidden_size=width, num_heads=16),
@@ -82,34 +72,6 @@ class Qwen2VL(Model):
         max_position_embeddings=32_768,
       ),
       tie_word_embeddings=size == "2b",
-    )
-
-  @classmethod
-  def from_hf(cls, raw: Mapping[str, Any]) -> Self:
-    """Builds a model from the contents of a `config.json`, in its nested or its flat form.
-
-    Args:
-      raw: contents of the file, see `transformer.config.read_config`.
-
-    Raises:
-      ValueError: a field is missing, or its value cannot work or is not supported.
-    """
-    fields = read_config(
-      raw,
-      vision=VisionConfig,
-      vision_activation=_VISION_ACTIVATION,
-      vision_defaults=_VISION_DEFAULTS,
-      text_defaults=_TEXT_DEFAULTS,
-    )
-    return cls(**fields)
-
-  def to_hf(self) -> dict[str, Any]:
-    """Returns the contents of a `config.json` for transformers 5, in the nested form."""
-    return write_config(
-      self,
-      model_type=self.model_type,
-      architecture="Qwen2VLForConditionalGeneration",
-      vision_activation=_VISION_ACTIVATION,
     )
 
   def vision_shapes(self) -> Params:
@@ -160,12 +122,6 @@ def _quick_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
   """Applies the sigmoid approximation of GELU (HF `QuickGELUActivation`)."""
   return x * jax.nn.sigmoid(1.702 * x)
 
-
-_VISION_ACTIVATION = "quick_gelu"
-
-# Defaults of transformers for fields that a file leaves out.
-_VISION_DEFAULTS = {"depth": 32, "embed_dim": 1280, "num_heads": 16}
-_TEXT_DEFAULTS = {"rms_norm_eps": 1e-5, "max_position_embeddings": 32_768}
 
 # Vocabulary, hidden size, hidden size of the MLP, layers, query heads, key-value heads.
 _RELEASED = {

@@ -9,7 +9,7 @@ from sejax.models.transformer.config import check_fields, require_divisible
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionConfig:
+class VisionConfig(shared.VisionConfig):
   """Configuration of the vision tower (HF `Qwen3VLVisionConfig`).
 
   Attributes:
@@ -46,12 +46,7 @@ class VisionConfig:
   def __post_init__(self):
     check_fields(self, "vision_config")
     object.__setattr__(self, "deepstack_visual_indexes", tuple(self.deepstack_visual_indexes))
-    require_divisible("vision_config", self, "hidden_size", "num_heads")
-    if self.head_size % 4:
-      raise ValueError(
-        f"vision_config: head size {self.head_size} (hidden_size / num_heads) must be a multiple"
-        " of 4, for the rotation by height and by width"
-      )
+    self.check_heads()
     if self.table_side**2 != self.num_position_embeddings:
       raise ValueError(
         f"vision_config.num_position_embeddings is {self.num_position_embeddings}; it must be a"
@@ -65,24 +60,9 @@ class VisionConfig:
       )
 
   @property
-  def head_size(self) -> int:
-    """Size of one attention head."""
-    return self.hidden_size // self.num_heads
-
-  @property
   def table_side(self) -> int:
     """Entries along each side of the square table of learned positions."""
     return math.isqrt(self.num_position_embeddings)
-
-  @property
-  def patch_dim(self) -> int:
-    """Size of one flattened patch (1536 for the released models)."""
-    return self.in_channels * self.temporal_patch_size * self.patch_size**2
-
-  @property
-  def merge_unit(self) -> int:
-    """Number of patches that become one feature."""
-    return self.spatial_merge_size**2
 
 
 @dataclasses.dataclass(frozen=True)

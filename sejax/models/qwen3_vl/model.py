@@ -11,11 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from sejax.errors import quoted
 from sejax.models.model import Model
 from sejax.models.qwen3_vl.config import TextConfig, VisionConfig
 from sejax.models.qwen3_vl.images import Images, pack_images
-from sejax.models.transformer.config import read_config, write_config
 from sejax.models.transformer.layers import dense
 from sejax.models.transformer.params import DECODER_TENSOR_NAMES, Params, dense_shape, norm_shape
 from sejax.models.transformer.state import DeepstackFeatures
@@ -53,6 +51,19 @@ class Qwen3VL(Model):
 
   model_type = "qwen3_vl"
   title = "Qwen3-VL"
+  architecture = "Qwen3VLForConditionalGeneration"
+  vision_config = VisionConfig
+  text_config = TextConfig
+  vision_activation = "gelu_pytorch_tanh"
+  vision_defaults: ClassVar[Mapping[str, Any]] = {
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_heads": 16,
+    "num_position_embeddings": 2304,
+    "deepstack_visual_indexes": [8, 16, 24],
+  }
+  text_defaults: ClassVar[Mapping[str, Any]] = {}
   released_names: ClassVar[Mapping[str, str]] = {
     size: f"Qwen/Qwen3-VL-{size.upper()}-Instruct" for size in ("2b", "4b", "8b", "32b")
   }
@@ -61,11 +72,6 @@ class Qwen3VL(Model):
 
   def __post_init__(self):
     super().__post_init__()
-    if self.vision.out_hidden_size != self.text.hidden_size:
-      raise ValueError(
-        f"vision_config.out_hidden_size is {self.vision.out_hidden_size}; it must equal the"
-        f" decoder's hidden_size of {self.text.hidden_size}"
-      )
     if len(self.vision.deepstack_visual_indexes) > self.text.num_hidden_layers:
       raise ValueError(
         f"vision_config.deepstack_visual_indexes has {len(self.vision.deepstack_visual_indexes)}"
@@ -73,18 +79,8 @@ class Qwen3VL(Model):
       )
 
   @classmethod
-  def released(cls, size: str) -> Self:
-    """Returns a released configuration by its size: `2b`, `4b`, `8b` or `32b`.
-
-    Source: `config.json` of the repositories `Qwen/Qwen3-VL-<size>-Instruct`.
-
-    Raises:
-      ValueError: there is no such size.
-    """
-    if size not in _RELEASED:
-      raise ValueError(
-        f"no released Qwen3-VL of size {quoted(size)}; choose from {list(_RELEASED)}"
-      )
+  def _released(cls, size: str) -> Self:
+    """See `Model.released`."""
     width, mlp, layers, heads = _RELEASED[size]
     is_large = size in ("8b", "32b")
     return cls(
@@ -121,24 +117,7 @@ class Qwen3VL(Model):
     """
     if (raw.get("text_config") or {}).get("attention_bias"):
       raise ValueError("text_config.attention_bias is true; only layers without are supported")
-    fields = read_config(
-      raw,
-      vision=VisionConfig,
-      text=TextConfig,
-      vision_activation=_VISION_ACTIVATION,
-      vision_defaults=_VISION_DEFAULTS,
-      text_defaults={},
-    )
-    return cls(**fields)
-
-  def to_hf(self) -> dict[str, Any]:
-    """Returns the contents of a `config.json` for transformers."""
-    return write_config(
-      self,
-      model_type=self.model_type,
-      architecture="Qwen3VLForConditionalGeneration",
-      vision_activation=_VISION_ACTIVATION,
-    )
+    return super().from_hf(raw)
 
   def vision_shapes(self) -> Params:
     """Returns the `vision` part of `shapes`."""
@@ -201,18 +180,6 @@ class Qwen3VL(Model):
       embeddings=merge_patches(params["merger"], x, vision.merge_unit), levels=tuple(levels)
     )
 
-
-_VISION_ACTIVATION = "gelu_pytorch_tanh"
-
-# Defaults of transformers for fields that a file leaves out.
-_VISION_DEFAULTS = {
-  "depth": 27,
-  "hidden_size": 1152,
-  "intermediate_size": 4304,
-  "num_heads": 16,
-  "num_position_embeddings": 2304,
-  "deepstack_visual_indexes": [8, 16, 24],
-}
 
 # Hidden size, hidden size of the MLP, layers, query heads.
 _RELEASED = {

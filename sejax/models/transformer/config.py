@@ -81,12 +81,55 @@ class TextConfig:
     return self.hidden_size // self.num_attention_heads
 
 
+class VisionConfig:
+  """What the vision configurations of all families have in common; their fields are their own.
+
+  Attributes:
+    width: name of the field with the size of hidden states.
+  """
+
+  width: ClassVar[str] = "hidden_size"
+  num_heads: int
+  patch_size: int
+  temporal_patch_size: int
+  in_channels: int
+  spatial_merge_size: int
+
+  def check_heads(self) -> None:
+    """Checks that hidden states divide into heads that the rotation can treat.
+
+    Raises:
+      ValueError: they do not; the message names the fields and their values.
+    """
+    require_divisible("vision_config", self, self.width, "num_heads")
+    if self.head_size % 4:
+      raise ValueError(
+        f"vision_config: head size {self.head_size} ({self.width} / num_heads) must be a multiple"
+        " of 4, for the rotation by height and by width"
+      )
+
+  @property
+  def head_size(self) -> int:
+    """Size of one attention head."""
+    return getattr(self, self.width) // self.num_heads
+
+  @property
+  def patch_dim(self) -> int:
+    """Size of one flattened patch, such as 1176."""
+    return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+  @property
+  def merge_unit(self) -> int:
+    """Number of patches that become one feature."""
+    return self.spatial_merge_size**2
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """Configuration of a whole model and how it is computed; hashable, so static under jit.
 
   Attributes:
-    vision: configuration of the vision tower, of a type that the family defines.
+    vision: configuration of the vision tower, of a subclass that the family defines.
     text: configuration of the decoder.
     tie_word_embeddings: use the transposed embedding as output head.
     image_token_id: placeholder token whose embedding an image feature replaces.
@@ -113,7 +156,7 @@ class ModelConfig:
     ValueError: a field cannot work; the message names it, its value and what would work.
   """
 
-  vision: Any
+  vision: VisionConfig
   text: TextConfig
   tie_word_embeddings: bool = False
   image_token_id: int = 151_655
@@ -160,14 +203,12 @@ def read_config(
   """Returns the fields of a model from the contents of a `config.json`, nested or flat.
 
   Args:
-    raw: contents of the file. The nested form of transformers 5 has the decoder's fields in
-      `text_config`, with `rope_parameters`. The flat form of older checkpoints has them at the top,
-      with `rope_theta` and `rope_scaling` of type mrope.
+    raw: contents of the file, see `Model.from_hf`.
     vision: dataclass of the vision tower's configuration.
-    text: dataclass of the decoder's.
+    text: dataclass of the decoder's configuration.
     vision_activation: activation function of the vision tower, by its name in transformers.
-    vision_defaults: values of fields that a file leaves out.
-    text_defaults: likewise.
+    vision_defaults: values of vision fields that a file leaves out.
+    text_defaults: values of decoder fields that a file leaves out.
 
   Raises:
     ValueError: a field is missing, or its value cannot work or is not supported.

@@ -50,26 +50,43 @@ def pack_images(
   """
   if size < 1 or size % merge**2:
     raise ValueError(f"size is {size} patches; it must be a multiple of {merge**2}")
-  rows = len(patches)
+  shape = (len(patches), size)
   images = Images(
-    patches=np.zeros((rows, size, patch_dim), np.float32),
-    positions=np.zeros((rows, size, 2), np.int32),
-    image=np.full((rows, size), PADDING, np.int32),
+    patches=pad_patches(patches, grids, size, patch_dim),
+    positions=np.zeros((*shape, 2), np.int32),
+    image=np.full(shape, PADDING, np.int32),
   )
+  for row, row_grids in enumerate(grids):
+    start = 0
+    for number, grid in enumerate(np.reshape(row_grids, (-1, 3))):
+      where = slice(start, start + int(grid.prod()))
+      images.image[row, where] = number
+      positions = patch_positions(merge, tuple(map(int, grid)))
+      images.positions[row, where] = positions.reshape(-1, 2)
+      start = where.stop
+  return images
+
+
+def pad_patches(
+  patches: Sequence[Float[np.ndarray, "_ patch_dim"]],
+  grids: Sequence[Int[np.ndarray, "_ 3"]],
+  size: int,
+  patch_dim: int,
+) -> Float[np.ndarray, "B S patch_dim"]:
+  """Returns the patches of each row, padded with zeros; for the arguments see `pack_images`.
+
+  Raises:
+    ValueError: the patches do not fit the size, or patches and grids disagree.
+  """
+  padded = np.zeros((len(patches), size, patch_dim), np.float32)
   for row, (row_patches, row_grids) in enumerate(zip(patches, grids, strict=True)):
-    row_grids = np.reshape(row_grids, (-1, 3))
-    counts = row_grids.prod(axis=1).astype(int)
-    used = int(counts.sum())
+    used = int(np.reshape(row_grids, (-1, 3)).prod(axis=1).sum())
     if used > size:
       raise ValueError(f"row {row}: {used} patches do not fit a size of {size}")
     if len(row_patches) != used:
       raise ValueError(f"row {row}: {len(row_patches)} patches, but its grids hold {used}")
-    images.patches[row, :used] = np.reshape(row_patches, (used, patch_dim))
-    images.image[row, :used] = np.repeat(np.arange(len(counts)), counts)
-    positions = [patch_positions(merge, tuple(map(int, grid))) for grid in row_grids]
-    if positions:
-      images.positions[row, :used] = np.concatenate(positions).reshape(-1, 2)
-  return images
+    padded[row, :used] = np.reshape(row_patches, (used, patch_dim))
+  return padded
 
 
 def patch_positions(merge: int, grid: tuple[int, int, int]) -> Int[np.ndarray, "s merge_unit 2"]:
