@@ -199,7 +199,7 @@ def planned_step(config: ml_collections.ConfigDict) -> programs.Step:
     roles=role_options(config),
     judged=config.judge.use,
     training=training(config),
-    training_steps=config.train.steps or 1000,
+    training_steps=config.train.steps or config.optimizer.warmup_steps + 1,
     batch_size=config.batch_size,
     data=config.data,
     row_sizes=row_sizes(config),

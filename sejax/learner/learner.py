@@ -219,15 +219,20 @@ class Learner:
       for _ in range(sizes.minibatches)
     ]
     parts = [batch.minibatch for batch in batches]
-    for call in cutter.calls(features):
-      yield call._replace(alive=(*call.alive, kept, features, parts))
+    for leaf in jax.tree.leaves(features):
+      others = [x for x in jax.tree.leaves(features) if x is not leaf]
+      for call in cutter.calls(leaf):
+        yield call._replace(alive=(*call.alive, kept, others, parts))
 
-    # While one mini-batch is scored, the log-probs of those before it are there; the last has most.
+    # When the last mini-batch's log-probs are computed, those of all others are there.
     logprobs = self.updater.token_logprobs
     alive = (kept, parts, [batch.advantage for batch in batches])
-    yield ProgramCall("log-probs of policy", logprobs, (policy, parts[0]), alive)
-    alive = (*alive, [batch.old_logp for batch in batches])
-    yield ProgramCall("log-probs of reference", logprobs, (self.frozen, parts[0]), alive)
+    earlier = [batch.old_logp for batch in batches[1:]]
+    yield ProgramCall("log-probs of policy", logprobs, (policy, parts[0]), (*alive, earlier))
+    earlier = [batch.old_logp for batch in batches], [batch.ref_logp for batch in batches[1:]]
+    yield ProgramCall(
+      "log-probs of reference", logprobs, (self.frozen, parts[0]), (*alive, earlier)
+    )
     frozen = None if self.adapters is None else self.frozen
     yield ProgramCall("update", self.updater.update, (state, frozen, batches[0]), (kept, batches))
 

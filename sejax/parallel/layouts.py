@@ -51,7 +51,8 @@ def sharding(mesh: Mesh, path: str, shape: Sequence[int], rules: Rules) -> Named
 def place(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> Any:
   """Casts and shards a parameter tree; arrays that need neither are not copied.
 
-  Arrays that are on the mesh change by one program, see `plan_placement`.
+  Arrays that are on the mesh change by one program, see `plan_placement`. It is compiled again for
+  other layouts of the given arrays.
   """
   devices = set(mesh.devices.flat)
 

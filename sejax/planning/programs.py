@@ -93,7 +93,7 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
   images = _images(step, model, mesh)
   prompt_length = checks.prompt_width(step.data)
   policy = training.policy_shapes(state.params)
-  features = actor.programs.encode.eval_shape(policy, images)
+  features = actor.programs.encode.eval_shape(model.vision_params(policy), images)
   calls = actor.programs.calls(
     policy,
     features,
@@ -106,17 +106,17 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
 
   if step.judged:
     judge = Sampler(model, _with_tokens(step.roles.judge, model), mesh, dtype)
-    # Where the tower is trained, the Judge's own features are computed beside the Actor's.
+    # Where the tower is trained, the Judge's own features take the place of the Actor's.
     shared = not step.training.trains_vision
     calls = judge.programs.calls(
       frozen,
-      features if shared else judge.programs.encode.eval_shape(frozen, images),
+      features if shared else judge.programs.encode.eval_shape(model.vision_params(frozen), images),
       images=None if shared else images,
       prompts=step.batch_size,
       prompt_length=step.data.prompt_buckets[-1],
       given_length=padded_length(step.roles.actor.max_new_tokens),
     )
-    yield from _during("judge", calls, (kept, features))
+    yield from _during("judge", calls, (kept, features) if shared else kept)
 
   yield from training.calls(
     state,
