@@ -13,7 +13,7 @@ from sejax.config import presets
 
 def get_config(variant=None):
   """Returns the configuration."""
-  config = presets.released("32b", variant)
+  config = presets.released("Qwen/Qwen2.5-VL-32B-Instruct", variant, tensor=4)
   config.data.source = "parquet"
   config.data.name = "geometry3k"
   config.eval.num_problems = 601

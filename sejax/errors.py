@@ -16,7 +16,7 @@ class OptionError(ConfigError):
 
   Attributes:
     field: dotted name of the field, without `config.`.
-    value: the refused value.
+    value: the refused value, shortened in the message.
     wanted: what the value must be, as the message says after "must be".
   """
 

@@ -3,6 +3,7 @@
 import functools
 import math
 import pathlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -28,20 +29,16 @@ from sejax.text.equivalence import Prover
 
 
 class InitialWeights(NamedTuple):
-  """The models of a run and their parameter trees at the start of training.
+  """The weights that a run keeps besides those it trains.
 
   Attributes:
     model: model of Actor and reference policy.
-    trained: trained parameters in fp32: all weights of the policy, or LoRA adapters.
     frozen: weights of the reference policy, which is the initial policy, in `model.dtype`.
-    judge_model: the Judge's model.
     judge_params: the Judge's weights; the same tree as `frozen` unless `judge.path` is set.
   """
 
   model: models.Model
-  trained: models.Params
   frozen: models.Params
-  judge_model: models.Model
   judge_params: models.Params
 
 
@@ -50,7 +47,9 @@ class TrainSetup(NamedTuple):
 
   Attributes:
     mesh: mesh of all devices.
-    initial_weights: initial parameter trees, in the layout for training.
+    initial_weights: frozen parameter trees, in the layout for training.
+    load_trained: reads what is trained, as it is before the first step, in fp32: all weights of the
+      policy, or new LoRA adapters. A call, so that no copy is kept beside the training state.
     source: source of the training problems.
     preparer: turns records of the source into examples.
     roles: samplers of Actor and Judge.
@@ -63,6 +62,7 @@ class TrainSetup(NamedTuple):
 
   mesh: Mesh
   initial_weights: InitialWeights
+  load_trained: Callable[[], models.Params]
   source: Source
   preparer: Preparer
   roles: rollout.Roles
@@ -96,10 +96,13 @@ def set_up(
   steps = counting.num_steps(
     config.train, config.data, preparer, workdir, batch_size=config.batch_size, seed=config.seed
   )
-  initial_weights = _load(config, policy, judge)
+  initial_weights = _load(policy, judge)
   return TrainSetup(
     mesh=policy.mesh,
     initial_weights=initial_weights,
+    load_trained=functools.partial(
+      _load_trained, lora.Options.of(config.lora), policy, config.seed
+    ),
     source=source,
     preparer=preparer,
     roles=roles,
@@ -219,6 +222,7 @@ def _make_collector(
     constant_groups=config.train.constant_groups,
     resample_limit=config.train.resample_limit,
     shares_tower=judge is policy and not trains_vision,
+    keep_features=not trains_vision,
   )
 
 
@@ -309,27 +313,19 @@ def decoding_params(setup: TrainSetup, trained: models.Params) -> models.Params:
   return layouts.place(params, setup.mesh, layout, dtype)
 
 
-def _load(
-  config: ml_collections.ConfigDict, policy: ModelDirectory, judge: ModelDirectory
-) -> InitialWeights:
-  """Reads the weights, once for each distinct model and precision."""
+def _load(policy: ModelDirectory, judge: ModelDirectory) -> InitialWeights:
+  """Reads the frozen weights, once for each distinct model."""
   frozen = policy.load()
-  if adapters := lora.Options.of(config.lora):
-    trained = _init_adapters(adapters, policy, config.seed)
-  else:
-    trained = policy.load(dtype=jnp.float32)
   judge_params = frozen if judge is policy else judge.load()
-  return InitialWeights(
-    model=policy.model,
-    trained=trained,
-    frozen=frozen,
-    judge_model=judge.model,
-    judge_params=judge_params,
-  )
+  return InitialWeights(model=policy.model, frozen=frozen, judge_params=judge_params)
 
 
-def _init_adapters(adapters: lora.Options, policy: ModelDirectory, seed: int) -> models.Params:
-  """Initialises LoRA adapters, sharded over the mesh as they are trained."""
+def _load_trained(
+  adapters: lora.Options | None, policy: ModelDirectory, seed: int
+) -> models.Params:
+  """Reads all weights in fp32, or initialises LoRA adapters, in the layout of training."""
+  if adapters is None:
+    return policy.load(dtype=jnp.float32)
   init = functools.partial(lora.init, model=policy.model, options=adapters)
   key = jax.random.key(seed)
   shardings = layouts.shardings(jax.eval_shape(init, key), policy.mesh, policy.model.layout)

@@ -57,7 +57,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, logs: Logs) -> None:
   """Sets the run up and trains; see `run`."""
-  original_config, config = config, config_lib.with_local_models(config)
+  original_config, config = config, config_lib.with_local_models(config, judged=config.judge.use)
   began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
   setup = setup_lib.set_up(config, workdir, clock)
 
@@ -147,7 +147,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
 def _initial(setup: setup_lib.TrainSetup) -> tuple[TrainState, int]:
   """Returns the initial training state and the fingerprint of the frozen weights."""
   weights = setup.initial_weights
-  state = setup.learner.updater.init(weights.trained)
+  state = setup.learner.updater.init(setup.load_trained())
   return state, fingerprint((weights.frozen, weights.judge_params))
 
 
@@ -219,7 +219,8 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
       f"--workdir={shortened(workdir)} holds no checkpoints; give the workdir of a training run"
     )
   config_lib.require_same(config, workdir)
-  config, workdir = config_lib.with_local_models(config), workdir.resolve()
+  workdir = workdir.resolve()
+  config = config_lib.with_local_models(config, judged=config.judge.use)
   setup = setup_lib.set_up(config, workdir, Clock())
   with Checkpoints(directory, config.checkpoint, read_only=True) as checkpoints:
     restored = checkpoints.restore(*_initial(setup))

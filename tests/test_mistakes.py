@@ -246,8 +246,9 @@ MISTAKES = {
   "llama": (
     lambda: _model(model_type="llama"),
     (TINY, "--workdir=out", "--config.model.path=model"),
-    "model/config.json: model_type is 'llama'; the families are qwen2_5_vl"
-    " (Qwen/Qwen2.5-VL-3B-Instruct)",
+    "model/config.json: model_type is 'llama'; the families are qwen2_vl"
+    " (Qwen/Qwen2-VL-2B-Instruct), qwen2_5_vl (Qwen/Qwen2.5-VL-3B-Instruct), qwen3_vl"
+    " (Qwen/Qwen3-VL-2B-Instruct)",
   ),
   # 7. A bad parquet column.
   "no question": (

@@ -83,7 +83,7 @@ def main() -> None:
     directory = qwen_directory.write(pathlib.Path(name))
     config.model.path = str(directory)
     preparer = parts.preparer(config, source)
-    reference = qwen_directory.Reference.of(directory)
+    reference = qwen_directory.reference(directory)
     reference.image_processor = preparer.processor.image_processor
     count = len(source) // BATCH * BATCH
 

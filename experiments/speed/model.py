@@ -1,6 +1,6 @@
 """What reading each prompt once is worth, in one GRPO update.
 
-    python experiments/speed/model.py [--size=small]
+    python experiments/speed/model.py [--size=small] [--family=qwen2_5_vl]
 
 A random decoder of about 30M parameters, fp32, one prompt of 512 tokens with 8 trajectories of 128.
 With `--size=3b` it is the released 3B's shape in bf16, and a prompt of 1,024 tokens, 784 of them
@@ -32,20 +32,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from absl import app
+from absl import app, flags
 from jaxtyping import Array, Float
 from reference import make_config, torch_model
 from sizes import IMAGE_SIDE, SIZE, chosen, encode, random_prompts, text_ids
 from stopwatch import best_seconds
 
 from sejax import models
-from sejax.models import qwen2_5_vl as qwen
 from sejax.monitoring import flops
 from sejax.parallel import chips
 
 GROUP = 8
 CLIP = 0.2
 REPEATS = 3
+FAMILY = flags.DEFINE_enum(
+  "family", "qwen2_5_vl", list(models.FAMILIES), "Of the model with --size=small."
+)
 
 
 class Size(NamedTuple):
@@ -60,7 +62,7 @@ class Size(NamedTuple):
     tolerance: by how much the loss may differ where the same is computed in another order.
   """
 
-  model: qwen.Qwen25VL
+  model: models.Model
   dtype: jnp.dtype
   side: int
   prompt: int
@@ -68,10 +70,13 @@ class Size(NamedTuple):
   tolerance: float
 
 
-SIZES = {
-  "small": Size(make_config(9, 2048), jnp.dtype("float32"), 0, 512, 128, 1e-5),
-  "3b": Size(qwen.Qwen25VL.released("3b"), jnp.dtype("bfloat16"), IMAGE_SIDE, 1024, 2048, 1e-3),
-}
+def sizes(family: str) -> dict[str, Size]:
+  """Returns the sizes by name."""
+  small, large = make_config(9, 2048, family), models.FAMILIES["qwen2_5_vl"].released("3b")
+  return {
+    "small": Size(small, jnp.dtype("float32"), 0, 512, 128, 1e-5),
+    "3b": Size(large, jnp.dtype("bfloat16"), IMAGE_SIDE, 1024, 2048, 1e-3),
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Batch:
   """One group: a prompt, its trajectories, their log-probs when sampled, and their advantages."""
 
   prompt: models.Prompt
-  features: Float[Array, "1 s D"] | None
+  features: models.Features | None
   tokens: np.ndarray
   old_logp: np.ndarray
   advantages: np.ndarray
@@ -93,7 +98,7 @@ class Batch:
       models.Prompt(
         np.tile(ids, (rows, 1)), np.tile(lengths, rows), np.tile(positions, (1, rows, 1))
       ),
-      None if self.features is None else jnp.tile(self.features, (rows, 1, 1)),
+      jax.tree.map(lambda x: jnp.repeat(x, rows, axis=0), self.features),
       self.tokens.reshape(shape),
       self.old_logp.reshape(shape),
       self.advantages.reshape(shape[:2]),
@@ -105,7 +110,7 @@ def make_batch(size: Size, params: models.Params) -> Batch:
   rng = np.random.default_rng(1)  # Not the one that prompts are drawn with.
   prompt, images = random_prompts(size.model, 1, size.prompt, size.side)
   tokens = rng.integers(2, text_ids(size.model), (GROUP, size.response)).astype(np.int32)
-  old_logp = -np.log(size.model.text.vocab_size) + 0.1 * rng.standard_normal(tokens.shape)
+  old_logp = -np.log(size.model.vocab_size) + 0.1 * rng.standard_normal(tokens.shape)
   return Batch(
     prompt=prompt,
     features=encode(params, size.model, images),
@@ -115,13 +120,13 @@ def make_batch(size: Size, params: models.Params) -> Batch:
   )
 
 
-def jax_loss(config: qwen.Qwen25VL) -> Callable:
+def jax_loss(config: models.Model) -> Callable:
   """Returns the update's loss, not yet compiled."""
 
   def loss(
     params: models.Params,
     prompt: models.Prompt,
-    features: Array | None,
+    features: models.Features | None,
     tokens: Array,
     old_logp: Array,
     advantages: Array,
@@ -175,7 +180,7 @@ def rates(size: Size, seconds: dict[str, float]) -> dict[str, float | None]:
 
 def main(_: list[str]) -> None:
   """Measures everything and prints it."""
-  size = chosen(SIZES)
+  size = chosen(sizes(FAMILY.value))
   # On the device and array by array: all at once would need several times the memory.
   params = size.model.init(jax.random.key(0), size.dtype)
   batch = make_batch(size, params)
@@ -222,7 +227,8 @@ def main(_: list[str]) -> None:
   }
   if "transformers" in seconds:
     result["vs_transformers"] = seconds["transformers"] / seconds["shared"]
-  print(json.dumps({"device": device} | {k: v and round(v, 3) for k, v in result.items()}))
+  named = {"device": device, "family": size.model.model_type}
+  print(json.dumps(named | {k: v and round(v, 3) for k, v in result.items()}))
 
 
 if __name__ == "__main__":

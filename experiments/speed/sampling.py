@@ -61,8 +61,8 @@ class Size(NamedTuple):
     side: tokens along each side of a prompt's image; 0 without one.
     short: tokens of a prompt where prompts matter little.
     long: where they matter.
-    max_new_tokens: of a trajectory.
-    few: of one where the cache's size matters, an eighth of what is allocated.
+    max_new_tokens: limit of a trajectory's sampled tokens.
+    few: tokens of one where the cache's size matters, an eighth of what is allocated.
   """
 
   model: qwen.Qwen25VL

@@ -6,12 +6,11 @@ from typing import NamedTuple, TypeVar
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Array, DTypeLike, Float, Int
+from jaxtyping import DTypeLike, Int
 
 from sejax import config as config_lib
 from sejax import models
 from sejax.config import parts
-from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel import environment
 
 _Size = TypeVar("_Size", bound=NamedTuple)
@@ -33,8 +32,8 @@ def chosen(sizes: Mapping[str, _Size]) -> _Size:
 
 
 def random_prompts(
-  config: qwen.Qwen25VL, count: int, length: int, side: int
-) -> tuple[models.Prompt, qwen.Images | None]:
+  config: models.Model, count: int, length: int, side: int
+) -> tuple[models.Prompt, models.Images | None]:
   """Draws prompts of one length, and the image that each of them begins with.
 
   Args:
@@ -51,22 +50,22 @@ def random_prompts(
   if side:
     ids[:, 0], ids[:, side**2 + 1] = config.vision_start_token_id, config.vision_end_token_id
     ids[:, 1 : side**2 + 1] = config.image_token_id
-    shape = ((side * merge) ** 2, config.vision.patch_dim)
+    shape = ((side * merge) ** 2, config.patch_dim)
     patches = [rng.standard_normal(shape, np.float32) for _ in range(count)]
-    window = config.vision.window_patches
-    images = qwen.pack_images(config.vision, patches, grids, -(-shape[0] // window) * window)
+    multiple = config.patch_multiple
+    images = config.pack_images(patches, grids, -(-shape[0] // multiple) * multiple)
   lengths = np.full(count, length, np.int32)
   return models.Prompt(ids, lengths, config.prompt_positions(ids, lengths, grids)), images
 
 
-def text_ids(config: qwen.Qwen25VL) -> int:
+def text_ids(config: models.Model) -> int:
   """Returns below what every id is one of text."""
   return min(config.image_token_id, config.video_token_id, config.vision_start_token_id)
 
 
 def encode(
-  params: models.Params, config: qwen.Qwen25VL, images: qwen.Images | None
-) -> Float[Array, "B s D"] | None:
+  params: models.Params, config: models.Model, images: models.Images | None
+) -> models.Features | None:
   """Returns the features of prompts' images; None where there is none."""
   if images is None:
     return None
@@ -74,7 +73,7 @@ def encode(
 
 
 def decode_bytes(
-  config: qwen.Qwen25VL,
+  config: models.Model,
   dtype: DTypeLike,
   steps: int,
   prompts: Int[np.ndarray, " B"],

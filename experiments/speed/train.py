@@ -214,8 +214,8 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup, stag
   """Measures steps of a run, and the Judge without its shared prefix."""
   roles, updater, weights = setup.roles, setup.learner.updater, setup.initial_weights
   options = dataclasses.replace(roles.judge.options, trajectories=1)
-  alone = Sampler(weights.judge_model, options, setup.mesh, roles.judge.dtype)
-  state = updater.init(weights.trained)
+  alone = Sampler(roles.judge.model, options, setup.mesh, roles.judge.dtype)
+  state = updater.init(setup.load_trained())
   data = setup_lib.pipeline(config, setup.preparer, ())
   examples = next(data)
   for repeat in range(1 + _REPEATS.value):

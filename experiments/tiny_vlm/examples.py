@@ -16,7 +16,6 @@ from sejax import models
 from sejax.data import figures
 from sejax.data.figures import problems
 from sejax.data.figures.rng import Rng
-from sejax.models import qwen2_5_vl as qwen
 from sejax.models.processor import ImagePatches, Processor
 from sejax.text import messages, prompts
 
@@ -45,7 +44,7 @@ class Example(NamedTuple):
   """One prompt and its continuation.
 
   Attributes:
-    images: the image.
+    images: patches and grid of its only image.
     prompt: its tokens.
     continuation: of the prompt.
     weights: of its tokens in the loss; 0: not learnt.
@@ -68,7 +67,7 @@ class Texts(NamedTuple):
 class Batch(NamedTuple):
   """Rows of one step: the Actor's, then, on other images, the Judge's."""
 
-  images: qwen.Images
+  images: models.Images
   actor: Texts
   judge: Texts
 
@@ -115,8 +114,6 @@ def actor_example(
   """Tokenizes a problem with its solution.
 
   Args:
-    processor: of the model.
-    problem: the problem.
     rng: decide whether the solution has a slip, and which.
     careless: share of solutions with a slip, in a hundred.
   """
@@ -135,8 +132,6 @@ def judge_example(
   """Tokenizes a problem with the reading of a candidate solution.
 
   Args:
-    processor: of the model.
-    problem: the problem.
     rng: decide on candidate and wording.
     lessons: what is shown and learnt.
   """
@@ -178,7 +173,7 @@ def _of_another_picture(problem: figures.Problem, rng: Rng) -> tuple[str, str] |
 
 
 def batch(
-  config: qwen.Qwen25VL,
+  config: models.Model,
   actor: Sequence[Example],
   judge: Sequence[Example],
   actor_sizes: Sizes,
@@ -186,8 +181,7 @@ def batch(
 ) -> Batch:
   """Pads examples to one shape: that of the sizes, where all fit."""
   rows = [*actor, *judge]
-  images = qwen.pack_images(
-    config.vision,
+  images = config.pack_images(
     [e.images.patches for e in rows],
     [e.images.grids for e in rows],
     max(len(e.images.patches) for e in rows),
@@ -207,7 +201,7 @@ def _reply(processor: Processor, text: str) -> Int32[np.ndarray, " T"]:
   return np.append(processor.encode_text(text), np.int32(processor.eos_ids[0]))
 
 
-def _texts(config: qwen.Qwen25VL, rows: Sequence[Example], sizes: Sizes) -> Texts:
+def _texts(config: models.Model, rows: Sequence[Example], sizes: Sizes) -> Texts:
   lengths = np.array([len(row.prompt) for row in rows], np.int32)
   ids = np.zeros((len(rows), sizes.prompt), np.int32)
   tokens = np.zeros((len(rows), 1, sizes.tokens), np.int32)

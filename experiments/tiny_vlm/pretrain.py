@@ -1,6 +1,6 @@
 """Trains the tiny model from scratch on the built-in figures, in pieces that can be resumed.
 
-    python -m experiments.tiny_vlm.pretrain --workdir=runs/tiny_vlm
+    python -m experiments.tiny_vlm.pretrain --workdir=runs/tiny_vlm [--config.family=qwen3_vl]
 
 The Actor learns solutions and the Judge readings of right and wrong ones, by next-token prediction.
 Every row is a function of seed and step, so that a run that was stopped goes on as if it had not.
@@ -8,6 +8,7 @@ At the end, and whenever `--export` is given, the model directory is written to 
 """
 
 import concurrent.futures
+import dataclasses
 import pathlib
 import time
 from collections.abc import Iterator
@@ -21,14 +22,14 @@ import optax.contrib
 import orbax.checkpoint as ocp
 import tqdm
 from absl import app, flags, logging
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from ml_collections import config_flags
 
 from experiments.tiny_vlm import examples, vocabulary
 from sejax import models
 from sejax.data import figures
 from sejax.data.figures.rng import Rng
-from sejax.models import qwen2_5_vl as qwen
+from sejax.models import qwen2_5_vl, qwen2_vl, qwen3_vl
 from sejax.models.processor import Processor
 from sejax.models.transformer.config import TextConfig
 
@@ -37,6 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
   """Returns the recipe."""
   config = ml_collections.ConfigDict()
   config.seed = 0
+  config.family = "qwen2_5_vl"  # of models
   config.steps = 1200
   config.rows = 64  # images in a batch
   config.learning_rate = 1e-3
@@ -66,50 +68,76 @@ _EXPORT = flags.DEFINE_bool("export", False, "Write the model of the last checkp
 _MINUTES = flags.DEFINE_float("minutes", None, "Stop after so long; another call goes on.")
 
 
-def model_config(processor: Processor, vocab_size: int) -> qwen.Qwen25VL:
-  """Returns the tiny architecture: every kind of block of the released models."""
-  return qwen.Qwen25VL(
-    vision=qwen.VisionConfig(
-      depth=4,
-      hidden_size=128,
-      intermediate_size=256,
-      num_heads=4,
-      out_hidden_size=192,
-      fullatt_block_indexes=(1, 3),
-      window_size=28,
-      patch_size=vocabulary.PATCH,
-    ),
-    text=TextConfig(
-      vocab_size=vocab_size,
-      hidden_size=192,
-      intermediate_size=512,
-      num_hidden_layers=4,
-      num_attention_heads=6,
-      num_key_value_heads=2,
-      mrope_section=(4, 6, 6),
-      # At the released 1,000,000 the lower frequencies cannot tell apart the 4 x 4 places.
-      rope_theta=20.0,
-      max_position_embeddings=1024,
-      bos_token_id=processor.pad_id,
-      eos_token_id=processor.eos_ids[0],
-    ),
-    tie_word_embeddings=True,
-    image_token_id=processor.image_pad_id,
-    video_token_id=processor.tokenizer.convert_tokens_to_ids("<|video_pad|>"),
-    vision_start_token_id=processor.vision_start_id,
-    vision_end_token_id=processor.vision_end_id,
-    remat="everything",
-    unroll=True,
+def model_config(family: str, processor: Processor, vocab_size: int) -> models.Model:
+  """Returns a tiny architecture with every kind of block of the family's released models.
+
+  Args:
+    family: its `model_type`.
+    processor: gives the ids of the image tokens.
+    vocab_size: rows of the embedding.
+
+  Raises:
+    ValueError: there is no tiny architecture of the family.
+  """
+  text = TextConfig(
+    vocab_size=vocab_size,
+    hidden_size=192,
+    intermediate_size=512,
+    num_hidden_layers=4,
+    num_attention_heads=6,
+    num_key_value_heads=2,
+    mrope_section=(4, 6, 6),
+    # At the released 1,000,000 the lower frequencies cannot tell apart the 4 x 4 places.
+    rope_theta=20.0,
+    max_position_embeddings=1024,
+    bos_token_id=processor.pad_id,
+    eos_token_id=processor.eos_ids[0],
   )
+  whole = {
+    "tie_word_embeddings": True,
+    "image_token_id": processor.image_pad_id,
+    "video_token_id": processor.tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+    "vision_start_token_id": processor.vision_start_id,
+    "vision_end_token_id": processor.vision_end_id,
+    "remat": "everything",
+    "unroll": True,
+  }
+  sizes = {"depth": 4, "num_heads": 4, "patch_size": vocabulary.PATCH}
+  match family:
+    case "qwen2_vl":
+      vision = qwen2_vl.VisionConfig(**sizes, embed_dim=128, hidden_size=192)
+      return qwen2_vl.Qwen2VL(vision, text, **whole)
+    case "qwen2_5_vl":
+      vision = qwen2_5_vl.VisionConfig(
+        **sizes,
+        hidden_size=128,
+        intermediate_size=256,
+        out_hidden_size=192,
+        fullatt_block_indexes=(1, 3),
+        window_size=28,
+      )
+      return qwen2_5_vl.Qwen25VL(vision, text, **whole)
+    case "qwen3_vl":
+      vision = qwen3_vl.VisionConfig(
+        **sizes,
+        hidden_size=128,
+        intermediate_size=512,
+        out_hidden_size=192,
+        num_position_embeddings=64,
+        deepstack_visual_indexes=(0, 1, 2),
+      )
+      text = dataclasses.asdict(text) | {"mrope_section": (6, 5, 5), "head_dim": 32}
+      return qwen3_vl.Qwen3VL(vision, qwen3_vl.TextConfig(**text), **whole)
+  raise ValueError(f"config.family={family} must be one of {', '.join(models.FAMILIES)}")
 
 
-def loss(params: models.Params, config: qwen.Qwen25VL, batch: examples.Batch) -> tuple[Array, dict]:
+def loss(params: models.Params, config: models.Model, batch: examples.Batch) -> tuple[Array, dict]:
   """Returns the mean negative log-prob of learnt tokens by weight, both roles together, in nats."""
   features = config.encode(params, batch.images)
   rows = batch.actor.tokens.shape[0]
   sums, counts = zip(
-    _role(params, config, features[:rows], batch.actor),
-    _role(params, config, features[rows:], batch.judge),
+    _role(params, config, jax.tree.map(lambda x: x[:rows], features), batch.actor),
+    _role(params, config, jax.tree.map(lambda x: x[rows:], features), batch.judge),
     strict=True,
   )
   each = {
@@ -120,8 +148,8 @@ def loss(params: models.Params, config: qwen.Qwen25VL, batch: examples.Batch) ->
 
 def _role(
   params: models.Params,
-  config: qwen.Qwen25VL,
-  features: Float[Array, "B s D"],
+  config: models.Model,
+  features: models.Features,
   texts: examples.Texts,
 ) -> tuple[Array, Array]:
   last, hidden = config.forward(params, texts.prompt, features, texts.tokens)
@@ -194,7 +222,7 @@ class Rows:
     self._actor_sizes = examples.Sizes.of([self._actor(i, 0) for i in shown])
     self._judge_sizes = examples.Sizes.of([self._judge(i, first) for i in shown])
 
-  def batches(self, model: qwen.Qwen25VL, steps: range) -> Iterator[examples.Batch]:
+  def batches(self, model: models.Model, steps: range) -> Iterator[examples.Batch]:
     """Yields the batches of the steps, made a few ahead in a thread."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
       ahead = []
@@ -205,7 +233,7 @@ class Rows:
       for future in ahead:
         yield future.result()
 
-  def _batch(self, model: qwen.Qwen25VL, step: int) -> examples.Batch:
+  def _batch(self, model: models.Model, step: int) -> examples.Batch:
     phase = next(phase for phase in reversed(self._phases) if phase.start <= step)
     indices = range(step * self._config.rows, (step + 1) * self._config.rows)
     cut = len(indices) - phase.judge_rows
@@ -233,7 +261,7 @@ def main(argv: list[str]) -> None:
     problems = (source.problem(index) for index in range(config.corpus))
     vocabulary.write(files, examples.corpus(problems), config.vocab_size)
   processor = Processor.load(files)
-  model = model_config(processor, config.vocab_size)
+  model = model_config(config.family, processor, config.vocab_size)
   optimizer = make_optimizer(config)
 
   params = model.init(jax.random.key(config.seed))
@@ -252,7 +280,7 @@ def main(argv: list[str]) -> None:
 
 def _train(
   config: ml_collections.ConfigDict,
-  model: qwen.Qwen25VL,
+  model: models.Model,
   optimizer: optax.GradientTransformation,
   rows: Rows,
   state: dict[str, Any],

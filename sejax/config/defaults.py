@@ -83,7 +83,8 @@ def _model() -> ml_collections.ConfigDict:
   model = ml_collections.ConfigDict()
   # Model directory in Hugging Face format, or ORGANISATION/NAME on the Hugging Face hub.
   model.path = ""
-  model.remat = "nothing"  # activations saved for the backward pass, see `models.Model`
+  # Activations saved for the backward pass, see `models.transformer.config.ModelConfig`.
+  model.remat = "nothing"
   model.unroll = False  # unroll the layers in the update instead of scanning them
   model.query_chunk = 1024  # queries that attention computes at once
   model.fused_attention = True  # use cuDNN's attention on GPUs that have it
@@ -149,7 +150,7 @@ def _sampling() -> ml_collections.ConfigDict:
   sampling.max_concurrent_prompts = config_dict.placeholder(int)
   sampling.decode_steps = 32  # decode steps between host synchronisations
   sampling.pack = True  # shrink the batch as trajectories end; compiles more programs
-  # Whether each layer's KV cache is a separate array, see `models.Model`; None: on GPUs only.
+  # Whether each layer's KV cache is a separate array; None: on GPUs only.
   sampling.layered_cache = config_dict.placeholder(bool)
   return sampling
 
@@ -186,9 +187,10 @@ def _data() -> ml_collections.ConfigDict:
   data.max_pixels = config_dict.FieldReference(4_194_304)
   data.prompt_limit = 1024  # maximum tokens of the Actor's prompt; records with more are dropped
   # Lengths that arrays are padded to, ascending: tokens of a prompt, and patches of its images. The
-  # Judge's prompts are longer than the Actor's by the rubric.
+  # Judge's prompts are longer than the Actor's by the rubric. Patches must be multiples of 64, an
+  # attention window, for Qwen2.5-VL, and of 4 for other families.
   data.prompt_buckets = (256, 384, 512, 768, 1024, 1536)
-  data.patch_buckets = (1024, 1536, 2048, 3072, 4096)  # multiples of a window of 64 patches
+  data.patch_buckets = (1024, 1536, 2048, 3072, 4096)
   data.on_bad_record = "skip"  # or "stop"
   data.max_bad_share = 0.05  # share of bad records above which the run stops
   data.workers = 0  # processes that prepare examples; 0 uses threads

@@ -44,6 +44,8 @@ def plan(config: ml_collections.ConfigDict, topology: str, programs: Sequence[st
   if config.judge.use and config.judge.path:
     wanted = "empty for --mode=compile, which knows no Judge but the frozen policy"
     raise OptionError("judge.path", config.judge.path, wanted)
+  if not config.model.path:
+    raise ValueError("config.model.path is empty; give a model directory, or its name on the hub")
   config = config.copy_and_resolve_references()
   if config.model.dtype == "auto":
     config.model.dtype = "bfloat16"
@@ -64,7 +66,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """
   evaluate_lib.chosen(config.eval.sets)  # Reports wrong names before models are loaded.
   if not config.eval.predictions:
-    config = with_local_models(config)
+    config = with_local_models(config, judged=False)
   evaluate_lib.run(
     config.eval,
     workdir,
@@ -124,7 +126,7 @@ def inspect(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   """
   if not config.model.path:
     raise ValueError("config.model.path is empty; give a model directory, whose tokens are counted")
-  config = with_local_models(config)
+  config = with_local_models(config, judged=False)
   preparer = parts.preparer(config, sources.open_source(config.data))
   inspection.run(config.data, preparer, workdir, batch_size=config.batch_size)
 
@@ -169,6 +171,15 @@ def sample(
   """
   if not config.model.path:
     raise ValueError("config.model.path is empty; give a directory of weights: --config.model.path")
-  config = with_local_models(config)
-  model_directory = parts.model_directory(config, sample_lib.local_mesh())
-  sample_lib.run(model_directory, parts.sample_options(config), images, question, judge=judge)
+  config = with_local_models(config, judged=judge)
+  mesh, judge_directory = sample_lib.local_mesh(), None
+  if judge and config.judge.path:
+    judge_directory = parts.model_directory(config, mesh, "judge.path")
+  sample_lib.run(
+    parts.model_directory(config, mesh),
+    parts.sample_options(config),
+    images,
+    question,
+    judge=judge,
+    judge_directory=judge_directory,
+  )

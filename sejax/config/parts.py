@@ -74,7 +74,7 @@ def _role(
 
   Args:
     section: `config.actor` or `config.judge`.
-    repeats: samples of each trajectory.
+    repeats: sequences per trajectory: 1 for the Actor, the number of verdicts M for the Judge.
   """
   return Options(
     trajectories=config.group_size,
@@ -107,7 +107,8 @@ def sample_options(config: ml_collections.ConfigDict) -> sample.Options:
 def preparer(config: ml_collections.ConfigDict, source: Source) -> Preparer:
   """Returns the preparer, which turns records of a source into prompts of both roles.
 
-  Without a Judge, too, so that runs with and without one train on the same records.
+  It also makes the Judge's prompts in a run without a Judge, so that runs with and without one drop
+  the same records.
   """
   data, judge = config.data, config.judge
   rubric = prompts.Rubric(**judge.weights)
@@ -198,7 +199,7 @@ def planned_step(config: ml_collections.ConfigDict) -> programs.Step:
     roles=role_options(config),
     judged=config.judge.use,
     training=training(config),
-    training_steps=config.train.steps or 1000,
+    training_steps=config.train.steps or config.optimizer.warmup_steps + 1,
     batch_size=config.batch_size,
     data=config.data,
     row_sizes=row_sizes(config),

@@ -33,8 +33,13 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
     section[field] = workdir_lib.local_path(f"config.{name}", section[field])
 
 
-def with_local_models(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def with_local_models(
+  config: ml_collections.ConfigDict, *, judged: bool
+) -> ml_collections.ConfigDict:
   """Replaces hub names in `model.path` and `judge.path` by local directories.
+
+  Args:
+    judged: whether there is a Judge; without one, its model is not downloaded.
 
   Returns:
     A copy of the configuration, see `hub.local_directory`.
@@ -43,6 +48,6 @@ def with_local_models(config: ml_collections.ConfigDict) -> ml_collections.Confi
     ValueError: a path is neither a directory nor the name of a model on the hub.
   """
   config = config.copy_and_resolve_references()
-  for name in ("model", "judge"):
+  for name in ("model", "judge") if judged else ("model",):
     config[name].path = hub.local_directory(f"config.{name}.path", config[name].path)
   return config

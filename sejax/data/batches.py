@@ -72,7 +72,7 @@ class Buckets:
 
   Attributes:
     prompt: numbers of tokens, ascending.
-    patch: numbers of patches, ascending, each a multiple of the patches in an attention window.
+    patch: numbers of patches, ascending, each a multiple of `Model.patch_multiple`.
   """
 
   prompt: tuple[int, ...]

@@ -42,8 +42,8 @@ def num_steps(
   It is rounded up: the last batch is filled with records of the next epoch.
 
   Args:
-    train: the configuration's section.
-    data: likewise.
+    train: section `config.train`.
+    data: section `config.data`.
     preparer: makes the run's examples.
     workdir: where the number of usable records is saved.
     batch_size: prompts per step, over all processes.

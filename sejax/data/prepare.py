@@ -84,7 +84,7 @@ class Tokenized(NamedTuple):
 
   Attributes:
     record: the record as the source returned it.
-    images: its decoded images.
+    images: its images as PIL images, in the order of the `<image>` marks.
     prompts: tokens for both roles.
   """
 

@@ -54,7 +54,7 @@ class Options:
     batch_size: problems sampled together, over all processes.
     buckets: lengths that arrays are padded to.
     workers: processes that prepare examples; 0: threads.
-    seed: of the samples.
+    seed: random seed of the samples, from 0 to 2**32 - 1.
     reading: how answers and verdicts are read.
   """
 

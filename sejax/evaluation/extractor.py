@@ -36,10 +36,8 @@ class Extractor:
 
     Args:
       name: of the model, as results give it: a directory or a name on the hub.
-      model_directory: the model.
       sampling: the configuration's section.
       batch_size: prompts sampled together, over all processes.
-      seed: of the samples.
 
     Raises:
       ValueError: the model cannot be loaded, or an option cannot work with it.
@@ -74,7 +72,7 @@ class Extractor:
       batch = prompts[start : start + self._batch_size]
       tokens = [self._tokens(prompt) for prompt in batch]
       request = self._request(batch[own], tokens[own], local, _width(tokens))
-      result = sampler(self._params, request, seed=self._seed, step=0, role=Role.EVALUATION)
+      result = sampler(self._params, request, seed=self._seed, step=0, role=Role.EXTRACTOR)
       texts = [
         self._processor.decode(rows[0, : lengths[0]])
         for rows, lengths in zip(result.tokens, result.lengths, strict=True)

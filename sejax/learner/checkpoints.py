@@ -288,7 +288,7 @@ def _check_fingerprint(progress: Progress, fingerprint: int, directory: pathlib.
 
 @jax.jit
 def _fingerprint(tree: Any) -> UInt32[Array, ""]:
-  """Sums all bits, each weighted by its place, in integers.
+  """Sums the hashed bit patterns of all elements as integers, each weighted by its position.
 
   Integer sums wrap around and do not depend on their order, so any sharding gives the same result.
   """

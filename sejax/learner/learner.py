@@ -40,7 +40,7 @@ class Options:
     adapters: options of the adapters that are trained; None trains all weights.
     freeze_vision: whether the vision tower stays as it is.
     mask_truncated: whether trajectories that were cut at the limit are left out of the loss.
-    remat: see `transformer.ModelConfig`, like the next three.
+    remat: see `models.transformer.config.ModelConfig`, like the next three.
     unroll: whether layers are unrolled instead of scanned.
     query_chunk: queries whose attention is computed at once.
     logits_chunk: tokens of a row whose logits are computed at once.
@@ -237,15 +237,20 @@ class Learner:
       for _ in range(sizes.minibatches)
     ]
     parts = [batch.minibatch for batch in batches]
-    for call in cutter.calls(features):
-      yield call._replace(alive=(*call.alive, kept, features, parts))
+    for leaf in jax.tree.leaves(features):
+      others = [x for x in jax.tree.leaves(features) if x is not leaf]
+      for call in cutter.calls(leaf):
+        yield call._replace(alive=(*call.alive, kept, others, parts))
 
-    # While one mini-batch is scored, the log-probs of those before it are there; the last has most.
+    # When the last mini-batch's log-probs are computed, those of all others are there.
     logprobs = self.updater.token_logprobs
     alive = (kept, parts, [(batch.advantage, batch.behaviour_logp) for batch in batches])
-    yield ProgramCall("log-probs of policy", logprobs, (policy, parts[0]), alive)
-    alive = (*alive, [batch.old_logp for batch in batches])
-    yield ProgramCall("log-probs of reference", logprobs, (self.frozen, parts[0]), alive)
+    earlier = [batch.old_logp for batch in batches[1:]]
+    yield ProgramCall("log-probs of policy", logprobs, (policy, parts[0]), (*alive, earlier))
+    earlier = [batch.old_logp for batch in batches], [batch.ref_logp for batch in batches[1:]]
+    yield ProgramCall(
+      "log-probs of reference", logprobs, (self.frozen, parts[0]), (*alive, earlier)
+    )
     frozen = None if self.adapters is None else self.frozen
     yield ProgramCall("update", self.updater.update, (state, frozen, batches[0]), (kept, batches))
 

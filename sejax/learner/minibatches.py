@@ -159,10 +159,13 @@ class Cutter:
       # Each device calls them for its own rows, which replicated arrays of that shape stand for.
       rows = layouts.replicated_shape(self.mesh, x.sharding.shard_shape(x.shape), x.dtype)
       size = self._rows_of_piece(x.shape[0])
-      piece = layouts.replicated_shape(self.mesh, (size, *x.shape[1:]), x.dtype)
+      shape = (size, *x.shape[1:])
+      pieces = [
+        layouts.replicated_shape(self.mesh, shape, x.dtype) for _ in range(self.micro_batches)
+      ]
       start = layouts.replicated_shape(self.mesh, (), jnp.int32)
       yield ProgramCall("slice features", _slice_program(size), (rows, start))
-      yield ProgramCall("stack features", _STACK, ([piece] * self.micro_batches,), (rows,))
+      yield ProgramCall("stack features", _STACK, (pieces,), (rows,))
 
   def _rows_of_piece(self, rows: int) -> int:
     """Returns the rows that a row shard has of each micro-batch.
@@ -173,7 +176,7 @@ class Cutter:
     return rows // (layouts.row_shards(self.mesh) * self.minibatches * self.micro_batches)
 
   def _sharding(self, axis: int) -> NamedSharding:
-    """Returns the sharding of mini-batches whose rows were at `axis`, behind the micro-batches."""
+    """Returns the sharding of a mini-batch, whose rows are at `axis + 1`, as A comes first."""
     return NamedSharding(
       self.mesh, PartitionSpec(None, *[None] * axis, layouts.row_axes(self.mesh))
     )

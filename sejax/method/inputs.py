@@ -31,7 +31,7 @@ class OptionError(ValueError):
 
   Attributes:
     name: name of the keyword.
-    value: the refused value.
+    value: the value as given.
     wanted: follows "must be" in the message.
   """
 

@@ -23,8 +23,9 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
+from sejax.errors import quoted
 from sejax.models.transformer import cudnn_attention, generation, logp, params, rope, state
-from sejax.models.transformer.config import ModelConfig
+from sejax.models.transformer.config import ModelConfig, TextConfig, read_config, write_config
 from sejax.models.transformer.layout import DECODING, TRAINING
 from sejax.models.transformer.logp import LogProbs
 from sejax.models.transformer.params import Params
@@ -42,45 +43,108 @@ class Model(ModelConfig, abc.ABC):
   Attributes:
     model_type: the family's `model_type` in `config.json`.
     title: the family's name in messages.
+    architecture: the family's class in transformers.
+    vision_config: dataclass of the vision tower's configuration.
+    text_config: dataclass of the decoder's configuration.
+    vision_activation: activation function of the vision tower, by its name in transformers.
+    vision_defaults: transformers' values of vision fields that a `config.json` leaves out.
+    text_defaults: transformers' values of decoder fields that a `config.json` leaves out.
+    feature_size: vision configuration field with the size of an output feature.
     tensor_names: maps modules of the parameter tree to modules of the published files; `{}` stands
       for the index of the block or layer.
     layout: sharding rules for parameters in training, see `sejax.parallel.layouts`.
     decode_layout: sharding rules for parameters in decoding.
     vision_path: regular expression that matches the paths of vision parameters.
+    image_fields: vision configuration fields that image inputs depend on.
     released_names: maps sizes, such as `7b`, to names on the Hugging Face hub.
+
+  Raises:
+    ValueError: a field cannot work; the message names it, its value and what would work.
   """
 
   model_type: ClassVar[str]
   title: ClassVar[str]
+  architecture: ClassVar[str]
+  vision_config: ClassVar[type]
+  text_config: ClassVar[type[TextConfig]] = TextConfig
+  vision_activation: ClassVar[str]
+  vision_defaults: ClassVar[Mapping[str, Any]]
+  text_defaults: ClassVar[Mapping[str, Any]]
+  feature_size: ClassVar[str] = "out_hidden_size"
   released_names: ClassVar[Mapping[str, str]]
   tensor_names: ClassVar[Mapping[str, str]]
   layout: ClassVar[Rules] = TRAINING
   decode_layout: ClassVar[Rules] = DECODING
   vision_path: ClassVar[str] = "^vision/"
+  image_fields: ClassVar[tuple[str, ...]] = (
+    "patch_size",
+    "temporal_patch_size",
+    "in_channels",
+    "spatial_merge_size",
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    if (size := getattr(self.vision, self.feature_size)) != self.text.hidden_size:
+      raise ValueError(
+        f"vision_config.{self.feature_size} is {size}; it must equal the decoder's hidden_size of"
+        f" {self.text.hidden_size}"
+      )
+
+  # ------------------------------------------------------------------ configuration files
+
+  @classmethod
+  def from_hf(cls, raw: Mapping[str, Any]) -> Self:
+    """Builds a model from the contents of a `config.json`, in its nested or its flat form.
+
+    Args:
+      raw: contents of the file. The nested form of transformers 5 has the decoder's fields in
+        `text_config`, with `rope_parameters`. The flat form of older checkpoints has them at the
+        top, with `rope_theta` and `rope_scaling` of type mrope.
+
+    Raises:
+      ValueError: a field is missing, or its value cannot work or is not supported.
+    """
+    fields = read_config(
+      raw,
+      vision=cls.vision_config,
+      text=cls.text_config,
+      vision_activation=cls.vision_activation,
+      vision_defaults=cls.vision_defaults,
+      text_defaults=cls.text_defaults,
+    )
+    return cls(**fields)
+
+  def to_hf(self) -> dict[str, Any]:
+    """Returns the contents of a `config.json` for transformers 5, in the nested form."""
+    return write_config(
+      self,
+      model_type=self.model_type,
+      architecture=self.architecture,
+      vision_activation=self.vision_activation,
+    )
+
+  @classmethod
+  def released(cls, size: str) -> Self:
+    """Returns a released configuration by its size, such as `7b`.
+
+    Source: `config.json` of the repositories in `released_names`.
+
+    Raises:
+      ValueError: the family has no such size.
+    """
+    if size not in cls.released_names:
+      raise ValueError(
+        f"no released {cls.title} of size {quoted(size)}; choose from {list(cls.released_names)}"
+      )
+    return cls._released(size)
 
   # ------------------------------------------------------------------ implemented by a family
 
   @classmethod
   @abc.abstractmethod
-  def from_hf(cls, raw: Mapping[str, Any]) -> Self:
-    """Builds a model from the contents of a `config.json`.
-
-    Raises:
-      ValueError: a field is missing, or its value cannot work or is not supported.
-    """
-
-  @abc.abstractmethod
-  def to_hf(self) -> dict[str, Any]:
-    """Returns the contents of a `config.json` that transformers can load."""
-
-  @classmethod
-  @abc.abstractmethod
-  def released(cls, size: str) -> Self:
-    """Returns a released configuration by its size, such as `7b`.
-
-    Raises:
-      ValueError: the family has no such size.
-    """
+  def _released(cls, size: str) -> Self:
+    """Returns the configuration of one of the sizes in `released_names`, see `released`."""
 
   @abc.abstractmethod
   def vision_shapes(self) -> Params:
@@ -93,20 +157,23 @@ class Model(ModelConfig, abc.ABC):
       path: path of the array in the tree, such as `vision/patch_embed/kernel`.
       shape: shape of the array in the tree, or of one layer where layers are stacked.
     """
+    # The published patch embedding is a convolution. As its stride equals its kernel size, it is a
+    # dense layer over flattened patches.
+    if path == "vision/patch_embed/kernel":
+      vision = self.vision
+      patch = (vision.temporal_patch_size, vision.patch_size, vision.patch_size)
+      return (shape[-1], vision.in_channels, *patch)
     return shape[::-1] if path.endswith("/kernel") else shape
 
   @property
-  @abc.abstractmethod
   def patch_multiple(self) -> int:
-    """Number of patches that a patch bucket's size must be a multiple of."""
+    """Patch buckets are multiples of this; by default the patches that merge into a feature."""
+    return self.vision.merge_unit
 
   @property
-  @abc.abstractmethod
   def image_format(self) -> dict[str, int]:
-    """Vision configuration fields that patches and their order depend on.
-
-    Models that agree in them can share the image inputs of `pack_images`.
-    """
+    """Values of `image_fields`; models that agree in them can share inputs of `pack_images`."""
+    return {name: getattr(self.vision, name) for name in self.image_fields}
 
   @abc.abstractmethod
   def pack_images(
@@ -128,9 +195,9 @@ class Model(ModelConfig, abc.ABC):
       ValueError: the patches do not fit the size, or patches and grids disagree.
     """
 
-  @abc.abstractmethod
   def images_shape(self, images: Images) -> tuple[int, int]:
     """Returns the rows B and the patches per row S of packed images."""
+    return images.patches.shape[:2]
 
   @abc.abstractmethod
   def encode(self, params: Params, images: Images) -> Features:

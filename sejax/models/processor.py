@@ -1,10 +1,11 @@
 """Converts images and chat messages to patches and token ids, and token ids to text, on the host.
 
 Uses the torch-free classes of transformers with the files of a model directory: image processor
-(PIL), tokenizer and chat template. The ids equal those of HF `Qwen2_5_VLProcessor`, with one
-difference: only the chat template can produce special tokens. The text of messages is tokenized
-literally, so that `<|image_pad|>` in a question stays text and takes the place of no image. See
-`sejax.text.messages` for the form of messages.
+(PIL), tokenizer and chat template. The ids equal those of HF `Qwen2VLProcessor` and its successors
+`Qwen2_5_VLProcessor` and `Qwen3VLProcessor`, with one difference: only the chat template can
+produce special tokens. The text of messages is tokenized literally, so that `<|image_pad|>` in a
+question stays text and takes the place of no image. See `sejax.text.messages` for the form of
+messages.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ class ImagePatches(NamedTuple):
 
   Attributes:
     patches: normalised pixels of each patch, in the order of HF `Qwen2VLImageProcessor`: image
-      after image, and within an image the patches that merge into one token side by side.
+      after image, and within an image, the `merge_size**2` patches of one token are consecutive.
     grids: (1, height, width) of each image in patches.
   """
 

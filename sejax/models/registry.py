@@ -5,9 +5,13 @@ import pathlib
 from sejax.errors import quoted
 from sejax.models.model import Model
 from sejax.models.qwen2_5_vl import Qwen25VL
+from sejax.models.qwen2_vl import Qwen2VL
+from sejax.models.qwen3_vl import Qwen3VL
 from sejax.models.tensor_files import parse_json
 
-FAMILIES: dict[str, type[Model]] = {family.model_type: family for family in (Qwen25VL,)}
+FAMILIES: dict[str, type[Model]] = {
+  family.model_type: family for family in (Qwen2VL, Qwen25VL, Qwen3VL)
+}
 
 
 def released(name: str) -> Model | None:

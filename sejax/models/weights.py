@@ -122,12 +122,12 @@ def load(
   model = load_config(directory)
   rules = model.decode_layout if decoding else model.layout
   parameters = _parameters(model)
-  tensors = _by_published_name(read_directory(directory))
+  tensors = _by_short_name(read_directory(directory))
   _check_tensors(directory, model, parameters, tensors)
   arrays = {}
   silent = jax.process_index() > 0
   for parameter in tqdm.tqdm(parameters, "weights", delay=5, leave=False, disable=silent):
-    views = [tensors[name].view() for name in parameter.names]
+    views = [tensors[_short_name(name)].view() for name in parameter.names]
     sharding = mesh and layouts.sharding(mesh, parameter.path, parameter.shape, rules)
     arrays[parameter.path] = _load_array(parameter, views, np.dtype(dtype), sharding)
   return model, traverse_util.unflatten_dict(arrays, sep="/")
@@ -201,13 +201,23 @@ def _parameters(model: Model) -> list[_Parameter]:
   return parameters
 
 
-def _by_published_name(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-  """Returns tensors by the names that they have in published files."""
+def _short_name(name: str) -> str:
+  """Returns the name of a tensor without the prefix that only some published files write."""
+  for long, short in _MODULE_PREFIXES.items():
+    if name.startswith(long):
+      return short + name.removeprefix(long)
+  return name
+
+
+def _by_short_name(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+  """Returns tensors by their short names.
+
+  Raises:
+    ValueError: two tensors have the same one.
+  """
   renamed = {}
   for name, tensor in tensors.items():
-    for live, saved in _MODULE_PREFIXES.items():
-      if name.startswith(live):
-        name = saved + name.removeprefix(live)
+    name = _short_name(name)
     if other := renamed.get(name):
       raise ValueError(
         f"{other.name} in {other.file} and {tensor.name} in {tensor.file} are the same tensor"
@@ -223,8 +233,9 @@ def _check_tensors(
   tensors: Mapping[str, StoredTensor],
 ) -> None:
   """Checks that the tensors of a directory are those of the configuration, of the same shapes."""
-  expected = {name: p.tensor_shape for p in parameters for name in p.names}
-  if missing := [name for name in expected if name not in tensors]:
+  expected = {_short_name(name): p.tensor_shape for p in parameters for name in p.names}
+  names = [name for p in parameters for name in p.names]
+  if missing := [name for name in names if _short_name(name) not in tensors]:
     raise ValueError(
       f"tensor {missing[0]} is missing from the weights in {directory}"
       + (f", and so are {len(missing) - 1} others" if len(missing) > 1 else "")

@@ -1,6 +1,6 @@
 """Computes the metrics of a training step.
 
-Gold answers are read only here, after the update, and only to compute metrics.
+Under the method's own rewards, a training step reads gold answers only here, after the update.
 
 A line of `metrics.jsonl` has these fields beside `step`, which counts from 0. Unless stated
 otherwise, a metric is the mean over groups. A metric that is defined for no group is left out.

@@ -51,7 +51,8 @@ def sharding(mesh: Mesh, path: str, shape: Sequence[int], rules: Rules) -> Named
 def place(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> Any:
   """Casts and shards a parameter tree; arrays that need neither are not copied.
 
-  Arrays that are on the mesh change by one program, see `plan_placement`.
+  Arrays that are on the mesh change by one program, see `plan_placement`. It is compiled again for
+  other layouts of the given arrays.
   """
   devices = set(mesh.devices.flat)
 
@@ -59,9 +60,10 @@ def place(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> Any:
     on_mesh = isinstance(x, jax.Array) and x.sharding.device_set == devices
     return x if on_mesh else jax.device_put(x.astype(dtype), target)
 
-  tree = jax.tree.map(put, tree, shardings(tree, mesh, rules))
   leaves, structure = jax.tree.flatten(tree)
-  changed, program = _placement(tree, mesh, rules, dtype)
+  targets = jax.tree.leaves(shardings(tree, mesh, rules))
+  leaves = [put(x, target) for x, target in zip(leaves, targets, strict=True)]
+  changed, program = _placement(leaves, targets, dtype)
   if changed:
     for i, x in zip(changed, program([leaves[i] for i in changed]), strict=True):
       leaves[i] = x
@@ -78,7 +80,8 @@ def plan_placement(
     program that makes the others, None where all stay.
   """
   leaves, structure = jax.tree.flatten(tree)
-  changed, program = _placement(tree, mesh, rules, dtype)
+  targets = jax.tree.leaves(shardings(tree, mesh, rules))
+  changed, program = _placement(leaves, targets, dtype)
   if not changed:
     return tree, None
   args = ([leaves[i] for i in changed],)
@@ -87,9 +90,12 @@ def plan_placement(
   return structure.unflatten(leaves), ProgramCall("layout", program, args)
 
 
-def _placement(tree: Any, mesh: Mesh, rules: Rules, dtype: DTypeLike) -> tuple[list[int], Program]:
+def _placement(
+  leaves: Sequence[Array | jax.ShapeDtypeStruct],
+  targets: Sequence[NamedSharding],
+  dtype: DTypeLike,
+) -> tuple[list[int], Program]:
   """Returns the indices of the leaves to be copied, and the program that copies a list of them."""
-  leaves, targets = jax.tree.leaves(tree), jax.tree.leaves(shardings(tree, mesh, rules))
   changed = [
     i
     for i, (x, target) in enumerate(zip(leaves, targets, strict=True))

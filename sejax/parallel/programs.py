@@ -108,16 +108,16 @@ class ProgramCache:
 
 
 class ProgramCall(NamedTuple):
-  """A call of a program, given by shapes: what a step asks of its devices.
+  """A call of a program with the shapes of its arguments, to compile it and to count its memory.
 
-  Arrays are `jax.ShapeDtypeStruct` with a sharding. The same object stands for the same array,
-  wherever it occurs.
+  Arrays are `jax.ShapeDtypeStruct` with a sharding. An array that occurs in several places must be
+  one object, whose bytes are counted once.
 
   Attributes:
     name: what it does, for reports.
     program: what is called.
     args: its arguments.
-    alive: trees of other arrays that are on the devices when it starts; may hold arguments, too.
+    alive: trees of arrays that are on the devices when the call starts, perhaps arguments too.
   """
 
   name: str

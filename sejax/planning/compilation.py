@@ -5,6 +5,7 @@ Compiles each program of a training step with the compiler of the TPU (extra `tp
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -89,15 +90,16 @@ def run(
     tqdm.tqdm.write(_line(rows[-1], chip), file=sys.stderr)
   fits = all(not row.error and row.peak <= chip.memory for row in rows)
   axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
-  print(_table(f"{model or 'model'} on {topology} ({axes})", rows, chip))
+  print(_table(f"{model} on {topology} ({axes})", rows, chip))
   result = {"topology": topology, "mesh": dict(mesh.shape), "fits": fits}
   print(json.dumps(result | {"programs": [row._asdict() for row in rows]}))
   return fits
 
 
 def _model(path: str) -> models.Model:
-  """Returns a released model by its name, which needs no download, else that of a directory."""
-  return models.released(path) or models.load_config(hub.local_directory("config.model.path", path))
+  """Returns the model of a directory, or a released one by its name, which needs no download."""
+  known = None if os.path.isdir(path) else models.released(path)
+  return known or models.load_config(hub.local_directory("config.model.path", path))
 
 
 def _compile(call: ProgramCall, chip: chips.Chip) -> Row:

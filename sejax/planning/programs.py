@@ -94,7 +94,7 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
   images = _images(step, model, mesh)
   prompt_length = checks.prompt_width(step.data)
   policy = training.policy_shapes(state.params)
-  features = actor.programs.encode.eval_shape(policy, images)
+  features = actor.programs.encode.eval_shape(model.vision_params(policy), images)
   calls = actor.programs.calls(
     policy,
     features,
@@ -107,17 +107,17 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
 
   if step.judged:
     judge = Sampler(model, _with_tokens(step.roles.judge, model), mesh, dtype)
-    # Where the tower is trained, the Judge's own features are computed beside the Actor's.
+    # Where the tower is trained, the Judge's own features take the place of the Actor's.
     shared = not step.training.trains_vision
     calls = judge.programs.calls(
       frozen,
-      features if shared else judge.programs.encode.eval_shape(frozen, images),
+      features if shared else judge.programs.encode.eval_shape(model.vision_params(frozen), images),
       images=None if shared else images,
       prompts=step.batch_size,
       prompt_length=step.data.prompt_buckets[-1],
       given_length=padded_length(step.roles.actor.max_new_tokens),
     )
-    yield from _during("judge", calls, (kept, features))
+    yield from _during("judge", calls, (kept, features) if shared else kept)
 
   yield from training.calls(
     state,
@@ -149,8 +149,11 @@ def _parameters(tree: Any, mesh: Mesh, model: models.Model, dtype: DTypeLike) ->
     tree: a tuple for each array.
     dtype: of all of them.
   """
-  is_shape = lambda node: isinstance(node, tuple)  # noqa: E731
-  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x, dtype), tree, is_leaf=is_shape)
+  shapes = jax.tree.map(
+    lambda shape: jax.ShapeDtypeStruct(shape, dtype),
+    tree,
+    is_leaf=lambda node: isinstance(node, tuple),
+  )
   return with_shardings(shapes, layouts.shardings(shapes, mesh, model.layout))
 
 

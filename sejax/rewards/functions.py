@@ -3,10 +3,10 @@
 `config.rewards.function = "package.module.function"` replaces the method's reward. The function
 receives the `Evidence` of a batch and the source of its records, and returns a reward in [0, 1] for
 each trajectory, or K of them as an array `[K, B, G]`, which `config.method.reward_weights` weighs;
-the format penalty is subtracted afterwards. If it has a parameter `prover`, it
-also receives the run's `Prover`, with which the metrics grade answers. An exception in a reward
-function is raised as `RewardFunctionError` with its traceback, except for `CannotReward`, which
-ends the run with its message alone.
+the format penalty, which is at most 0, is added afterwards. If it has a parameter `prover`, it also
+receives the run's `Prover`, with which the metrics grade answers. An exception in a reward function
+is raised as `RewardFunctionError` with its traceback, except for `CannotReward`, which ends the run
+with its message alone.
 
 The functions in this module are baselines of the paper's comparison (arXiv:2603.21289) that cannot
 be expressed as options of the method.

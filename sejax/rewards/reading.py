@@ -5,6 +5,7 @@ for the jitted functions of `sejax.method`.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -188,7 +189,8 @@ def read_verdicts(
         None if cut_off or (contradicts and rejects_contradictory) else score
         for score, cut_off, contradicts in zip(scores, is_truncated, is_contradictory, strict=True)
       ]
-    usable = [score for score in scores if score is not None]
+    # The released code's reading returns NaN for a box that says so.
+    usable = [score for score in scores if score is not None and not math.isnan(score)]
     read.valid[b, g] = bool(usable)
     read.scores[b, g] = sum(usable) / len(usable) if usable else 0.0
   return read

@@ -102,6 +102,7 @@ class Collector:
     resample_limit: maximum number of batches sampled in a step with `resample`.
     shares_tower: whether Actor and Judge have the same vision tower in every step, so that images
       are encoded once for both.
+    keep_features: whether rollouts hold the Actor's features, for a learner with the same tower.
   """
 
   roles: Roles
@@ -114,6 +115,7 @@ class Collector:
   constant_groups: str
   resample_limit: int
   shares_tower: bool
+  keep_features: bool
 
   def collect_rollout(
     self, weights: SamplingWeights, data: Iterator[Sequence[Example]], step: int
@@ -134,14 +136,17 @@ class Collector:
     if self.constant_groups == "keep":
       return rollout
     rollout = rollout._replace(in_loss=rewards_differ(rollout.group))
-    if self.constant_groups == "resample":
-      parts = [(rollout, examples)]
-      while len(parts) < self.resample_limit and self._needs_more(parts):
-        more, examples = self._sample_batch(weights, data, step, occurrences)
-        parts.append((more._replace(in_loss=rewards_differ(more.group)), examples))
-      if len(parts) > 1:
-        return self._merge(parts)
-    return rollout
+    if self.constant_groups == "drop":
+      return rollout
+    parts = [(rollout, examples)]
+    del rollout  # The next line but one releases its features.
+    while len(parts) < self.resample_limit and self._needs_more(parts):
+      # The merged batch is packed and encoded anew.
+      parts = [(part._replace(features=None), examples) for part, examples in parts]
+      more, examples = self._sample_batch(weights, data, step, occurrences)
+      parts.append((more._replace(in_loss=rewards_differ(more.group)), examples))
+      del more
+    return self._merge(parts) if len(parts) > 1 else parts[0][0]
 
   def _needs_more(self, parts: Sequence[tuple[Rollout, Sequence[Example]]]) -> bool:
     """Whether any process has fewer groups for the loss than its batch has rows."""
@@ -168,6 +173,8 @@ class Collector:
     with clock("sample"):
       features = roles.encode(weights.actor, batch)
       acted = roles.act(weights.actor, batch, features, seed=seed, step=step)
+    if not self.keep_features:
+      features = None
     with clock("judge"):
       verdict_texts, truncated = self._judge(weights, batch, features, texts=acted.texts, step=step)
     with clock("reward"):

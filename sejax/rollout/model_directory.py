@@ -164,8 +164,9 @@ def check_judge(actor: ModelDirectory, judge: ModelDirectory) -> None:
   Raises:
     ValueError: they differ; the message names the Judge's directory and the difference.
   """
-  for field, ours in actor.model.image_format.items():
-    theirs = judge.model.image_format.get(field)
+  formats = actor.model.image_format, judge.model.image_format
+  for field in formats[0] | formats[1]:  # Those of another family may have more fields, or fewer.
+    ours, theirs = (image_format.get(field) for image_format in formats)
     if ours != theirs:
       raise ValueError(
         f"{judge.name} has vision_config.{field}={theirs}, and the Actor {ours}; both read the same"

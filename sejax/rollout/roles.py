@@ -103,7 +103,8 @@ class Roles(NamedTuple):
   def check_context(self, batch: Batch) -> None:
     """Checks that the Judge's context holds its prompts and candidates of full length.
 
-    Called before the candidates are sampled. The Actor's own lengths are checked by its sampler.
+    Only `--mode=sample` calls it, before it samples. Training checks the largest bucket when it
+    starts, see `checks.check_prompts`. The Actor's own lengths are checked by its sampler.
 
     Raises:
       ValueError: see `check_lengths`.
@@ -244,7 +245,10 @@ def padded_length(longest: int) -> int:
   return _TAIL + power
 
 
-def _limits(sampler: Sampler, batch: Batch) -> Int[np.ndarray, "B G"]:
-  """Returns the token limits of a batch: `max_new_tokens`, and 0 for padding rows."""
+def _limits(sampler: Sampler, batch: Batch) -> Int[np.ndarray, "B members"]:
+  """Returns the token limit of each sequence: `max_new_tokens`, and 0 in padding rows.
+
+  The members of a prompt are the Actor's G trajectories or the Judge's G*M verdicts.
+  """
   options = sampler.options
   return np.where(batch.real, options.max_new_tokens, 0)[:, None].repeat(options.members, axis=1)

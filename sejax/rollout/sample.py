@@ -56,9 +56,13 @@ def run(
   question: str,
   *,
   judge: bool,
+  judge_directory: rollout.ModelDirectory | None = None,
 ) -> None:
   """Samples and scores trajectories for one question and prints them, see `ask`."""
-  _print(ask(model_directory, options, images, question, judge=judge))
+  group = ask(
+    model_directory, options, images, question, judge=judge, judge_directory=judge_directory
+  )
+  _print(group)
 
 
 class ScoredGroup(NamedTuple):
@@ -92,15 +96,17 @@ def ask(
   question: str,
   *,
   judge: bool,
+  judge_directory: rollout.ModelDirectory | None = None,
 ) -> ScoredGroup:
   """Samples G trajectories for one question and, with `judge`, verdicts on them.
 
   Args:
-    model_directory: the model that is both Actor and Judge, on `local_mesh`.
+    model_directory: the Actor's model, on `local_mesh`.
     images: image files, data URIs or base64 texts, in the question's order; may be empty.
     question: text in which `<image>` marks the place of each image; without any mark, the images
       come first.
     judge: whether to sample verdicts and compute rewards.
+    judge_directory: the Judge's model; None is the Actor's.
 
   Raises:
     ValueError: the question is missing or an input cannot be read; the message names it.
@@ -116,7 +122,11 @@ def ask(
   print("weights are read and programs compiled: no tokens for a while", file=sys.stderr)
   params = model_directory.load(decoding=True)
   batch = _batch_of_one(model_directory.model, processor, source.name, example)
-  roles = model_directory.roles(options.role_options)
+  judge_model = None
+  if judge_directory is not None:
+    rollout.check_judge(model_directory, judge_directory)
+    judge_model = judge_directory.model
+  roles = model_directory.roles(options.role_options, judge_model)
   if judge:
     roles.check_context(batch)
   features = roles.encode(params, batch)
@@ -128,6 +138,10 @@ def ask(
     (answers,), ids = rewards.read_answers([texts], options.scoring.reading)
     return ScoredGroup(texts, tuple(answers), _vote_shares(ids))
   watch = ProgressDisplay("verdict", processor, options.role_options.judge.max_new_tokens)
+  if judge_directory is not None:
+    del features
+    params = judge_directory.load(decoding=True)
+    features = roles.encode_for_judge(params, batch)
   judged = roles.judge_all(params, batch, features, sampled.texts, seed=seed, step=0, watch=watch)
   verdicts, truncated = rollout.by_candidate(judged, options.scoring.repeats)
   scored = rewards.score_groups(sampled.texts, verdicts, options.scoring, truncated)

@@ -44,7 +44,8 @@ class State(NamedTuple):
 class SampledTokens(NamedTuple):
   """Tokens of one decode run, with their log-probs in nats.
 
-  A sequence owns as many of the first entries as its `num_sampled` grew by; the rest means nothing.
+  Only the first n entries of a sequence are valid, where n is the growth of its `num_sampled` in
+  this run. For the two kinds of log-probs see `filters.Draw`.
   """
 
   tokens: Int[Array, "B G C"]

@@ -20,11 +20,11 @@ def encode_rows(
   """Returns the features of the images of all rows, a few rows of each shard at a time.
 
   Args:
-    params: with a vision tower, in any precision.
+    params: from `Model.vision_params`, in any precision.
     shards: row shards; their number divides the rows.
     dtype: precision of computation.
   """
-  params = jax.tree.map(lambda x: x.astype(dtype), model.vision_params(params))
+  params = jax.tree.map(lambda x: x.astype(dtype), params)
   rows, patches = model.images_shape(images)
   rows_per_shard = rows // shards
   fitting = (

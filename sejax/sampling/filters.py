@@ -147,7 +147,7 @@ def _truncate(
 
 
 def _top_k(scores: Float[Array, "*b r c"], k: int) -> Bool[Array, "*b r c"]:
-  """Returns which tokens are among the k with the highest scores, ties with the last included."""
+  """Returns a mask of the k tokens with the highest scores, and of all that tie with the k-th."""
   keys = _ordered(scores)
   least = jnp.broadcast_to(_ordered(jnp.float32(-jnp.inf)), scores.shape[:-2])
 

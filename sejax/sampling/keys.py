@@ -20,11 +20,14 @@ _IMPLEMENTATION = "threefry2x32"  # Explicit, so that a new default of JAX chang
 
 
 class Role(enum.IntEnum):
-  """What is sampled for; part of the random key, so that roles do not share random numbers."""
+  """Who samples; part of the random key, so that roles share no random numbers.
+
+  Evaluation samples as Actor and Judge.
+  """
 
   ACTOR = 0
   JUDGE = 1
-  EVALUATION = 2
+  EXTRACTOR = 2
 
 
 def record_hashes(

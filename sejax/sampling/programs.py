@@ -6,6 +6,8 @@ Axes: B prompts over all processes, G sequences of a group, P prompt tokens, T g
 """
 
 import functools
+import itertools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,7 +63,7 @@ class SamplerPrograms:
     )
 
   def prefill(self, *, given: bool) -> Program:
-    """Returns the program of `packing.prefill`; groups are laid out like the state.
+    """Returns the program of `packing.prefill`; its groups are sharded as the decode state is.
 
     Args:
       given: whether sequences start with given tokens.
@@ -113,7 +115,7 @@ class SamplerPrograms:
     """Yields the calls of sampling, in the order of a step and in its largest shapes.
 
     Every prompt is as long as it may be, and so is every sequence. The same calls are made for
-    smaller batches, too.
+    smaller batches and for the used part of the cache, too.
 
     Args:
       params: shapes of the weights as they are passed to the sampler, in any layout and precision.
@@ -131,7 +133,8 @@ class SamplerPrograms:
     processes = len({device.process_index for device in mesh.devices.flat})
 
     if images is not None:
-      yield ProgramCall("vision", self.encode, (params, images))
+      tower = self._model.vision_params(params)
+      yield ProgramCall("vision", self.encode, (tower, images), (params,))
     alive = (params, features)
     decoding_params, change = layouts.plan_placement(
       params, mesh, self._model.decode_layout, self._dtype
@@ -177,7 +180,13 @@ class SamplerPrograms:
     active = rows(state.num_sampled.shape, jnp.bool_)
     sources = rows(state.num_sampled.shape, jnp.int32)
     repack = self.repack(in_place=True)
-    yield ProgramCall("pack", repack, (state, sources, active, replicated((), jnp.int32)), alive)
+    used = replicated((), jnp.int32)
+    yield ProgramCall("pack", repack, (state, sources, active, used), alive)
+    if options.pack and (smaller := _largest_smaller_shape(plan.capacity, members)):
+      # Nothing is donated: both states are there.
+      slots = (shards * smaller[0], smaller[1])
+      args = (state, rows(slots, jnp.int32), rows(slots, jnp.bool_), used)
+      yield ProgramCall("shrink", self.repack(in_place=False), args, alive)
     thresholds = replicated((len(scheduler.sizes(members)),), jnp.int32)
     decode_tokens = self.decode(attended_length=plan.cache_length)
     yield ProgramCall(
@@ -187,3 +196,10 @@ class SamplerPrograms:
   def _shardings(self, specs: Any) -> Any:
     """Converts partition specs to shardings over the mesh."""
     return jax.tree.map(lambda spec: NamedSharding(self._mesh, spec), specs)
+
+
+def _largest_smaller_shape(capacity: int, members: int) -> tuple[int, int] | None:
+  """Returns the slots of a shard and the sequences of a slot of the next smaller batch, if any."""
+  shapes = itertools.product(scheduler.sizes(capacity), scheduler.sizes(members))
+  smaller = [shape for shape in shapes if math.prod(shape) < capacity * members]
+  return max(smaller, key=lambda shape: (math.prod(shape), shape), default=None)

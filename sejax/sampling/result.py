@@ -28,8 +28,8 @@ class Stats(NamedTuple):
     row_steps: sequences computed, summed over decode steps and all processes; includes rows without
       an active sequence.
     repacks: times that the device batch was repacked or aligned.
-    seconds: wall-clock time by stage: layout, prefill, decode, pack and compile. The other stages
-      do not include the compilation in them.
+    seconds: wall-clock time by stage: layout, prefill, decode, pack and compile. Of the others only
+      layout, which is compiled once, includes its compilation.
   """
 
   programs: int

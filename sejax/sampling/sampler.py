@@ -87,7 +87,7 @@ class Sampler:
       params: parameter tree, in any layout and precision.
     """
     images = jax.tree.map(lambda x: hosts.shard_rows(self.mesh, x), images)
-    return self.programs.encode(params, images)
+    return self.programs.encode(self.model.vision_params(params), images)
 
   def __call__(
     self,

@@ -146,10 +146,10 @@ class ArithmeticParser(UnitParser):
     return algebra.multiply(as_expr(value), as_expr(self._power()))
 
   def _is_separate_number(self, value: Value, start: int) -> bool:
-    """Whether a bracketed number follows that is not a factor of the number in front.
+    """Whether the next tokens are a bracketed number that does not multiply the value before it.
 
-    3(100) and 3(x+1) are products; {30}{100}, (1)(3), 30 (100) and 70°(30) are two numbers each,
-    and 0.(3) is the repeating decimal 1/3.
+    They are in {30}{100}, (1)(3), 30 (100), 70°(30), and 0.(3), which is the repeating decimal 1/3;
+    not in the products 3(100) and 3(x+1).
 
     Args:
       value: the product so far.

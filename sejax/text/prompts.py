@@ -67,7 +67,7 @@ class Rubric:
 
 
 def actor_query(question: str, instruction: str = ACTOR_INSTRUCTION) -> str:
-  """Returns the text after the images in the Actor's prompt."""
+  """Returns the text of the Actor's prompt, with the question's `<image>` marks still in it."""
   return f"{question.strip()}\n\n{instruction}" if instruction else question.strip()
 
 

@@ -1,4 +1,4 @@
-"""Writes a model directory with the real Qwen vocabulary; HF's processor as the reference."""
+"""Writes model directories with the real Qwen vocabulary; HF's processors as the reference."""
 
 import base64
 import functools
@@ -42,6 +42,9 @@ NOT_SPECIAL = [
   "<|file_sep|>",
 ]
 
+# What Qwen3-VL has beyond these.
+NOT_SPECIAL_QWEN3 = ["<tool_response>", "</tool_response>", "<think>", "</think>"]
+
 # Written for these tests; renders this project's messages as the published template does.
 CHAT_TEMPLATE = """\
 {%- if messages[0].role != 'system' -%}
@@ -61,6 +64,9 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
 """
 
+# Likewise, as Qwen3-VL's does: without a system message unless there is one.
+CHAT_TEMPLATE_QWEN3 = CHAT_TEMPLATE[CHAT_TEMPLATE.index("{%- for message") :]
+
 PREPROCESSOR = {
   "min_pixels": 3136,
   "max_pixels": 12845056,
@@ -74,19 +80,33 @@ PREPROCESSOR = {
 }
 
 
-def write(directory: pathlib.Path) -> pathlib.Path:
+PREPROCESSOR_QWEN3 = {
+  "size": {"shortest_edge": 65536, "longest_edge": 16777216},
+  "patch_size": 16,
+  "temporal_patch_size": 2,
+  "merge_size": 2,
+  "image_mean": [0.5, 0.5, 0.5],
+  "image_std": [0.5, 0.5, 0.5],
+  "image_processor_type": "Qwen2VLImageProcessorFast",
+  "processor_class": "Qwen3VLProcessor",
+}
+
+
+def write(directory: pathlib.Path, model_type: str = "qwen2_5_vl") -> pathlib.Path:
   """Writes tokenizer, chat template, image processor and generation config, as published."""
   directory.mkdir(parents=True, exist_ok=True)
-  _tokenizer().save(str(directory / "tokenizer.json"))
+  is_qwen3 = model_type == "qwen3_vl"
+  added = (*NOT_SPECIAL, *NOT_SPECIAL_QWEN3) if is_qwen3 else tuple(NOT_SPECIAL)
+  _tokenizer(added).save(str(directory / "tokenizer.json"))
   files = {
     "tokenizer_config.json": {
       "tokenizer_class": "Qwen2Tokenizer",
       "eos_token": "<|im_end|>",
       "pad_token": "<|endoftext|>",
       "clean_up_tokenization_spaces": False,
-      "chat_template": CHAT_TEMPLATE,
+      "chat_template": CHAT_TEMPLATE_QWEN3 if is_qwen3 else CHAT_TEMPLATE,
     },
-    "preprocessor_config.json": PREPROCESSOR,
+    "preprocessor_config.json": PREPROCESSOR_QWEN3 if is_qwen3 else PREPROCESSOR,
     "generation_config.json": {"eos_token_id": [151645, 151643], "pad_token_id": 151643},
   }
   for name, content in files.items():
@@ -94,21 +114,27 @@ def write(directory: pathlib.Path) -> pathlib.Path:
   return directory
 
 
-class Reference(transformers.Qwen2_5_VLProcessor):
-  """HF's processor without its video processor, which needs torchvision."""
+def reference(
+  directory: pathlib.Path, model_type: str = "qwen2_5_vl"
+) -> transformers.ProcessorMixin:
+  """Returns HF's processor without its video processor, which needs torchvision."""
+  published = {
+    "qwen2_vl": transformers.Qwen2VLProcessor,
+    "qwen2_5_vl": transformers.Qwen2_5_VLProcessor,
+    "qwen3_vl": transformers.Qwen3VLProcessor,
+  }[model_type]
 
-  def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
-    super().__init__(image_processor, tokenizer, chat_template=chat_template)
+  class Reference(published):
+    def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
+      super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
-  @classmethod
-  def of(cls, directory: pathlib.Path) -> "Reference":
-    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-    image_processor = transformers.Qwen2VLImageProcessorPil.from_pretrained(directory)
-    return cls(image_processor, tokenizer, tokenizer.chat_template)
+  tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+  image_processor = transformers.Qwen2VLImageProcessorPil.from_pretrained(directory)
+  return Reference(image_processor, tokenizer, tokenizer.chat_template)
 
 
 @functools.cache
-def _tokenizer() -> tokenizers.Tokenizer:
+def _tokenizer(added: tuple[str, ...]) -> tokenizers.Tokenizer:
   ranks = _ranks()
   names = {token: "".join(_BYTE_NAMES[byte] for byte in token) for token in ranks}
   # tiktoken's byte-pair encoding joins any two neighbours whose concatenation is a token, the one
@@ -130,7 +156,7 @@ def _tokenizer() -> tokenizers.Tokenizer:
   )
   tokenizer.decoder = decoders.ByteLevel()
   tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-  for names, special in ((SPECIAL, True), (NOT_SPECIAL, False)):
+  for names, special in ((SPECIAL, True), (added, False)):
     tokenizer.add_tokens(
       [tokenizers.AddedToken(name, normalized=False, special=special) for name in names]
     )

@@ -40,7 +40,7 @@ def test_logits_equal_transformers(directory):
   features = config.encode(params, qwen.pack_images(config.vision, [patches], [grids], size))
   _, logits = config.prefill(params, models.Prompt(ids, lengths, positions), features)
 
-  reference = qwen_directory.Reference.of(directory)
+  reference = qwen_directory.reference(directory)
   rendered = reference.apply_chat_template(messages, add_generation_prompt=True)
   inputs = reference(text=[rendered], images=images, return_tensors="pt")
   model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(directory).eval()

@@ -28,7 +28,7 @@ def directory(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def reference(directory):
-  return qwen_directory.Reference.of(directory)
+  return qwen_directory.reference(directory)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from jax._src.cudnn import fused_attention_stablehlo
 from sejax import models
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.transformer import cudnn_attention
+from tests.models import grpo, torch_reference
 from tests.models import test_qwen_gradients as gradients
 from tests.models import test_qwen_model as logits
-from tests.models import torch_reference
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def test_logits(tiny, case, calls):
 @pytest.mark.parametrize("run", [gradients.one_pass, gradients.two_passes])
 def test_gradients(tied, run, calls):
   batch = torch_reference.make_batch(tied.config, gradients.ROWS)
-  rollout = gradients.make_rollout(tied.torch_model, batch)
+  rollout = grpo.make_rollout(tied.torch_model, batch, gradients.G, gradients.T)
   want_loss, want = gradients.torch_gradient(tied.torch_model, tied.config, batch, rollout)
   loss, got = gradients.jax_gradient(tied.params, tied.config, batch, rollout, run)
   np.testing.assert_allclose(loss, want_loss, rtol=1e-5)
-  gradients.assert_same_gradients(got, want)
+  grpo.assert_same_gradients(got, want)
   assert calls
 
 

@@ -35,10 +35,9 @@ def directory(tmp_path) -> pathlib.Path:
   return tmp_path / "hf"
 
 
-def hf_load(directory: pathlib.Path):
-  return transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
-    directory, output_loading_info=True
-  )
+def hf_load(directory: pathlib.Path, model_type: str = "qwen2_5_vl"):
+  _, model_class = torch_reference.CLASSES[model_type]
+  return model_class.from_pretrained(directory, output_loading_info=True)
 
 
 def read_tensors(directory: pathlib.Path) -> dict[str, torch.Tensor]:
@@ -79,13 +78,15 @@ def test_the_same_weights_are_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("tied", TIED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("max_file_bytes", [200_000, 10**9])
-def test_round_trip(tmp_path, tied, dtype, max_file_bytes):
+@pytest.mark.parametrize("model_type", torch_reference.CLASSES)
+def test_round_trip(tmp_path, model_type, tied, dtype, max_file_bytes):
   """From transformers to sejax and back: the bytes are equal, and transformers can load them."""
-  original = torch_reference.torch_model(torch_reference.tiny_config(tie_word_embeddings=tied))
-  original = original.to(dtype)
+  tiny = torch_reference.tiny_family(model_type, tie_word_embeddings=tied)
+  original = torch_reference.torch_model(tiny).to(dtype)
   original.save_pretrained(tmp_path / "hf", max_shard_size=max_file_bytes)
   jax_dtype = jnp.dtype(str(dtype).removeprefix("torch."))
   config, params = weights.load(tmp_path / "hf", dtype=jax_dtype)
+  assert config == tiny
   weights.save(params, config, tmp_path / "export", max_file_bytes=max_file_bytes)
 
   assert_same_bytes(read_tensors(tmp_path / "export"), read_tensors(tmp_path / "hf"))
@@ -93,12 +94,12 @@ def test_round_trip(tmp_path, tied, dtype, max_file_bytes):
   assert (len(files) > 1) == (max_file_bytes == 200_000)
   assert max(files) < max_file_bytes + 10_000  # The header is not counted.
 
-  exported, report = hf_load(tmp_path / "export")
+  exported, report = hf_load(tmp_path / "export", model_type)
   assert not any(report.values()), report
   assert exported.dtype == dtype
   ids = torch.arange(40).reshape(2, 20)
   with torch.no_grad():
-    assert torch.equal(exported(ids).logits, hf_load(tmp_path / "hf")[0](ids).logits)
+    assert torch.equal(exported(ids).logits, hf_load(tmp_path / "hf", model_type)[0](ids).logits)
 
 
 @pytest.mark.parametrize("tied", TIED)
@@ -111,13 +112,21 @@ def test_tree_equals_the_models_tensors(tmp_path, tied):
   assert_same_tree(params, torch_reference.to_params(model.state_dict(), expected_config))
 
 
-def test_module_names_of_a_transformers_model(directory):
-  """Some checkpoints use the names of the model's modules instead of the usual saved names."""
-  _, expected = weights.load(directory, dtype=jnp.float32)
-  live = {name: tensor.contiguous() for name, tensor in hf_model(tied=False).state_dict().items()}
-  assert not live.keys() & (read_tensors(directory).keys() - {"lm_head.weight"})
-  write_tensors(directory, live)
-  assert_same_tree(weights.load(directory, dtype=jnp.float32)[1], expected)
+@pytest.mark.parametrize("model_type", torch_reference.CLASSES)
+def test_names_of_another_form(model_type, tmp_path):
+  """Files name modules as a transformers model does, or without what it has in front of them."""
+  model = torch_reference.torch_model(torch_reference.tiny_family(model_type))
+  model.save_pretrained(tmp_path)
+  _, expected = weights.load(tmp_path, dtype=jnp.float32)
+  live = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+  short = {
+    name.replace("model.visual.", "visual.").replace("model.language_model.", "model."): tensor
+    for name, tensor in live.items()
+  }
+  assert live.keys() & short.keys() == {"lm_head.weight"}
+  for tensors in (live, short):
+    write_tensors(tmp_path, tensors)
+    assert_same_tree(weights.load(tmp_path, dtype=jnp.float32)[1], expected)
 
 
 def test_flat_config(directory):

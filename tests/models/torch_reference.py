@@ -1,9 +1,10 @@
-"""transformers' torch model as reference: tiny random models, and the same inputs for both.
+"""transformers' torch models as reference: tiny random models, and the same inputs for both.
 
 torch is a dependency of the tests only.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,15 @@ import transformers
 
 from sejax import models
 from sejax.models import qwen2_5_vl as qwen
+from sejax.models import qwen2_vl, qwen3_vl
 from sejax.models.transformer.config import TextConfig
+
+# Configuration and model of transformers by `model_type`.
+CLASSES: dict[str, tuple[Any, Any]] = {
+  "qwen2_vl": (transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration),
+  "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
+  "qwen3_vl": (transformers.Qwen3VLConfig, transformers.Qwen3VLForConditionalGeneration),
+}
 
 IMAGE, VISION_START, VISION_END, VIDEO = 120, 121, 122, 123
 TEXT_IDS = 100  # Text tokens are drawn below this.
@@ -46,12 +55,48 @@ def tiny_config(**changes) -> qwen.Qwen25VL:
       eos_token_id=1,
       bos_token_id=0,
     ),
-    image_token_id=IMAGE,
-    video_token_id=VIDEO,
-    vision_start_token_id=VISION_START,
-    vision_end_token_id=VISION_END,
+    **_TOKEN_IDS,
   )
   return dataclasses.replace(config, **changes)
+
+
+_TOKEN_IDS = {
+  "image_token_id": IMAGE,
+  "video_token_id": VIDEO,
+  "vision_start_token_id": VISION_START,
+  "vision_end_token_id": VISION_END,
+}
+
+
+def tiny_family(model_type: str, **changes) -> models.Model:
+  """Returns a tiny model of any family, with at least four layers in the new ones."""
+  if model_type == "qwen2_5_vl":
+    return tiny_config(**changes)
+  text = dataclasses.asdict(tiny_config().text) | {"num_hidden_layers": 4}
+  if model_type == "qwen2_vl":
+    model = qwen2_vl.Qwen2VL(
+      vision=qwen2_vl.VisionConfig(depth=3, embed_dim=32, hidden_size=64, num_heads=2),
+      text=TextConfig(**text),
+      **_TOKEN_IDS,
+    )
+  else:
+    # Heads are wider than hidden_size / num_attention_heads, and the rotary frequencies of height
+    # and width end before those of time.
+    text |= {"head_dim": 24, "mrope_section": (6, 3, 3)}
+    model = qwen3_vl.Qwen3VL(
+      vision=qwen3_vl.VisionConfig(
+        depth=5,
+        hidden_size=32,
+        intermediate_size=48,
+        num_heads=2,
+        out_hidden_size=64,
+        num_position_embeddings=36,
+        deepstack_visual_indexes=(1, 3),
+      ),
+      text=qwen3_vl.TextConfig(**text),
+      **_TOKEN_IDS,
+    )
+  return dataclasses.replace(model, **changes)
 
 
 def real_vocabulary_config() -> qwen.Qwen25VL:
@@ -60,7 +105,7 @@ def real_vocabulary_config() -> qwen.Qwen25VL:
   return qwen.Qwen25VL(tiny.vision, dataclasses.replace(tiny.text, vocab_size=151_936))
 
 
-def torch_model(config: qwen.Qwen25VL, seed: int = 0, raw: dict | None = None):
+def torch_model(config: models.Model, seed: int = 0, raw: dict | None = None):
   """Returns a random torch model in which every tensor matters.
 
   Biases are not zero, norms are not one, and logits are of order one.
@@ -69,18 +114,19 @@ def torch_model(config: qwen.Qwen25VL, seed: int = 0, raw: dict | None = None):
     seed: seed of the weights.
     raw: contents of a `config.json` for transformers; None is what `config` exports.
   """
-  hf_config = transformers.Qwen2_5_VLConfig(**(raw or config.to_hf()))
+  config_class, model_class = CLASSES[config.model_type]
+  hf_config = config_class(**(raw or config.to_hf()))
   hf_config._attn_implementation = "eager"
   with torch.device("cpu"):
-    model = transformers.Qwen2_5_VLForConditionalGeneration(hf_config).eval()
+    model = model_class(hf_config).eval()
   generator = torch.Generator().manual_seed(seed)
   with torch.no_grad():
     for name, parameter in model.named_parameters():
       noise = torch.randn(parameter.shape, generator=generator)
-      if "norm" in name or "ln_q" in name:
-        parameter.copy_(1 + 0.1 * noise)
-      elif name.endswith("bias"):
+      if name.endswith("bias"):
         parameter.copy_(0.1 * noise)
+      elif "norm" in name or "ln_q" in name:
+        parameter.copy_(1 + 0.1 * noise)
       else:
         fan_in = parameter[0].numel()
         parameter.copy_(noise / fan_in**0.5)
@@ -88,7 +134,7 @@ def torch_model(config: qwen.Qwen25VL, seed: int = 0, raw: dict | None = None):
 
 
 def to_params(tensors: dict[str, torch.Tensor], config: qwen.Qwen25VL) -> models.Params:
-  """Converts weights or gradients, named as in transformers' model, to a parameter tree."""
+  """Converts weights or gradients of Qwen2.5-VL, named as in transformers, to a parameter tree."""
 
   def take(name):
     return np.asarray(tensors[name].detach().float().numpy())
@@ -157,16 +203,16 @@ class Batch:
   def lengths(self) -> np.ndarray:
     return np.array([len(row) for row in self.ids], np.int32)
 
-  def prompt(self, config: qwen.Qwen25VL, size: int | None = None) -> models.Prompt:
+  def prompt(self, config: models.Model, size: int | None = None) -> models.Prompt:
     padded = _pad(self.ids, size or max(self.lengths))
     positions = config.prompt_positions(padded, self.lengths, self.grids)
     return models.Prompt(padded, self.lengths, positions)
 
-  def images(self, config: qwen.Qwen25VL, size: int | None = None) -> qwen.Images:
-    window = config.vision.window_patches
+  def images(self, config: models.Model, size: int | None = None) -> models.Images:
+    multiple = config.patch_multiple
     longest = max(len(row) for row in self.patches)
-    size = size or max(1, -(-longest // window)) * window
-    return qwen.pack_images(config.vision, self.patches, self.grids, size)
+    size = size or max(1, -(-longest // multiple)) * multiple
+    return config.pack_images(self.patches, self.grids, size)
 
   def torch_inputs(self, continuations: np.ndarray | None = None) -> dict[str, torch.Tensor]:
     """Returns the inputs of transformers' model.
@@ -201,7 +247,7 @@ class Batch:
     return inputs
 
 
-def make_batch(config: qwen.Qwen25VL, rows: list[list], seed: int = 0) -> Batch:
+def make_batch(config: models.Model, rows: list[list], seed: int = 0) -> Batch:
   """Makes random prompts; a row lists numbers of text tokens and (height, width) in patches."""
   rng = np.random.default_rng(seed)
   merge = config.vision.spatial_merge_size
@@ -218,7 +264,7 @@ def make_batch(config: qwen.Qwen25VL, rows: list[list], seed: int = 0) -> Batch:
     ids.append(np.array(tokens, np.int32))
     grids.append(np.array(row_grids, np.int64).reshape(-1, 3))
     count = int(grids[-1].prod(axis=1).sum())
-    patches.append(rng.standard_normal((count, config.vision.patch_dim)).astype(np.float32))
+    patches.append(rng.standard_normal((count, config.patch_dim)).astype(np.float32))
   return Batch(ids, grids, patches)
 
 

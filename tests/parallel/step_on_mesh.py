@@ -1,9 +1,10 @@
 """One optimizer step on a mesh, on given trajectories; run by test_step_on_mesh.
 
-Arguments: the meshes, as 2x2x2 for data, fsdp and tensor; a folder; and for several processes the
-number of this one, their count and the coordinator's address. Writes MESH.npz with gradients,
-changes of the parameters by one update and by a second, and metrics; saves the state between the
-two in MESH, and, where another mesh's is there already, reads that one for its second update.
+Arguments: the meshes, as 2x2x2 for data, fsdp and tensor; a folder; the family of models; and for
+several processes the number of this one, their count and the coordinator's address. Writes MESH.npz
+with gradients, changes of the parameters by one update and by a second, and metrics; saves the
+state between the two in MESH, and, where another mesh's is there already, reads that one for its
+second update.
 """
 
 import pathlib
@@ -20,7 +21,6 @@ from sejax import models
 from sejax.learner import minibatches, optimizer
 from sejax.learner.update import Minibatch, TrainState, UpdateBatch, Updater
 from sejax.models import lora
-from sejax.models import qwen2_5_vl as qwen
 from sejax.models.transformer import layout
 from sejax.parallel import hosts, layouts, meshes, processes
 from tests.models import torch_reference
@@ -32,7 +32,7 @@ ADAPTERS = lora.Options(4, 8.0, ("q", "down"))
 PROMPTS = [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 4], [6, (4, 8)]] * 4
 
 
-def update_batch(config: qwen.Qwen25VL, mesh: jax.sharding.Mesh) -> UpdateBatch:
+def update_batch(config: models.Model, mesh: jax.sharding.Mesh) -> UpdateBatch:
   """Returns the whole mini-batch on the mesh, of which each process brings its rows."""
   rng = np.random.default_rng(1)
   batch = torch_reference.make_batch(config, PROMPTS)
@@ -40,7 +40,7 @@ def update_batch(config: qwen.Qwen25VL, mesh: jax.sharding.Mesh) -> UpdateBatch:
   shape = (M * ROWS, G, R)
   tokens = rng.integers(2, torch_reference.TEXT_IDS, shape).astype(np.int32)
   mask = np.arange(R) < rng.integers(1, R + 1, (M * ROWS, G, 1))
-  logp = np.full(shape, -np.log(config.text.vocab_size), np.float32)
+  logp = np.full(shape, -np.log(config.vocab_size), np.float32)
   noise = 0.1 * rng.standard_normal((2, *shape)).astype(np.float32)
   advantage = rng.standard_normal(shape[:2]).astype(np.float32)
   mine = own_rows(mesh)
@@ -52,7 +52,7 @@ def update_batch(config: qwen.Qwen25VL, mesh: jax.sharding.Mesh) -> UpdateBatch:
   positions = cut(np.asarray(prompt.positions), axis=1)
   part = Minibatch(
     models.Prompt(cut(prompt.ids), cut(prompt.lengths), positions),
-    qwen.Images(*map(cut, images)),
+    jax.tree.map(cut, images),
     None,
     cut(tokens),
     cut(mask),
@@ -77,11 +77,11 @@ def change(new: dict[str, np.ndarray], old: dict[str, np.ndarray]) -> dict[str, 
   return {name: x - old[name] for name, x in new.items()}
 
 
-def step(sizes: str, folder: pathlib.Path, adapters: lora.Options | None) -> None:
+def step(sizes: str, folder: pathlib.Path, family: str, adapters: lora.Options | None) -> None:
   """Runs the step on one mesh, and writes what came of it."""
   name = f"{sizes}_lora" if adapters else sizes
   mesh = meshes.create(dict(zip(meshes.AXES, map(int, sizes.split("x")), strict=True)))
-  config = torch_reference.tiny_config()
+  config = torch_reference.tiny_family(family)
   options = config_lib.default().optimizer.to_dict() | OPTIMIZER
   sampling = {"temperature": 0.7, "banned_ids": (1, 50), "max_tokens": R}
   adamw = optimizer.make(options, 10)
@@ -119,24 +119,29 @@ def step(sizes: str, folder: pathlib.Path, adapters: lora.Options | None) -> Non
 
 
 def save_or_read(state: TrainState, path: pathlib.Path) -> TrainState:
-  """Saves the first mesh's state; gives all others that one, laid out as theirs."""
+  """Saves the first mesh's state; gives all meshes that one, laid out as theirs."""
+  is_first = not path.exists()
   with ocp.StandardCheckpointer() as checkpointer:
-    if not path.exists():
+    if is_first:
       checkpointer.save(path, state)
       checkpointer.wait_until_finished()
-      return state
-    return checkpointer.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, state))
+    read = checkpointer.restore(path, jax.tree.map(ocp.utils.to_shape_dtype_struct, state))
+  if is_first:
+    jax.tree.map(np.testing.assert_array_equal, read, state)
+  return read
 
 
-def main(sizes: str, folder: str, number: int = 0, count: int = 1, address: str = "") -> None:
+def main(
+  sizes: str, folder: str, family: str, number: int = 0, count: int = 1, address: str = ""
+) -> None:
   if count > 1:
     processes.join(address, count, number)
   for mesh in sizes.split(","):
     for adapters in (None, ADAPTERS):
-      step(mesh, pathlib.Path(folder), adapters)
+      step(mesh, pathlib.Path(folder), family, adapters)
   if count > 1:
     multihost_utils.sync_global_devices("done")
 
 
 if __name__ == "__main__":
-  main(*sys.argv[1:3], *map(int, sys.argv[3:5]), *sys.argv[5:])
+  main(*sys.argv[1:4], *map(int, sys.argv[4:6]), *sys.argv[6:])

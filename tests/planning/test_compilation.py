@@ -1,6 +1,7 @@
 """`--mode=compile` on this machine's own device in place of a TPU: every program, and what fits."""
 
 import json
+import shutil
 
 import jax
 import pytest
@@ -94,6 +95,18 @@ def test_flags_that_cannot_work(flags, message, capsys):
   argv = ["sejax", "--mode=compile", "--config=configs/tiny.py", *flags]
   assert main_lib.main(argv) == 2
   assert message in capsys.readouterr().err
+
+
+def test_a_plan_needs_a_model(config):
+  config.model.path = ""
+  with pytest.raises(ValueError, match=r"^config\.model\.path is empty; give a model directory"):
+    modes.plan(config, "v5e:1x1")
+
+
+def test_a_directory_is_read_even_if_it_has_the_name_of_a_released_model(tmp_path):
+  directory = tmp_path / "Qwen2.5-VL-7B-Instruct"
+  shutil.copytree(tiny.get_config().model.path, directory)
+  assert compilation._model(str(directory)).text.hidden_size == 192
 
 
 def test_released_models_are_known_by_name(tmp_path):

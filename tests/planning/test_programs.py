@@ -1,6 +1,7 @@
 """What a step is planned to call is what it calls: the same programs, in the same shapes."""
 
 import contextlib
+import gc
 import logging
 import re
 
@@ -13,6 +14,7 @@ from sejax import setup as setup_lib
 from sejax.config import parts, validation
 from sejax.monitoring.timing import Clock
 from sejax.parallel import meshes
+from sejax.parallel.programs import bytes_per_device
 from sejax.planning import programs
 from sejax.rollout.collect import SamplingWeights
 
@@ -61,7 +63,7 @@ def configuration(**changes):
 
 def run_step(config, workdir):
   setup = setup_lib.set_up(config, workdir, Clock())
-  state = setup.learner.updater.init(setup.initial_weights.trained)
+  state = setup.learner.updater.init(setup.load_trained())
   data = setup_lib.pipeline(config, setup.preparer, ())
   with setup.prover, lowered() as found:
     weights = SamplingWeights(
@@ -73,10 +75,14 @@ def run_step(config, workdir):
   return {program for program in found if program[0] not in METHOD}
 
 
-def plan_step(config):
+def planned_calls(config):
   step, model = parts.planned_step(config), models.load_config(config.model.path)
+  return list(programs.of_step(step, model, meshes.create(config.mesh)))
+
+
+def plan_step(config):
   with lowered() as found:
-    calls = list(programs.of_step(step, model, meshes.create(config.mesh)))
+    calls = planned_calls(config)
     assert not found  # Planning computes with shapes alone.
     for call in calls:
       call.program.lower(*call.args)
@@ -100,8 +106,44 @@ def test_a_step_calls_what_is_planned_in_the_planned_shapes(tmp_path, changes):
   assert {name for name, _ in planned - called} == {"repack"}
 
 
+PACKED = {
+  "sampling.max_concurrent_prompts": 2,
+  "sampling.pack": True,
+  "actor.max_tokens": 24,
+  "train.response_buckets": (8, 24),
+}
+
+
 def test_smaller_batches_call_no_other_programs(tmp_path):
-  changes = {"sampling.max_concurrent_prompts": 2, "sampling.pack": True, "actor.max_tokens": 24}
-  config = configuration(**changes, **{"train.response_buckets": (8, 24)})
+  config = configuration(**PACKED)
   called = {name for name, _ in run_step(config, tmp_path)}
   assert called == {name for name, _ in plan_step(config)}
+
+
+def test_the_largest_repack_that_copies_is_planned():
+  """After two slots of three sequences come two of two, for a while beside the former."""
+  config = configuration(**PACKED)
+  calls = {call.name: call for call in planned_calls(config)}
+  shrink, pack = calls["actor shrink"], calls["actor pack"]
+  assert shrink.args[1].shape == (2, 2)
+  assert (shrink.program.donate, pack.program.donate) == ((), (0,))
+  made = bytes_per_device(shrink.program.eval_shape(*shrink.args))
+  assert made > bytes_per_device(shrink.args[0]) / 2
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_run_keeps_what_is_planned(tmp_path, rank):
+  """Nothing but the training state and the frozen weights is on the device between steps."""
+  config = configuration(**{"lora.rank": rank})
+  kept = bytes_per_device(planned_calls(config)[-1].alive[0])
+  before = live_bytes()
+  setup = setup_lib.set_up(config, tmp_path, Clock())
+  with setup.prover:
+    state = setup.learner.updater.init(setup.load_trained())
+    assert live_bytes() - before == pytest.approx(kept, rel=1e-3)
+  del state
+
+
+def live_bytes():
+  gc.collect()
+  return sum(x.nbytes for x in jax.live_arrays())

@@ -121,6 +121,14 @@ def test_cut_and_contradictory_verdicts(changes, scores, valid):
   assert counts == {"truncated_verdicts": [3], "contradictory_verdicts": [2]}
 
 
+def test_the_released_reading_of_a_score_that_is_no_number():
+  """The released code returns NaN, which is no score that a reward function could use."""
+  texts = [[[r"\boxed{nan}"], [r"\boxed{nan}", r"\boxed{0.5}"], [r"\boxed{0.25}"]]]
+  read = rewards.read_verdicts(texts, rewards.Reading(released_reading=True))
+  np.testing.assert_allclose(read.scores, [[0, 0.5, 0.25]])
+  assert read.valid.tolist() == [[False, True, True]]
+
+
 def write_groups(path, **fields):
   record = {"responses": ["<think></think>\\boxed{1}"] * 2, "verdicts": [CUT, DOUBTFUL]}
   path.write_text(json.dumps(record | fields) + "\n")

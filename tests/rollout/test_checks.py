@@ -239,6 +239,25 @@ def test_a_judge_with_another_chat_is_refused(begin, tmp_path):
   )
 
 
+QWEN2 = {
+  "config/model_type": "qwen2_vl",
+  "config/vision_config/hidden_act": "quick_gelu",
+  "config/vision_config/embed_dim": 128,
+  "config/vision_config/hidden_size": 192,
+}
+
+
+@pytest.mark.parametrize(
+  ("actor", "judge", "message"),
+  [
+    ({}, QWEN2, r"judge' has vision_config.window_size=None, and the Actor 28; both read"),
+    (QWEN2, {}, r"judge' has vision_config.window_size=28, and the Actor None; both read"),
+  ],
+)
+def test_a_judge_of_another_family_is_refused(begin, actor, judge, message):
+  refused(begin, message, actor, judge)
+
+
 def test_a_judge_that_is_larger_is_not_refused(begin):
   """An embedding with more rows than the tokenizer has tokens is allowed, as in released models."""
   with pytest.raises(ReachedWeightsError):

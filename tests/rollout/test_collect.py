@@ -79,6 +79,7 @@ def collected():
     judge=True,
     invalid_verdict="neutral",
     shares_tower=False,
+    keep_features=True,
     **changes,
   ):
     config = tiny.get_config()
@@ -106,6 +107,7 @@ def collected():
       constant_groups=config.train.constant_groups,
       resample_limit=config.train.resample_limit,
       shares_tower=shares_tower,
+      keep_features=True,
     )
     data = iter([[preparer(index) for index in rows] for rows in indices])
     return collector.collect_rollout(collect.SamplingWeights(None, None), data, 0), roles

@@ -70,8 +70,9 @@ def test_features_are_the_same_in_parts(setting, monkeypatch):
   in_parts = functools.partial(
     encode.encode_rows, model=roles.actor.model, shards=2, dtype=np.dtype("float32")
   )
-  assert "length=3" in str(jax.make_jaxpr(in_parts)(params, images))
-  found = in_parts(params, images)
+  tower = roles.actor.model.vision_params(params)
+  assert "length=3" in str(jax.make_jaxpr(in_parts)(tower, images))
+  found = in_parts(tower, images)
   np.testing.assert_allclose(found, np.asarray(features)[rows], atol=1e-5)
 
 

@@ -86,6 +86,32 @@ def test_what_is_printed_is_what_the_method_makes(directory, config, capsys, mon
   assert len(set(expected.reward[0].tolist())) > 1
 
 
+def test_a_judge_of_its_own(directory, config, capsys):
+  """Its verdicts are those of its weights; the trajectories stay the Actor's."""
+  other = directory / "judge"
+  if not other.exists():
+    model, params = weights.load(config.model.path, None, np.float32)
+    norm = params["decoder"]["final_norm"]
+    norm["scale"] = -norm["scale"]
+    weights.save(params, model, other, source=config.model.path)
+
+  def printed():
+    modes.sample(config, [str(directory / "picture.png")], QUESTION, judge=True)
+    out = capsys.readouterr().out
+    trajectories = re.findall(r"--- trajectory \d+\n(.*?)\n(?:answer|no answer)", out, re.DOTALL)
+    return trajectories, re.findall(r"verdict:\n(.*?)\n(?=verdict:|score)", out, re.DOTALL)
+
+  own = printed()
+  config.judge.path = str(other)
+  trajectories, verdicts = printed()
+  assert len(own[0]) == 3
+  assert len(own[1]) == len(verdicts) == 6
+  assert trajectories == own[0]
+  assert all(x != y for x, y in zip(verdicts, own[1], strict=True))
+  config.judge.path = config.model.path
+  assert printed() == own
+
+
 def test_without_a_judge(directory, config, capsys):
   """The prompt may exceed training's limits, as that of a photo does."""
   config.data.update(prompt_limit=1, prompt_buckets=(1,), patch_buckets=(64,))

@@ -87,7 +87,10 @@ def _angle(first: int, second: int) -> Claims:
 
 
 class _RightTriangle(Family):
-  """Content: (width, height, hypotenuse), the index of the missing side, whether it is mirrored."""
+  """A right triangle with one side to find.
+
+  Content: (width, height, hypotenuse), the index of the side to find, whether it is drawn mirrored.
+  """
 
   name = "right_triangle"
 

@@ -60,7 +60,7 @@ _VARIANT = re.compile(r"variant_?(\d+)")
 
 
 def read_problem(row: Row) -> Problem:
-  """Reads a row of any format."""
+  """Converts a row of any of the files in `BENCHMARK.files` to a problem."""
   kind = fields.text(row, "answer_type", "anwser_type")
   return Problem(
     id=problem_id(row),

@@ -24,7 +24,10 @@ from sejax.text.equivalence import Prover
 
 
 def read_problem(row: Row) -> Problem:
-  """Reads a row of any format; the hub's rows have no id, so their position in the file is used."""
+  """Converts a row of any of the files in `BENCHMARK.files` to a problem.
+
+  The hub's rows have no id; their position in the file is the id.
+  """
   tags = {name: ", ".join(row.get(name) or ()) for name in ("shape", "goal")}
   return Problem(
     id=fields.text(row, "id", "row"),

@@ -39,7 +39,7 @@ _SEPARATORS = re.compile(r"[\s,\[\]'\"]+")
 
 
 def read_problem(row: Row) -> Problem:
-  """Reads a row of any format."""
+  """Converts a row of any of the files in `BENCHMARK.files` to a problem."""
   skill = row.get("skill", "")
   answer = row.get("answer") or ""
   return Problem(

@@ -46,7 +46,7 @@ _ANSWER_IS = re.compile(r"answer(?: is|:)\s*(.+)", re.IGNORECASE)
 
 
 def read_problem(row: Row) -> Problem:
-  """Reads a row of any format."""
+  """Converts a row of any of the files in `BENCHMARK.files` to a problem."""
   metadata = row.get("metadata") or {}
   if isinstance(metadata, str):
     metadata = fields.parsed(metadata)
@@ -113,7 +113,7 @@ def extraction_prompt_end(problem: Problem, response: str) -> str:
 
 
 def parse_reply(problem: Problem, text: str) -> str | None:
-  """Parses the model's reply; `null` means that there is no answer."""
+  """Parses the reply of the model that extracts answers; `null` means that there is none."""
   answer = whole_reply(problem, text.removeprefix("Extracted answer:"))
   return None if answer is None or answer.lower() == "null" else answer
 

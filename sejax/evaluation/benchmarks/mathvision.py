@@ -50,7 +50,7 @@ _DROPPED = (
 
 
 def read_problem(row: Row) -> Problem:
-  """Reads a row of any format."""
+  """Converts a row of any of the files in `BENCHMARK.files` to a problem."""
   choices = fields.listed(fields.first(row, "options", "choices"))
   tags = {"subject": fields.text(row, "subject", "category", default="")}
   if level := fields.text(row, "level", default=""):
@@ -278,14 +278,12 @@ def toolkit_is_right(problem: Problem, answer: str, prover: Prover) -> bool:
 
 
 def toolkit_extract(problem: Problem, response: str, *, whole_words: bool = False) -> str | None:
-  r"""Extracts an answer without a model: by the rule, else from the last `\boxed{}`.
+  r"""Extracts an answer without a model: by `toolkit_rule`, else from the last `\boxed{}`.
 
-  If neither gives one, a whole free response is taken for a bare answer: the toolkit too compares
-  it with the gold answer by value before it asks a model.
+  If both fail on a question without options, the whole response is the answer: the toolkit, too,
+  compares it with the gold answer by value before it asks a model.
 
   Args:
-    problem: the problem.
-    response: the response to it.
     whole_words: see `toolkit_rule`.
   """
   answer = toolkit_rule(problem, response, whole_words=whole_words)

@@ -96,7 +96,7 @@ class Outcomes(NamedTuple):
 
 
 def read_problem(row: Row) -> Problem:
-  """Reads a row of any format."""
+  """Converts a row of any of the files in `BENCHMARK.files` to a problem."""
   options = fields.options_of_columns(row)
   if not options:
     texts = [part.partition(".") for part in _SPLIT.split(fields.text(row, "option"))]

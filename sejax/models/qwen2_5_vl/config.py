@@ -2,11 +2,12 @@
 
 import dataclasses
 
-from sejax.models.transformer.config import check_fields, require_divisible
+from sejax.models.transformer import config as shared
+from sejax.models.transformer.config import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
-class VisionConfig:
+class VisionConfig(shared.VisionConfig):
   """Configuration of the vision tower (HF `Qwen2_5_VLVisionConfig`).
 
   Attributes:
@@ -46,33 +47,13 @@ class VisionConfig:
     # A tuple, because a static argument under jit must be hashable.
     blocks = set(self.fullatt_block_indexes) & set(range(self.depth))
     object.__setattr__(self, "fullatt_block_indexes", tuple(sorted(blocks)))
-    require_divisible("vision_config", self, "hidden_size", "num_heads")
-    if self.head_size % 4:
-      raise ValueError(
-        f"vision_config: head size {self.head_size} (hidden_size / num_heads) must be a multiple"
-        " of 4, for the rotation by height and by width"
-      )
+    self.check_heads()
     merged = self.patch_size * self.spatial_merge_size
     if self.window_size % merged:
       raise ValueError(
         f"vision_config.window_size is {self.window_size}; it must be a multiple of patch_size x"
         f" spatial_merge_size = {merged}"
       )
-
-  @property
-  def head_size(self) -> int:
-    """Size of one attention head."""
-    return self.hidden_size // self.num_heads
-
-  @property
-  def patch_dim(self) -> int:
-    """Size of one flattened patch (1176 for the released models)."""
-    return self.in_channels * self.temporal_patch_size * self.patch_size**2
-
-  @property
-  def merge_unit(self) -> int:
-    """Number of patches that become one feature."""
-    return self.spatial_merge_size**2
 
   @property
   def window_patches(self) -> int:

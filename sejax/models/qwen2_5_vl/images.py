@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sejax.models.qwen2_5_vl.config import VisionConfig
-
-PADDING = -1
+from sejax.models.transformer.images import PADDING, pad_patches, patch_positions
 
 
 class Images(NamedTuple):
@@ -43,14 +42,10 @@ def pack_images(
   grids: Sequence[Int[np.ndarray, "_ 3"]],
   size: int,
 ) -> Images:
-  """Packs the patches of each row's images into arrays of a common size.
+  """Packs the patches of each row's images into arrays of a common size, see `Model.pack_images`.
 
   Args:
-    patches: for each row, the flattened patches of all its images, from the image processor.
-    grids: for each row, the (time, height, width) of its images in patches; `[0, 3]` without
-      images.
-    size: patches of a row with padding, S: a multiple of `config.window_patches` and at least the
-      patches of the fullest row.
+    size: a multiple of `config.window_patches`.
 
   Raises:
     ValueError: the patches do not fit the size, or patches and grids disagree.
@@ -61,23 +56,16 @@ def pack_images(
     )
   rows = len(patches)
   images = Images(
-    patches=np.zeros((rows, size, config.patch_dim), np.float32),
+    patches=pad_patches(patches, grids, size, config.patch_dim),
     order=np.tile(np.arange(size // config.merge_unit, dtype=np.int32), (rows, 1)),
     positions=np.zeros((rows, size, 2), np.int32),
     image=np.full((rows, size), PADDING, np.int32),
     window=np.full((rows, size), PADDING, np.int32),
   )
-  for row, (row_patches, row_grids) in enumerate(zip(patches, grids, strict=True)):
-    row_grids = np.reshape(row_grids, (-1, 3))
-    used = int(row_grids.prod(axis=1).sum())
-    if used > size:
-      raise ValueError(f"row {row}: {used} patches do not fit a size of {size}")
-    if len(row_patches) != used:
-      raise ValueError(f"row {row}: {len(row_patches)} patches, but its grids hold {used}")
-    images.patches[row, :used] = np.reshape(row_patches, (used, config.patch_dim))
+  for row, row_grids in enumerate(grids):
     _index_row(
       config,
-      row_grids,
+      np.reshape(row_grids, (-1, 3)),
       order=images.order[row],
       positions=images.positions[row],
       image=images.image[row],
@@ -116,7 +104,7 @@ def _index_image(config: VisionConfig, grid: tuple[int, int, int]) -> tuple[np.n
   Cached, because few different grids occur in a data set.
   """
   order, window = window_order(config, np.array(grid))
-  return order, window, _patch_positions(config, grid)[order].reshape(-1, 2)
+  return order, window, patch_positions(config.spatial_merge_size, grid)[order].reshape(-1, 2)
 
 
 def window_order(
@@ -137,14 +125,3 @@ def window_order(
   window = (time * down + row // side) * across + column // side
   order = np.argsort(window, kind="stable")
   return order, window[order]
-
-
-def _patch_positions(
-  config: VisionConfig, grid: Int[np.ndarray, " 3"]
-) -> Int[np.ndarray, "s merge_unit 2"]:
-  """Returns row and column of the patches of each feature (HF `get_vision_position_ids`)."""
-  time, height, width = grid
-  merge = config.spatial_merge_size
-  position = np.stack(np.indices((height, width)), axis=-1)
-  blocks = position.reshape(height // merge, merge, width // merge, merge, 2).swapaxes(1, 2)
-  return np.tile(blocks.reshape(-1, merge * merge, 2), (time, 1, 1))

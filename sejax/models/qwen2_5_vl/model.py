@@ -7,19 +7,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sejax.errors import quoted
 from sejax.models.model import Model
 from sejax.models.qwen2_5_vl.config import VisionConfig
 from sejax.models.qwen2_5_vl.images import Images, pack_images
 from sejax.models.qwen2_5_vl.params import TENSOR_NAMES, vision_shapes
 from sejax.models.qwen2_5_vl.vision import encode_images
-from sejax.models.transformer.config import (
-  TOKEN_IDS,
-  TextConfig,
-  from_fields,
-  rope_fields,
-  to_fields,
-)
+from sejax.models.transformer.config import TextConfig
 from sejax.models.transformer.params import DECODER_TENSOR_NAMES, Params
 
 
@@ -33,32 +26,28 @@ class Qwen25VL(Model):
 
   model_type = "qwen2_5_vl"
   title = "Qwen2.5-VL"
+  architecture = "Qwen2_5_VLForConditionalGeneration"
+  vision_config = VisionConfig
+  vision_activation = "silu"
+  # As the released 32B and 72B leave them out.
+  vision_defaults: ClassVar[Mapping[str, Any]] = {
+    "depth": 32,
+    "num_heads": 16,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+  }
+  text_defaults: ClassVar[Mapping[str, Any]] = {
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 32_768,
+  }
   released_names: ClassVar[Mapping[str, str]] = {
     size: f"Qwen/Qwen2.5-VL-{size.upper()}-Instruct" for size in ("3b", "7b", "32b", "72b")
   }
+  image_fields = (*Model.image_fields, "window_size")
   tensor_names: ClassVar[Mapping[str, str]] = {**TENSOR_NAMES, **DECODER_TENSOR_NAMES}
 
-  def __post_init__(self):
-    super().__post_init__()
-    if self.vision.out_hidden_size != self.text.hidden_size:
-      raise ValueError(
-        f"vision_config.out_hidden_size is {self.vision.out_hidden_size}; it must equal the"
-        f" decoder's hidden_size of {self.text.hidden_size}"
-      )
-
   @classmethod
-  def released(cls, size: str) -> Self:
-    """Returns a released configuration by its size: `3b`, `7b`, `32b` or `72b`.
-
-    Source: `config.json` of the repositories `Qwen/Qwen2.5-VL-<size>-Instruct`.
-
-    Raises:
-      ValueError: there is no such size.
-    """
-    if size not in _RELEASED_TEXT:
-      raise ValueError(
-        f"no released Qwen2.5-VL of size {quoted(size)}; choose from {list(_RELEASED_TEXT)}"
-      )
+  def _released(cls, size: str) -> Self:
+    """See `Model.released`."""
     text = _RELEASED_TEXT[size]
     return cls(
       vision=VisionConfig(
@@ -74,87 +63,14 @@ class Qwen25VL(Model):
       tie_word_embeddings=size == "3b",
     )
 
-  @classmethod
-  def from_hf(cls, raw: Mapping[str, Any]) -> Self:
-    """Builds a model from the contents of a `config.json`, in its nested or its flat form.
-
-    Args:
-      raw: contents of the file. The nested form of transformers 5 has the decoder's fields in
-        `text_config`, with `rope_parameters`. The flat form of the released checkpoints has them at
-        the top, with `rope_theta` and `rope_scaling` of type mrope.
-
-    Raises:
-      ValueError: a field is missing, or its value cannot work or is not supported.
-    """
-    text = raw.get("text_config") or raw
-    vision = raw.get("vision_config") or {}
-    if text.get("use_sliding_window"):
-      raise ValueError("text_config.use_sliding_window is true; only full attention is supported")
-    for name, part in (("text_config", text), ("vision_config", vision)):
-      if part.get("hidden_act", "silu") != "silu":
-        raise ValueError(
-          f"{name}.hidden_act is {quoted(part['hidden_act'])}; only 'silu' is supported"
-        )
-    return cls(
-      vision=from_fields(VisionConfig, "vision_config", {**_VISION_DEFAULTS, **vision}),
-      text=from_fields(TextConfig, "text_config", {**_TEXT_DEFAULTS, **text, **rope_fields(text)}),
-      tie_word_embeddings=(
-        raw.get("tie_word_embeddings") or text.get("tie_word_embeddings") or False
-      ),
-      **{name: raw[name] for name in TOKEN_IDS if name in raw},
-    )
-
-  def to_hf(self) -> dict[str, Any]:
-    """Returns the contents of a `config.json` for transformers 5, in the nested form."""
-    text = to_fields(self.text)
-    text["rope_parameters"] = {
-      "rope_type": "default",
-      "rope_theta": text.pop("rope_theta"),
-      "mrope_section": text.pop("mrope_section"),
-    }
-    return {
-      "architectures": ["Qwen2_5_VLForConditionalGeneration"],
-      "model_type": "qwen2_5_vl",
-      "text_config": {"model_type": "qwen2_5_vl_text", "hidden_act": "silu", **text},
-      "vision_config": {
-        "model_type": "qwen2_5_vl_vision",
-        "hidden_act": "silu",
-        **to_fields(self.vision),
-      },
-      "tie_word_embeddings": self.tie_word_embeddings,
-      **{name: getattr(self, name) for name in TOKEN_IDS},
-    }
-
   def vision_shapes(self) -> Params:
     """Returns the `vision` part of `shapes`."""
     return vision_shapes(self.vision)
-
-  def tensor_shape(self, path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape that an array has in published files, see `Model.tensor_shape`."""
-    # The published patch embedding is a convolution. As its stride equals its kernel size, it is a
-    # dense layer over flattened patches.
-    if path == "vision/patch_embed/kernel":
-      vision = self.vision
-      patch = (vision.temporal_patch_size, vision.patch_size, vision.patch_size)
-      return (vision.hidden_size, vision.in_channels, *patch)
-    return super().tensor_shape(path, shape)
 
   @property
   def patch_multiple(self) -> int:
     """Number of patches in a full window: patch buckets hold whole windows."""
     return self.vision.window_patches
-
-  @property
-  def image_format(self) -> dict[str, int]:
-    """Vision configuration fields that patches and their order depend on."""
-    fields = (
-      "patch_size",
-      "temporal_patch_size",
-      "in_channels",
-      "spatial_merge_size",
-      "window_size",
-    )
-    return {name: getattr(self.vision, name) for name in fields}
 
   def pack_images(
     self,
@@ -165,18 +81,10 @@ class Qwen25VL(Model):
     """Packs the patches of each row's images to a common size, see `images.pack_images`."""
     return pack_images(self.vision, patches, grids, size)
 
-  def images_shape(self, images: Images) -> tuple[int, int]:
-    """Returns the rows B and the patches per row S of packed images."""
-    return images.patches.shape[:2]
-
   def encode(self, params: Params, images: Images) -> Float[Array, "B s D"]:
     """Encodes images with the vision tower, see `vision.encode_images`."""
     return encode_images(params["vision"], self, images)
 
-
-# Defaults of transformers for fields that a file leaves out, as the released 32B and 72B do.
-_VISION_DEFAULTS = {"depth": 32, "num_heads": 16, "fullatt_block_indexes": [7, 15, 23, 31]}
-_TEXT_DEFAULTS = {"rms_norm_eps": 1e-5, "max_position_embeddings": 32_768}
 
 # The decoder's sizes, and the hidden size of the vision tower's MLP.
 _RELEASED_TEXT = {

@@ -11,19 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sejax.models.qwen2_5_vl.config import VisionConfig
 from sejax.models.qwen2_5_vl.images import Images
 from sejax.models.transformer.attention import KeySet, attend
 from sejax.models.transformer.config import ModelConfig
 from sejax.models.transformer.layers import constrain_rows, dense, mlp, remat, rms_norm
 from sejax.models.transformer.params import Params
-from sejax.models.transformer.rope import rotate
-
-NORM_EPS = 1e-6  # Fixed in HF `Qwen2_5_VLVisionBlock`.
-THETA = 10_000.0  # Fixed in HF `Qwen2_5_VLVisionRotaryEmbedding`.
-
-# Maps queries, keys and values to the attention; all `[B,S,N,H]`.
-Attention = Callable[[Array, Array, Array], Float[Array, "B S N H"]]
+from sejax.models.transformer.vision import (
+  NORM_EPS,
+  Attention,
+  attend_within_images,
+  rotary_angles,
+  self_attention,
+)
 
 
 def encode_images(params: Params, config: ModelConfig, images: Images) -> Float[Array, "B s D"]:
@@ -44,7 +43,7 @@ def encode_images(params: Params, config: ModelConfig, images: Images) -> Float[
   patches = ordered.reshape(images.patches.shape)
   x = dense(params["patch_embed"], patches.astype(params["patch_embed"]["kernel"].dtype))
 
-  angles = vision_angles(vision, images.positions)
+  angles = rotary_angles(vision.head_size, images.positions)
 
   def block(attention: Attention) -> Callable:
     def body(x, block_params):
@@ -54,7 +53,7 @@ def encode_images(params: Params, config: ModelConfig, images: Images) -> Float[
     return remat(body, config.remat)
 
   windowed = block(lambda q, k, v: _within_windows(config, q, k, v, images.window))
-  full = block(lambda q, k, v: _within_images(config, q, k, v, images.image))
+  full = block(lambda q, k, v: attend_within_images(config, q, k, v, images.image))
   x = _scan_blocks(
     params["blocks"],
     x,
@@ -76,27 +75,8 @@ def _block(
   attention: Attention,
 ) -> Float[Array, "B S D"]:
   """Applies one block: attention, then the MLP, each with a residual connection."""
-  qkv = dense(params["qkv"], rms_norm(params["norm1"], x, NORM_EPS))
-  queries, keys, values = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, heads, -1), 2, 0)
-  out = attention(rotate(queries, angles), rotate(keys, angles), values)
-  x = x + dense(params["proj"], out.reshape(x.shape))
+  x = x + self_attention(params, rms_norm(params["norm1"], x, NORM_EPS), angles, heads, attention)
   return x + mlp(params, rms_norm(params["norm2"], x, NORM_EPS))
-
-
-def _within_images(
-  config: ModelConfig,
-  queries: Float[Array, "B S N H"],
-  keys: Float[Array, "B S N H"],
-  values: Float[Array, "B S N H"],
-  image: Int[Array, "B S"],
-) -> Float[Array, "B S N H"]:
-  """Computes attention to all patches of the same image."""
-  same_image = KeySet(
-    jnp.swapaxes(keys, 1, 2),
-    jnp.swapaxes(values, 1, 2),
-    lambda index: image[:, None, index, None] == image[:, None, None],
-  )
-  return attend(config, queries[:, None], [same_image])[:, 0]
 
 
 def _within_windows(
@@ -183,14 +163,3 @@ def _merge(params: Params, x: Float[Array, "B S W"], unit: int) -> Float[Array, 
   x = rms_norm(params["norm"], x, NORM_EPS)
   merged = x.reshape(x.shape[0], x.shape[1] // unit, -1)
   return dense(params["fc2"], jax.nn.gelu(dense(params["fc1"], merged), approximate=False))
-
-
-def vision_angles(config: VisionConfig, positions: Int[Array, "B S 2"]) -> Float[Array, "B S H/2"]:
-  """Returns the fp32 rotation angles of patches (HF `Qwen2_5_VLVisionRotaryEmbedding`).
-
-  Half of the frequencies follow the row of a patch, half its column.
-  """
-  quarter = config.head_size // 4
-  frequencies = THETA ** -(np.arange(quarter, dtype=np.float64) / quarter)
-  angles = positions[..., None].astype(jnp.float32) * frequencies.astype(np.float32)
-  return angles.reshape(*positions.shape[:-1], 2 * quarter)

@@ -5,7 +5,7 @@ Fields that a published `config.json` has keep their names.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jax.sharding import Sharding
 
@@ -33,10 +33,18 @@ class TextConfig:
       position.
     bos_token_id: unused; kept for exports.
     eos_token_id: ids of the tokens that end a response, see `Model.eos_ids`.
+    attention_bias: whether q, k and v have biases; fixed for a family, like the next two.
+    qk_norm: whether each head of q and k passes through an RMSNorm before the rotation.
+    interleaved_mrope: whether time, height and width alternate over the rotary frequencies, instead
+      of each having a contiguous section.
 
   Raises:
     ValueError: a field cannot work; the message names it, its value and what would work.
   """
+
+  attention_bias: ClassVar[bool] = True
+  qk_norm: ClassVar[bool] = False
+  interleaved_mrope: ClassVar[bool] = False
 
   vocab_size: int
   hidden_size: int
@@ -54,14 +62,18 @@ class TextConfig:
   def __post_init__(self):
     check_fields(self, "text_config", skip=("bos_token_id", "eos_token_id"))
     object.__setattr__(self, "mrope_section", tuple(self.mrope_section))
-    require_divisible("text_config", self, "hidden_size", "num_attention_heads")
-    require_divisible("text_config", self, "num_attention_heads", "num_key_value_heads")
+    self._check_heads()
     is_section = len(self.mrope_section) == 3 and min(self.mrope_section) > 0
     if not is_section or 2 * sum(self.mrope_section) != self.head_size:
       raise ValueError(
         f"text_config.mrope_section is {list(self.mrope_section)}; it must be three numbers whose"
-        f" sum is half the head size of {self.head_size} (hidden_size / num_attention_heads)"
+        f" sum is half the head size of {self.head_size}"
       )
+
+  def _check_heads(self) -> None:
+    """Checks that hidden states divide into heads, and query heads into groups."""
+    require_divisible("text_config", self, "hidden_size", "num_attention_heads")
+    require_divisible("text_config", self, "num_attention_heads", "num_key_value_heads")
 
   @property
   def head_size(self) -> int:
@@ -69,12 +81,55 @@ class TextConfig:
     return self.hidden_size // self.num_attention_heads
 
 
+class VisionConfig:
+  """What the vision configurations of all families have in common; their fields are their own.
+
+  Attributes:
+    width: name of the field with the size of hidden states.
+  """
+
+  width: ClassVar[str] = "hidden_size"
+  num_heads: int
+  patch_size: int
+  temporal_patch_size: int
+  in_channels: int
+  spatial_merge_size: int
+
+  def check_heads(self) -> None:
+    """Checks that hidden states divide into heads that the rotation can treat.
+
+    Raises:
+      ValueError: they do not; the message names the fields and their values.
+    """
+    require_divisible("vision_config", self, self.width, "num_heads")
+    if self.head_size % 4:
+      raise ValueError(
+        f"vision_config: head size {self.head_size} ({self.width} / num_heads) must be a multiple"
+        " of 4, for the rotation by height and by width"
+      )
+
+  @property
+  def head_size(self) -> int:
+    """Size of one attention head."""
+    return getattr(self, self.width) // self.num_heads
+
+  @property
+  def patch_dim(self) -> int:
+    """Size of one flattened patch, such as 1176."""
+    return self.in_channels * self.temporal_patch_size * self.patch_size**2
+
+  @property
+  def merge_unit(self) -> int:
+    """Number of patches that become one feature."""
+    return self.spatial_merge_size**2
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """Configuration of a whole model and how it is computed; hashable, so static under jit.
 
   Attributes:
-    vision: configuration of the vision tower, of a type that the family defines.
+    vision: configuration of the vision tower, of a subclass that the family defines.
     text: configuration of the decoder.
     tie_word_embeddings: use the transposed embedding as output head.
     image_token_id: placeholder token whose embedding an image feature replaces.
@@ -101,7 +156,7 @@ class ModelConfig:
     ValueError: a field cannot work; the message names it, its value and what would work.
   """
 
-  vision: Any
+  vision: VisionConfig
   text: TextConfig
   tie_word_embeddings: bool = False
   image_token_id: int = 151_655
@@ -134,6 +189,80 @@ class ModelConfig:
 
 
 TOKEN_IDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+
+
+def read_config(
+  raw: Mapping[str, Any],
+  *,
+  vision: type,
+  text: type = TextConfig,
+  vision_activation: str,
+  vision_defaults: Mapping[str, Any],
+  text_defaults: Mapping[str, Any],
+) -> dict[str, Any]:
+  """Returns the fields of a model from the contents of a `config.json`, nested or flat.
+
+  Args:
+    raw: contents of the file, see `Model.from_hf`.
+    vision: dataclass of the vision tower's configuration.
+    text: dataclass of the decoder's configuration.
+    vision_activation: activation function of the vision tower, by its name in transformers.
+    vision_defaults: values of vision fields that a file leaves out.
+    text_defaults: values of decoder fields that a file leaves out.
+
+  Raises:
+    ValueError: a field is missing, or its value cannot work or is not supported.
+  """
+  text_raw, vision_raw = raw.get("text_config") or raw, raw.get("vision_config") or {}
+  if text_raw.get("use_sliding_window"):
+    raise ValueError("text_config.use_sliding_window is true; only full attention is supported")
+  _require_activation("text_config", text_raw, "silu")
+  _require_activation("vision_config", vision_raw, vision_activation)
+  text_fields = {**text_defaults, **text_raw, **rope_fields(text_raw)}
+  tied = raw.get("tie_word_embeddings") or text_raw.get("tie_word_embeddings") or False
+  return {
+    "vision": from_fields(vision, "vision_config", {**vision_defaults, **vision_raw}),
+    "text": from_fields(text, "text_config", text_fields),
+    "tie_word_embeddings": tied,
+    **{name: raw[name] for name in TOKEN_IDS if name in raw},
+  }
+
+
+def write_config(
+  config: ModelConfig, *, model_type: str, architecture: str, vision_activation: str
+) -> dict[str, Any]:
+  """Returns the contents of a `config.json` for transformers 5, in the nested form.
+
+  Args:
+    model_type: the family's.
+    architecture: name of the class in transformers.
+    vision_activation: activation function of the vision tower, by its name in transformers.
+  """
+  text = to_fields(config.text)
+  rope = {
+    "rope_type": "default",
+    "rope_theta": text.pop("rope_theta"),
+    "mrope_section": text.pop("mrope_section"),
+  }
+  if config.text.interleaved_mrope:
+    rope["mrope_interleaved"] = True
+  return {
+    "architectures": [architecture],
+    "model_type": model_type,
+    "text_config": {
+      "model_type": f"{model_type}_text",
+      "hidden_act": "silu",
+      **text,
+      "rope_parameters": rope,
+    },
+    "vision_config": {
+      "model_type": f"{model_type}_vision",
+      "hidden_act": vision_activation,
+      **to_fields(config.vision),
+    },
+    "tie_word_embeddings": config.tie_word_embeddings,
+    **{name: getattr(config, name) for name in TOKEN_IDS},
+  }
 
 
 def rope_fields(text: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,6 +331,21 @@ def check_fields(config: Any, name: str, skip: tuple[str, ...] = ()) -> None:
         raise ValueError(f"{name}.{field.name} is {quoted(value)}; it must be a positive number")
     elif not isinstance(value, tuple | list) or not all(isinstance(i, int) for i in value):
       raise ValueError(f"{name}.{field.name} is {quoted(value)}; it must be a list of integers")
+
+
+def _require_activation(name: str, raw: Mapping[str, Any], supported: str) -> None:
+  """Checks the activation function of a section of a `config.json`, if the section names one.
+
+  Args:
+    name: name of the section, for errors.
+    raw: contents of the section.
+    supported: the only function that works, by its name in transformers.
+
+  Raises:
+    ValueError: it is another one.
+  """
+  if (found := raw.get("hidden_act", supported)) != supported:
+    raise ValueError(f"{name}.hidden_act is {quoted(found)}; only '{supported}' is supported")
 
 
 def require_divisible(name: str, config: Any, total: str, parts: str) -> None:

@@ -19,11 +19,13 @@ from sejax.models.transformer.attention import Causal, KeySet, Lengths, attend, 
 from sejax.models.transformer.config import ModelConfig
 from sejax.models.transformer.params import Params
 from sejax.models.transformer.rope import text_angles
-from sejax.models.transformer.state import Cache, Prefix, Prompt
+from sejax.models.transformer.state import Cache, DeepstackFeatures, Prefix, Prompt
+
+Features = Float[Array, "B s D"] | DeepstackFeatures
 
 
 def prefill(
-  params: Params, config: ModelConfig, prompt: Prompt, features: Float[Array, "B s D"] | None = None
+  params: Params, config: ModelConfig, prompt: Prompt, features: Features | None = None
 ) -> tuple[Prefix, Float[Array, "B V"]]:
   """Prefills prompts: computes the keys and values that continuations attend to.
 
@@ -33,13 +35,15 @@ def prefill(
   Returns:
     The prefix to continue from, and fp32 logits of the first token after each prompt.
   """
-  x = _embed_prompt(params, config, prompt, features)
+  x, deepstack = _embed_prompt(params, config, prompt, features)
 
   def attention(queries, keys, values, _):
     return _attend_prompt(config, queries, keys, values)
 
   angles = text_angles(config.text, prompt.positions)
-  hidden, (keys, values) = decoder.run_layers(params["decoder"], config, x, angles, attention)
+  hidden, (keys, values) = decoder.run_layers(
+    params["decoder"], config, x, angles, attention, deepstack=deepstack
+  )
   last = select_last(hidden, prompt.lengths)
   prefix = Prefix(
     keys=keys,
@@ -131,7 +135,7 @@ def forward(
   params: Params,
   config: ModelConfig,
   prompt: Prompt,
-  features: Float[Array, "B s D"] | None,
+  features: Features | None,
   tokens: Int[Array, "B G T"],
 ) -> tuple[Float[Array, "B D"], Float[Array, "B G T D"]]:
   """Runs prompts and their continuations in one pass, for training.
@@ -166,7 +170,7 @@ def forward(
     )
     return jnp.concatenate([prompt_out, out], axis=1), None
 
-  x = _embed_prompt(params, config, prompt, features)
+  x, deepstack = _embed_prompt(params, config, prompt, features)
   x = jnp.concatenate([x, _embed(params, tokens.reshape(batch, -1))], axis=1)
   angles = jnp.concatenate(
     [
@@ -175,7 +179,9 @@ def forward(
     ],
     axis=1,
   )
-  hidden, _ = decoder.run_layers(params["decoder"], config, x, angles, attention)
+  hidden, _ = decoder.run_layers(
+    params["decoder"], config, x, angles, attention, deepstack=deepstack
+  )
   last = select_last(hidden[:, :length], prompt.lengths)
   return last, hidden[:, length:].reshape(*tokens.shape, -1)
 
@@ -205,18 +211,29 @@ def _embed(params: Params, ids: Int[Array, "B S"]) -> Float[Array, "B S D"]:
 
 
 def _embed_prompt(
-  params: Params, config: ModelConfig, prompt: Prompt, features: Float[Array, "B s D"] | None
-) -> Float[Array, "B P D"]:
-  """Embeds prompts; the n-th image token of a row becomes the row's n-th image feature."""
+  params: Params, config: ModelConfig, prompt: Prompt, features: Features | None
+) -> tuple[Float[Array, "B P D"], tuple[Float[Array, "B P D"], ...]]:
+  """Embeds prompts; the n-th image token of a row becomes the row's n-th image feature.
+
+  Returns:
+    The embeddings, and for each level of deepstack features what is added to the hidden states.
+  """
   x = _embed(params, prompt.ids)
   if features is None:
-    return x
+    return x, ()
+  levels: tuple[Array, ...] = ()
+  if isinstance(features, DeepstackFeatures):
+    features, levels = features
   # Padding may hold any id, image tokens too; these must not take up features.
   real = jnp.arange(prompt.ids.shape[1]) < prompt.lengths[:, None]
-  is_image = real & (prompt.ids == config.image_token_id)
+  is_image = (real & (prompt.ids == config.image_token_id))[..., None]
   rank = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
-  placed = jnp.take_along_axis(features.astype(x.dtype), rank[..., None], axis=1)
-  return jnp.where(is_image[..., None], placed, x)
+
+  def at_tokens(rows: Float[Array, "B s D"]) -> Float[Array, "B P D"]:
+    return jnp.take_along_axis(rows.astype(x.dtype), rank, axis=1)
+
+  deepstack = tuple(jnp.where(is_image, at_tokens(level), 0) for level in levels)
+  return jnp.where(is_image, at_tokens(features), x), deepstack
 
 
 def _next_position(prompt: Prompt) -> Int[Array, " B"]:

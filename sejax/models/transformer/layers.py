@@ -1,4 +1,4 @@
-"""Layers that vision tower and decoder share: dense layer, RMSNorm, gated MLP, remat."""
+"""Layers that vision tower and decoder share: dense layer, norms, gated MLP, remat."""
 
 from collections.abc import Callable
 
@@ -29,6 +29,15 @@ def rms_norm(params: Params, x: Float[Array, "... D"], eps: float) -> Float[Arra
   wide = x.astype(jnp.float32)
   scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
   return params["scale"] * (wide * scale).astype(x.dtype)
+
+
+def layer_norm(params: Params, x: Float[Array, "... D"], eps: float) -> Float[Array, "... D"]:
+  """Applies LayerNorm with scale and bias, computed in fp32 (torch `LayerNorm`)."""
+  wide = x.astype(jnp.float32)
+  centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+  normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+  scale, bias = (params[name].astype(jnp.float32) for name in ("scale", "bias"))
+  return (normed * scale + bias).astype(x.dtype)
 
 
 def mlp(params: Params, x: Float[Array, "... D"]) -> Float[Array, "... D"]:

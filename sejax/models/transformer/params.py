@@ -28,6 +28,8 @@ DECODER_TENSOR_NAMES = {
   "decoder/layers/q": "model.layers.{}.self_attn.q_proj",
   "decoder/layers/k": "model.layers.{}.self_attn.k_proj",
   "decoder/layers/v": "model.layers.{}.self_attn.v_proj",
+  "decoder/layers/q_norm": "model.layers.{}.self_attn.q_norm",
+  "decoder/layers/k_norm": "model.layers.{}.self_attn.k_norm",
   "decoder/layers/o": "model.layers.{}.self_attn.o_proj",
   "decoder/layers/post_norm": "model.layers.{}.post_attention_layernorm",
   "decoder/layers/gate": "model.layers.{}.mlp.gate_proj",
@@ -64,13 +66,15 @@ def decoder_shapes(c: TextConfig) -> Params:
   """Returns the `decoder` part of the parameter tree, with shapes in place of arrays."""
   layers = c.num_hidden_layers
   queries, keys = c.num_attention_heads * c.head_size, c.num_key_value_heads * c.head_size
+  head_norms = ("q_norm", "k_norm") if c.qk_norm else ()
   return {
     "embed": {"embedding": (c.vocab_size, c.hidden_size)},
     "layers": {
       "input_norm": {"scale": (layers, c.hidden_size)},
-      "q": dense_shape(c.hidden_size, queries, stack=layers),
-      "k": dense_shape(c.hidden_size, keys, stack=layers),
-      "v": dense_shape(c.hidden_size, keys, stack=layers),
+      "q": dense_shape(c.hidden_size, queries, bias=c.attention_bias, stack=layers),
+      "k": dense_shape(c.hidden_size, keys, bias=c.attention_bias, stack=layers),
+      "v": dense_shape(c.hidden_size, keys, bias=c.attention_bias, stack=layers),
+      **{name: {"scale": (layers, c.head_size)} for name in head_norms},
       "o": dense_shape(queries, c.hidden_size, bias=False, stack=layers),
       "post_norm": {"scale": (layers, c.hidden_size)},
       "gate": dense_shape(c.hidden_size, c.intermediate_size, bias=False, stack=layers),
@@ -84,6 +88,12 @@ def decoder_shapes(c: TextConfig) -> Params:
 def head_shapes(c: TextConfig) -> Params:
   """Returns the `lm_head` part of the parameter tree, for a head that is not tied."""
   return dense_shape(c.hidden_size, c.vocab_size, bias=False)
+
+
+def norm_shape(size: int, *, stack: int | None = None) -> Params:
+  """Returns the shapes of a LayerNorm, or of a stack of them."""
+  lead = () if stack is None else (stack,)
+  return {"scale": (*lead, size), "bias": (*lead, size)}
 
 
 def dense_shape(

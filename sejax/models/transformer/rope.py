@@ -83,13 +83,23 @@ def text_angles(config: TextConfig, positions: Int[Array, "3 B S"]) -> Float[Arr
   """Returns the fp32 rotation angles of the decoder (HF `Qwen2_5_VLRotaryEmbedding`).
 
   Each frequency follows the position by time, height or width; `config.mrope_section` says how many
-  frequencies follow each.
+  frequencies follow each, and `config.interleaved_mrope` in which order.
   """
   half = config.head_size // 2
   frequencies = config.rope_theta ** -(np.arange(half, dtype=np.float64) / half)
-  axis = np.repeat(np.arange(3), config.mrope_section)
-  chosen = jnp.moveaxis(positions[axis], 0, -1)
+  chosen = jnp.moveaxis(positions[_axis_of_frequency(config)], 0, -1)
   return chosen.astype(jnp.float32) * frequencies.astype(np.float32)
+
+
+def _axis_of_frequency(config: TextConfig) -> Int[np.ndarray, " H/2"]:
+  """Returns which of time, height and width (0, 1, 2) each frequency follows."""
+  if not config.interleaved_mrope:
+    return np.repeat(np.arange(3), config.mrope_section)
+  # t, h, w, t, h, w, ... until height and width have their shares; the rest follows time.
+  axes = np.zeros(config.head_size // 2, np.int64)
+  for axis in (1, 2):
+    axes[axis : 3 * config.mrope_section[axis] : 3] = axis
+  return axes
 
 
 def rotate(

@@ -29,6 +29,19 @@ class Prompt(NamedTuple):
   positions: Int[Array, "3 B P"]
 
 
+class DeepstackFeatures(NamedTuple):
+  """Image features of several levels of a vision tower (DeepStack, arXiv:2406.04334).
+
+  Attributes:
+    embeddings: features that replace the embeddings of image tokens.
+    levels: features that are added to the hidden states of image tokens: the n-th after decoder
+      layer n, counted from 0.
+  """
+
+  embeddings: Float[Array, "B s D"]
+  levels: tuple[Float[Array, "B s D"], ...]
+
+
 class Prefix(NamedTuple):
   """Keys and values of prefilled prompts, shared by all continuations of a prompt.
 

@@ -1,0 +1,23 @@
+"""Self-evolution of Qwen3-VL by adapters on the built-in figures: one chip of 16 GB.
+
+python -m sejax.main --config=configs/figures_qwen3_vl_lora.py:2b --workdir=runs/qwen3_2b
+
+After the colon stands the size, 2b or 4b, optionally followed by a comma and a variant, as in
+`:4b,majority`; see `sejax.config.presets.apply`. The weights are downloaded from the hub.
+"""
+
+from sejax.config import presets
+
+# Prompts decoded at once: keys and values of a token take four times as much as in Qwen2.5-VL-3B.
+_CONCURRENT_PROMPTS = {"2b": 4, "4b": 2}
+
+
+def get_config(argument="2b"):
+  """Returns the configuration."""
+  size, variant = presets.choose_size(argument, _CONCURRENT_PROMPTS)
+  config = presets.figures_lora(f"Qwen/Qwen3-VL-{size.upper()}-Instruct", variant)
+  config.sampling.max_concurrent_prompts = _CONCURRENT_PROMPTS[size]
+  config.data.min_pixels = None  # The range of pixels is that of the model's directory.
+  config.data.max_pixels = None
+  config.data.patch_buckets = (256,)
+  return config
