@@ -4,6 +4,7 @@ Shapes: B groups (prompts) of G trajectories each, R response tokens. Nothing of
 this package is imported here.
 """
 
+from sejax.method.advantages import WHITENED, whiten
 from sejax.method.aggregation import Denominators, denominators
 from sejax.method.consistency import ABSTAIN
 from sejax.method.groups import Group, group, group_of_rewards
@@ -16,6 +17,7 @@ __all__ = [
   "ABSTAIN",
   "GOLD_METRICS",
   "OBJECTIVES",
+  "WHITENED",
   "Denominators",
   "Group",
   "Measure",
@@ -26,4 +28,5 @@ __all__ = [
   "mismatch",
   "policy_loss",
   "summarize",
+  "whiten",
 ]

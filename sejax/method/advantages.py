@@ -18,8 +18,8 @@ ADVANTAGES = (
   "pass_at_k",
   "gdpo",
 )
-# Those that weigh trajectories by their number of tokens.
-NEED_LENGTHS = ("opo", "gdpo")
+# Those that are whitened over the batch that an optimizer sees, see `whiten`.
+WHITENED = ("gdpo",)
 
 _STD_EPSILON = 1e-6  # as in the paper's released code and in verl's GRPO
 _WHITENING_EPSILON = 1e-8  # as in verl
@@ -53,20 +53,19 @@ def log_q_and_advantage(
   - `opo` (arXiv:2505.23585): x minus the mean that weighs trajectories by their tokens.
   - `pass_at_k` (arXiv:2503.19595): the best trajectory has (x - the second best) / (std + 1e-6),
     the others 0, and so have all if two are best. verl's `grpo_passk`.
-  - `gdpo` (arXiv:2601.05242): each of several rewards is standardized by itself, without beta and
-    clip_adv; their weighted sum is centred and divided by its std over all tokens of all B groups.
-    This is verl's rule; TRL counts trajectories in place of tokens. In a run, the B groups are
-    those that one process samples at once.
+  - `gdpo` (arXiv:2601.05242): the weighted sum of several rewards, of which each is standardized
+    by itself, without beta and clip_adv. Training then whitens it, see `whiten`.
 
   All others are of the weighted mean of several rewards.
 
   A is exactly 0 in a group of equal x, also in a group of one, under `centered`, `standardized`,
-  `rloo`, `opo` and `pass_at_k`; and in a group of equal R under `log_mean_exp`. (verl gives R to a
-  group of one under `rloo` and `opo`, and refuses it under `pass_at_k`.)
+  `rloo`, `opo`, `pass_at_k` and, until it is whitened, `gdpo`; and in a group of equal R under
+  `log_mean_exp`. (verl gives R to a group of one under `rloo` and `opo`, and refuses it under
+  `pass_at_k`.)
 
   Args:
     rewards: R; any finite values, one group per row; K of them in front, if there are several.
-    lengths: tokens of each trajectory; needed by `opo` and `gdpo`, may be None otherwise.
+    lengths: tokens of each trajectory; needed by `opo`, may be None otherwise.
     beta: inverse temperature of the distribution, above 0.
     clip_adv: bound on |log q|, or on |A| under `log_mean_exp`; above 0, or None for no bound.
     advantage: one of `ADVANTAGES`.
@@ -76,17 +75,15 @@ def log_q_and_advantage(
     log q (clipped) and A.
 
   Raises:
-    ValueError: an option is unknown or out of its range, or lengths are missing.
+    OptionError: an option is unknown or out of its range, or lengths are missing.
   """
   inputs.one_of("advantage", advantage, ADVANTAGES)
   inputs.positive("beta", beta)
   if clip_adv is not None:
     inputs.positive("clip_adv", clip_adv)
-  if lengths is None and advantage in NEED_LENGTHS:
-    raise ValueError(
-      f"advantage={inputs.quoted(advantage)} needs the trajectories' lengths in tokens, which are"
-      " not known"
-    )
+  if lengths is None and advantage == "opo":
+    wanted = "another one, such as rloo, where the trajectories' lengths in tokens are not known"
+    raise inputs.OptionError("advantage", advantage, wanted)
   rewards = jnp.asarray(rewards, jnp.float32)
   several = rewards if rewards.ndim == 3 else rewards[None]
   scaled = beta * weighted_mean(several, reward_weights)
@@ -101,9 +98,26 @@ def log_q_and_advantage(
     case "log_mean_exp":
       return log_q, above_uniform
     case "gdpo":
-      return log_q, _gdpo(several, lengths, reward_weights)
+      return log_q, _sum_of_standardized(several, reward_weights)
   x = jnp.where(_is_constant(log_q), 0.0, scaled if clip_adv is None else log_q)
   return log_q, _relative(x, lengths, advantage)
+
+
+@jax.jit
+def whiten(advantage: Float[Array, "B G"], lengths: Int[Array, "B G"]) -> Float[Array, "B G"]:
+  """Returns (A - mean) / sqrt(var + 1e-8) over the tokens of a batch, GDPO's last step.
+
+  A trajectory counts once for each of its tokens, and var has their number less 1 in the
+  denominator. This is verl's rule; TRL counts trajectories, and adds 1e-4 to the std.
+
+  Args:
+    advantage: A of every trajectory that is trained on in a step, not of a part of them.
+    lengths: tokens of each trajectory; 0 leaves it out of mean and variance.
+  """
+  count = jnp.sum(lengths)
+  centered = advantage - jnp.sum(lengths * advantage) / jnp.maximum(count, 1)
+  variance = jnp.sum(lengths * jnp.square(centered)) / jnp.maximum(count - 1, 1)
+  return centered * jax.lax.rsqrt(variance + _WHITENING_EPSILON)
 
 
 def _relative(
@@ -154,19 +168,14 @@ def _checked_weights(weights: tuple[float, ...], count: int) -> tuple[float, ...
   return weights
 
 
-def _gdpo(
-  rewards: Float[Array, "K B G"], lengths: Int[Array, "B G"], weights: tuple[float, ...]
+def _sum_of_standardized(
+  rewards: Float[Array, "K B G"], weights: tuple[float, ...]
 ) -> Float[Array, "B G"]:
-  """Returns the sum of each reward's standardized advantages, whitened over all tokens."""
-  total = sum(
+  """Returns the weighted sum of the advantages by each reward alone."""
+  return sum(
     w * _relative(jnp.where(_is_constant(x), 0.0, x), None, "standardized")
     for w, x in zip(_checked_weights(weights, len(rewards)), rewards, strict=True)
   )
-  count = jnp.sum(lengths)
-  mean = jnp.sum(lengths * total) / jnp.maximum(count, 1)
-  squares = jnp.sum(lengths * jnp.square(total - mean))
-  variance = squares / jnp.maximum(count - 1, 1)
-  return (total - mean) * jax.lax.rsqrt(variance + _WHITENING_EPSILON)
 
 
 def _std(x: Float[Array, "B G"]) -> Float[Array, "B 1"]:

@@ -268,10 +268,8 @@ def _lengths(
 ) -> dict[str, Int[Array, "B G"]]:
   """Returns the lengths by name, if there are any, and checks that they are where needed."""
   if overlong_buffer and (lengths is None or max_tokens is None):
-    raise ValueError(
-      f"overlong_buffer={inputs.quoted(overlong_buffer)} needs the trajectories' lengths in tokens"
-      " and max_tokens, which are not known"
-    )
+    wanted = "0 where the trajectories' lengths in tokens and max_tokens are not known"
+    raise inputs.OptionError("overlong_buffer", overlong_buffer, wanted)
   return {} if lengths is None else {"lengths": inputs.integers("lengths", lengths)}
 
 

@@ -102,6 +102,8 @@ def score_groups(
   verdict_texts: Sequence[Sequence[Sequence[str]]],
   scoring: Scoring,
   truncated: Sequence[Sequence[Sequence[bool]]] | None = None,
+  lengths: Int32[np.ndarray, "B G"] | None = None,
+  max_tokens: int | None = None,
 ) -> Scored:
   """Computes the method's rewards and advantages from the texts of trajectories and verdicts.
 
@@ -114,9 +116,11 @@ def score_groups(
       Judge.
     scoring: how to read and reward them.
     truncated: whether each verdict was cut off at the token limit; None if none was.
+    lengths: tokens of each trajectory; None if they are not known.
+    max_tokens: the longest trajectory that could be, in tokens; likewise.
 
   Raises:
-    ValueError: groups differ in size, or an option is unknown or out of its range.
+    ValueError: groups differ in size, or an option is unknown, out of its range or needs lengths.
   """
   extracted, answer_ids = read_answers(trajectories, scoring.reading)
   format_ok = np.array(
@@ -128,6 +132,8 @@ def score_groups(
     format_ok,
     None if read is None else read.scores,
     None if read is None else read.valid,
+    lengths,
+    max_tokens,
     **scoring.method,
   )
   return Scored(
