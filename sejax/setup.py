@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from sejax import config as config_lib
 from sejax import models, rewards, rollout
-from sejax.config import parts
+from sejax.config import parts, paths
 from sejax.data import batches, counting, sources
 from sejax.data import pipeline as pipeline_lib
 from sejax.data.prepare import Preparer
@@ -134,16 +134,14 @@ def _open_models(config: ml_collections.ConfigDict) -> tuple[ModelDirectory, Mod
   Raises:
     ValueError: the model does not fit the mesh, the bucket sizes or the device memory.
   """
-  if not config.model.path:
-    raise ValueError("config.model.path is empty; give a model directory, or its name on the hub")
+  paths.require_model(config)
   mesh = meshes.create(config.mesh)
   checks.check_rows(mesh, parts.row_sizes(config))
-  policy = judge = parts.model_directory(config, mesh)
+  policy = parts.model_directory(config, mesh)
   checks.check_buckets(config.data, config.actor.max_tokens, policy.model)
-  if config.judge.use and config.judge.path:
-    judge = parts.model_directory(config, mesh, "judge.path")
+  judge = parts.judge_directory(config, mesh) if config.judge.use else None
   _check_memory(config, policy)
-  return policy, judge
+  return policy, judge or policy
 
 
 def _make_roles(

@@ -1,7 +1,7 @@
 """The paper's comparison at tiny scale: the main job by several rewards and seeds.
 
     python -m experiments.ablation.run --workdir=runs/ablation \
-      [--variants=full,majority] [--seeds=0,1,2] [--set=train.steps=50]
+      [--variants=full,majority] [--seeds=0,1,2] [--model=DIR] [--set=train.steps=50]
 
 Each run is the main job in a process of its own; one that is finished is not run again. Then the
 model it began with and every run's answer the same 1,024 held-out figures, at temperature 1 and
@@ -34,6 +34,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Of all runs.")
 _VARIANTS = flags.DEFINE_list("variants", list(VARIANTS), "`full`, or of configs/tiny.py.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Of the runs.")
 _PROBLEMS = flags.DEFINE_integer("problems", 1024, "How many held-out figures.", lower_bound=2)
+_MODEL = flags.DEFINE_string("model", None, "Directory of the first model; None: the bundled one.")
 _CHANGES = flags.DEFINE_list("set", [], "More of the configuration, as train.steps=50.")
 
 
@@ -52,6 +53,8 @@ def run(workdir: pathlib.Path, variant: str, seed: str) -> float:
     config = "configs/tiny.py" + ("" if variant == "full" else f":{variant}")
     command = [sys.executable, "-m", "sejax.main", f"--config={_ROOT / config}"]
     command += [f"--workdir={folder}", f"--config.seed={seed}", "--config.eval.num_problems=0"]
+    if _MODEL.value:
+      command.append(f"--config.model.path={pathlib.Path(_MODEL.value).resolve()}")
     command += [f"--config.{change}" for change in _CHANGES.value]
     with (workdir / f"{folder.name}.log").open("w", encoding="utf-8") as log:
       subprocess.run(command, check=True, cwd=_ROOT, stdout=log, stderr=log)
@@ -76,7 +79,7 @@ def main(argv: list[str]) -> None:
   del argv
   workdir = pathlib.Path(_WORKDIR.value).resolve()
   workdir.mkdir(parents=True, exist_ok=True)
-  before = answer(tiny.get_config().model.path)
+  before = answer(_MODEL.value or tiny.get_config().model.path)
   print("before      ", summary.line(before._asdict()), flush=True)
   runs = []
   for variant in _VARIANTS.value:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from sejax.config import parts
-from sejax.config.paths import with_local_models
+from sejax.config.paths import require_model, with_local_models
 from sejax.data import sources
 from sejax.errors import OptionError
 from sejax.evaluation import evaluate as evaluate_lib
@@ -44,8 +44,7 @@ def plan(config: ml_collections.ConfigDict, topology: str, programs: Sequence[st
   if config.judge.use and config.judge.path:
     wanted = "empty for --mode=compile, which knows no Judge but the frozen policy"
     raise OptionError("judge.path", config.judge.path, wanted)
-  if not config.model.path:
-    raise ValueError("config.model.path is empty; give a model directory, or its name on the hub")
+  require_model(config)
   config = config.copy_and_resolve_references()
   if config.model.dtype == "auto":
     config.model.dtype = "bfloat16"
@@ -81,11 +80,9 @@ def responder(config: ml_collections.ConfigDict) -> Responder:
   Raises:
     ValueError: the model cannot be loaded, or an option cannot work with it.
   """
-  if not config.model.path:
-    raise ValueError(
-      "config.model.path is empty; give the model to evaluate, or stored responses to grade as"
-      " config.eval.predictions"
-    )
+  require_model(
+    config, "give the model to evaluate, or stored responses to grade as config.eval.predictions"
+  )
   mesh = meshes.create(config.mesh)
   layouts.check_rows(mesh, "eval.batch_size", config.eval.batch_size)
   model_directory = parts.model_directory(config, mesh)
@@ -124,8 +121,7 @@ def inspect(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   Raises:
     ValueError: the data set or the model directory cannot be opened.
   """
-  if not config.model.path:
-    raise ValueError("config.model.path is empty; give a model directory, whose tokens are counted")
+  require_model(config, "give a model directory, whose tokens are counted")
   config = with_local_models(config, judged=False)
   preparer = parts.preparer(config, sources.open_source(config.data))
   inspection.run(config.data, preparer, workdir, batch_size=config.batch_size)
@@ -169,17 +165,14 @@ def sample(
   Raises:
     ValueError: as `sample_lib.ask`.
   """
-  if not config.model.path:
-    raise ValueError("config.model.path is empty; give a directory of weights: --config.model.path")
+  require_model(config, "give a directory of weights: --config.model.path")
   config = with_local_models(config, judged=judge)
-  mesh, judge_directory = sample_lib.local_mesh(), None
-  if judge and config.judge.path:
-    judge_directory = parts.model_directory(config, mesh, "judge.path")
+  mesh = sample_lib.local_mesh()
   sample_lib.run(
     parts.model_directory(config, mesh),
     parts.sample_options(config),
     images,
     question,
     judge=judge,
-    judge_directory=judge_directory,
+    judge_directory=parts.judge_directory(config, mesh) if judge else None,
   )

@@ -59,6 +59,15 @@ def model_directory(
   )
 
 
+def judge_directory(config: ml_collections.ConfigDict, mesh: Mesh) -> rollout.ModelDirectory | None:
+  """Opens the Judge's model directory; None if the Judge is the policy's model.
+
+  Raises:
+    ValueError: as `rollout.ModelDirectory.open`.
+  """
+  return model_directory(config, mesh, "judge.path") if config.judge.path else None
+
+
 def role_options(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
   """Returns the sampling options of Actor and Judge."""
   return rollout.RoleOptions(

@@ -33,6 +33,21 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
     section[field] = workdir_lib.local_path(f"config.{name}", section[field])
 
 
+def require_model(
+  config: ml_collections.ConfigDict, wanted: str = "give a model directory, or its name on the hub"
+) -> None:
+  """Checks that `model.path` is set.
+
+  Args:
+    wanted: what to give, as the message says.
+
+  Raises:
+    ValueError: it is empty.
+  """
+  if not config.model.path:
+    raise ValueError(f"config.model.path is empty; {wanted}")
+
+
 def with_local_models(
   config: ml_collections.ConfigDict, *, judged: bool
 ) -> ml_collections.ConfigDict:

@@ -107,7 +107,7 @@ def collected():
       constant_groups=config.train.constant_groups,
       resample_limit=config.train.resample_limit,
       shares_tower=shares_tower,
-      keep_features=True,
+      keep_features=keep_features,
     )
     data = iter([[preparer(index) for index in rows] for rows in indices])
     return collector.collect_rollout(collect.SamplingWeights(None, None), data, 0), roles
@@ -314,6 +314,12 @@ def test_pictures_are_encoded_once_for_each_distinct_tower(
   assert roles.encoded == encoded
   assert getattr(roles, "read", None) == read
   assert rollout.features == "actor's"  # The learner reuses them if its tower is the same.
+
+
+@pytest.mark.parametrize(("keep_features", "kept"), [(True, "actor's"), (False, None)])
+def test_features_are_kept_for_a_learner_with_the_same_tower(keep_features, kept, collected):
+  rollout, _ = collected([0, 1, 2, 3], constant_groups="keep", keep_features=keep_features)
+  assert rollout.features == kept
 
 
 def test_merged_batches_bring_no_features(collected):
