@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from sejax.config import parts
+from sejax.config import parts, validation
 from sejax.config.paths import require_model, with_local_models
 from sejax.data import sources
 from sejax.errors import OptionError
@@ -146,10 +146,12 @@ def reward(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
   Raises:
     ValueError: as `recorded.run`.
+    OptionError: an option of the method needs lengths in tokens, which are not recorded.
   """
-  recorded.run(
-    config.rewards.recorded, workdir, parts.scoring(config), group_size=config.group_size
-  )
+  with validation.options_of_section("method"):
+    recorded.run(
+      config.rewards.recorded, workdir, parts.scoring(config), group_size=config.group_size
+    )
 
 
 def sample(

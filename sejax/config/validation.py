@@ -107,11 +107,11 @@ def validate(config: ml_collections.ConfigDict, *, reads_data: bool = True) -> N
   for name in benchmarks.names(config.eval.sets):
     benchmarks.BENCHMARKS[name].protocol(config.eval.protocol)
   # These functions check their own options. They are traced on shapes only, nothing is compiled.
-  with _options_of_section("method"):
+  with options_of_section("method"):
     _trace_group(config.method.to_dict(), config.actor.max_tokens)
-  with _options_of_section("loss"):
+  with options_of_section("loss"):
     _trace_loss(config.loss.to_dict())
-  with _options_of_section("optimizer"):
+  with options_of_section("optimizer"):
     optimizer.make(config.optimizer.to_dict(), steps=sys.maxsize)
 
 
@@ -228,7 +228,7 @@ def _require(condition: bool, name: str, value: object, wanted: str) -> None:
 
 
 @contextlib.contextmanager
-def _options_of_section(section: str) -> Iterator[None]:
+def options_of_section(section: str) -> Iterator[None]:
   """Adds the section to errors about options, as functions know only the option's own name."""
   try:
     yield

@@ -26,7 +26,8 @@ class Group(NamedTuple):
     reward: R = clip(r g + penalty, 0, 1), less the punishment of overlong trajectories; the mean of
       several rewards.
     log_q: log-probability under the group's energy distribution, clipped by `clip_adv`.
-    advantage: A, weight of the trajectory in the policy loss.
+    advantage: A, weight of the trajectory in the policy loss; for advantages of `WHITENED`, before
+      they are whitened over the batch.
   """
 
   self_consistency: Float[Array, "B G"]

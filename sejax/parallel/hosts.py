@@ -85,6 +85,13 @@ def max_over_processes(*numbers: int) -> tuple[int, ...]:
   return tuple(by_process.max(axis=0).tolist())
 
 
+def gather_rows(rows: Shaped[np.ndarray, "b ..."]) -> Shaped[np.ndarray, "B ..."]:
+  """Returns the rows of all processes, by process index; all must call it with equal shapes."""
+  if jax.process_count() == 1:
+    return rows
+  return multihost_utils.process_allgather(rows, tiled=True)
+
+
 def gather_json(value: Any) -> list[Any]:
   """Returns the JSON-serializable values of all processes, by process index; all must call it."""
   if jax.process_count() == 1:

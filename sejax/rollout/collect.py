@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int32
 
@@ -130,6 +131,13 @@ class Collector:
     Raises:
       ValueError: as `Collator`, `Sampler` and `rewards.reward_groups`.
     """
+    rollout = self._collect(weights, data, step)
+    return whitened(rollout) if self.scoring.method["advantage"] in method.WHITENED else rollout
+
+  def _collect(
+    self, weights: SamplingWeights, data: Iterator[Sequence[Example]], step: int
+  ) -> Rollout:
+    """Returns the rollout with the advantages of each group by itself."""
     # How often each record occurred in the step, so that a repeated one gets other samples.
     occurrences = collections.Counter()
     rollout, examples = self._sample_batch(weights, data, step, occurrences)
@@ -303,6 +311,21 @@ def rewards_differ(group: method.Group) -> Bool[np.ndarray, " B"]:
   """Returns which groups have unequal rewards; the others carry no learning signal."""
   reward = np.asarray(group.reward)
   return (reward != reward[:, :1]).any(axis=1)
+
+
+def whitened(rollout: Rollout) -> Rollout:
+  """Whitens the advantages over all processes; all must call it.
+
+  Counted are the tokens of groups that enter the loss, also of truncated trajectories.
+  """
+  advantage, lengths = (
+    hosts.gather_rows(np.asarray(x))
+    for x in (rollout.group.advantage, rollout.result.lengths * rollout.in_loss[:, None])
+  )
+  rows = len(rollout.in_loss)
+  first = rows * jax.process_index()
+  own = np.asarray(method.whiten(advantage, lengths))[first : first + rows]
+  return rollout._replace(group=rollout.group._replace(advantage=own))
 
 
 def loss_mask(rollout: Rollout, size: int, *, truncated: bool) -> Bool[np.ndarray, "B G R"]:

@@ -144,7 +144,14 @@ def ask(
     features = roles.encode_for_judge(params, batch)
   judged = roles.judge_all(params, batch, features, sampled.texts, seed=seed, step=0, watch=watch)
   verdicts, truncated = rollout.by_candidate(judged, options.scoring.repeats)
-  scored = rewards.score_groups(sampled.texts, verdicts, options.scoring, truncated)
+  scored = rewards.score_groups(
+    sampled.texts,
+    verdicts,
+    options.scoring,
+    truncated,
+    lengths=sampled.result.lengths,
+    max_tokens=options.role_options.actor.max_new_tokens,
+  )
   return _scored_group(texts, verdicts[0], scored)
 
 

@@ -17,6 +17,7 @@ CHANGES = {
   "batch_size": 8,
   "mini_batch_size": 4,
   "group_size": 4,
+  "method.advantage": "gdpo",  # whitened over both processes
   "train.micro_batch_size": 4,
   "train.steps": 2,
   "data.figures.length": 6,  # so that a record occurs twice in a step, in one process or in both

@@ -80,11 +80,13 @@ def collected():
     invalid_verdict="neutral",
     shares_tower=False,
     keep_features=True,
+    advantage="centered",
     **changes,
   ):
     config = tiny.get_config()
     config.judge.use, config.method.invalid_verdict = judge, invalid_verdict
     config.update(batch_size=B, group_size=G)
+    config.method.advantage = advantage
     config.train.update(constant_groups=constant_groups, **changes)
     source = sources.open_source(config.data)
     preparer, roles = parts.preparer(config, source), Roles()
@@ -159,6 +161,22 @@ def test_groups_that_teach_nothing_are_replaced(collected):
   once, _ = collected(rows, constant_groups="keep")
   for name in once.group._fields:
     np.testing.assert_array_equal(getattr(rollout.group, name), getattr(once.group, name), name)
+
+
+@pytest.mark.parametrize(
+  ("constant_groups", "indices"),
+  [("keep", [[3, 2, 1]]), ("drop", [[0, 1, 2, 3]]), ("resample", [[0, 1, 2, 3], [4, 5, 6, 7]])],
+)
+def test_gdpo_whitens_over_all_tokens_of_a_step(constant_groups, indices, collected):
+  rollout, _ = collected(*indices, constant_groups=constant_groups, advantage="gdpo")
+  before, _ = collected(*indices, constant_groups=constant_groups, advantage="standardized")
+  of_tokens = np.repeat(
+    np.asarray(before.group.advantage)[before.in_loss].ravel(),
+    before.result.lengths[before.in_loss].ravel(),
+  )
+  expected = (before.group.advantage - of_tokens.mean()) / of_tokens.std(ddof=1)
+  np.testing.assert_allclose(rollout.group.advantage, expected, rtol=1e-5)
+  assert abs(of_tokens.mean()) > 0.01  # The longer trajectories are the worse ones.
 
 
 def test_a_record_that_occurs_again_is_sampled_anew(collected):
