@@ -302,11 +302,11 @@ def flatten(tree: ml_collections.ConfigDict | dict[str, Any], above: str = "") -
   return flat
 
 
-def _keywords(function: Callable, leave_out: tuple[str, ...] = ()) -> ml_collections.ConfigDict:
+def _keywords(function: Callable) -> ml_collections.ConfigDict:
   """Returns a function's keyword-only arguments, so that each default is defined once."""
   options = ml_collections.ConfigDict()
   for name, parameter in inspect.signature(function).parameters.items():
-    if parameter.kind is parameter.KEYWORD_ONLY and name not in leave_out:
+    if parameter.kind is parameter.KEYWORD_ONLY:
       value = parameter.default
       if value is None:
         kind = str if str in typing.get_args(parameter.annotation) else float
