@@ -15,7 +15,7 @@ class Chip(NamedTuple):
     memory: bytes of device memory that programs can use.
     flops: dense bf16 FLOP/s.
     bandwidth: memory bandwidth, bytes per second.
-    interconnect: bandwidth of all its links to other accelerators together, bytes per second.
+    interconnect: bytes per second that can arrive over all its links to other accelerators.
   """
 
   memory: float
@@ -32,11 +32,11 @@ TPUS = {
   "v5p": Chip(94.75 * _GIB, 459e12, 2765e9, 600e9),
   "v6e": Chip(31.75 * _GIB, 918e12, 1640e9, 448e9),
 }
-# Data sheets of the SXM modules; the links are NVLink, both directions added.
+# Data sheets of the SXM modules; of NVLink's bandwidth, which they add over both directions, half.
 GPUS = {
-  "a100": Chip(80e9, 312e12, 2039e9, 600e9),
-  "h100": Chip(80e9, 989e12, 3350e9, 900e9),
-  "h200": Chip(141e9, 989e12, 4800e9, 900e9),
+  "a100": Chip(80e9, 312e12, 2039e9, 300e9),
+  "h100": Chip(80e9, 989e12, 3350e9, 450e9),
+  "h200": Chip(141e9, 989e12, 4800e9, 450e9),
 }
 # Keyed by the beginning of `jax.Device.device_kind`.
 _KINDS = {
@@ -49,7 +49,7 @@ _KINDS = {
   "TPU v6e": TPUS["v6e"],
   "NVIDIA A100": GPUS["a100"],
   "NVIDIA H100": GPUS["h100"],
-  "NVIDIA H100 PCIe": Chip(80e9, 756e12, 2039e9, 600e9),
+  "NVIDIA H100 PCIe": Chip(80e9, 756e12, 2039e9, 300e9),
   "NVIDIA H200": GPUS["h200"],
 }
 

@@ -118,12 +118,15 @@ class ProgramCall(NamedTuple):
     program: what is called.
     args: its arguments.
     alive: trees of arrays that are on the devices when the call starts, perhaps arguments too.
+    trips: how often its outermost loops run at most, if the data decides when they end. Reports
+      then give the cost of one trip, with its share of what is outside of the loop.
   """
 
   name: str
   program: Program
   args: tuple[Any, ...]
   alive: tuple[Any, ...] = ()
+  trips: int = 1
 
   @property
   def alive_bytes(self) -> int:

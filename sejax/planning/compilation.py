@@ -27,9 +27,11 @@ _GIB = 2**30
 class Row(NamedTuple):
   """One program of the report; bytes and operations are of one chip and one call.
 
+  Where a call has trips, what follows the peak is of one trip.
+
   Attributes:
     program: name of the call.
-    collectives: number of collectives, by kind.
+    collectives: number of collectives, by kind; of a trip, rounded up.
     arguments: bytes of the arguments.
     temporaries: bytes of temporary arrays.
     peak: most bytes in use, with all arrays that the run keeps meanwhile.
@@ -107,11 +109,13 @@ def _compile(call: ProgramCall, chip: chips.Chip) -> Row:
     compiled = call.program.lower(*call.args).compile()
   except jax.errors.JaxRuntimeError as error:
     return Row(call.name, {}, error=one_line(error, 300))
-  memory, cost = compiled.memory_analysis(), hlo.cost(compiled.as_text())
-  arriving = sum(cost.collective_bytes.values())
+  memory = compiled.memory_analysis()
+  cost = hlo.cost(compiled.as_text(), open_trips=call.trips)
+  flops, traffic = cost.flops / call.trips, cost.bytes / call.trips
+  arriving = sum(cost.collective_bytes.values()) / call.trips
   times = {
-    "compute": cost.flops / chip.flops,
-    "memory": cost.bytes / chip.bandwidth,
+    "compute": flops / chip.flops,
+    "memory": traffic / chip.bandwidth,
     "network": arriving / chip.interconnect,
   }
   bound = max(times, key=times.get)
@@ -121,9 +125,9 @@ def _compile(call: ProgramCall, chip: chips.Chip) -> Row:
     arguments=memory.argument_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
     peak=call.alive_bytes + made + memory.generated_code_size_in_bytes,
-    flops=cost.flops,
-    traffic=cost.bytes,
-    collectives=cost.collectives,
+    flops=flops,
+    traffic=traffic,
+    collectives={kind: -(-count // call.trips) for kind, count in cost.collectives.items()},
     arriving=arriving,
     largest=cost.largest,
     seconds=times[bound],

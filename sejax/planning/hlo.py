@@ -2,8 +2,7 @@
 
 XLA's own cost analysis counts the body of a loop only once. This one parses the text of the
 compiled HLO and multiplies a loop's body by its trip count, if the loop's condition compares a
-counter with a constant. Other loops count once, such as decoding, which ends when all sequences
-have ended.
+counter with a constant. For loops that the data ends, such as decoding, the caller gives it.
 """
 
 import math
@@ -95,20 +94,23 @@ class _Collective(NamedTuple):
   times: int
 
 
-def cost(text: str) -> Cost:
+def cost(text: str, open_trips: int = 1) -> Cost:
   """Returns the cost of a program.
 
   Args:
     text: HLO text of the compiled and partitioned program, from `compiled.as_text()`.
+    open_trips: trips of the outermost loops whose end depends on data; loops like that inside of
+      them count once per trip.
   """
-  return _Program(text).cost()
+  return _Program(text, open_trips).cost()
 
 
 class _Program:
   """A parsed HLO program."""
 
-  def __init__(self, text: str):
+  def __init__(self, text: str, open_trips: int):
     """Parses the computations of a program; each has a header line and one line per instruction."""
+    self._open_trips = open_trips
     self._computations: dict[str, list[_Instruction]] = {}
     self._entry, current = "", []
     for line in text.splitlines():
@@ -124,7 +126,9 @@ class _Program:
     """Adds up the costs of all executed instructions."""
     flops, traffic = 0.0, 0.0
     collectives: dict[str, _Collective] = {}
-    for instruction, times, fused in self._walk(self._entry, 1, fused=False):
+    for instruction, times, fused in self._walk(
+      self._entry, 1, fused=False, open_trips=self._open_trips
+    ):
       flops += times * self._flops(instruction)
       if not fused:
         traffic += times * self._traffic(instruction)
@@ -160,9 +164,12 @@ class _Program:
     return _Collective(kind, size, largest, times)
 
   def _walk(
-    self, name: str, times: int, *, fused: bool
+    self, name: str, times: int, *, fused: bool, open_trips: int
   ) -> Iterator[tuple[_Instruction, int, bool]]:
     """Yields the executed instructions of a computation, recursively.
+
+    Args:
+      open_trips: trips of a loop whose end depends on data.
 
     Yields:
       The instruction, how often it is executed, and whether it is part of a fusion.
@@ -172,11 +179,14 @@ class _Program:
       if instruction.kind == "while":
         called = dict(re.findall(r"(condition|body)=%?([\w.\-]+)", instruction.rest))
         trips = self._trip_count(instruction, called["condition"], called["body"])
-        yield from self._walk(called["body"], times * trips, fused=fused)
+        inner = open_trips
+        if trips is None:
+          trips, inner = open_trips, 1
+        yield from self._walk(called["body"], times * trips, fused=fused, open_trips=inner)
       else:
         inner = fused or instruction.kind not in ("call", "conditional")
         for called in self._called(instruction):
-          yield from self._walk(called, times, fused=inner)
+          yield from self._walk(called, times, fused=inner, open_trips=open_trips)
 
   def _called(self, instruction: _Instruction) -> list[str]:
     """Returns the computations that an instruction calls, except the scalar ones of reductions."""
@@ -187,16 +197,16 @@ class _Program:
       names += re.findall(r"to_apply=%?([\w.\-]+)", instruction.rest)
     return [name for name in names if name in self._computations]
 
-  def _trip_count(self, loop: _Instruction, condition: str, body: str) -> int:
-    """Returns how often a loop's body is executed; 1 if it depends on data."""
+  def _trip_count(self, loop: _Instruction, condition: str, body: str) -> int | None:
+    """Returns how often a loop's body is executed; None if it depends on data."""
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest):
       return int(known[1])
     test = next(i for i in self._computations[condition] if i.root)
     if test.kind != "compare" or "direction=LT" not in test.rest:
-      return 1
+      return None
     counter, limit = (self._named[name] for name in test.operands)
     if counter.kind != "get-tuple-element":
-      return 1
+      return None
     index = int(re.search(r"index=(\d+)", counter.rest)[1])  # of the counter in the loop's state
     step = self._named[next(i for i in self._computations[body] if i.root).operands[index]]
     start = self._named[self._named[loop.operands[0]].operands[index]]
@@ -205,7 +215,7 @@ class _Program:
     added = [self._constant(name) for name in step.operands] if step.kind == "add" else []
     last, first = self._constant(limit.name), self._constant(start.name)
     increment = max(added, default=0)
-    return -(-(last - first) // increment) if increment > 0 and last > 0 else 1
+    return -(-(last - first) // increment) if increment > 0 and last > 0 else None
 
   def _constant(self, name: str) -> int:
     """Returns the value of a whole-number constant; 0 for any other instruction."""
@@ -272,6 +282,10 @@ class _Program:
       return 2 * _size(instruction.shape)
     if kind == "dynamic-update-slice":
       return 2 * _size(self._shapes[operands[1]])
+    if kind == "gather":
+      return 2 * _size(instruction.shape) + _size(self._shapes[operands[1]])
+    if kind == "scatter" and len(operands) == 3:
+      return 2 * _size(self._shapes[operands[2]]) + _size(self._shapes[operands[1]])
     if kind == "fusion":
       return self._fusion_traffic(instruction)
     return _size(instruction.shape) + sum(_size(self._shapes.get(name, "")) for name in operands)
@@ -279,8 +293,8 @@ class _Program:
   def _fusion_traffic(self, instruction: _Instruction) -> float:
     """Returns the bytes that a fusion moves.
 
-    Of operands that the fusion only slices, the slice is read. Of operands that it updates in
-    place, the update is read and written.
+    Of operands that the fusion only slices or gathers from, the result is read. Of operands that it
+    updates in place, the update is read and written.
     """
     (called,) = self._called(instruction)[:1] or [""]
     written = _size(instruction.shape)
@@ -313,10 +327,13 @@ class _Program:
         continue
       if instruction.kind == "bitcast":
         names.add(instruction.name)
-      elif instruction.kind in _SLICES and places == [0]:
+      elif instruction.kind in (*_SLICES, "gather") and places == [0]:
         read += _size(instruction.shape, whole=True)
       elif instruction.kind == "dynamic-update-slice" and places == [0]:
         update = _size(self._shapes[instruction.operands[1]], whole=True)
+        read, updated = read + update, update
+      elif instruction.kind == "scatter" and places == [0] and len(instruction.operands) == 3:
+        update = _size(self._shapes[instruction.operands[2]], whole=True)
         read, updated = read + update, update
       elif instruction.kind == "fusion":
         for place in places:

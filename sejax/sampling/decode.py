@@ -122,6 +122,10 @@ def decode_tokens(
   member_sizes = np.array(scheduler.sizes(active.shape[1]))
 
   draw = _sharded_draw(filters, mesh, members=active.shape[1])
+  # The draw splits members over `tensor`. Without constraints the compiler would split them so in
+  # every layer, and move queries and keys between devices.
+  state_shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(model, mesh))
+  row_sharding = state_shardings.num_sampled
   logits_sharding = NamedSharding(
     mesh, PartitionSpec(layouts.row_axes(mesh), None, layouts.tensor_axis(mesh, model.vocab_size))
   )
@@ -139,6 +143,7 @@ def decode_tokens(
     # weights, which are much larger, to the rows.
     logits = jax.lax.with_sharding_constraint(model.logits(params, state.hidden), logits_sharding)
     drawn = draw(logits, state.keys, state.num_sampled)
+    drawn = jax.lax.with_sharding_constraint(drawn, row_sharding)
     sampled = SampledTokens(
       tokens=sampled.tokens.at[step].set(drawn.token),
       logp=sampled.logp.at[step].set(drawn.logp),
@@ -147,6 +152,7 @@ def decode_tokens(
     num_sampled = state.num_sampled + active
     is_eos = (drawn.token[..., None] == eos).any(-1)
     active = active & (num_sampled < state.limit) & ~is_eos
+    active = jax.lax.with_sharding_constraint(active, row_sharding)
     hidden, cache = model.extend(
       params,
       state.prefix,
@@ -156,6 +162,7 @@ def decode_tokens(
       attended_length=attended_length,
     )
     state = state._replace(cache=cache, hidden=hidden[:, :, 0], num_sampled=num_sampled)
+    state = jax.lax.with_sharding_constraint(state, state_shardings)
     return step + 1, state, active, sampled
 
   shape = (steps, *active.shape)

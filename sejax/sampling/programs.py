@@ -190,7 +190,11 @@ class SamplerPrograms:
     thresholds = replicated((len(scheduler.sizes(members)),), jnp.int32)
     decode_tokens = self.decode(attended_length=plan.cache_length)
     yield ProgramCall(
-      "decode, a token", decode_tokens, (decoding_params, state, active, thresholds), alive
+      "decode, a token",
+      decode_tokens,
+      (decoding_params, state, active, thresholds),
+      alive,
+      trips=options.decode_steps,
     )
 
   def _shardings(self, specs: Any) -> Any:

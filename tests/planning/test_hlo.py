@@ -130,3 +130,59 @@ def test_a_program_of_this_machine():
   assert found.flops == 5 * 2 * 32 * 64 * 64
   assert found.bytes > 5 * 64 * 64 * 4
   assert not found.collectives
+
+
+GATHER = """
+%rows (p0: f32[50000,64], p1: s32[8,1]) -> f32[8,64] {
+  %p0 = f32[50000,64]{1,0} parameter(0)
+  %p1 = s32[8,1]{1,0} parameter(1)
+  ROOT %taken = f32[8,64]{1,0} gather(%p0, %p1), offset_dims={1}, slice_sizes={1,64}
+}
+
+ENTRY %main (table: f32[50000,64], ids: s32[8,1]) -> f32[8,64] {
+  %table = f32[50000,64]{1,0} parameter(0)
+  %ids = s32[8,1]{1,0} parameter(1)
+  ROOT %out = f32[8,64]{1,0} TAKE
+}
+"""
+
+
+@pytest.mark.parametrize(
+  "take",
+  [
+    "gather(%table, %ids), offset_dims={1}, slice_sizes={1,64}",
+    "fusion(%table, %ids), kind=kLoop, calls=%rows",
+  ],
+)
+def test_of_a_table_the_gathered_rows_are_read(take):
+  assert hlo.cost(GATHER.replace("TAKE", take)).bytes == 2 * 8 * 64 * 4 + 8 * 4
+
+
+SCATTER = """
+ENTRY %main (table: f32[50000,64], ids: s32[8,1], new: f32[8,64]) -> f32[50000,64] {
+  %table = f32[50000,64]{1,0} parameter(0)
+  %ids = s32[8,1]{1,0} parameter(1)
+  %new = f32[8,64]{1,0} parameter(2)
+  ROOT %out = f32[50000,64]{1,0} scatter(%table, %ids, %new), update_window_dims={1}, to_apply=%set
+}
+"""
+
+
+def test_of_a_table_the_scattered_rows_are_written():
+  assert hlo.cost(SCATTER).bytes == 2 * 8 * 64 * 4 + 8 * 4
+
+
+def test_a_loop_that_the_data_ends_runs_as_often_as_said():
+  def decode(weights, x):
+    prepared = weights @ weights  # once, outside of the loop
+    return jax.lax.while_loop(
+      lambda c: (c[0] < 9) & (c[1].sum() < 1e9),
+      lambda c: (c[0] + 1, jax.lax.fori_loop(0, 3, lambda _, x: jnp.tanh(x @ prepared), c[1])),
+      (0, x),
+    )
+
+  shapes = (jax.ShapeDtypeStruct((64, 64), jnp.float32), jax.ShapeDtypeStruct((32, 64), "f4"))
+  text = jax.jit(decode).lower(*shapes).compile().as_text()
+  once, trip = 2 * 64 * 64 * 64, 3 * 2 * 32 * 64 * 64
+  assert hlo.cost(text).flops == once + trip
+  assert hlo.cost(text, open_trips=9).flops == once + 9 * trip

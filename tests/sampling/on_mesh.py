@@ -20,6 +20,7 @@ from sejax.models import qwen2_5_vl as qwen
 from sejax.models.transformer import layout
 from sejax.parallel import layouts
 from sejax.parallel.programs import ProgramCache
+from sejax.planning import hlo
 from sejax.sampling import Filters, Options, Request, Role, Sampler, decode, packing, record_hashes
 
 PROMPTS, TRAJECTORIES, NEW_TOKENS = 8, 4, 12
@@ -69,8 +70,8 @@ def sample(
   return found
 
 
-def gathered(config: qwen.Qwen25VL, params: models.Params, mesh: Mesh) -> list[str]:
-  """Returns the shapes of the weights that a decode step moves between devices."""
+def decode_program(config: qwen.Qwen25VL, params: models.Params, mesh: Mesh) -> str:
+  """Returns the HLO text of a decoding run."""
   placed = layouts.place(params, mesh, layout.DECODING, jnp.float32)
   specs = decode.specs(config, mesh)
   place = functools.partial(jax.tree.map, lambda spec: NamedSharding(mesh, spec))
@@ -88,7 +89,11 @@ def gathered(config: qwen.Qwen25VL, params: models.Params, mesh: Mesh) -> list[s
   )
   active = np.ones((PROMPTS, 4), bool)
   lowered = jax.jit(decode_tokens).lower(placed, state, active, np.zeros(3, np.int32))
-  text = lowered.compile().as_text()
+  return lowered.compile().as_text()
+
+
+def gathered(text: str, params: models.Params) -> list[str]:
+  """Returns the shapes of the weights that a program moves between devices."""
   moved = re.findall(r"= f32\[([\d,]*)\]\S* (?:all-gather|all-to-all|collective-permute)\(", text)
   shapes = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
   weights = {",".join(map(str, shape[-2:])) for shape in shapes}
@@ -108,7 +113,9 @@ def main(source: str, target: str, number: int = 0, count: int = 1, address: str
   rows = slice(number * size, (number + 1) * size)
   found = sample(config, params, request(data, rows), mesh)
   if count == 1:
-    found["gathered"] = np.array(gathered(config, params, mesh), str)
+    decoding = decode_program(config, params, mesh)
+    found["gathered"] = np.array(gathered(decoding, params), str)
+    found["collectives"] = json.dumps(hlo.cost(decoding).collectives)
   np.savez(target, **found)
 
 

@@ -56,11 +56,15 @@ def test_rows_differ_enough(expected):
   assert len(np.unique(expected["sampled_tokens"].reshape(32, -1), axis=0)) == 32
 
 
-def test_eight_devices(source, expected, tmp_path):
+def test_eight_devices(tiny, source, expected, tmp_path):
   wait(start(MODULE, 8, source, tmp_path / "out.npz"))
   found = dict(np.load(tmp_path / "out.npz"))
   assert_same(found, expected)
   assert found["gathered"].tolist() == [], "decode steps move weights between devices"
+  collectives = json.loads(str(found["collectives"]))
+  assert collectives.pop("all-reduce") >= 2 * tiny.config.text.num_hidden_layers
+  # Logits and what is drawn move between devices, 6 arrays; the layers move none, or it were 20.
+  assert sum(collectives.values()) <= 8, collectives
 
 
 def test_two_processes(source, expected, tmp_path):
