@@ -16,6 +16,7 @@ import tqdm
 
 from sejax import config as config_lib
 from sejax import setup as setup_lib
+from sejax.config import validation
 from sejax.errors import shortened
 from sejax.evaluation import summary as summary_lib
 from sejax.learner.checkpoints import Checkpoints, Progress, Restored, fingerprint
@@ -89,7 +90,8 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         sampling_weights = SamplingWeights(
           setup.learner.policy_params(state.params), setup.initial_weights.judge_params
         )
-        rollout = setup.collector.collect_rollout(sampling_weights, data, step)
+        with validation.options_of_section("method"):  # A reward function decides how many weights.
+          rollout = setup.collector.collect_rollout(sampling_weights, data, step)
         del sampling_weights  # The policy before the update, whose arrays the update donates.
         with clock("update"):
           state, update_metrics = setup.learner.step(state, rollout, step)

@@ -106,6 +106,9 @@ def validate(config: ml_collections.ConfigDict, *, reads_data: bool = True) -> N
     sources.check(config.data)
   for name in benchmarks.names(config.eval.sets):
     benchmarks.BENCHMARKS[name].protocol(config.eval.protocol)
+  weights = config.method.reward_weights
+  used = not weights or config.rewards.function
+  _require(used, "method.reward_weights", weights, "() without config.rewards.function")
   # These functions check their own options. They are traced on shapes only, nothing is compiled.
   with options_of_section("method"):
     _trace_group(config.method.to_dict(), config.actor.max_tokens)

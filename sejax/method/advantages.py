@@ -1,6 +1,7 @@
 """The energy distribution of a group over its trajectories, and advantages derived from it."""
 
 import math
+import numbers
 
 import jax
 import jax.numpy as jnp
@@ -161,10 +162,10 @@ def weighted_mean(
 
 def _checked_weights(weights: tuple[float, ...], count: int) -> tuple[float, ...]:
   weights = weights or (1.0,) * count
-  for weight in weights:
-    inputs.between("reward_weights", weight, 0.0, inputs.LARGEST)
-  if len(weights) != count or not any(weights):
-    raise inputs.OptionError("reward_weights", weights, f"{count} weights, not all 0")
+  in_range = all(isinstance(w, numbers.Real) and 0 <= w <= inputs.LARGEST for w in weights)
+  if len(weights) != count or not in_range or not any(weights):
+    wanted = f"{count} numbers in [0, {inputs.LARGEST:g}], not all 0"
+    raise inputs.OptionError("reward_weights", weights, wanted)
   return weights
 
 

@@ -59,19 +59,27 @@ class _Options:
     # A ratio is at least 0; gmpo bounds its logarithm.
     lowest = inputs.LARGEST if self.objective == "gmpo" else 1.0
     for name, largest in (("clip_low", lowest), ("clip_high", inputs.LARGEST)):
-      if chosen[name] is not None:
+      if getattr(own, name) is not None:
         inputs.between(name, chosen[name], 0.0, largest)
+      elif chosen[name] is not None:
+        wanted = f"None with objective {self.objective}, which clips no ratio"
+        raise inputs.OptionError(name, chosen[name], wanted)
     inputs.between("dual_clip", self.dual_clip, 1.0, float("inf"))
     for name in ("tau_pos", "tau_neg"):
       inputs.positive(name, getattr(self, name))
     for name in ("clip_cov_ratio", "kl_cov_ratio"):
       inputs.between(name, getattr(self, name), 0.0, 1.0)
     inputs.finite("clip_cov_lb", self.clip_cov_lb)
-    inputs.between("clip_cov_ub", self.clip_cov_ub, self.clip_cov_lb, float("inf"))
+    if not self.clip_cov_ub >= self.clip_cov_lb:
+      wanted = f"at most clip_cov_ub={self.clip_cov_ub}"
+      raise inputs.OptionError("clip_cov_lb", self.clip_cov_lb, wanted)
     for name in ("kl_cov_coef", "kl_coef"):
       inputs.between(name, getattr(self, name), 0.0, inputs.LARGEST)
     inputs.one_of("kl_estimator", self.kl_estimator, kl.ESTIMATORS)
     check_correction(self.rollout_correction, self.correction_min, self.correction_max)
+    if self.objective == "gmpo" and self.rollout_correction == "token_mask":
+      wanted = "another one, such as sequence_mask, with objective gmpo, which weighs sequences"
+      raise inputs.OptionError("rollout_correction", self.rollout_correction, wanted)
     inputs.finite("entropy_coef", self.entropy_coef)
     return dataclasses.replace(self, **chosen)
 
@@ -128,11 +136,12 @@ def policy_loss(
   `kl_cov`, which choose tokens within a micro-batch. Without `denominators`, the counts are those
   of `mask`.
 
-  Gradients flow through `logp` and `entropy` only; where a ratio is exactly on a clip's border, the
-  whole gradient passes, as in torch. Masked positions are replaced before any arithmetic, so that
-  NaN there reaches neither the loss nor its gradient. If everything is masked, both are 0. All
-  arithmetic is in float32. Options are static: each set of them compiles once. An objective ignores
-  options that it does not have.
+  Gradients flow through `logp` and `entropy` only; where a ratio is exactly on a clip's border,
+  the whole gradient passes, and half of it on the border of the dual clip, as in torch. Masked
+  positions are replaced before any arithmetic, so that NaN there reaches neither the loss nor its
+  gradient. If everything is masked, both are 0. All arithmetic is in float32. Options are static:
+  each set of them compiles once. `dual_clip`, `tau_*`, `clip_cov_*` and `kl_cov_*` are of one
+  objective each, and others ignore them.
 
   Args:
     logp: log-probabilities of the response tokens under the current policy, in nats.

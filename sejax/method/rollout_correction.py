@@ -12,8 +12,10 @@ of a token is multiplied by a weight w without gradient:
 | `sequence_truncate`, `sequence_mask` | the same with the sum of x over the sequence |
 
 x is clipped to [-20, 20] first, as in verl; the names and bounds are TRL's. A weight of 0 leaves
-the token in the denominators, in both. verl's rejection, which reduces them, and its division by
-the mean weight are not built. The KL penalty and the entropy are not weighted.
+the token in the denominators, in both. `gmpo`, whose loss is one per sequence, takes the geometric
+mean of the weights, as verl does, and refuses `token_mask`. verl's rejection, which reduces the
+denominators, and its division by the mean weight are not built. The KL penalty and the entropy are
+not weighted.
 """
 
 import jax
@@ -43,8 +45,8 @@ def importance_weights(
     behaviour_logp: log-probs under the distribution that the sampler drew from.
     mask: tokens that count.
     rollout_correction: one of `CORRECTIONS`.
-    correction_min: smallest weight, at least 0.
-    correction_max: largest weight, at least `correction_min`.
+    correction_min: smallest weight, in [0, 1].
+    correction_max: largest weight, at least 1, so that tokens on which both agree count.
 
   Raises:
     ValueError: an option is unknown or out of its range.
@@ -68,8 +70,8 @@ def importance_weights(
 def check_correction(rollout_correction: str, correction_min: float, correction_max: float) -> None:
   """Raises OptionError unless the options can be."""
   inputs.one_of("rollout_correction", rollout_correction, CORRECTIONS)
-  inputs.between("correction_max", correction_max, 0.0, float("inf"))
-  inputs.between("correction_min", correction_min, 0.0, correction_max)
+  inputs.between("correction_max", correction_max, 1.0, float("inf"))
+  inputs.between("correction_min", correction_min, 0.0, 1.0)
 
 
 def mismatch(

@@ -217,7 +217,8 @@ def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.nda
   Raises:
     ValueError: it has the wrong shape or type, or values outside [0, 1].
   """
-  wanted = f"it must be of shape {shape}, in [0, 1]"
+  sizes = ", ".join(map(str, shape))
+  wanted = f"it must be of shape ({sizes}) or (K, {sizes}), in [0, 1]"
   try:
     array = np.asarray(returned)
   except Exception as error:  # ragged lists and other libraries' arrays raise various types
@@ -233,7 +234,8 @@ def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.nda
     raise ValueError(f"{name} returned an array of type {array.dtype}, not of numbers; {wanted}")
   outside = np.argwhere(~((array >= 0) & (array <= 1)))  # NaN too
   if outside.size:
-    *_, b, g = outside[0].tolist()
+    *number, b, g = outside[0].tolist()
     found = array[tuple(outside[0])]
-    raise ValueError(f"{name} returned {found} for trajectory {g} of group {b}; {wanted}")
+    which = f"as reward {number[0]} " if number else ""
+    raise ValueError(f"{name} returned {found} {which}for trajectory {g} of group {b}; {wanted}")
   return array.astype(np.float32)

@@ -22,7 +22,8 @@ def run(path: str, workdir: pathlib.Path, scoring: Scoring, *, group_size: int) 
        "truncated_verdicts": optional, true or false for each verdict, nested like `verdicts`,
        "gold": optional text, in all lines or none}
 
-  Without a Judge, verdicts may be missing and are ignored. Writes `rewards.jsonl` (one group per
+  Without a Judge, verdicts may be missing and are ignored. Advantages of `gdpo` are those before it
+  whitens them, for which the lengths in tokens are not known. Writes `rewards.jsonl` (one group per
   line) and `metrics.json`, and prints the metrics.
 
   Args:

@@ -308,9 +308,14 @@ def _merge_fields(records: Sequence[Any], sources: Sequence[tuple[int, int]]) ->
 
 
 def rewards_differ(group: method.Group) -> Bool[np.ndarray, " B"]:
-  """Returns which groups have unequal rewards; the others carry no learning signal."""
-  reward = np.asarray(group.reward)
-  return (reward != reward[:, :1]).any(axis=1)
+  """Returns which groups have unequal rewards; the others carry no learning signal.
+
+  Of several rewards one may differ where their mean R does not. `gdpo` has advantages then, which
+  must not be whitened yet; up to rounding, advantages by R alone differ only where R does.
+  """
+  reward, advantage = np.asarray(group.reward), np.asarray(group.advantage)
+  differs = ~np.isclose(advantage, advantage[:, :1], rtol=1e-5, atol=1e-6)
+  return ((reward != reward[:, :1]) | differs).any(axis=1)
 
 
 def whitened(rollout: Rollout) -> Rollout:

@@ -81,6 +81,13 @@ NOT_BUILT = {
   "vespo_trl": "no objective that was asked for",
   "off_policy_mask_trl": "masks by advantage and policy, not by the sampler's mismatch",
 }
+# Options of a section's cases that are not built.
+OPTIONS_NOT_BUILT = {
+  "delta": "TRL's two-sided clip: an upper bound of the ratio where A < 0; `dual_clip` bounds it",
+  "use_bias_correction_kl": "TRL multiplies k3 by the ratio; here `k3+` has an unbiased gradient",
+  "rollout_rs": "verl's rejection shrinks the denominators; masks keep them",
+  "rollout_is_batch_normalize": "the mean weight of a batch would couple micro-batches",
+}
 OTHER_SECTIONS = {
   "kl": "test_kl_estimators",
   "advantages": "tests/method/test_golden_advantages.py",
@@ -103,12 +110,15 @@ SHAPE = tuple(
 )
 
 
+def is_built(case):
+  """Whether no option of a case is one that is not built."""
+  return not any(case["options"].get(name) for name in OPTIONS_NOT_BUILT)
+
+
 def cases(section):
   """Yields the cases of a section that are built, each with an aggregation of the file."""
   for number, case in enumerate(GOLDEN["losses"][section]):
-    options = case["options"]
-    is_built = options.get("delta") is None and not options.get("use_bias_correction_kl")
-    if is_built and not {case["kind"], number} & SECTIONS[section].except_for.keys():
+    if is_built(case) and not {case["kind"], number} & SECTIONS[section].except_for.keys():
       for aggregation in case["expected"]:
         yield pytest.param(section, case, aggregation, id=f"{section}-{number}-{aggregation}")
 
@@ -295,12 +305,7 @@ def verl_rule(options):
   }
 
 
-# Without verl's rejection rules, and without its division by the mean weight.
-WEIGHTED = [
-  case
-  for case in GOLDEN["rollout_correction"]
-  if not {"rollout_rs", "rollout_is_batch_normalize"} & case["options"].keys()
-]
+WEIGHTED = [case for case in GOLDEN["rollout_correction"] if is_built(case)]
 
 
 @pytest.mark.parametrize("case", WEIGHTED)

@@ -148,8 +148,9 @@ def test_a_masked_position_reaches_nothing(objective, aggregation, poison):
     for name, x in batch.items()
   }
   options = {"objective": objective, "aggregation": aggregation, "entropy_coef": 0.1}
+  level = "sequence" if objective == "gmpo" else "token"
   clean, dirty = (
-    loss_and_grads(x, rollout_correction="token_mask", **options) for x in (batch, poisoned)
+    loss_and_grads(x, rollout_correction=f"{level}_mask", **options) for x in (batch, poisoned)
   )
   jax.tree.map(np.testing.assert_array_equal, dirty, clean)
   for grad in dirty[2].values():
@@ -222,6 +223,25 @@ def test_on_policy_every_objective_is_the_plain_policy_gradient(objective):
   np.testing.assert_allclose(grads["logp"][~dropped], plain[~dropped], rtol=1e-5)
 
 
+@pytest.mark.parametrize("border", [4e-4, -3e-4])
+def test_all_tokens_of_a_sequence_have_its_one_ratio_under_gspo(border):
+  """However close it is to a clip's border, all of them pass, or none."""
+  rng = np.random.default_rng(0)
+  old_logp = rng.uniform(-5, 0, 200).astype(np.float32)
+  logp = old_logp + rng.normal(0, 0.1, 200).astype(np.float32)
+  logp += np.float32(np.log1p(border)) - (logp - old_logp).mean()
+  batch = {
+    "logp": logp,
+    "old_logp": old_logp,
+    "ref_logp": old_logp,
+    "advantage": np.float32(np.sign(border)),
+    "mask": np.ones(200, bool),
+  }
+  _, metrics, grads = loss_and_grads(batch, objective="gspo")
+  assert metrics["ratio_min"] == metrics["ratio_max"]
+  assert (grads["logp"] == 0).all() or (grads["logp"] != 0).all()
+
+
 def test_a_small_kl_keeps_its_digits():
   d = 3 * 2.0**-12
   _, metrics, _ = one_sequence([-1.0], [-1.0], [-1.0 + d])
@@ -281,10 +301,19 @@ def test_half_precision_input_is_computed_in_float32():
       "aggregation='token-mean' must be seq-mean-token-mean, by which objective sapo is defined",
     ),
     ({"tau_pos": 0.0}, "tau_pos=0.0 must be a number in"),
-    ({"clip_cov_lb": 6.0}, r"clip_cov_ub=5.0 must be a number in \[6, inf\]"),
+    ({"clip_cov_lb": 6.0}, "clip_cov_lb=6.0 must be at most clip_cov_ub=5.0"),
     ({"objective": "clip_cov"}, "objective='clip_cov' draws tokens at random and needs key"),
     ({"rollout_correction": "tis"}, "rollout_correction='tis' must be one of none, token_trunc"),
-    ({"correction_min": 3.0}, r"correction_min=3.0 must be a number in \[0, 2\]"),
+    ({"correction_min": 3.0}, r"correction_min=3.0 must be a number in \[0, 1\]"),
+    ({"correction_max": 0.5}, r"correction_max=0.5 must be a number in \[1, inf\]"),
+    (
+      {"objective": "kl_cov", "clip_high": 0.3},
+      "clip_high=0.3 must be None with objective kl_cov, which clips no ratio",
+    ),
+    (
+      {"objective": "gmpo", "rollout_correction": "token_mask"},
+      "rollout_correction='token_mask' must be another one, such as sequence_mask, with objective",
+    ),
     (
       {"rollout_correction": "token_mask", "behaviour_logp": None},
       "rollout_correction='token_mask' needs behaviour_logp, which is None",

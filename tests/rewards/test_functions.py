@@ -147,7 +147,7 @@ def reward(function):
 
 @pytest.mark.parametrize("function", [too_large, of_wrong_shape])
 def test_rewards_of_another_shape_or_range_are_refused(function):
-  with pytest.raises(ValueError, match=r"must be of shape \(3, 2\), in \[0, 1\]"):
+  with pytest.raises(ValueError, match=r"must be of shape \(3, 2\) or \(K, 3, 2\), in \[0, 1\]"):
     reward(function)
 
 

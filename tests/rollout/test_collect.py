@@ -314,6 +314,14 @@ def test_groups_with_unequal_rewards_are_found():
   assert collect.rewards_differ(group).tolist() == [False, True, False]
 
 
+def test_groups_of_which_one_of_several_rewards_differs_are_found():
+  rewards = np.array([[[1, 0, 0, 0], [1, 1, 1, 1]], [[0, 1, 0, 0]] * 2, [[0, 0, 1, 1], [0.5] * 4]])
+  rewards[1, 1] = 0.5
+  for advantage, expected in (("gdpo", [True, False]), ("centered", [False, False])):
+    group = method.group_of_rewards(rewards, np.ones((2, 4), bool), advantage=advantage)
+    assert collect.rewards_differ(group).tolist() == expected, advantage
+
+
 @pytest.mark.parametrize(
   ("shares_tower", "judge", "encoded", "read"),
   [

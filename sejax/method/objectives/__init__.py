@@ -6,7 +6,7 @@
 | `gspo` | arXiv:2507.18071 | verl | a sequence | `clip_low` 3e-4, `clip_high` 4e-4 | `seq-mean-token-mean` |
 | `cispo` | arXiv:2506.13585 | verl | a token | `clip_low` .2, `clip_high` .2 | `token-mean` |
 | `sapo` | arXiv:2511.20347 | verl | a token | `tau_pos` 1, `tau_neg` 1.05 | `seq-mean-token-mean`, always |
-| `gmpo` | arXiv:2507.20673 | verl | a sequence | `clip_low` .4, `clip_high` .4 | `seq-mean-token-mean`, always |
+| `gmpo` | arXiv:2507.20673 | verl, but for empty sequences | a sequence | `clip_low` .4, `clip_high` .4 | `seq-mean-token-mean`, always |
 | `clip_cov` | arXiv:2505.22617 | verl | a token | `clip_low` .2, `clip_high` .2, `clip_cov_ratio` 2e-4, `clip_cov_lb` 1, `clip_cov_ub` 5 | `token-mean` |
 | `kl_cov` | arXiv:2505.22617 | verl | a token | `kl_cov_ratio` 2e-4, `kl_cov_coef` .1 | `token-mean` |
 

@@ -19,7 +19,8 @@ def gspo(tokens: Tokens, *, clip_low: float, clip_high: float) -> Surrogate:
   """
   log_ratio, A = tokens.logp - tokens.old_logp, tokens.advantage
   s = jax.lax.stop_gradient(sequence_mean(tokens.mask, log_ratio))
-  log_ratio_of_token = s + tokens.logp - jax.lax.stop_gradient(tokens.logp)
+  # The difference first: it is exactly 0, and s the same number at each token.
+  log_ratio_of_token = s + (tokens.logp - jax.lax.stop_gradient(tokens.logp))
   ratio = jnp.exp(clip(log_ratio_of_token, -jnp.inf, _MAX_LOG_RATIO))
   unclipped = -A * ratio
   clipped = -A * clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
