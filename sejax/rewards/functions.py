@@ -223,7 +223,7 @@ def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.nda
     array = np.asarray(returned)
   except Exception as error:  # ragged lists and other libraries' arrays raise various types
     raise ValueError(
-      f"{name} returned {type(returned).__name__}, which is not an array ({one_line(error)});"
+      f"{name} returned {type(returned).__name__}, which is not an array ({one_line(error, 100)});"
       f" {wanted}"
     ) from None
   if array.shape[-2:] != shape or array.ndim > 3 or array.size == 0:
