@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
 def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup) -> None:
   """Times the updates of one rollout by every objective."""
   initial = setup.initial_weights
-  state = setup.learner.updater.init(initial.trained)
+  state = setup.learner.updater.init(setup.load_trained())
   weights = SamplingWeights(setup.learner.policy_params(state.params), initial.judge_params)
   data = setup_lib.pipeline(config, setup.preparer, ())
   rollout = setup.collector.collect_rollout(weights, data, 0)
@@ -72,7 +72,7 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup) -> N
       steps=1,
       mesh=setup.mesh,
     )
-    state = updater.init(initial.trained)
+    state = updater.init(setup.load_trained())
 
     def update():
       nonlocal state
