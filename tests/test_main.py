@@ -146,12 +146,25 @@ def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch)
     ),
     ("method.overlong_buffer", 4096, "config.method.overlong_buffer=4096 must be a number in"),
     ("method.overlong_factor", -0.5, "config.method.overlong_factor=-0.5 must be a number in"),
-    ("method.reward_weights", (1.0, -1.0), "config.method.reward_weights=-1.0 must be a number"),
-    ("method.reward_weights", ("a",), "config.method.reward_weights='a' must be a number"),
+    (
+      "method.reward_weights",
+      (1.0, -1.0),
+      r"config.method.reward_weights=\(1.0, -1.0\) must be of 2 numbers in \[0, 1e\+06\]",
+    ),
+    (
+      "method.reward_weights",
+      ("a",),
+      r"config.method.reward_weights=\('a',\) must be of 1 numbers",
+    ),
+    (
+      "method.reward_weights",
+      (0.5, 1.0),
+      r"config.method.reward_weights=\(0.5, 1.0\) must be \(\) without config.rewards.function",
+    ),
     ("loss.objective", "ppo", "config.loss.objective='ppo' must be one of grpo, gspo, cispo"),
     ("loss.kl_estimator", "abs", "config.loss.kl_estimator='abs' must be one of k1, k2, k3"),
     ("loss.rollout_correction", "tis", "config.loss.rollout_correction='tis' must be one of none"),
-    ("loss.correction_min", 5.0, r"config.loss.correction_min=5.0 must be a number in \[0, 2\]"),
+    ("loss.correction_min", 5.0, r"config.loss.correction_min=5.0 must be a number in \[0, 1\]"),
   ],
 )
 def test_impossible_values_are_named(field, value, message):

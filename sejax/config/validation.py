@@ -106,12 +106,12 @@ def validate(config: ml_collections.ConfigDict, *, reads_data: bool = True) -> N
     sources.check(config.data)
   for name in benchmarks.names(config.eval.sets):
     benchmarks.BENCHMARKS[name].protocol(config.eval.protocol)
-  weights = config.method.reward_weights
-  used = not weights or config.rewards.function
-  _require(used, "method.reward_weights", weights, "() without config.rewards.function")
   # These functions check their own options. They are traced on shapes only, nothing is compiled.
   with options_of_section("method"):
     _trace_group(config.method.to_dict(), config.actor.max_tokens)
+  weights = config.method.reward_weights
+  used = not weights or config.rewards.function
+  _require(used, "method.reward_weights", weights, "() without config.rewards.function")
   with options_of_section("loss"):
     _trace_loss(config.loss.to_dict())
   with options_of_section("optimizer"):
@@ -232,7 +232,11 @@ def _require(condition: bool, name: str, value: object, wanted: str) -> None:
 
 @contextlib.contextmanager
 def options_of_section(section: str) -> Iterator[None]:
-  """Adds the section to errors about options, as functions know only the option's own name."""
+  """Adds the section to errors about options, as functions know only the option's own name.
+
+  Raises:
+    OptionError: the enclosed code raised one that lacks the section.
+  """
   try:
     yield
   except inputs.OptionError as error:

@@ -164,7 +164,7 @@ def _checked_weights(weights: tuple[float, ...], count: int) -> tuple[float, ...
   weights = weights or (1.0,) * count
   in_range = all(isinstance(w, numbers.Real) and 0 <= w <= inputs.LARGEST for w in weights)
   if len(weights) != count or not in_range or not any(weights):
-    wanted = f"{count} numbers in [0, {inputs.LARGEST:g}], not all 0"
+    wanted = f"of {count} numbers in [0, {inputs.LARGEST:g}], not all 0"
     raise inputs.OptionError("reward_weights", weights, wanted)
   return weights
 

@@ -179,7 +179,7 @@ def test_several_rewards_are_averaged_or_each_standardized(weights):
 
 
 def test_weights_must_fit_the_rewards():
-  with pytest.raises(ValueError, match=r"reward_weights=\(1.0, 2.0, 3.0\) must be 2 numbers"):
+  with pytest.raises(ValueError, match=r"reward_weights=\(1.0, 2.0, 3.0\) must be of 2 numbers"):
     advantages.log_q_and_advantage(
       np.zeros((2, 1, 4)),
       beta=1.0,
