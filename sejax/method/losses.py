@@ -70,7 +70,8 @@ class _Options:
     for name in ("clip_cov_ratio", "kl_cov_ratio"):
       inputs.between(name, getattr(self, name), 0.0, 1.0)
     inputs.finite("clip_cov_lb", self.clip_cov_lb)
-    if not self.clip_cov_ub >= self.clip_cov_lb:
+    inputs.between("clip_cov_ub", self.clip_cov_ub, -inputs.LARGEST, float("inf"))
+    if self.clip_cov_ub < self.clip_cov_lb:
       wanted = f"at most clip_cov_ub={self.clip_cov_ub}"
       raise inputs.OptionError("clip_cov_lb", self.clip_cov_lb, wanted)
     for name in ("kl_cov_coef", "kl_coef"):

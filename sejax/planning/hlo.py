@@ -102,15 +102,14 @@ def cost(text: str, open_trips: int = 1) -> Cost:
     open_trips: trips of the outermost loops whose end depends on data; loops like that inside of
       them count once per trip.
   """
-  return _Program(text, open_trips).cost()
+  return _Program(text).cost(open_trips)
 
 
 class _Program:
   """A parsed HLO program."""
 
-  def __init__(self, text: str, open_trips: int):
+  def __init__(self, text: str):
     """Parses the computations of a program; each has a header line and one line per instruction."""
-    self._open_trips = open_trips
     self._computations: dict[str, list[_Instruction]] = {}
     self._entry, current = "", []
     for line in text.splitlines():
@@ -122,13 +121,12 @@ class _Program:
     self._named = {i.name: i for body in self._computations.values() for i in body}
     self._shapes = {name: instruction.shape for name, instruction in self._named.items()}
 
-  def cost(self) -> Cost:
+  def cost(self, open_trips: int) -> Cost:
     """Adds up the costs of all executed instructions."""
     flops, traffic = 0.0, 0.0
     collectives: dict[str, _Collective] = {}
-    for instruction, times, fused in self._walk(
-      self._entry, 1, fused=False, open_trips=self._open_trips
-    ):
+    executed = self._walk(self._entry, 1, fused=False, open_trips=open_trips)
+    for instruction, times, fused in executed:
       flops += times * self._flops(instruction)
       if not fused:
         traffic += times * self._traffic(instruction)

@@ -301,6 +301,8 @@ def test_half_precision_input_is_computed_in_float32():
       "aggregation='token-mean' must be seq-mean-token-mean, by which objective sapo is defined",
     ),
     ({"tau_pos": 0.0}, "tau_pos=0.0 must be a number in"),
+    ({"clip_cov_ub": math.nan}, "clip_cov_ub=nan must be a number in"),
+    ({"clip_cov_ub": "5"}, "clip_cov_ub='5' must be a number in"),
     ({"clip_cov_lb": 6.0}, "clip_cov_lb=6.0 must be at most clip_cov_ub=5.0"),
     ({"objective": "clip_cov"}, "objective='clip_cov' draws tokens at random and needs key"),
     ({"rollout_correction": "tis"}, "rollout_correction='tis' must be one of none, token_trunc"),
