@@ -5,7 +5,9 @@ is killed while saving resumes from the step before. The frozen weights are thos
 model and are not saved. Their fingerprint is, and a run resumes only with the same ones.
 
 Each step is saved with its score, by which the best steps are kept.
-Checkpoints of older versions have no score: they can be restored, but count only among the latest.
+
+Checkpoints of older versions can be restored. They may have no score, and then count only among the
+latest; and they may have queries, keys and values in one axis, see `models.fused_shape`.
 """
 
 import contextlib
@@ -20,10 +22,13 @@ import jax.numpy as jnp
 import ml_collections
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
+from sejax import models
 from sejax.errors import one_line
+from sejax.parallel import layouts
 
 _PROGRESS = "memory"  # the item's name in existing checkpoints
 
@@ -154,8 +159,7 @@ class Checkpoints:
         saved = self._read(step, **{_PROGRESS: ocp.args.JsonRestore()})[_PROGRESS]
         progress = Progress.from_json(saved)
         _check_fingerprint(progress, fingerprint, self._directory)
-        state = self._read(step, state=ocp.args.StandardRestore(like))["state"]
-        return Restored(step, state, progress)
+        return Restored(step, self._restore_state(step, like), progress)
       except _OtherWeightsError:
         raise
       except Exception as error:  # Readers raise errors of any type for a damaged file.
@@ -215,6 +219,27 @@ class Checkpoints:
       logging.warning("Checkpoint %d counts as without a score, which is damaged: %s", step, error)
       return None
 
+  def _restore_state(self, step: int, like: Any) -> Any:
+    """Restores the arrays of a step; those that are stored in their fused shape are reshaped."""
+    with ocp.StandardCheckpointer() as reader:
+      metadata = reader.metadata(self._directory / str(step) / "state").item_metadata.tree
+    stored = {_name(path): x.shape for path, x in jax.tree.leaves_with_path(metadata)}
+
+    def as_stored(path, x):
+      shape = stored.get(_name(path), x.shape)
+      if shape == x.shape or jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+      if shape != models.fused_shape(layouts.path_name(path), x.shape):
+        raise ValueError(f"{_name(path)} has shape {shape}, here {x.shape}")
+      return jax.ShapeDtypeStruct(shape, x.dtype, sharding=_fused_sharding(x))
+
+    def as_asked(x, target):
+      return x if x.shape == target.shape else _reshape(x, target.shape, target.sharding)
+
+    saved = jax.tree.map_with_path(as_stored, like)
+    state = self._read(step, state=ocp.args.StandardRestore(saved))["state"]
+    return jax.tree.map(as_asked, state, like)
+
   def _read(self, step: int, **items: Any) -> Any:
     return self._manager.restore(step, args=ocp.args.Composite(**items))
 
@@ -264,11 +289,31 @@ class _LatestAndBest(preservation.PreservationPolicy):
     return [info.step in kept for info in checkpoints]
 
 
+def _name(path: Sequence[Any]) -> str:
+  """Returns the name of an array, the same in a tree and in the metadata of its checkpoint."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _fused_sharding(x: Array) -> Sharding:
+  """Returns the sharding of an array in its fused shape: the last two axes split as the last."""
+  if not isinstance(x.sharding, NamedSharding):
+    return x.sharding
+  axes = (*x.sharding.spec, *[None] * x.ndim)[: x.ndim]
+  return NamedSharding(x.sharding.mesh, PartitionSpec(*axes[:-2], axes[-1]))
+
+
+def _reshape(x: Array, shape: tuple[int, ...], sharding: Sharding) -> Array:
+  """Reshapes a sharded array; data moves only between devices that split the reshaped axes."""
+  return jax.jit(jnp.reshape, static_argnums=1, out_shardings=sharding)(x, shape)
+
+
 def fingerprint(tree: Any) -> int:
   """Returns a 32-bit hash of all arrays of a tree, which does not depend on their sharding.
 
+  Arrays are hashed in their fused shape, see `models.fused_shape`, as older versions did.
+
   Args:
-    tree: arrays of 16-bit or 32-bit numbers.
+    tree: parameter trees, whose arrays hold 16-bit or 32-bit numbers.
   """
   return int(_fingerprint(tree))
 
@@ -293,12 +338,15 @@ def _fingerprint(tree: Any) -> UInt32[Array, ""]:
   Integer sums wrap around and do not depend on their order, so any sharding gives the same result.
   """
   total = jnp.uint32(0)
-  for number, x in enumerate(jax.tree.leaves(tree)):
+  for number, (path, x) in enumerate(jax.tree.leaves_with_path(tree)):
     width = {2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32)
     weights = jnp.uint32(2 * number + 1)
-    for axis in range(x.ndim):
-      place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    places = [jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) for axis in range(x.ndim)]
+    if models.fused_shape(layouts.path_name(path), x.shape) != x.shape:
+      *places, part, place = places
+      places.append(part * x.shape[-1] + place)  # Reshaping would move data between devices.
+    for place in places:
       weights = weights * jnp.uint32(0x9E3779B1) + 2 * place
     total += jnp.sum((bits ^ (bits >> 15)) * (weights | 1), dtype=jnp.uint32)
   return total

@@ -9,7 +9,7 @@ from sejax.models.model import Features, Images, Model
 from sejax.models.registry import FAMILIES, load_config, released
 from sejax.models.transformer.generation import select_last
 from sejax.models.transformer.logp import LogProbs
-from sejax.models.transformer.params import Params
+from sejax.models.transformer.params import Params, fused_shape
 from sejax.models.transformer.state import Cache, Prefix, Prompt
 from sejax.models.weights import load, save
 
@@ -23,6 +23,7 @@ __all__ = [
   "Params",
   "Prefix",
   "Prompt",
+  "fused_shape",
   "load",
   "load_config",
   "released",

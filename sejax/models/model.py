@@ -163,6 +163,7 @@ class Model(ModelConfig, abc.ABC):
       vision = self.vision
       patch = (vision.temporal_patch_size, vision.patch_size, vision.patch_size)
       return (shape[-1], vision.in_channels, *patch)
+    shape = params.fused_shape(path, shape)
     return shape[::-1] if path.endswith("/kernel") else shape
 
   @property

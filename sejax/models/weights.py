@@ -1,8 +1,9 @@
 """Loads and saves the weights of a Hugging Face model directory, as safetensors and JSON.
 
 Hugging Face files have one tensor for each layer, with kernels `[out, in]`. The parameter tree has
-one array for all layers, with kernels `[..., in, out]`. Rotary frequencies in a file are ignored;
-they are computed from the configuration.
+one array for all layers, with kernels `[..., in, out]`, or `[..., in, 3, out]` where one kernel
+makes queries, keys and values. Rotary frequencies in a file are ignored; they are computed from the
+configuration.
 """
 
 import json
@@ -82,8 +83,17 @@ class _Parameter(NamedTuple):
 
   @property
   def transposed(self) -> bool:
-    """Whether a tensor is the transpose of the array, `[out, in]` for a kernel `[in, out]`."""
+    """Whether a tensor has the array's first axis last: `[out, in]` for a kernel `[in, out]`."""
     return self.path.endswith("/kernel")
+
+  @property
+  def axes(self) -> tuple[int, ...]:
+    """Shape of a tensor in the array's axes, of which published files merge some and split others.
+
+    They merge queries, keys and values, and split the inputs of the patch embedding.
+    """
+    sizes = self.shape[self.stacked :]
+    return (*sizes[1:], sizes[0]) if self.transposed else sizes
 
 
 def load(
@@ -301,21 +311,23 @@ def _read_block(
 ) -> np.ndarray:
   """Reads the part of an array between the bounds of each axis."""
   block = np.empty([stop - start for start, stop in bounds], dtype)
-  if not parameter.stacked:
-    _copy(block, tensors[0], bounds, parameter.transposed)
-    return block
-  for i, layer in enumerate(range(*bounds[0])):
-    _copy(block[i], tensors[layer], bounds[1:], parameter.transposed)
+  layers = range(*bounds[0]) if parameter.stacked else [0]
+  for part, layer in zip(block if parameter.stacked else [block], layers, strict=True):
+    tensor, inner = tensors[layer].reshape(parameter.axes), bounds[parameter.stacked :]
+    if parameter.transposed:
+      part, inner = np.moveaxis(part, 0, -1), (*inner[1:], inner[0])
+    _copy(part, tensor, inner)
   return block
 
 
-def _copy(
-  block: np.ndarray, tensor: np.ndarray, bounds: Sequence[_Bounds], transposed: bool
-) -> None:
-  """Copies part of a tensor to `block`; `bounds` are in the order of the array's axes."""
-  if transposed:
-    block, tensor, bounds = block.T, tensor.reshape(len(tensor), -1), bounds[::-1]
-  (start, stop), columns = bounds[0], tuple(slice(*bound) for bound in bounds[1:])
+def _copy(block: np.ndarray, tensor: np.ndarray, bounds: Sequence[_Bounds]) -> None:
+  """Copies the part of a tensor between the bounds of each axis."""
+  (start, stop), inner = bounds[0], bounds[1:]
+  if len(inner) > 1:
+    for part, whole in zip(block, tensor[start:stop], strict=True):
+      _copy(part, whole, inner)
+    return
+  columns = tuple(slice(*bound) for bound in inner)
   for row in range(start, stop, _ROWS_PER_COPY):
     end = min(row + _ROWS_PER_COPY, stop)
     block[row - start : end - start] = tensor[(slice(row, end), *columns)]
@@ -391,8 +403,9 @@ def _tensor_to_host(parameter: _Parameter, array: Array, layer: int) -> np.ndarr
     tensor = jax.device_put(tensor, everywhere).addressable_data(0)
   tensor = np.asarray(tensor)
   if parameter.transposed:
-    tensor = tensor.T.reshape(parameter.tensor_shape)
-  return np.ascontiguousarray(tensor)  # safetensors' save_file ignores strides.
+    tensor = np.moveaxis(tensor, 0, -1)
+  # safetensors' save_file ignores strides.
+  return np.ascontiguousarray(tensor.reshape(parameter.tensor_shape))
 
 
 def _check_directory(directory: pathlib.Path) -> None:

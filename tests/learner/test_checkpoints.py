@@ -13,6 +13,10 @@ import pytest
 
 from sejax import config as config_lib
 from sejax.learner import checkpoints as checkpoints_lib
+from sejax.learner import optimizer
+from sejax.models.transformer.layout import TRAINING
+from sejax.parallel import layouts, meshes
+from tests import subprocesses
 from tests.subprocesses import ROOT
 
 
@@ -222,3 +226,71 @@ def test_a_fingerprint_tells_bits_and_places_apart():
     prints.append(checkpoints_lib.fingerprint(tree | {"a": np.ascontiguousarray(other)}))
   assert len(set(prints)) == len(prints)
   assert checkpoints_lib.fingerprint(jax.tree.map(jnp.asarray, tree)) == prints[0]
+
+
+def numbers(*shape, start=0):
+  return start + jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
+
+
+def tower(*axes, start=0):
+  """Returns parameters of two vision blocks, whose queries, keys and values have these axes."""
+  blocks = {
+    "proj": {"kernel": numbers(2, 4, 4, start=start)},
+    "qkv": {
+      "kernel": numbers(2, 8, *axes, start=start),
+      "bias": numbers(2, *axes, start=start).astype(jnp.bfloat16),
+    },
+  }
+  return {"vision": {"blocks": blocks}}
+
+
+def tower_state(*axes, start):
+  """Returns parameters and the optimizer's state, in which every array has other numbers."""
+  params = tower(*axes, start=start)
+  state = optimizer.make(config_lib.default().optimizer, 1000).init(params)
+  leaves, treedef = jax.tree.flatten(state)
+  varied = [x + np.asarray(start + n).astype(x.dtype) for n, x in enumerate(leaves, 1)]
+  return {"params": params, "optimizer": jax.tree.unflatten(treedef, varied)}
+
+
+def check_fused_is_restored(directory, options, mesh):
+  """Saves queries, keys and values in one axis, as older versions did, and restores them."""
+  with checkpoints_lib.Checkpoints(directory, options) as checkpoints:
+    checkpoints.save(1, tower_state(12, start=1), checkpoints_lib.Progress(7), 0.0)
+  like = tower_state(3, 4, start=0)
+  like = jax.device_put(like, layouts.shardings(like, mesh, TRAINING))
+  with checkpoints_lib.Checkpoints(directory, options) as checkpoints:
+    found = checkpoints.restore(like, 7)
+  assert found.step == 1
+
+  def check(x, want, target):
+    assert (x.shape, x.dtype, x.sharding) == (target.shape, target.dtype, target.sharding)
+    np.testing.assert_array_equal(x, np.asarray(want).reshape(x.shape))
+
+  jax.tree.map(check, found.state, tower_state(12, start=1), like)
+
+
+def test_queries_keys_and_values_of_an_older_version_are_restored(tmp_path, options):
+  check_fused_is_restored(tmp_path / "c", options, meshes.create(dict.fromkeys(meshes.AXES, 1)))
+
+
+def test_queries_keys_and_values_of_an_older_version_are_restored_on_a_mesh(tmp_path):
+  subprocesses.wait(subprocesses.start("tests.learner.restore_fused_on_devices", 8, tmp_path / "c"))
+
+
+@pytest.mark.parametrize("axes", [(4, 3), (15,), (36,)])
+def test_queries_keys_and_values_of_another_model_are_refused(tmp_path, options, axes):
+  with checkpoints_lib.Checkpoints(tmp_path / "c", options) as checkpoints:
+    checkpoints.save(1, tower_state(*axes, start=1), checkpoints_lib.Progress(7), 0.0)
+  like = tower_state(3, 4, start=0)
+  with (
+    checkpoints_lib.Checkpoints(tmp_path / "c", options, read_only=True) as checkpoints,
+    pytest.raises(ValueError, match=r": 1 \(.*qkv/bias has shape .*, here \(2, 3, 4\)\);") as error,
+  ):
+    checkpoints.restore(like, 7)
+  assert "\n" not in str(error.value)
+
+
+def test_the_fingerprint_is_that_of_an_older_version():
+  """It hashed arrays with queries, keys and values in one axis of 12."""
+  assert checkpoints_lib.fingerprint((tower(3, 4), None)) == 1640482680

@@ -152,6 +152,10 @@ def to_params(tensors: dict[str, torch.Tensor], config: qwen.Qwen25VL) -> models
   def single(name):
     return {"kernel": take(name + ".weight").T, "bias": take(name + ".bias")}
 
+  def qkv(fused):
+    """Gives queries, keys and values an axis of their own."""
+    return {name: x.reshape(*x.shape[:-1], 3, -1) for name, x in fused.items()}
+
   depth, layers = config.vision.depth, config.text.num_hidden_layers
   block, layer = "model.visual.blocks.{}", "model.language_model.layers.{}"
   tree = {
@@ -163,7 +167,7 @@ def to_params(tensors: dict[str, torch.Tensor], config: qwen.Qwen25VL) -> models
       },
       "blocks": {
         "norm1": {"scale": stack(depth, f"{block}.norm1.weight")},
-        "qkv": linear(depth, f"{block}.attn.qkv"),
+        "qkv": qkv(linear(depth, f"{block}.attn.qkv")),
         "proj": linear(depth, f"{block}.attn.proj"),
         "norm2": {"scale": stack(depth, f"{block}.norm2.weight")},
         **gated(depth, block, bias=True),

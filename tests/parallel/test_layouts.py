@@ -20,6 +20,8 @@ MESH = AbstractMesh((2, 4, 2), ("data", "fsdp", "tensor"))
     ("decoder/layers/k/bias", (3, 16), (None, "tensor")),
     ("decoder/layers/input_norm/scale", (3, 16), ()),
     ("vision/blocks/down/kernel", (3, 16, 16), (None, "tensor", "fsdp")),
+    ("vision/blocks/qkv/kernel", (3, 16, 3, 16), (None, "fsdp", None, "tensor")),
+    ("vision/blocks/qkv/bias", (3, 3, 16), (None, None, "tensor")),
     ("vision/merger/fc1/kernel", (16, 16), ("fsdp", "tensor")),
     ("lm_head/kernel", (16, 64), ("fsdp", "tensor")),
     ("decoder/layers/q/kernel", (3, 6, 5), (None, None, None)),  # 4 and 2 divide neither

@@ -1,7 +1,7 @@
 """Vision parameters: their shapes in the parameter tree and their names in published files."""
 
 from sejax.models.qwen2_5_vl.config import VisionConfig
-from sejax.models.transformer.params import Params, dense_shape
+from sejax.models.transformer.params import Params, dense_shape, qkv_shape
 
 # Module in the tree -> module in the published files; `{}` stands for the block's index.
 TENSOR_NAMES = {
@@ -26,7 +26,7 @@ def vision_shapes(c: VisionConfig) -> Params:
     "patch_embed": dense_shape(c.patch_dim, c.hidden_size, bias=False),
     "blocks": {
       "norm1": {"scale": (c.depth, c.hidden_size)},
-      "qkv": dense_shape(c.hidden_size, 3 * c.hidden_size, stack=c.depth),
+      "qkv": qkv_shape(c.hidden_size, stack=c.depth),
       "proj": dense_shape(c.hidden_size, c.hidden_size, stack=c.depth),
       "norm2": {"scale": (c.depth, c.hidden_size)},
       "gate": dense_shape(c.hidden_size, c.intermediate_size, stack=c.depth),

@@ -14,7 +14,13 @@ from sejax.models.qwen2_vl.config import VisionConfig
 from sejax.models.transformer.config import TextConfig
 from sejax.models.transformer.images import Images, pack_images
 from sejax.models.transformer.layers import dense
-from sejax.models.transformer.params import DECODER_TENSOR_NAMES, Params, dense_shape, norm_shape
+from sejax.models.transformer.params import (
+  DECODER_TENSOR_NAMES,
+  Params,
+  dense_shape,
+  norm_shape,
+  qkv_shape,
+)
 from sejax.models.transformer.vision import merge_patches, rotary_angles, run_blocks
 
 # Module in the tree -> module in the published files; `{}` stands for the block's index.
@@ -82,7 +88,7 @@ class Qwen2VL(Model):
       "patch_embed": dense_shape(c.patch_dim, c.embed_dim, bias=False),
       "blocks": {
         "norm1": norm_shape(c.embed_dim, stack=c.depth),
-        "qkv": dense_shape(c.embed_dim, 3 * c.embed_dim, stack=c.depth),
+        "qkv": qkv_shape(c.embed_dim, stack=c.depth),
         "proj": dense_shape(c.embed_dim, c.embed_dim, stack=c.depth),
         "norm2": norm_shape(c.embed_dim, stack=c.depth),
         "fc1": dense_shape(c.embed_dim, c.intermediate_size, stack=c.depth),

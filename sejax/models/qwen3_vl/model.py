@@ -15,7 +15,13 @@ from sejax.models.model import Model
 from sejax.models.qwen3_vl.config import TextConfig, VisionConfig
 from sejax.models.qwen3_vl.images import Images, pack_images
 from sejax.models.transformer.layers import dense
-from sejax.models.transformer.params import DECODER_TENSOR_NAMES, Params, dense_shape, norm_shape
+from sejax.models.transformer.params import (
+  DECODER_TENSOR_NAMES,
+  Params,
+  dense_shape,
+  norm_shape,
+  qkv_shape,
+)
 from sejax.models.transformer.state import DeepstackFeatures
 from sejax.models.transformer.vision import merge_patches, rotary_angles, run_blocks
 
@@ -128,7 +134,7 @@ class Qwen3VL(Model):
       "position_table": {"embedding": (c.num_position_embeddings, c.hidden_size)},
       "blocks": {
         "norm1": norm_shape(c.hidden_size, stack=c.depth),
-        "qkv": dense_shape(c.hidden_size, 3 * c.hidden_size, stack=c.depth),
+        "qkv": qkv_shape(c.hidden_size, stack=c.depth),
         "proj": dense_shape(c.hidden_size, c.hidden_size, stack=c.depth),
         "norm2": norm_shape(c.hidden_size, stack=c.depth),
         "fc1": dense_shape(c.hidden_size, c.intermediate_size, stack=c.depth),

@@ -7,9 +7,11 @@ from sejax.parallel.layouts import Rules
 TRAINING: Rules = (
   (r"embed/embedding$", ("tensor", "fsdp")),
   (r"lm_head/kernel$", ("fsdp", "tensor")),
-  (r"(patch_embed|q|k|v|qkv|gate|up|fc1)/kernel$", ("fsdp", "tensor")),
+  (r"qkv/kernel$", ("fsdp", None, "tensor")),
+  (r"(patch_embed|q|k|v|gate|up|fc1)/kernel$", ("fsdp", "tensor")),
   (r"(o|proj|down|fc2)/kernel$", ("tensor", "fsdp")),
-  (r"(q|k|v|qkv|gate|up|fc1)/bias$", ("tensor",)),
+  (r"qkv/bias$", (None, "tensor")),
+  (r"(q|k|v|gate|up|fc1)/bias$", ("tensor",)),
   (r"(q|k|v|gate|up)/lora_a$", ("fsdp", None)),
   (r"(q|k|v|gate|up)/lora_b$", (None, "tensor")),
   (r"(o|down)/lora_a$", ("tensor", None)),

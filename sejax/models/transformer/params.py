@@ -1,10 +1,13 @@
 """The parameter tree: its shapes and its random initialisation.
 
-The tree is a plain nested dict. Kernels are `[in, out]`. The parameters of all layers (or vision
-blocks) are stacked on axis 0, so that `jax.lax.scan` compiles one layer for all of them. `lm_head`
-is absent where the head is tied to the embedding.
+The tree is a plain nested dict. Kernels are `[in, out]`, and `[in, 3, out]` where one kernel makes
+queries, keys and values. The parameters of all layers (or vision blocks) are stacked on axis 0, so
+that `jax.lax.scan` compiles one layer for all of them. `lm_head` is absent where the head is tied
+to the embedding.
 """
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,6 +23,9 @@ INIT_STDDEV = 0.02  # `initializer_range` of every released configuration.
 # Path of the decoder's layers in the tree, and the dense layers in each; these can get adapters.
 LAYERS = ("decoder", "layers")
 DENSE_LAYERS = ("q", "k", "v", "o", "gate", "up", "down")
+
+# Paths of the arrays of `qkv_shape`.
+_QKV = re.compile(r"(^|/)qkv/(kernel|bias)$")
 
 # Module in the tree -> module in the published files; `{}` stands for the layer's index.
 DECODER_TENSOR_NAMES = {
@@ -94,6 +100,31 @@ def norm_shape(size: int, *, stack: int | None = None) -> Params:
   """Returns the shapes of a LayerNorm, or of a stack of them."""
   lead = () if stack is None else (stack,)
   return {"scale": (*lead, size), "bias": (*lead, size)}
+
+
+def qkv_shape(size: int, *, stack: int) -> Params:
+  """Returns the shapes of stacked dense layers that make queries, keys and values at once.
+
+  The three have an axis of their own, `[size, 3, size]`, so that a mesh can split each by heads. In
+  parts of one axis of `3 * size`, a device would not hold the same heads of all three.
+  """
+  return {"kernel": (stack, size, 3, size), "bias": (stack, 3, size)}
+
+
+def fused_shape(path: str, shape: Sequence[int]) -> tuple[int, ...]:
+  """Returns the shape with queries, keys and values in one axis, see `qkv_shape`.
+
+  Published files and checkpoints of older versions have this shape. The elements are in the same
+  order in both. The shape of any other array is returned unchanged.
+
+  Args:
+    path: path in the parameter tree, such as `vision/blocks/qkv/kernel`.
+    shape: shape of the array in the tree, with or without the axis of stacked layers.
+  """
+  if not _QKV.search(path):
+    return tuple(shape)
+  *lead, parts, size = shape
+  return (*lead, parts * size)
 
 
 def dense_shape(

@@ -65,11 +65,11 @@ def self_attention(
   """Applies the attention layer of a block, without norm and residual connection.
 
   Args:
-    params: parameters of the block; `qkv` (fused) and `proj` are used.
+    params: parameters of the block; `qkv` and `proj` are used.
     angles: rotation angles of the patches, from `rotary_angles`.
     attention: computes attention from rotated queries and keys and from values.
   """
-  qkv = dense(params["qkv"], x)
+  qkv = jnp.tensordot(x, params["qkv"]["kernel"], 1) + params["qkv"]["bias"]  # [B,S,3,D]
   queries, keys, values = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, heads, -1), 2, 0)
   out = attention(rotate(queries, angles), rotate(keys, angles), values)
   return dense(params["proj"], out.reshape(x.shape))
