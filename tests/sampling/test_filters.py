@@ -1,8 +1,10 @@
 """Compares filters with transformers' logits processors, and frequencies with probabilities."""
 
+import functools
 import itertools
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -120,6 +122,94 @@ def test_nothing_is_sorted():
   text = program.as_text()
   assert "stablehlo.sort" not in text
   assert "chlo.top_k" not in text
+
+
+def equations(program):
+  """Yields all equations of a jaxpr and of those inside them."""
+  for equation in program.eqns:
+    yield equation
+    for inner in jax.extend.core.jaxprs_in_params(equation.params):
+      yield from equations(inner)
+
+
+@pytest.mark.parametrize(
+  ("filters", "cpu", "other"),
+  [
+    (Filters(top_p=0.9), [28], [7]),
+    (Filters(top_p=0.999), [28], [7]),
+    (Filters(top_p=1 - 1e-7), [29], [8]),
+    (Filters(top_k=50), [16, 16], [4, 4]),
+    (Filters(top_k=50, top_p=0.9, min_p=0.1), [16, 16, 28], [4, 4, 7]),
+  ],
+)
+def test_the_number_of_passes_is_fixed(filters, cpu, other):
+  """No loop ends by the logits, and no branch is taken by them."""
+  logits, bits = jax.ShapeDtypeStruct((2, 32_000), jnp.float32), random_bits(2)
+  program = jax.make_jaxpr(functools.partial(sampling_filters.draw, filters))(logits, bits)
+  found = list(equations(program.jaxpr))
+  assert not [e for e in found if e.primitive.name == "while"]
+  branches = [e for e in found if e.primitive.name == "cond"]
+  assert all(e.params["branches_platforms"] for e in branches)
+  passes = [e.params["length"] for e in found if e.primitive.name == "scan"]
+  assert passes[::2] == cpu
+  assert passes[1::2] == other
+
+
+@pytest.mark.parametrize("bits_per_pass", [2, 4])
+@pytest.mark.parametrize("step", [None, 0.25])
+def test_all_bits_per_pass_find_the_same(monkeypatch, bits_per_pass, step):
+  filters = Filters(top_k=700, top_p=0.93)
+  logits = random_logits(16, 2.0, 4000)
+  if step:
+    logits = step * np.round(logits / step)
+  expected = draw(filters, logits, random_bits(16))
+  monkeypatch.setitem(sampling_filters.BITS_PER_PASS, "cpu", bits_per_pass)
+  found = jax.jit(functools.partial(sampling_filters.draw, filters))(logits, random_bits(16))
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_sums_at_once_equal_sums_in_blocks():
+  """What accelerators compute is what the CPU computes."""
+  matrix = jnp.asarray(np.random.default_rng(0).random((3, 128, 5)), jnp.float32)
+
+  def term(x):
+    return jnp.where(x > 0.5, x, 0)
+
+  found = sampling_filters._sum_at_once(term, matrix), sampling_filters._sum_in_blocks(term, matrix)
+  np.testing.assert_allclose(*found, rtol=1e-6)
+
+
+@pytest.mark.parametrize("p", [0.02, 0.3, 0.8, 0.99])
+@pytest.mark.parametrize("step", [0.05, 1.0])
+def test_top_p_keeps_the_first_tokens_of_a_tie(p, step):
+  """Rounded logits, as of a model in bf16, tie in many places of the vocabulary's matrix."""
+  logits = (step * np.round(random_logits(1, 2.0, 3000) / step)).astype(np.float32)
+  order = np.argsort(-logits[0], kind="stable")
+  probabilities = jax.nn.softmax(logits[0].astype(np.float64))[order]
+  cumulative = np.cumsum(probabilities)
+  count = (cumulative < p * (1 - 1e-6)).sum() + 1
+  out = draw(Filters(top_p=p), np.repeat(logits, 20_000, 0), random_bits(20_000))
+  assert np.isin(out.token, order[:count]).all()
+  assert np.isin(order[:count][probabilities[:count] > 1e-3 * p], out.token).all()
+  mass = np.exp(out.logp - out.behaviour_logp)
+  np.testing.assert_allclose(mass, cumulative[count - 1], rtol=1e-5)
+
+
+def test_top_p_is_off_by_a_token_at_most_where_sums_round():
+  """Weights are neighbouring floats, and 282 of 300 such tokens reach p to within rounding."""
+  logits = random_logits(256, 3e-7)
+  out = draw(Filters(top_p=0.94), logits, random_bits(256))
+  kept = 300 * np.exp(out.logp - out.behaviour_logp)
+  np.testing.assert_allclose(kept, 282, atol=1.01)
+
+
+@pytest.mark.parametrize("p", [1e-300, 1e-40, 1 - 1e-7, 1 - 1e-16])
+def test_top_p_at_its_ends(p):
+  logits = random_logits(8, 3.0, 4096)
+  out = draw(Filters(top_p=p), logits, random_bits(8))
+  if p < 0.5:
+    np.testing.assert_array_equal(out.token, logits.argmax(-1))
+  np.testing.assert_allclose(out.behaviour_logp, out.logp if p > 0.5 else 0, atol=1e-5)
 
 
 def test_temperature_zero_is_the_first_of_the_most_likely():
