@@ -8,15 +8,11 @@ After the colon stands the size, 2b or 4b, optionally followed by a comma and a 
 
 from sejax.config import presets
 
-# Prompts decoded at once: keys and values of a token take four times as much as in Qwen2.5-VL-3B.
-_CONCURRENT_PROMPTS = {"2b": 4, "4b": 2}
-
 
 def get_config(argument="2b"):
   """Returns the configuration."""
-  size, variant = presets.choose_size(argument, _CONCURRENT_PROMPTS)
+  size, variant = presets.choose_size(argument, ("2b", "4b"))
   config = presets.figures_lora(f"Qwen/Qwen3-VL-{size.upper()}-Instruct", variant)
-  config.sampling.max_concurrent_prompts = _CONCURRENT_PROMPTS[size]
   config.data.min_pixels = None  # The range of pixels is that of the model's directory.
   config.data.max_pixels = None
   config.data.patch_buckets = (256,)

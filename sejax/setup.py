@@ -158,7 +158,9 @@ def _make_roles(
   checks.check_pixel_limits(config.data, policy.processor)
   if judge is not policy:
     rollout.check_judge(policy, judge)
-  roles = policy.roles(parts.role_options(config), judge.model)
+  options = parts.role_options(config)
+  options = parts.with_room(config, policy, options, config.batch_size)
+  roles = policy.roles(options, judge.model)
   checks.check_prompts(config.data, preparer, roles, judged=config.judge.use)
   return roles
 
@@ -178,8 +180,9 @@ def _open_heldout(
   """
   if not config.eval.num_problems:
     return None
-  if config.eval.greedy:
-    roles = policy.roles(parts.role_options(config).greedy())
+  options = parts.evaluation_roles(config)
+  if options != parts.role_options(config):
+    roles = policy.roles(parts.with_room(config, policy, options, config.eval.batch_size))
   return HeldOut.open(
     config.eval,
     config.data,

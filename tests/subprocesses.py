@@ -33,9 +33,9 @@ def start(module: str, devices: int, *arguments: object) -> subprocess.Popen:
   )
 
 
-def wait(*processes: subprocess.Popen) -> None:
-  """Waits for all to end well."""
-  errors = [process.communicate(timeout=500)[1] for process in processes]
+def wait(*processes: subprocess.Popen, timeout: float = 500) -> None:
+  """Waits for all to end well, each at most so many seconds."""
+  errors = [process.communicate(timeout=timeout)[1] for process in processes]
   for process, error in zip(processes, errors, strict=True):
     assert process.returncode == 0, error[-3000:]
 

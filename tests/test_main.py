@@ -124,9 +124,9 @@ def test_what_cannot_work_is_one_line(arguments, message, tmp_path, monkeypatch)
     ),
     ("judge.rubric", "long", "config.judge.rubric='long' must be one of full, short"),
     (
-      "sampling.max_concurrent_prompts",
+      "judge.max_concurrent_rows",
       0,
-      "config.sampling.max_concurrent_prompts=0 must be at least 1",
+      "config.judge.max_concurrent_rows=0 must be at least 1",
     ),
     ("sampling.decode_steps", 0, "config.sampling.decode_steps=0 must be at least 1"),
     ("optimizer.first_moment_dtype", "float16", "must be one of float32, bfloat16"),

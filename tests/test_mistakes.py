@@ -330,9 +330,11 @@ def test_memory_that_runs_out_says_which_options_need_less(error, said, monkeypa
   assert status == 3
   assert line == (
     "sejax: out of memory (RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes. more); lower"
-    " config.train.micro_batch_size, config.sampling.max_concurrent_prompts,"
-    " config.model.query_chunk or config.model.logits_chunk, train adapters (config.lora.rank=64)"
-    " or split the weights over more devices (config.mesh.fsdp)\n"
+    " config.train.micro_batch_size, config.sampling.cache_tokens,"
+    " config.actor.max_concurrent_rows, config.judge.max_concurrent_rows,"
+    " config.model.query_chunk or config.model.logits_chunk,"
+    " train adapters (config.lora.rank=64) or split the weights over more devices"
+    " (config.mesh.fsdp)\n"
   )
 
 
@@ -357,7 +359,7 @@ def test_a_run_goes_on_with_less_memory(said):
   command = (TINY, "--workdir=out", "--config.model.path=none")
   said(*command)
   pathlib.Path("out", "metrics.jsonl").write_text('{"step": 0}\n')
-  less = ("--config.train.micro_batch_size=8", "--config.sampling.max_concurrent_prompts=4")
+  less = ("--config.train.micro_batch_size=8", "--config.actor.max_concurrent_rows=4")
   less += ("--config.model.query_chunk=64", "--config.model.logits_chunk=8")
   assert "config.model.path='none' is not a directory" in said(*command, *less)[1]
 

@@ -22,7 +22,6 @@ COMMAND=(
   "$PYTHON" -m sejax.main
   "--config=$CONFIG"
   --config.mesh.fsdp=-1
-  "--config.sampling.max_concurrent_prompts=$((64 * ${SLURM_NNODES:-1}))"
   "--config.train.micro_batch_size=$((8 * ${SLURM_NNODES:-1}))"
   --config.model.logits_chunk=2048
   "--config.data.path=$DATA"

@@ -21,7 +21,6 @@ FLAGS=(
   --distributed
   --config.mesh.fsdp=-1
   --config.mesh.tensor=4
-  --config.sampling.max_concurrent_prompts=256
   --config.train.micro_batch_size=16
   --config.model.logits_chunk=2048
   "--config.data.path=bucket/geometry3k"

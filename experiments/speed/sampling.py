@@ -21,8 +21,8 @@ with one JSON line:
 - `tail_cost`: with lengths of which 90% are an eighth of the limit, time over that of as many
   tokens at the full batch's rate. `tail_packing`: time without packing over time with it.
 - `top_p_cost`: time with top-p 0.9 over time without.
-- `length_growth`: time per token with a cache of 1,024 slots allocated, over that with 128; of
-  2,048 over 256 with `--size=3b`.
+- `length_growth`: time per token with a limit of 1,024 tokens, over that with 128; of 2,048 over
+  256 with `--size=3b`.
 - `tokens_per_second`: trajectories that run to the limit, prompts read and all.
 - `decode_gbs`: bytes that decoding these must read (weights, prompts once for a group, own tokens)
   per second; `decode_bandwidth`: of the device's, null where that is not known.
@@ -119,7 +119,8 @@ class Bench:
   def sampler(self, request: Request, **changes) -> Callable[[], Result]:
     """Returns what samples once."""
     options = {"trajectories": TRAJECTORIES, "max_new_tokens": self.size.max_new_tokens, **changes}
-    sampler = Sampler(self.size.model, Options(**options), dtype=self.size.dtype)
+    model = self.size.model.for_device(jax.devices()[0], fused_attention=True, layered_cache=None)
+    sampler = Sampler(model, Options(**options), dtype=self.size.dtype)
     return lambda: sampler(self.params, request, seed=0, step=0, role=Role.ACTOR)
 
 
@@ -228,15 +229,15 @@ def options(bench: Bench) -> dict[str, float]:
     {
       "plain": bench.sampler(request, max_new_tokens=size.few),
       "top-p 0.9": bench.sampler(request, max_new_tokens=size.few, filters=Filters(top_p=0.9)),
-      f"{8 * size.few:,} slots": bench.sampler(
+      f"limit {8 * size.few:,}": bench.sampler(
         request._replace(limits=limits), max_new_tokens=8 * size.few
       ),
     },
     REPEATS,
   )
   show(f"prompts of {size.short}", found, limits.sum())
-  plain, top_p, slots = found.values()
-  return {"top_p_cost": top_p / plain, "length_growth": slots / plain}
+  plain, top_p, long = found.values()
+  return {"top_p_cost": top_p / plain, "length_growth": long / plain}
 
 
 def main(_: list[str]) -> None:

@@ -1,10 +1,10 @@
 """How full the sampler's device batches are: its own host loop, run on given lengths.
 
     python experiments/speed/simulate.py --lengths=FILE [--distribution=mid] [--shards=8] \
-      [--max_concurrent_prompts=64]
+      [--max_concurrent_rows=N] [--cache_tokens=N] [--calls=FILE]
 
-Runs the Actor and the Judge of a released step (2,048 and 1,024 new tokens). Admission, packing
-and the end of decode runs are decided by the sampler's own code; each of its device programs is
+Runs the Actor and the Judge of a released step (2,048 and 1,024 new tokens). Admission, pages and
+the end of decode runs are decided by the sampler's own code; each of its device programs is
 replaced by what it does to lengths, so that no model is computed and the shapes are those that a
 run would issue. The file has, for each distribution, `reply` and `verdict` in tokens (`[B][G]`),
 and `prompt_tokens` (`[B]`). Prints for both roles, and ends with one JSON line:
@@ -15,10 +15,12 @@ and `prompt_tokens` (`[B]`). Prints for both roles, and ends with one JSON line:
   that has not ended; prompts, which are shared, are not counted.
 - `given_share`: of the candidates' tokens that are read with padding, those that are real; of the
   Judge alone. `prompt_share`: the same of the prompts.
-- `programs`: distinct programs and shapes.
+- `programs`: distinct programs and shapes. `cache_tokens`: most tokens that the pages of a shard
+  had room for.
 """
 
 import collections
+import functools
 import json
 import pathlib
 from typing import Any
@@ -33,22 +35,14 @@ from sejax import models
 from sejax.parallel import hosts
 from sejax.parallel.programs import Program
 from sejax.rollout import padded_length
-from sejax.sampling import (
-  Options,
-  Request,
-  Role,
-  Sampler,
-  decode,
-  keys,
-  packing,
-  record_hashes,
-  scheduler,
-)
+from sejax.sampling import Options, Request, Role, Sampler, cache, decode, keys, record_hashes
 
 _LENGTHS = flags.DEFINE_string("lengths", None, "File of lengths.")
 _DISTRIBUTION = flags.DEFINE_string("distribution", "mid", "Which of its distributions.")
 _SHARDS = flags.DEFINE_integer("shards", 8, "Row shards of the mesh.", lower_bound=1)
-_CONCURRENT = flags.DEFINE_integer("max_concurrent_prompts", 64, "As config.sampling has it.")
+_ROWS = flags.DEFINE_integer("max_concurrent_rows", None, "As config.sampling has it.")
+_CACHE = flags.DEFINE_integer("cache_tokens", None, "Most tokens in the KV cache of a shard.")
+_CALLS = flags.DEFINE_string("calls", None, "File to write what each role issued to, as JSON.")
 _STEPS = flags.DEFINE_integer("decode_steps", 32, "As config.sampling has it.")
 
 PROMPT_TOKENS, REPLY, VERDICT = 1024, 2048, 1024  # limits of the released run
@@ -60,131 +54,114 @@ class Simulation:
   Attributes:
     seconds: as of a `ProgramCache`; nothing is compiled.
     tally: sums of what was issued.
+    issued: how often each program was called with each number of rows, pages and prompts of a
+      shard, or of tokens that are read together.
   """
 
   def __init__(self, mesh: Mesh, shards: int):
     self.seconds = 0.0
     self.tally = collections.Counter()
+    self.issued = collections.Counter()
     self._mesh, self._shards = mesh, shards
-    self._issued: set[Any] = set()
-    self._cache_length = 0
-    self._rows: packing.PromptRows | None = None
+    self._programs: set[Any] = set()
 
   @property
   def count(self) -> int:
     """Distinct programs and shapes so far."""
-    return len(self._issued)
+    return len(self._programs)
+
+  @property
+  def most_pages(self) -> int:
+    """Pages of a shard in the largest KV cache that was read."""
+    return max(key[2] for key in self.issued if key[0] == "decode, a token")
 
   def call(self, program: Program, *args: Any) -> Any:
     """Does what a program does to lengths."""
     shapes = tuple(np.shape(x) for x in jax.tree.leaves(args))
-    self._issued.add((program, shapes))
+    self._programs.add((program, shapes))
     simulate = {
       keys.sequence_keys: self._sequence_keys,
-      packing.empty_state: self._empty_state,
-      packing.prefill: self._prefill,
-      packing.insert: self._insert,
-      packing.repack: self._repack,
+      cache.empty_state: self._empty_state,
+      cache.read_prompts: self._read_prompts,
+      cache.read_given: self._read_given,
+      cache.write: self._write,
+      cache.take: self._take,
       decode.decode_tokens: self._decode,
     }[program.function]
     return simulate(dict(program.static), *args)
+
+  def _count(self, name: str, *sizes: int) -> None:
+    self.issued[name, *(size // self._shards for size in sizes)] += 1
 
   def _sequence_keys(self, static, seed, step, role, records, trajectory, repeat):
     del static, seed, step, role, repeat
     return np.zeros((len(records), len(trajectory), 2), np.uint32)
 
   def _empty_state(self, static):
-    self._cache_length = static["cache_length"]
-    rows = (static["slots"], static["members"])
-    return _state(np.zeros(static["slots"], int), *np.zeros((3, *rows), int), used=0)
+    """Pages and prompts are as many zeros; nothing else is kept of them."""
+    self._page_size = static["page_size"]
+    prefix = models.Prefix(*[np.zeros(static["prompts"])] * len(models.Prefix._fields))
+    pages = models.Pages(*[np.zeros(static["pages"])] * 2)
+    return decode.State(prefix, pages, np.zeros(static["sequences"]))
 
-  def _prefill(self, static, params, rows, index):
-    del static, params
-    at = self._of_shards(np.asarray(index), len(rows.lengths) // self._shards)
-    lengths, limit = np.asarray(rows.lengths)[at], np.asarray(rows.limit)[at]
-    given = np.zeros_like(limit)
-    self.tally["prompt_real"] += lengths.sum()
-    self.tally["prompt_read"] += lengths.size * rows.ids.shape[1]
-    if rows.given is not None:
-      given = np.asarray(rows.given_lengths)[at]
-      self.tally["given_real"] += given.sum()
-      self.tally["given_read"] += given.size * rows.given.shape[-1]
-    return _state(lengths, given, np.zeros_like(limit), limit, used=0)
+  def _read_prompts(self, static, params, prefix, hidden, rows, index, places):
+    del static, params, places
+    lengths, index = np.asarray(rows.lengths).reshape(self._shards, -1), np.asarray(index)
+    by_shard = index.reshape(self._shards, -1)
+    read = [row[at[at < len(row)]] for row, at in zip(lengths, by_shard, strict=True)]
+    self.tally["prompt_real"] += sum(row.sum() for row in read)
+    self.tally["prompt_read"] += index.size * rows.ids.shape[1]
+    self._count("prefill", index.size * rows.ids.shape[1])
+    return prefix, hidden
 
-  def _insert(self, static, state, groups, slots):
-    del static
-    size = len(state.limit) // self._shards
-    slots = np.asarray(slots)
-    at = self._of_shards(slots, size)[slots < size]
+  def _read_given(self, static, params, pages, hidden, prefix, rows):
+    del static, params, prefix
+    self.tally["given_real"] += np.asarray(rows.lengths).sum()
+    self.tally["given_read"] += rows.tokens.size
+    self._count("given tokens", rows.tokens.size)
+    return pages, hidden
 
-    def put(x, new):
-      x = x.copy()
-      x[at] = new[slots < size]
-      return x
+  def _write(self, static, x, recent, count, targets, start):
+    del static, recent, count, start
+    self._count("write", len(targets), len(x))
+    return x
 
-    return _state(
-      put(state.prefix, groups.prefix),
-      put(state.cache.lengths, groups.cache.lengths),
-      put(state.num_sampled, groups.num_sampled),
-      put(state.limit, groups.limit),
-      used=int(state.cache.used),
-    )
+  def _take(self, static, x, index):
+    del static, x
+    self._count("move", len(index))
+    return np.zeros(len(index))
 
-  def _repack(self, static, state, sources, active, used):
-    del static, active
-    sources = np.asarray(sources)
-    slots, members = np.divmod(sources, state.limit.shape[1])
-    rows = slots + self._first(len(sources), len(state.limit) // self._shards)[:, None]
-    return _state(
-      state.prefix[rows[:, 0]],
-      state.cache.lengths[rows, members],
-      state.num_sampled[rows, members],
-      state.limit[rows, members],
-      used=int(used),
-    )
-
-  def _decode(self, static, params, state, active, thresholds):
+  def _decode(self, static, params, hidden, prefix, pages, sequences, batch):
     del params
-    active = np.asarray(active) & (state.num_sampled < state.limit)
-    cached, sampled, used = state.cache.lengths.copy(), state.num_sampled.copy(), state.cache.used
-    sizes, thresholds = np.array(scheduler.sizes(active.shape[1])), np.asarray(thresholds)
-    used, steps = int(used), 0
-    while steps < static["steps"] and used < self._cache_length:
-      needed = -(-active.sum(-1, keepdims=True) // sizes)
-      if not (needed.reshape(self._shards, -1, len(sizes)).sum(1).max(0) > thresholds).all():
+    batch = jax.tree.map(np.asarray, batch)
+    rows, size = len(batch.sequence), len(hidden) // self._shards
+    shard = np.arange(rows) // (rows // self._shards)
+    at = shard * size + np.minimum(batch.sequence, size - 1)
+    limit = np.asarray(sequences.limit)[at]
+    active = batch.active & (batch.num_sampled < limit)
+    cached, sampled, steps = batch.table.lengths.copy(), batch.num_sampled.copy(), 0
+    while steps < static["steps"]:
+      counts = active.reshape(self._shards, -1).sum(-1)
+      if counts.max() <= batch.stop_at_fullest or counts.sum() <= batch.stop_at_total:
         break
       self.tally["active"] += active.sum()
       sampled += active
-      active = active & (sampled < state.limit)
-      cached += active
-      used, steps = used + 1, steps + 1
+      active = active & (sampled < limit)
       self.tally["valid"] += cached[active].sum()
+      cached += active
+      steps += 1
     self.tally["steps"] += steps
-    self.tally["row_steps"] += steps * active.size
-    self.tally["read"] += steps * active.size * static["attended_length"]
-    empty = np.zeros((*active.shape, static["steps"]), np.int32)
-    tokens = hosts.shard_identical(self._mesh, empty)
-    status = decode.Status(active, sampled, cached, np.int32(steps))
-    return (
-      _state(state.prefix, cached, sampled, state.limit, used=used),
-      decode.SampledTokens(tokens, tokens, tokens),
-      jax.tree.map(lambda x: hosts.replicate(self._mesh, x), status),
-    )
-
-  def _of_shards(self, index: Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, " n"]:
-    """Converts indices within each shard, of so many rows, to those of all rows."""
-    return index + self._first(len(index), size)
-
-  def _first(self, count: int, size: int) -> Int[np.ndarray, " n"]:
-    return np.repeat(np.arange(self._shards) * size, count // self._shards)
-
-
-def _state(prefix, cached, sampled, limit, *, used: int) -> decode.State:
-  """Returns a state that has lengths alone."""
-  cache = models.Cache(keys=None, values=None, valid=None, lengths=cached, used=used)
-  return decode.State(
-    prefix=prefix, cache=cache, hidden=None, keys=None, num_sampled=sampled, limit=limit
-  )
+    self.tally["row_steps"] += steps * rows
+    read = len(pages.keys) * self._page_size + rows * static["steps"]
+    self.tally["read"] += steps * read
+    for _ in range(steps):
+      self._count("decode, a token", rows, len(pages.keys), len(prefix.keys))
+    empty = hosts.shard_identical(self._mesh, np.zeros((rows, static["steps"]), np.int32))
+    replicate = functools.partial(hosts.replicate, self._mesh)
+    status = decode.Status(*map(replicate, (active, sampled, np.int32(steps))))
+    new = np.zeros((rows, static["steps"]))
+    recent = models.Recent(new, new, np.int32(steps))
+    return hidden, recent, decode.SampledTokens(empty, empty, empty), status
 
 
 def simulate(
@@ -193,8 +170,8 @@ def simulate(
   given: Int[np.ndarray, "B G"] | None,
   *,
   limit: int,
-) -> dict[str, float]:
-  """Returns the figures of a role.
+) -> tuple[dict[str, float], collections.Counter]:
+  """Returns the figures of a role, and what was issued.
 
   Args:
     lengths: tokens that are sampled.
@@ -206,7 +183,8 @@ def simulate(
   options = Options(
     trajectories=lengths.shape[1],
     max_new_tokens=limit,
-    max_concurrent_prompts=_CONCURRENT.value,
+    max_concurrent_rows=_ROWS.value,
+    cache_tokens=_CACHE.value,
     decode_steps=_STEPS.value,
   )
   sampler = Sampler(models.released("Qwen/Qwen2.5-VL-7B-Instruct"), options, mesh)
@@ -230,10 +208,11 @@ def simulate(
     "valid_share": tally["valid"] / tally["read"],
     "prompt_share": tally["prompt_real"] / tally["prompt_read"],
     "programs": simulation.count,
+    "cache_tokens": simulation.most_pages * options.page_size,
   }
   if given is not None:
     figures["given_share"] = tally["given_real"] / tally["given_read"]
-  return {name: round(float(value), 3) for name, value in figures.items()}
+  return {name: round(float(value), 3) for name, value in figures.items()}, simulation.issued
 
 
 def main(argv: list[str]) -> None:
@@ -244,10 +223,17 @@ def main(argv: list[str]) -> None:
   read = json.loads(pathlib.Path(_LENGTHS.value).read_text(encoding="utf-8"))
   prompts = np.minimum(read["prompt_tokens"], PROMPT_TOKENS)
   chosen = {name: np.array(x) for name, x in read[_DISTRIBUTION.value].items()}
-  result = {
+  found = {
     "actor": simulate(chosen["reply"], prompts, None, limit=REPLY),
     "judge": simulate(chosen["verdict"], prompts, chosen["reply"], limit=VERDICT),
   }
+  result = {role: figures for role, (figures, _) in found.items()}
+  if _CALLS.value:
+    calls = {
+      role: [[*call, count] for call, count in issued.items()]
+      for role, (_, issued) in found.items()
+    }
+    pathlib.Path(_CALLS.value).write_text(json.dumps(calls), encoding="utf-8")
   for role, figures in result.items():
     print(role, *(f"{name} {value:g}" for name, value in figures.items()), sep="  ")
   print(json.dumps({"distribution": _DISTRIBUTION.value, "shards": _SHARDS.value} | result))

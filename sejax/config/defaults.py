@@ -26,8 +26,10 @@ FEWER_WEIGHTS = (
   "train adapters (config.lora.rank=64) or split the weights over more devices (config.mesh.fsdp)"
 )
 LESS_MEMORY = (
-  "lower config.train.micro_batch_size, config.sampling.max_concurrent_prompts,"
-  f" config.model.query_chunk or config.model.logits_chunk, {FEWER_WEIGHTS}"
+  "lower config.train.micro_batch_size, config.sampling.cache_tokens,"
+  " config.actor.max_concurrent_rows, config.judge.max_concurrent_rows, config.model.query_chunk"
+  " or config.model.logits_chunk,"
+  f" {FEWER_WEIGHTS}"
 )
 
 
@@ -109,6 +111,8 @@ def _actor() -> ml_collections.ConfigDict:
   actor = ml_collections.ConfigDict()
   actor.instruction = prompts.ACTOR_INSTRUCTION  # appended to the question; may be empty
   actor.max_tokens = 2048  # maximum number of tokens of a trajectory, R
+  # Trajectories decoded at once, over all devices; None: as many as device memory has room for.
+  actor.max_concurrent_rows = config_dict.placeholder(int)
   actor.update(_filters())
   return actor
 
@@ -125,6 +129,7 @@ def _judge() -> ml_collections.ConfigDict:
   # Whether the Judge's prompt contains the Actor's instruction; released: True.
   judge.include_instruction = False
   judge.max_tokens = 1024  # maximum number of tokens of a verdict
+  judge.max_concurrent_rows = config_dict.placeholder(int)  # verdicts decoded at once, as above
   judge.update(_filters(top_p=0.9))
   judge.num_judge_repeats = 1  # verdicts per trajectory, M; valid scores are averaged
   judge.released_reading = False  # released: True, see `sejax.text.verdicts.score`
@@ -146,11 +151,13 @@ def _mesh() -> ml_collections.ConfigDict:
 def _sampling() -> ml_collections.ConfigDict:
   """Returns the options of the sampler that all roles share."""
   sampling = ml_collections.ConfigDict()
-  # Prompts decoded at once, over all devices; None: the whole batch.
-  sampling.max_concurrent_prompts = config_dict.placeholder(int)
+  # Tokens of trajectories or verdicts in the KV cache of a row shard (data times fsdp), beside the
+  # prompts; None: as many as device memory has room for.
+  sampling.cache_tokens = config_dict.placeholder(int)
   sampling.decode_steps = 32  # decode steps between host synchronisations
   sampling.pack = True  # shrink the batch as trajectories end; compiles more programs
-  # Whether each layer's KV cache is a separate array; None: on GPUs only.
+  # Whether decoding keeps each layer's weights and KV cache in arrays of their own; None: except on
+  # TPUs.
   sampling.layered_cache = config_dict.placeholder(bool)
   return sampling
 
@@ -248,6 +255,7 @@ def _eval() -> ml_collections.ConfigDict:
   # Whether all held-out problems may be training problems. How many are is always reported.
   evaluation.allow_training_problems = False
   evaluation.batch_size = 32  # problems per batch, over all processes
+  evaluation.max_concurrent_rows = config_dict.placeholder(int)  # answers decoded at once, as above
   evaluation.greedy = False  # one greedy answer per problem, instead of a group of samples
   evaluation.every = 5  # steps between evaluations; 0: only before and after training
 

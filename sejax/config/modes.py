@@ -84,14 +84,20 @@ def responder(config: ml_collections.ConfigDict) -> Responder:
     config, "give the model to evaluate, or stored responses to grade as config.eval.predictions"
   )
   mesh = meshes.create(config.mesh)
-  layouts.check_rows(mesh, "eval.batch_size", config.eval.batch_size)
+  sizes = parts.row_sizes(config)
+  checks.check_rows(mesh, {name: sizes[name] for name in sizes if name.startswith("eval.")})
   model_directory = parts.model_directory(config, mesh)
   checks.check_buckets(config.data, config.actor.max_tokens, model_directory.model)
   checks.check_pixel_limits(config.data, model_directory.processor)
-  role_options = parts.role_options(config)
   return Responder(
     model_directory,
-    role_options.greedy() if config.eval.greedy else role_options,
+    parts.with_room(
+      config,
+      model_directory,
+      parts.evaluation_roles(config),
+      config.eval.batch_size,
+      trains=False,
+    ),
     parts.evaluation(config),
     functools.partial(parts.benchmark_preparer, config),
   )

@@ -19,6 +19,7 @@ from sejax.data.records import Source
 from sejax.evaluation import answering
 from sejax.learner import learner, minibatches
 from sejax.models import lora
+from sejax.parallel import chips, hosts
 from sejax.planning import programs
 from sejax.rollout import sample
 from sejax.sampling import Filters, Options
@@ -76,6 +77,46 @@ def role_options(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
   )
 
 
+def evaluation_roles(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
+  """Returns the sampling options of Actor and Judge in evaluation."""
+  config = config.copy_and_resolve_references()
+  for section in (config.actor, config.judge):
+    section.max_concurrent_rows = config.eval.max_concurrent_rows
+  options = role_options(config)
+  return options.greedy() if config.eval.greedy else options
+
+
+def with_room(
+  config: ml_collections.ConfigDict,
+  directory: rollout.ModelDirectory,
+  options: rollout.RoleOptions,
+  batch_size: int,
+  *,
+  trains: bool = True,
+) -> rollout.RoleOptions:
+  """Returns options that let roles decode as many rows at once as device memory has room for.
+
+  On CPUs nothing is changed: their memory is shared with all other programs.
+
+  Args:
+    directory: model of the Actor; the Judge is counted as if it were of the same size.
+    options: of both roles.
+    batch_size: prompts that are sampled together, over all processes.
+    trains: whether the run trains; otherwise there is no Judge either.
+  """
+  device = jax.local_devices()[0]
+  memory = None if device.platform == "cpu" else chips.device_memory(device)
+  if memory is None:
+    return options
+  # The least of all processes, which must take the same decisions.
+  memory = min(hosts.gather_json(memory))  # more than an int32, which arrays would have
+  step = planned_step(config)
+  step = dataclasses.replace(
+    step, roles=options, batch_size=batch_size, judged=step.judged and trains
+  )
+  return programs.with_room(step, directory.model, directory.mesh, memory, trains=trains).roles
+
+
 def _role(
   config: ml_collections.ConfigDict, section: ml_collections.ConfigDict, repeats: int
 ) -> Options:
@@ -95,7 +136,8 @@ def _role(
       min_p=section.min_p,
     ),
     repeats=repeats,
-    max_concurrent_prompts=config.sampling.max_concurrent_prompts,
+    max_concurrent_rows=section.max_concurrent_rows,
+    cache_tokens=config.sampling.cache_tokens,
     decode_steps=config.sampling.decode_steps,
     pack=config.sampling.pack,
   )
@@ -195,14 +237,20 @@ def training(config: ml_collections.ConfigDict) -> learner.Options:
 
 def row_sizes(config: ml_collections.ConfigDict) -> dict[str, int]:
   """Returns the batch sizes that the mesh must split evenly, by the names of their fields."""
-  return {
+  sizes = {
     "train.micro_batch_size": config.train.micro_batch_size,
     "eval.batch_size": config.eval.batch_size,
   }
+  for role in ("actor", "judge", "eval"):
+    sizes[f"{role}.max_concurrent_rows"] = config[role].max_concurrent_rows
+  return {name: size for name, size in sizes.items() if size is not None}
 
 
 def planned_step(config: ml_collections.ConfigDict) -> programs.Step:
-  """Returns the training step for `--mode=compile`; `model.dtype` must not be `auto`."""
+  """Returns the training step as it is planned.
+
+  For `--mode=compile`, which knows no backend, `model.dtype` must not be `auto`.
+  """
   return programs.Step(
     compute=compute(config),
     roles=role_options(config),

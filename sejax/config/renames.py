@@ -21,10 +21,14 @@ FIELDS = {
   "log.profile": "log.profile_steps",
   "optimizer.first_moment": "optimizer.first_moment_dtype",
   "optimizer.warmup": "optimizer.warmup_steps",
-  "sampling.groups": "sampling.max_concurrent_prompts",
+  "sampling.groups": "actor.max_concurrent_rows",
+  "sampling.max_concurrent_prompts": "actor.max_concurrent_rows",
   "sampling.run": "sampling.decode_steps",
   "train.reward_function": "rewards.function",
 }
+
+# Old fields that counted prompts where the new ones count rows, one for each trajectory.
+_IN_PROMPTS = ("sampling.groups", "sampling.max_concurrent_prompts")
 
 # New names of modules that configuration files import, by their old names.
 MODULES = {
@@ -41,13 +45,18 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
   Args:
     values: values by dotted name, old or new.
   """
+  values = dict(values)
+  for name in _IN_PROMPTS:
+    if values.get(name) is not None:
+      values[name] *= values.get("group_size", default().group_size)
   return {FIELDS.get(name, name): value for name, value in values.items()}
 
 
 def explain(name: str) -> str:
   """Returns the second half of the error about an unknown field: its new or the closest name."""
   if name in FIELDS:
-    return f"is now config.{FIELDS[name]}"
+    unit = ", which counts trajectories: multiply by group_size" if name in _IN_PROMPTS else ""
+    return f"is now config.{FIELDS[name]}{unit}"
   known = list(flatten(default()))
   leaf = name.rpartition(".")[2]
   same_leaf = [field for field in known if field.rpartition(".")[2] == leaf]

@@ -52,6 +52,7 @@ _FREE = (
   r"checkpoint\.",
   r"mesh\.",
   r"sampling\.",
+  r"(actor|judge|eval)\.max_concurrent_rows$",
   r"model\.(remat|unroll|query_chunk|logits_chunk|fused_attention)$",
   r"optimizer\.max_skipped$",
   r"data\.(workers|max_bad_share|on_bad_record|inspect_\w+)$",

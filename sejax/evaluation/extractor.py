@@ -51,7 +51,6 @@ class Extractor:
     self._options = Options(
       trajectories=1,
       max_new_tokens=_NEW_TOKENS,
-      max_concurrent_prompts=sampling.max_concurrent_prompts,
       decode_steps=sampling.decode_steps,
       pack=sampling.pack,
     )

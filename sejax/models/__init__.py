@@ -10,23 +10,33 @@ from sejax.models.registry import FAMILIES, load_config, released
 from sejax.models.transformer.generation import select_last
 from sejax.models.transformer.logp import LogProbs
 from sejax.models.transformer.params import Params, fused_shape
-from sejax.models.transformer.state import Cache, Prefix, Prompt
+from sejax.models.transformer.state import (
+  BatchTable,
+  Pages,
+  Prefix,
+  Prompt,
+  Recent,
+  unstack_layers,
+)
 from sejax.models.weights import load, save
 
 __all__ = [
   "FAMILIES",
-  "Cache",
+  "BatchTable",
   "Features",
   "Images",
   "LogProbs",
   "Model",
+  "Pages",
   "Params",
   "Prefix",
   "Prompt",
+  "Recent",
   "fused_shape",
   "load",
   "load_config",
   "released",
   "save",
   "select_last",
+  "unstack_layers",
 ]

@@ -29,7 +29,14 @@ from sejax.models.transformer.config import ModelConfig, TextConfig, read_config
 from sejax.models.transformer.layout import DECODING, TRAINING
 from sejax.models.transformer.logp import LogProbs
 from sejax.models.transformer.params import Params
-from sejax.models.transformer.state import Cache, Prefix, PrefixOrCache, Prompt
+from sejax.models.transformer.state import (
+  BatchTable,
+  Pages,
+  Prefix,
+  PrefixOrPages,
+  Prompt,
+  Recent,
+)
 from sejax.parallel.layouts import Rules
 
 Images = Any  # opaque pytree from `Model.pack_images`
@@ -266,12 +273,12 @@ class Model(ModelConfig, abc.ABC):
     Args:
       device: may be a topology device that is not attached (ahead-of-time compilation).
       fused_attention: use cuDNN's attention where the device supports it.
-      layered_cache: see `ModelConfig`; None turns it on for GPUs.
+      layered_cache: see `ModelConfig`; None turns it on except for TPUs.
     """
     return dataclasses.replace(
       self,
       fused_attention=fused_attention and cudnn_attention.available(device),
-      layered_cache=device.platform == "gpu" if layered_cache is None else layered_cache,
+      layered_cache=device.platform != "tpu" if layered_cache is None else layered_cache,
     )
 
   # ------------------------------------------------------------------ parameters
@@ -313,19 +320,32 @@ class Model(ModelConfig, abc.ABC):
     params: Params,
     prefix: Prefix,
     tokens: Int[Array, "B G T"],
-    cache: Cache | None = None,
-    lengths: Int[Array, "B G"] | None = None,
-    attended_length: int | None = None,
-  ) -> tuple[Float[Array, "B G T D"], Cache | None]:
+    prompts: Int[Array, "N U"] | None = None,
+  ) -> tuple[Float[Array, "B G T D"], Pages]:
     """Extends the G continuations of each prompt by T tokens, see `generation.extend`."""
-    return generation.extend(
+    return generation.extend(params, self, prefix, tokens, prompts)
+
+  def decode(
+    self,
+    params: Params,
+    tokens: Int[Array, " NR"],
+    *,
+    prefix: Prefix,
+    pages: Pages,
+    recent: Recent,
+    table: BatchTable,
+    shards: int,
+  ) -> tuple[Float[Array, "NR D"], Recent]:
+    """Runs the next token of each row of a batch, see `generation.decode`."""
+    return generation.decode(
       params,
       self,
-      prefix,
       tokens,
-      cache=cache,
-      lengths=lengths,
-      attended_length=attended_length,
+      prefix=prefix,
+      pages=pages,
+      recent=recent,
+      table=table,
+      shards=shards,
     )
 
   def forward(
@@ -364,29 +384,31 @@ class Model(ModelConfig, abc.ABC):
 
   # ------------------------------------------------------------------ decoding state
 
-  def decoding_params(self, params: Params) -> Params:
-    """Converts parameters to the form used in decoding, see `ModelConfig.layered_cache`."""
-    return state.unstack_params(params) if self.layered_cache else params
+  def layers(self, params: Params) -> Params:
+    """Returns the decoder's layers in the parameter tree, stacked or a list."""
+    return params["decoder"]["layers"]
 
-  def decoding_state(self, prefix_or_cache: PrefixOrCache) -> PrefixOrCache:
-    """Converts a prefix or cache to the form used in decoding, see `ModelConfig.layered_cache`."""
-    return state.unstack_state(prefix_or_cache) if self.layered_cache else prefix_or_cache
+  def with_layers(self, params: Params, layers: Params) -> Params:
+    """Returns parameters with other layers of the decoder, see `layers`."""
+    return params | {"decoder": params["decoder"] | {"layers": layers}}
+
+  def decoding_state(self, prefix_or_pages: PrefixOrPages) -> PrefixOrPages:
+    """Converts a prefix or pages to the form used in decoding, see `ModelConfig.layered_cache`."""
+    is_stacked = self.layered_cache and not isinstance(prefix_or_pages.keys, tuple)
+    return state.unstack_state(prefix_or_pages) if is_stacked else prefix_or_pages
 
   def empty_prefix(self, prompts: int, tokens: int, dtype: DTypeLike) -> Prefix:
     """Returns a prefix of zeros for B prompts of P tokens."""
     return state.empty_prefix(self, prompts, tokens, dtype)
 
-  def empty_cache(self, prompts: int, members: int, cache_length: int, dtype: DTypeLike) -> Cache:
-    """Returns an empty KV cache.
+  def empty_pages(self, pages: int, page_size: int, dtype: DTypeLike) -> Pages:
+    """Returns pages of zeros, each of `page_size` positions."""
+    return state.empty_pages(self, pages, page_size, dtype)
 
-    Args:
-      prompts: number of prompts, B.
-      members: continuations of each prompt, G.
-      cache_length: cache positions of each continuation, S.
-      dtype: precision of keys and values.
-    """
-    return state.empty_cache(self, prompts, members, cache_length, dtype)
+  def empty_recent(self, rows: int, steps: int, dtype: DTypeLike) -> Recent:
+    """Returns room for the tokens of a decode run, in the form used in decoding."""
+    return state.empty_recent(self, rows, steps, dtype)
 
-  def state_specs(self, mesh: Mesh) -> tuple[Prefix, Cache]:
-    """Returns the partition specs of prefix and cache: rows, and KV heads over `tensor`."""
+  def state_specs(self, mesh: Mesh) -> tuple[Prefix, Pages, Recent]:
+    """Returns the partition specs of the decoding state: rows, and KV heads over `tensor`."""
     return state.specs(self, mesh)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Int, Shaped
 
 from sejax.parallel import layouts
 
@@ -90,6 +90,21 @@ def gather_rows(rows: Shaped[np.ndarray, "b ..."]) -> Shaped[np.ndarray, "B ..."
   if jax.process_count() == 1:
     return rows
   return multihost_utils.process_allgather(rows, tiled=True)
+
+
+def gather_shards(mesh: Mesh, rows: Int[np.ndarray, "b ..."]) -> Int[np.ndarray, "N m ..."]:
+  """Returns the rows of all processes, by row shard; all must call it with equal shapes.
+
+  Args:
+    rows: numbers of 0 or more, the rows of this process's shards one shard after the other.
+  """
+  local = local_shards(mesh)
+  by_shard = rows.reshape(len(local), -1, *rows.shape[1:])
+  found = np.zeros((layouts.row_shards(mesh), *by_shard.shape[1:]), rows.dtype)
+  found[local] = by_shard
+  if jax.process_count() == 1:
+    return found
+  return multihost_utils.process_allgather(found).max(axis=0)
 
 
 def gather_json(value: Any) -> list[Any]:

@@ -20,6 +20,7 @@ from sejax.parallel import chips, meshes
 from sejax.parallel.programs import ProgramCall
 from sejax.planning import hlo, topologies
 from sejax.planning import programs as step_programs
+from sejax.rollout import checks
 
 _GIB = 2**30
 
@@ -81,19 +82,28 @@ def run(
   # Without it, jax would look for the devices of the platform whose compiler is loaded.
   jax.config.update("jax_platforms", "cpu")
   mesh = meshes.create(mesh_sizes, topologies.devices(topology))
+  checks.check_rows(mesh, step.row_sizes)
+  opened = _model(model)
+  step = step_programs.with_room(step, opened, mesh, int(chip.memory))
   chosen = [
     call
-    for call in step_programs.of_step(step, _model(model), mesh)
+    for call in step_programs.of_step(step, opened, mesh)
     if not programs or any(part in call.name for part in programs)
   ]
   rows = []
   for call in tqdm.tqdm(chosen, topology):
-    rows.append(_compile(call, chip))
+    rows.append(compile_call(call, chip))
     tqdm.tqdm.write(_line(rows[-1], chip), file=sys.stderr)
   fits = all(not row.error and row.peak <= chip.memory for row in rows)
   axes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
   print(_table(f"{model} on {topology} ({axes})", rows, chip))
-  result = {"topology": topology, "mesh": dict(mesh.shape), "fits": fits}
+  room = {
+    role: {"max_concurrent_rows": options.max_concurrent_rows, "cache_tokens": options.cache_tokens}
+    for role, options in (("actor", step.roles.actor), ("judge", step.roles.judge))
+    if role == "actor" or step.judged
+  }
+  print(*(f"{role}: {_room_line(**sizes)}" for role, sizes in room.items()), sep="\n")
+  result = {"topology": topology, "mesh": dict(mesh.shape), "fits": fits, "room": room}
   print(json.dumps(result | {"programs": [row._asdict() for row in rows]}))
   return fits
 
@@ -104,7 +114,8 @@ def _model(path: str) -> models.Model:
   return known or models.load_config(hub.local_directory("config.model.path", path))
 
 
-def _compile(call: ProgramCall, chip: chips.Chip) -> Row:
+def compile_call(call: ProgramCall, chip: chips.Chip) -> Row:
+  """Compiles a program for a chip, and reads off what it takes of it."""
   try:
     compiled = call.program.lower(*call.args).compile()
   except jax.errors.JaxRuntimeError as error:
@@ -133,6 +144,12 @@ def _compile(call: ProgramCall, chip: chips.Chip) -> Row:
     seconds=times[bound],
     bound=bound,
   )
+
+
+def _room_line(max_concurrent_rows: int | None, cache_tokens: int | None) -> str:
+  """Returns what a role decodes at once, as a line of the report."""
+  rows = "all rows" if max_concurrent_rows is None else f"{max_concurrent_rows:,} rows"
+  return f"{rows} at once, {cache_tokens or 0:,} tokens in the KV cache of a row shard"
 
 
 def _table(title: str, rows: Sequence[Row], chip: chips.Chip) -> str:

@@ -11,7 +11,7 @@ Left out are the kernels of `sejax.method`, which compute on a few numbers of ea
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from sejax.learner import learner, update
 from sejax.models import lora
 from sejax.parallel import layouts
 from sejax.parallel.programs import ProgramCall, with_shardings
+from sejax.planning import room
 from sejax.rollout import Compute, RoleOptions, checks, padded_length
 from sejax.sampling import Options, Sampler
 
@@ -54,6 +55,97 @@ class Step:
   row_sizes: Mapping[str, int]
 
 
+class _Arrays(NamedTuple):
+  """Shapes of the arrays of a step that do not belong to sampling.
+
+  Attributes:
+    frozen: weights of the Judge and reference policy.
+    state: training state; None without training.
+    policy: weights that the Actor samples with.
+    images: images of a batch.
+    features: their features, by the policy.
+    prompt_length: tokens of the Actor's prompts, with padding.
+    learner: trains the policy.
+  """
+
+  frozen: models.Params
+  state: update.TrainState | None
+  policy: models.Params
+  images: models.Images
+  features: models.Features
+  prompt_length: int
+  learner: learner.Learner
+
+  @classmethod
+  def of(cls, step: Step, model: models.Model, mesh: Mesh) -> "_Arrays":
+    """Returns the shapes; the model is that on the mesh's devices."""
+    actor = _sampler(step, step.roles.actor, model, mesh)
+    updater = learner.make_updater(
+      step.training,
+      model,
+      compute=step.compute,
+      filters=actor.options.filters,
+      steps=step.training_steps,
+      mesh=mesh,
+    )
+    frozen = _parameters(model.shapes(), mesh, model, step.compute.dtype)
+    training = learner.Learner(
+      updater=updater,
+      mesh=mesh,
+      frozen=frozen,
+      adapters=step.training.adapters,
+      sizes=step.training.sizes,
+      seed=0,  # of values, not of shapes
+      mask_truncated=step.training.mask_truncated,
+      encode=None,
+    )
+    state = _train_state(step.training.adapters, model, mesh, updater)
+    images = _images(step, model, mesh)
+    policy = training.policy_shapes(state.params)
+    return cls(
+      frozen=frozen,
+      state=state,
+      policy=policy,
+      images=images,
+      features=actor.programs.encode.eval_shape(model.vision_params(policy), images),
+      prompt_length=checks.prompt_width(step.data),
+      learner=training,
+    )
+
+  def actor_calls(
+    self, step: Step, options: Options, model: models.Model, mesh: Mesh
+  ) -> Iterator[ProgramCall]:
+    """Yields the calls of sampling trajectories."""
+    calls = _sampler(step, options, model, mesh).programs.calls(
+      self.policy,
+      self.features,
+      images=self.images,
+      prompts=step.batch_size,
+      prompt_length=self.prompt_length,
+      given_length=0,
+    )
+    return _during("actor", calls, (self.state, self.frozen))
+
+  def judge_calls(
+    self, step: Step, options: Options, model: models.Model, mesh: Mesh
+  ) -> Iterator[ProgramCall]:
+    """Yields the calls of sampling verdicts."""
+    programs = _sampler(step, options, model, mesh).programs
+    # Where the tower is trained, the Judge's own features take the place of the Actor's.
+    shared = not step.training.trains_vision
+    vision = model.vision_params(self.frozen)
+    calls = programs.calls(
+      self.frozen,
+      self.features if shared else programs.encode.eval_shape(vision, self.images),
+      images=None if shared else self.images,
+      prompts=step.batch_size,
+      prompt_length=step.data.prompt_buckets[-1],
+      given_length=padded_length(step.roles.actor.max_new_tokens),
+    )
+    kept = (self.state, self.frozen)
+    return _during("judge", calls, (kept, self.features) if shared else kept)
+
+
 def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall]:
   """Yields the calls in the order in which a step makes them.
 
@@ -66,67 +158,57 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
   checks.check_rows(mesh, step.row_sizes)
   checks.check_buckets(step.data, step.roles.actor.max_new_tokens, model)
   model = step.compute.on_devices(model, mesh)
-  dtype = step.compute.dtype
-
-  actor = Sampler(model, _with_tokens(step.roles.actor, model), mesh, dtype)
-  updater = learner.make_updater(
-    step.training,
-    model,
-    compute=step.compute,
-    filters=actor.options.filters,
-    steps=step.training_steps,
-    mesh=mesh,
-  )
-  frozen = _parameters(model.shapes(), mesh, model, dtype)
-  training = learner.Learner(
-    updater=updater,
-    mesh=mesh,
-    frozen=frozen,
-    adapters=step.training.adapters,
-    sizes=step.training.sizes,
-    seed=0,  # of values, not of shapes
-    mask_truncated=step.training.mask_truncated,
-    encode=None,
-  )
-  state = _train_state(step.training.adapters, model, mesh, updater)
-  kept = (state, frozen)
-
-  images = _images(step, model, mesh)
-  prompt_length = checks.prompt_width(step.data)
-  policy = training.policy_shapes(state.params)
-  features = actor.programs.encode.eval_shape(model.vision_params(policy), images)
-  calls = actor.programs.calls(
-    policy,
-    features,
-    images=images,
-    prompts=step.batch_size,
-    prompt_length=prompt_length,
-    given_length=0,
-  )
-  yield from _during("actor", calls, kept)
-
+  arrays = _Arrays.of(step, model, mesh)
+  yield from arrays.actor_calls(step, step.roles.actor, model, mesh)
   if step.judged:
-    judge = Sampler(model, _with_tokens(step.roles.judge, model), mesh, dtype)
-    # Where the tower is trained, the Judge's own features take the place of the Actor's.
-    shared = not step.training.trains_vision
-    calls = judge.programs.calls(
-      frozen,
-      features if shared else judge.programs.encode.eval_shape(model.vision_params(frozen), images),
-      images=None if shared else images,
-      prompts=step.batch_size,
-      prompt_length=step.data.prompt_buckets[-1],
-      given_length=padded_length(step.roles.actor.max_new_tokens),
-    )
-    yield from _during("judge", calls, (kept, features) if shared else kept)
-
-  yield from training.calls(
-    state,
-    images if step.training.trains_vision else None,
-    None if step.training.trains_vision else features,
+    yield from arrays.judge_calls(step, step.roles.judge, model, mesh)
+  trains_vision = step.training.trains_vision
+  yield from arrays.learner.calls(
+    arrays.state,
+    arrays.images if trains_vision else None,
+    None if trains_vision else arrays.features,
     prompts=step.batch_size,
-    prompt_length=prompt_length,
+    prompt_length=arrays.prompt_length,
     trajectories=step.roles.actor.trajectories,
   )
+
+
+def with_room(
+  step: Step, model: models.Model, mesh: Mesh, memory: int, *, trains: bool = True
+) -> Step:
+  """Returns a step whose roles decode as many rows at once as device memory has room for.
+
+  Only what options leave open is decided: `max_concurrent_rows` and `cache_tokens`. Everything that
+  the run keeps meanwhile is counted from its shapes; what programs need beside it is estimated.
+
+  Args:
+    memory: bytes that programs can use on each device.
+    trains: whether the run trains; otherwise the model's weights are all that it keeps.
+  """
+  model = step.compute.on_devices(model, mesh)
+  arrays = _Arrays.of(step, model, mesh)
+  if not trains:
+    arrays = arrays._replace(state=None, policy=arrays.frozen)
+  roles = {"actor": arrays.actor_calls}
+  if step.judged:
+    roles["judge"] = arrays.judge_calls
+  found = {
+    name: room.of_role(
+      getattr(step.roles, name),
+      lambda options, calls=calls: calls(step, options, model, mesh),
+      model,
+      mesh,
+      rows=step.batch_size * getattr(step.roles, name).members,
+      memory=memory,
+    )
+    for name, calls in roles.items()
+  }
+  return dataclasses.replace(step, roles=dataclasses.replace(step.roles, **found))
+
+
+def _sampler(step: Step, options: Options, model: models.Model, mesh: Mesh) -> Sampler:
+  """Returns the sampler of a role."""
+  return Sampler(model, _with_tokens(options, model), mesh, step.compute.dtype)
 
 
 def _during(role: str, calls: Iterator[ProgramCall], kept: Any) -> Iterator[ProgramCall]:

@@ -36,7 +36,7 @@ class Compute:
   Attributes:
     dtype: precision of frozen weights, and of the sampler's copy of trained weights.
     fused_attention: whether to use cuDNN's attention on GPUs that have it.
-    layered_cache: whether each layer's KV cache is a separate array; None: on GPUs only.
+    layered_cache: see `ModelConfig`; None: except on TPUs.
   """
 
   dtype: jnp.dtype

@@ -1,8 +1,8 @@
 """Device side of decoding: the state of all sequences, and the loop that samples their tokens.
 
-Axes: B slots and G sequences of a slot in the current device batch, which repacking changes; C
-steps of a decode run, S KV cache positions, P prompt tokens, D width. A slot's prefix and sequences
-lie on one row shard.
+Axes as in `scheduler`: N row shards, R rows of a shard's batch, Q sequences of a shard, B prompts
+on a shard's device, J pages of a shard; NR stands for the rows of all shards, and so on. C steps of
+a decode run, D width.
 """
 
 from collections.abc import Callable
@@ -10,35 +10,59 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from sejax import models
 from sejax.parallel import layouts
 from sejax.sampling import filters as filters_lib
-from sejax.sampling import keys, scheduler
+from sejax.sampling import keys
 
 
 class State(NamedTuple):
-  """Device state of all sequences in the batch.
+  """Device state of all sequences.
 
   Attributes:
-    prefix: keys and values of each slot's prompt.
-    cache: KV cache of each sequence's given and sampled tokens. The tokens of active sequences end
-      at the same cache position.
+    prefix: keys and values of the prompts on the device.
+    pages: KV cache of given and sampled tokens.
     hidden: hidden state of each sequence's last token, from which the next one is sampled.
-    keys: random key data of each sequence.
-    num_sampled: tokens sampled so far.
-    limit: maximum number of tokens to sample.
   """
 
   prefix: models.Prefix
-  cache: models.Cache
-  hidden: Float[Array, "B G D"]
-  keys: UInt32[Array, "B G 2"]
-  num_sampled: Int[Array, "B G"]
-  limit: Int[Array, "B G"]
+  pages: models.Pages
+  hidden: Float[Array, "NQ D"]
+
+
+class Sequences(NamedTuple):
+  """What does not change of the sequences of a call.
+
+  Attributes:
+    keys: random key data.
+    limit: maximum number of tokens to sample.
+  """
+
+  keys: UInt32[Array, "NQ 2"]
+  limit: Int[Array, " NQ"]
+
+
+class Batch(NamedTuple):
+  """The rows of a decode run.
+
+  Attributes:
+    sequence: sequence of each row, counted within its shard; one past the last for none.
+    active: rows to decode.
+    num_sampled: tokens sampled so far.
+    table: what each row attends to.
+    stop_at_fullest: decoding stops when the fullest shard has at most this many active rows.
+    stop_at_total: decoding stops when all shards together have at most this many.
+  """
+
+  sequence: Int[Array, " NR"]
+  active: Bool[Array, " NR"]
+  num_sampled: Int[Array, " NR"]
+  table: models.BatchTable
+  stop_at_fullest: Int[Array, ""]
+  stop_at_total: Int[Array, ""]
 
 
 class SampledTokens(NamedTuple):
@@ -48,149 +72,151 @@ class SampledTokens(NamedTuple):
   this run. For the two kinds of log-probs see `filters.Draw`.
   """
 
-  tokens: Int[Array, "B G C"]
-  logp: Float[Array, "B G C"]
-  behaviour_logp: Float[Array, "B G C"]
+  tokens: Int[Array, "NR C"]
+  logp: Float[Array, "NR C"]
+  behaviour_logp: Float[Array, "NR C"]
 
 
 class Status(NamedTuple):
-  """Progress of all sequences after a decode run, replicated so that every process can read it.
+  """Progress of the rows after a decode run, replicated so that every process can read it.
 
   Attributes:
-    active: sequences that have neither ended nor reached their limit.
+    active: rows that have neither ended nor reached their limit.
     num_sampled: tokens sampled so far.
-    num_cached: tokens in the KV cache.
     steps: steps of this decode run.
   """
 
-  active: Bool[Array, "B G"]
-  num_sampled: Int[Array, "B G"]
-  num_cached: Int[Array, "B G"]
+  active: Bool[Array, " NR"]
+  num_sampled: Int[Array, " NR"]
   steps: Int[Array, ""]
 
 
 def specs(model: models.Model, mesh: Mesh) -> State:
-  """Returns the partition specs of a state: slots over the row axes, KV heads over `tensor`."""
-  rows = PartitionSpec(layouts.row_axes(mesh))
-  prefix, cache = model.state_specs(mesh)
-  return State(
-    prefix=prefix,
-    cache=cache,
-    hidden=rows,
-    keys=rows,
-    num_sampled=rows,
-    limit=rows,
-  )
+  """Returns the partition specs of a state: rows over the row axes, KV heads over `tensor`."""
+  prefix, pages, _ = model.state_specs(mesh)
+  return State(prefix, pages, PartitionSpec(layouts.row_axes(mesh)))
 
 
 def decode_tokens(
   params: models.Params,
-  state: State,
-  active: Bool[Array, "B G"],
-  repack_thresholds: Int[Array, " n"],
+  hidden: Float[Array, "NQ D"],
+  prefix: models.Prefix,
+  pages: models.Pages,
+  sequences: Sequences,
+  batch: Batch,
   *,
   model: models.Model,
   mesh: Mesh,
   filters: filters_lib.Filters,
   eos_ids: tuple[int, ...],
   steps: int,
-  attended_length: int,
-) -> tuple[State, SampledTokens, Status]:
-  """Decodes up to `steps` tokens for every active sequence.
+) -> tuple[Float[Array, "NQ D"], models.Recent, SampledTokens, Status]:
+  """Decodes up to `steps` tokens for every active row.
 
-  Returns early when the cache is full, or when so few sequences are active that the host should
-  repack them into a smaller batch or admit waiting prompts.
+  Returns early when so few rows are active that the host should make the batch smaller or admit
+  waiting sequences.
 
   Args:
-    params: parameter tree in the decoding layout.
-    active: sequences to decode; a sequence at its limit is not decoded.
-    repack_thresholds: for each slot size in `scheduler.sizes(G)`, the number of slots of a row
-      shard at or below which decoding stops; -1 disables the check.
+    params: parameter tree in the decoding layout and form.
+    hidden: hidden state of each sequence's last token; that of the rows is updated.
+    prefix: prompts; only read, as are the pages.
     mesh: mesh with any of the axes data, fsdp and tensor.
     eos_ids: tokens that end a sequence; they belong to it.
     steps: maximum number of decode steps, C.
-    attended_length: leading cache positions that are attended to; must cover all positions in use
-      at the end of the decode run.
 
   Returns:
-    The new state, the sampled tokens and the status for the host.
+    The hidden states, the keys and values of the new tokens, the sampled tokens and the status for
+    the host.
   """
-  cache_length = state.cache.valid.shape[-1]
+  rows, shards = len(batch.sequence), layouts.row_shards(mesh)
   eos = jnp.array(eos_ids, jnp.int32)
-  params = model.decoding_params(params)
-  shards = layouts.row_shards(mesh)
-  member_sizes = np.array(scheduler.sizes(active.shape[1]))
-
-  draw = _sharded_draw(filters, mesh, members=active.shape[1])
-  # The draw splits members over `tensor`. Without constraints the compiler would split them so in
+  draw = _sharded_draw(filters, mesh, rows)
+  # The draw splits rows over `tensor`. Without constraints the compiler would split them so in
   # every layer, and move queries and keys between devices.
-  state_shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(model, mesh))
-  row_sharding = state_shardings.num_sampled
+  by_row = NamedSharding(mesh, PartitionSpec(layouts.row_axes(mesh)))
+  recent_shardings = jax.tree.map(
+    lambda spec: NamedSharding(mesh, spec), model.state_specs(mesh)[2]
+  )
   logits_sharding = NamedSharding(
-    mesh, PartitionSpec(layouts.row_axes(mesh), None, layouts.tensor_axis(mesh, model.vocab_size))
+    mesh, PartitionSpec(layouts.row_axes(mesh), layouts.tensor_axis(mesh, model.vocab_size))
   )
 
   def should_continue(carry):
-    step, state, active, _ = carry
-    slots_needed = -(-active.sum(-1, keepdims=True) // member_sizes)
-    in_fullest_shard = slots_needed.reshape(shards, -1, len(member_sizes)).sum(1).max(0)
-    has_work = (in_fullest_shard > repack_thresholds).all()
-    return (step < steps) & (state.cache.used < cache_length) & has_work
+    step, active, *_ = carry
+    counts = active.reshape(shards, -1).sum(-1)
+    has_work = (counts.max() > batch.stop_at_fullest) & (counts.sum() > batch.stop_at_total)
+    return (step < steps) & has_work
 
   def decode_one(carry):
-    step, state, active, sampled = carry
+    step, active, num_sampled, row_hidden, recent, sampled = carry
     # Logits are computed where the head's weights lie. Otherwise the compiler would move the
     # weights, which are much larger, to the rows.
-    logits = jax.lax.with_sharding_constraint(model.logits(params, state.hidden), logits_sharding)
-    drawn = draw(logits, state.keys, state.num_sampled)
-    drawn = jax.lax.with_sharding_constraint(drawn, row_sharding)
+    logits = jax.lax.with_sharding_constraint(model.logits(params, row_hidden), logits_sharding)
+    drawn = draw(logits, row_keys, num_sampled)
+    drawn = jax.lax.with_sharding_constraint(drawn, by_row)
     sampled = SampledTokens(
       tokens=sampled.tokens.at[step].set(drawn.token),
       logp=sampled.logp.at[step].set(drawn.logp),
       behaviour_logp=sampled.behaviour_logp.at[step].set(drawn.behaviour_logp),
     )
-    num_sampled = state.num_sampled + active
+    num_sampled = num_sampled + active
     is_eos = (drawn.token[..., None] == eos).any(-1)
-    active = active & (num_sampled < state.limit) & ~is_eos
-    active = jax.lax.with_sharding_constraint(active, row_sharding)
-    hidden, cache = model.extend(
+    active = active & (num_sampled < limit) & ~is_eos
+    active = jax.lax.with_sharding_constraint(active, by_row)
+    row_hidden, recent = model.decode(
       params,
-      state.prefix,
-      drawn.token[..., None],
-      cache=state.cache,
-      lengths=active.astype(jnp.int32),
-      attended_length=attended_length,
+      drawn.token,
+      prefix=prefix,
+      pages=pages,
+      recent=recent,
+      table=batch.table,
+      shards=shards,
     )
-    state = state._replace(cache=cache, hidden=hidden[:, :, 0], num_sampled=num_sampled)
-    state = jax.lax.with_sharding_constraint(state, state_shardings)
-    return step + 1, state, active, sampled
+    row_hidden = jax.lax.with_sharding_constraint(row_hidden, by_row)
+    recent = jax.lax.with_sharding_constraint(recent, recent_shardings)
+    return step + 1, active, num_sampled, row_hidden, recent, sampled
 
-  shape = (steps, *active.shape)
+  take = in_shards(mesh, lambda x, index: x.at[index].get(mode="clip"))
+  row_hidden, row_keys, limit = (
+    take(x, batch.sequence) for x in (hidden, sequences.keys, sequences.limit)
+  )
+  shape = (steps, rows)
   sampled = SampledTokens(
     tokens=jnp.zeros(shape, jnp.int32), logp=jnp.zeros(shape), behaviour_logp=jnp.zeros(shape)
   )
-  active = active & (state.num_sampled < state.limit)
-  taken, state, active, sampled = jax.lax.while_loop(
-    should_continue, decode_one, (jnp.int32(0), state, active, sampled)
+  recent = model.empty_recent(rows, steps, hidden.dtype)
+  recent = jax.lax.with_sharding_constraint(recent, recent_shardings)
+  active = batch.active & (batch.num_sampled < limit)
+  taken, active, num_sampled, row_hidden, recent, sampled = jax.lax.while_loop(
+    should_continue,
+    decode_one,
+    (jnp.int32(0), active, batch.num_sampled, row_hidden, recent, sampled),
   )
+  put = in_shards(mesh, lambda x, index, new: x.at[index].set(new, mode="drop"))
+  hidden = put(hidden, batch.sequence, row_hidden)
   sampled = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), sampled)
-  status = Status(
-    active=active, num_sampled=state.num_sampled, num_cached=state.cache.lengths, steps=taken
-  )
-  return state, sampled, status
+  return hidden, recent, sampled, Status(active=active, num_sampled=num_sampled, steps=taken)
+
+
+def in_shards(mesh: Mesh, function: Callable[..., Array]) -> Callable[..., Array]:
+  """Returns a function of arrays that are sharded by rows, applied to each row shard by itself."""
+  rows = PartitionSpec(layouts.row_axes(mesh))
+  return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows)
 
 
 def _sharded_draw(
-  filters: filters_lib.Filters, mesh: Mesh, members: int
+  filters: filters_lib.Filters, mesh: Mesh, size: int
 ) -> Callable[..., filters_lib.Draw]:
-  """Returns a function that draws the next token of every sequence.
+  """Returns a function that draws the next token of every row.
 
-  Each device filters whole rows: sequences, not the vocabulary, are sharded over `tensor`.
+  Each device filters whole rows: they are sharded over `tensor` too, the vocabulary is not.
 
   Args:
-    members: sequences of a slot, G.
+    size: rows of all shards, NR.
   """
-  rows = PartitionSpec(layouts.row_axes(mesh), layouts.tensor_axis(mesh, members))
+  axes = layouts.row_axes(mesh)
+  tensor = layouts.tensor_axis(mesh, size // layouts.row_shards(mesh))
+  rows = PartitionSpec((*axes, tensor) if tensor else axes)
   return jax.shard_map(
     lambda logits, key, index: filters_lib.draw(filters, logits, keys.token_bits(key, index)),
     mesh=mesh,

@@ -2,12 +2,10 @@
 
 The sampler calls them; planning lowers them from shapes alone, for hardware that is absent.
 
-Axes: B prompts over all processes, G sequences of a group, P prompt tokens, T given tokens.
+Axes as in `cache`.
 """
 
 import functools
-import itertools
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +17,24 @@ from jaxtyping import DTypeLike
 from sejax import models
 from sejax.parallel import layouts
 from sejax.parallel.programs import Program, ProgramCall
-from sejax.sampling import decode, encode, keys, packing, scheduler
+from sejax.sampling import cache, decode, encode, keys, scheduler
 from sejax.sampling.request import BatchPlan, Options
+
+# Sizes between each two powers of two that programs are compiled for. Pages are most of what a
+# decode step reads, given tokens are read once.
+ROW_STEPS, PAGE_STEPS, GIVEN_STEPS = 4, 8, 4
 
 
 class SamplerPrograms:
-  """Declares each program of a sampler once."""
+  """Declares each program of a sampler once, and the sizes that it is compiled for.
+
+  Attributes:
+    model: with the row sharding of the mesh.
+    options: how to sample.
+    mesh: mesh with any of the axes data, fsdp and tensor.
+    dtype: precision of weights and KV cache.
+    specs: partition specs of the state.
+  """
 
   def __init__(self, model: models.Model, options: Options, mesh: Mesh, dtype: DTypeLike):
     """Declares the programs; nothing is compiled.
@@ -33,74 +43,118 @@ class SamplerPrograms:
       model: with the row sharding of the mesh.
       dtype: precision of weights and KV cache.
     """
-    self._model, self._options, self._mesh, self._dtype = model, options, mesh, jnp.dtype(dtype)
-    specs = decode.specs(model, mesh)
-    state = self._shardings(specs)
+    self.model, self.options, self.mesh, self.dtype = model, options, mesh, jnp.dtype(dtype)
+    rows = PartitionSpec(layouts.row_axes(mesh))
+    self.specs = decode.specs(model, mesh)
+    prefix, pages, hidden = self._shardings(self.specs)
+    recent = self._shardings(model.state_specs(mesh)[2])
+    outputs = decode.SampledTokens(rows, rows, rows), decode.Status(*[PartitionSpec()] * 3)
+    common = {"model": model, "mesh": mesh}
     self.encode = Program.of(
       encode.encode_rows,
-      out_shardings=NamedSharding(mesh, PartitionSpec(layouts.row_axes(mesh))),
+      out_shardings=NamedSharding(mesh, rows),
       model=model,
       shards=layouts.row_shards(mesh),
-      dtype=self._dtype,
+      dtype=self.dtype,
     )
     self.sequence_keys = Program.of(keys.sequence_keys)
-    self.insert = Program.of(
-      packing.insert, donate=(0,), out_shardings=state, mesh=mesh, specs=specs
+    self.read_prompts = Program.of(
+      cache.read_prompts, donate=(1, 2), out_shardings=(prefix, hidden), **common
     )
-    self._specs, self._state = specs, state
-
-  def empty_state(self, *, slots: int, prompt_length: int, cache_length: int) -> Program:
-    """Returns the program that allocates a state; see `packing.empty_state`."""
-    return Program.of(
-      packing.empty_state,
-      out_shardings=self._state,
-      model=self._model,
-      slots=slots,
-      members=self._options.members,
-      prompt_length=prompt_length,
-      cache_length=cache_length,
-      dtype=self._dtype,
+    self.read_given = Program.of(
+      cache.read_given, donate=(1, 2), out_shardings=(pages, hidden), **common
     )
-
-  def prefill(self, *, given: bool) -> Program:
-    """Returns the program of `packing.prefill`; its groups are sharded as the decode state is.
-
-    Args:
-      given: whether sequences start with given tokens.
-    """
-    specs = packing.group_specs(self._specs, given=given)
-    return Program.of(
-      packing.prefill, out_shardings=self._shardings(specs), model=self._model, mesh=self._mesh
-    )
-
-  def repack(self, *, in_place: bool) -> Program:
-    """Returns the program of `packing.repack`.
-
-    Args:
-      in_place: whether the batch keeps its shape, so that the state is donated.
-    """
-    return Program.of(
-      packing.repack,
-      donate=(0,) if in_place else (),
-      out_shardings=self._state,
-      mesh=self._mesh,
-      specs=self._specs,
-    )
-
-  def decode(self, *, attended_length: int) -> Program:
-    """Returns the program of `decode.decode_tokens`; its state is donated."""
-    options = self._options
-    return Program.of(
+    self.decode = Program.of(
       decode.decode_tokens,
       donate=(1,),
-      out_shardings=self._shardings((self._specs, self._specs.num_sampled, PartitionSpec())),
-      model=self._model,
-      mesh=self._mesh,
+      out_shardings=(hidden, recent, *self._shardings(outputs)),
       filters=options.filters,
       eos_ids=options.eos_ids,
-      steps=options.decode_steps,
-      attended_length=attended_length,
+      steps=min(options.decode_steps, options.max_new_tokens),
+      **common,
     )
+
+  def empty_state(self, *, prompts: int, prompt_length: int, pages: int, sequences: int) -> Program:
+    """Returns the program that allocates a state; see `cache.empty_state`."""
+    return Program.of(
+      cache.empty_state,
+      out_shardings=self._shardings(self.specs),
+      model=self.model,
+      prompts=prompts,
+      prompt_length=prompt_length,
+      pages=pages,
+      page_size=self.options.page_size,
+      sequences=sequences,
+      dtype=self.dtype,
+    )
+
+  def unstack(self, layers: models.Params) -> Program:
+    """Returns the program that splits stacked layers into a list.
+
+    Args:
+      layers: arrays or their shapes.
+    """
+
+    def sharding(x):
+      spec = getattr(x.sharding, "spec", PartitionSpec())  # none on a single device
+      return NamedSharding(self.mesh, PartitionSpec(*spec[1:]))
+
+    count = jax.tree.leaves(layers)[0].shape[0]
+    one = jax.tree.map(sharding, layers)
+    return Program.of(models.unstack_layers, out_shardings=[one] * count)
+
+  def write(self, spec: PartitionSpec) -> Program:
+    """Returns the program of `cache.write`; its pages are donated.
+
+    Args:
+      spec: partition spec of the array.
+    """
+    out = NamedSharding(self.mesh, spec)
+    return Program.of(cache.write, donate=(0,), out_shardings=out, mesh=self.mesh, spec=spec)
+
+  def take(self, spec: PartitionSpec, ndim: int) -> Program:
+    """Returns the program of `cache.take`.
+
+    Args:
+      spec: partition spec of the array.
+      ndim: its axes: 5 of keys or values whose layers are stacked.
+    """
+    return Program.of(
+      cache.take,
+      out_shardings=NamedSharding(self.mesh, spec),
+      is_stacked=ndim == 5,
+      mesh=self.mesh,
+      spec=spec,
+    )
+
+  def rows(self, count: int, full: int) -> int:
+    """Returns the rows of a shard's batch that has at least `count`, at most `full`."""
+    if not self.options.pack:
+      return full
+    # All devices of a tensor group draw for as many rows.
+    multiple = self.mesh.shape.get("tensor", 1)
+    rows = scheduler.rounded_up(max(count, full // 64, 1), ROW_STEPS)
+    return min(-(-rows // multiple) * multiple, full)
+
+  def rows_below(self, rows: int, full: int) -> int:
+    """Returns the rows of the next smaller batch; 0 if there is none."""
+    return next((n for n in range(rows - 1, 0, -1) if self.rows(n, full) < rows), 0)
+
+  def pages(self, count: int, limits: scheduler.Limits) -> int:
+    """Returns the pages of a shard that has at least `count`, at most `limits.pages`."""
+    pages = scheduler.rounded_up(max(count, limits.rows // 8, 1), PAGE_STEPS)
+    return pages if limits.pages is None else min(pages, limits.pages)
+
+  def given(self, tokens: int, most: int) -> tuple[int, int]:
+    """Returns how given tokens are read together: rows of a shard, and tokens with padding.
+
+    Args:
+      tokens: tokens of the longest row.
+      most: tokens that are read together.
+    """
+    size = self.options.page_size
+    length = size * scheduler.rounded_up(-(-tokens // size), GIVEN_STEPS)
+    return 1 << (max(most // length, 1).bit_length() - 1), length
 
   def calls(
     self,
@@ -114,8 +168,9 @@ class SamplerPrograms:
   ) -> Iterator[ProgramCall]:
     """Yields the calls of sampling, in the order of a step and in its largest shapes.
 
-    Every prompt is as long as it may be, and so is every sequence. The same calls are made for
-    smaller batches and for the used part of the cache, too.
+    All sequences are decoded at once if options allow, and the KV cache is as large as it may be:
+    where `options.cache_tokens` is None, large enough for all to run to their limits. The same
+    calls are made for smaller batches and for fewer pages, too.
 
     Args:
       params: shapes of the weights as they are passed to the sampler, in any layout and precision.
@@ -125,22 +180,34 @@ class SamplerPrograms:
       prompt_length: prompt tokens with padding, P.
       given_length: given tokens with padding, T; 0 without any.
     """
-    options, mesh = self._options, self._mesh
+    options, mesh = self.options, self.mesh
     members, shards = options.members, layouts.row_shards(mesh)
-    plan = BatchPlan.of(options, prompts // shards, shards, given_length)
+    plan = BatchPlan.of(
+      options,
+      prompts=prompts // shards,
+      shards=shards,
+      prompt_length=prompt_length,
+      given_length=given_length,
+    )
+    limits = plan.limits
     rows = functools.partial(layouts.row_shape, mesh)
     replicated = functools.partial(layouts.replicated_shape, mesh)
     processes = len({device.process_index for device in mesh.devices.flat})
 
     if images is not None:
-      tower = self._model.vision_params(params)
+      tower = self.model.vision_params(params)
       yield ProgramCall("vision", self.encode, (tower, images), (params,))
     alive = (params, features)
     decoding_params, change = layouts.plan_placement(
-      params, mesh, self._model.decode_layout, self._dtype
+      params, mesh, self.model.decode_layout, self.dtype
     )
     if change:
       yield change._replace(alive=alive)
+    if self.model.layered_cache:
+      layers = self.model.layers(decoding_params)
+      unstack = self.unstack(layers)
+      yield ProgramCall("unstack", unstack, (layers,), (*alive, decoding_params))
+      decoding_params = self.model.with_layers(decoding_params, unstack.eval_shape(layers))
     alive = (*alive, decoding_params)
     yield ProgramCall(
       "sequence keys",
@@ -153,57 +220,80 @@ class SamplerPrograms:
       alive,
     )
 
-    waiting = packing.PromptRows(
+    waiting = cache.PromptRows(
       ids=rows((prompts, prompt_length), jnp.int32),
       lengths=rows((prompts,), jnp.int32),
       positions=rows((prompts, 3, prompt_length), jnp.int32),
       features=features,
-      given=rows((prompts, members, given_length), jnp.int32) if given_length else None,
-      given_lengths=rows((prompts, members), jnp.int32) if given_length else None,
-      keys=rows((prompts, members, 2), jnp.uint32),
-      limit=rows((prompts, members), jnp.int32),
     )
-    alive = (*alive, waiting)
+    sequences = decode.Sequences(
+      keys=rows((prompts * members, 2), jnp.uint32), limit=rows((prompts * members,), jnp.int32)
+    )
+    alive = (*alive, waiting, sequences)
+    width = -(-(given_length + options.max_new_tokens) // options.page_size)
+    pages = limits.pages or self.pages(limits.rows * width, limits)
     allocate = self.empty_state(
-      slots=shards * plan.capacity, prompt_length=prompt_length, cache_length=plan.cache_length
+      prompts=shards * limits.prompts,
+      prompt_length=prompt_length,
+      pages=shards * pages,
+      sequences=prompts * members,
     )
     yield ProgramCall("empty state", allocate, (), alive)
 
     state = allocate.eval_shape()
     alive = (*alive, state)
-    index = rows((shards * plan.admit_size,), jnp.int32)
-    prefill = self.prefill(given=given_length > 0)
-    yield ProgramCall("prefill", prefill, (decoding_params, waiting, index), alive)
-    groups = prefill.eval_shape(decoding_params, waiting, index)
-    yield ProgramCall("insert", self.insert, (state, groups, index), alive)
+    index = rows((shards * plan.read_prompts,), jnp.int32)
+    args = (decoding_params, state.prefix, state.hidden, waiting, index, index)
+    yield ProgramCall("prefill", self.read_prompts, args, alive)
+    if given_length:
+      count, length = self.given(given_length, plan.given_tokens)
+      given = cache.GivenRows(
+        tokens=rows((shards * count, length), jnp.int32),
+        lengths=rows((shards * count,), jnp.int32),
+        sequence=rows((shards * count,), jnp.int32),
+        place=rows((shards * count,), jnp.int32),
+        pages=rows((shards * count, length // options.page_size), jnp.int32),
+      )
+      args = (decoding_params, state.pages, state.hidden, state.prefix, given)
+      yield ProgramCall("given tokens", self.read_given, args, alive)
 
-    active = rows(state.num_sampled.shape, jnp.bool_)
-    sources = rows(state.num_sampled.shape, jnp.int32)
-    repack = self.repack(in_place=True)
-    used = replicated((), jnp.int32)
-    yield ProgramCall("pack", repack, (state, sources, active, used), alive)
-    if options.pack and (smaller := _largest_smaller_shape(plan.capacity, members)):
-      # Nothing is donated: both states are there.
-      slots = (shards * smaller[0], smaller[1])
-      args = (state, rows(slots, jnp.int32), rows(slots, jnp.bool_), used)
-      yield ProgramCall("shrink", self.repack(in_place=False), args, alive)
-    thresholds = replicated((len(scheduler.sizes(members)),), jnp.int32)
-    decode_tokens = self.decode(attended_length=plan.cache_length)
-    yield ProgramCall(
-      "decode, a token",
-      decode_tokens,
-      (decoding_params, state, active, thresholds),
-      alive,
-      trips=options.decode_steps,
+    size = shards * limits.rows
+    by_row = rows((size,), jnp.int32)
+    table = models.BatchTable(
+      prompt=by_row,
+      member=by_row,
+      row_of_member=rows((shards * limits.prompts, members), jnp.int32),
+      lengths=by_row,
+      row_of_page=rows((shards * pages,), jnp.int32),
+      tokens_in_page=rows((shards * pages,), jnp.int32),
     )
+    batch = decode.Batch(
+      sequence=by_row,
+      active=rows((size,), jnp.bool_),
+      num_sampled=by_row,
+      table=table,
+      stop_at_fullest=replicated((), jnp.int32),
+      stop_at_total=replicated((), jnp.int32),
+    )
+    args = (decoding_params, state.hidden, state.prefix, state.pages, sequences, batch)
+    yield ProgramCall(
+      "decode, a token", self.decode, args, alive, trips=dict(self.decode.static)["steps"]
+    )
+    _, recent, _, _ = self.decode.eval_shape(*args)
+    targets = rows((size, self.written_pages), jnp.int32)
+    x, new = (jax.tree.leaves(kind)[0] for kind in (state.pages, recent))
+    spec = x.sharding.spec
+    args = (x, new, replicated((), jnp.int32), targets, by_row)
+    yield ProgramCall("write", self.write(spec), args, (alive, recent))
+    args = (x, rows((shards * pages,), jnp.int32))
+    yield ProgramCall("move pages", self.take(spec, x.ndim), args, (alive, recent))
+
+  @property
+  def written_pages(self) -> int:
+    """Pages of a row that the tokens of a decode run may lie in."""
+    steps, size = dict(self.decode.static)["steps"], self.options.page_size
+    return -(-(steps - 1) // size) + 1
 
   def _shardings(self, specs: Any) -> Any:
     """Converts partition specs to shardings over the mesh."""
-    return jax.tree.map(lambda spec: NamedSharding(self._mesh, spec), specs)
-
-
-def _largest_smaller_shape(capacity: int, members: int) -> tuple[int, int] | None:
-  """Returns the slots of a shard and the sequences of a slot of the next smaller batch, if any."""
-  shapes = itertools.product(scheduler.sizes(capacity), scheduler.sizes(members))
-  smaller = [shape for shape in shapes if math.prod(shape) < capacity * members]
-  return max(smaller, key=lambda shape: (math.prod(shape), shape), default=None)
+    return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), specs)

@@ -13,7 +13,12 @@ from jaxtyping import Int, UInt32
 
 from sejax import models
 from sejax.parallel import hosts
+from sejax.sampling import scheduler
 from sejax.sampling.filters import Filters
+
+# Tokens of a row shard that one pass reads at most, unless a single row has more: enough to keep
+# any device busy, and few enough for their activations to fit.
+READ_TOKENS = 8192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +34,12 @@ class Options:
     repeats: independent sequences of each trajectory, such as several verdicts on one candidate. A
       group has G = trajectories x repeats sequences, the repeats of one trajectory adjacent.
     context: maximum number of prompt, given and new tokens together; None is the model's limit.
-    max_concurrent_prompts: prompts decoded at once, over all devices; others wait. None decodes all
+    max_concurrent_rows: sequences decoded at once, over all devices; others wait. None decodes all
       at once.
+    cache_tokens: tokens of sequences that the KV cache of a row shard may hold, prompts not
+      counted; None if memory does not limit them.
+    page_size: tokens of a page of the KV cache. Small ones leave less of the last page unused,
+      large ones make larger matrix products.
     decode_steps: decode steps between host synchronisations.
     pack: shrink the device batch as sequences end.
 
@@ -45,7 +54,9 @@ class Options:
   pad_id: int = 0
   repeats: int = 1
   context: int | None = None
-  max_concurrent_prompts: int | None = None
+  max_concurrent_rows: int | None = None
+  cache_tokens: int | None = None
+  page_size: int = 64
   decode_steps: int = 32
   pack: bool = True
 
@@ -55,7 +66,9 @@ class Options:
       "max_new_tokens",
       "repeats",
       "context",
-      "max_concurrent_prompts",
+      "max_concurrent_rows",
+      "cache_tokens",
+      "page_size",
       "decode_steps",
     ):
       value = getattr(self, name)
@@ -92,41 +105,49 @@ class Request(NamedTuple):
 
 
 class BatchPlan(NamedTuple):
-  """Static sizes of the device batch and its KV cache for one call of the sampler.
+  """Sizes of the device batch and its KV cache for one call of the sampler, for each row shard.
 
   Attributes:
-    capacity: slots of a row shard, that is prompts decoded at once.
-    admit_size: prompts of a row shard that are admitted together.
-    given_length: maximum number of given tokens, T.
-    cache_length: KV cache positions of each sequence.
+    limits: what there is room for.
+    read_prompts: prompts that are read together.
+    given_tokens: given tokens that are read together, with padding.
   """
 
-  capacity: int
-  admit_size: int
-  given_length: int
-  cache_length: int
+  limits: scheduler.Limits
+  read_prompts: int
+  given_tokens: int
 
   @classmethod
-  def of(cls, options: Options, prompts: int, shards: int, given_length: int) -> "BatchPlan":
+  def of(
+    cls, options: Options, *, prompts: int, shards: int, prompt_length: int, given_length: int
+  ) -> "BatchPlan":
     """Returns the sizes for a number of prompts.
 
     Args:
       prompts: prompts of one row shard.
       shards: row shards of the mesh.
+      prompt_length: prompt tokens with padding, P.
       given_length: maximum number of given tokens, T.
     """
-    capacity = min(prompts, (options.max_concurrent_prompts or prompts * shards) // shards)
-    cache_length = given_length + options.max_new_tokens
-    if capacity < prompts:
-      # All sequences write to the same cache position. `decode_steps` spare positions, so that a
-      # newly admitted prompt can decode a full run even when the longest sequence has almost filled
-      # the cache.
-      cache_length += options.decode_steps
+    sequences, size = prompts * options.members, options.page_size
+    rows = min(sequences, (options.max_concurrent_rows or sequences * shards) // shards)
+    # Sequences of a prompt end at different times. Twice as many prompts as the rows fill leave
+    # room for those of which few are left.
+    places = prompts if rows == sequences else min(prompts, 2 * -(-rows // options.members))
+    pages = None
+    if options.cache_tokens is not None:
+      longest = -(-(given_length + options.max_new_tokens) // size)
+      pages = max(options.cache_tokens // size, longest)
     return cls(
-      capacity=capacity,
-      admit_size=max(1, capacity // 4),
-      given_length=given_length,
-      cache_length=cache_length,
+      limits=scheduler.Limits(
+        rows=rows,
+        prompts=places,
+        pages=pages,
+        page_size=size,
+        growth=-(-min(options.decode_steps, options.max_new_tokens) // size),
+      ),
+      read_prompts=min(places, max(READ_TOKENS // prompt_length, 1)),
+      given_tokens=READ_TOKENS,
     )
 
 

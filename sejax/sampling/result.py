@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, Int8, Int32
 
 from sejax.sampling.decode import SampledTokens
-from sejax.sampling.scheduler import Schedule
 
 
 class Finish(enum.IntEnum):
@@ -27,15 +26,15 @@ class Stats(NamedTuple):
     steps: decode steps, each of one token for every active sequence.
     row_steps: sequences computed, summed over decode steps and all processes; includes rows without
       an active sequence.
-    repacks: times that the device batch was repacked or aligned.
-    seconds: wall-clock time by stage: layout, prefill, decode, pack and compile. Of the others only
+    evicted: times that a sequence had to wait again, since the KV cache was full.
+    seconds: wall-clock time by stage: layout, read, decode, write and compile. Of the others only
       layout, which is compiled once, includes its compilation.
   """
 
   programs: int
   steps: int
   row_steps: int
-  repacks: int
+  evicted: int
   seconds: dict[str, float]
 
 
@@ -124,43 +123,60 @@ class OutputBuffer:
 
   def add(
     self,
-    schedule: Schedule,
-    num_sampled: Int[np.ndarray, "N B G"],
+    running: list[list[int]],
+    before: list[Int[np.ndarray, " r"]],
+    after: list[Int[np.ndarray, " r"]],
     sampled: SampledTokens,
     stop: StopStrings | None,
-  ) -> Bool[np.ndarray, "N B G"]:
+  ) -> Bool[np.ndarray, "N R"]:
     """Adds the tokens of a decode run.
 
     Args:
-      schedule: the schedule before the decode run.
-      num_sampled: tokens of every sequence after the decode run.
-      sampled: numpy arrays `[n*B,G,C]` of C decode steps, from this process's n shards.
+      running: for each shard of all processes, the sequences of its rows.
+      before: tokens that each of these had sampled before the decode run.
+      after: those after it.
+      sampled: numpy arrays `[n*R,C]` of C decode steps, from this process's n shards.
       stop: strings that end a sequence.
 
     Returns:
-      The sequences of this process that a stop string ended.
+      The rows of this process that a stop string ended.
     """
-    stopped = np.zeros(schedule.active.shape, bool)
-    # [n,B,G,C]
-    tokens, logp, behaviour_logp = (
-      x.reshape(len(self._shards), *schedule.active.shape[1:], -1) for x in sampled
-    )
+    # [n,R,C]
+    new = [x.reshape(len(self._shards), -1, x.shape[-1]) for x in sampled]
+    stopped = np.zeros((len(running), new[0].shape[1]), bool)
     prompts_per_shard = len(self.tokens) // len(self._shards)
-    for shard, slot, member in zip(*np.nonzero(schedule.active[self._shards]), strict=True):
-      at = self._shards[shard], slot, member
-      start, end = schedule.num_sampled[at], num_sampled[at]
-      row = shard * prompts_per_shard + schedule.prompt[at[:2]], schedule.member[at]
-      for out, new in (
-        (self.tokens, tokens),
-        (self.logp, logp),
-        (self.behaviour_logp, behaviour_logp),
-      ):
-        out[row][start:end] = new[shard, slot, member, : end - start]
-      found = stop and stop.find(self.tokens[row][:end], start)
-      if found:
-        stopped[at] = self.stopped[row] = True
-      self.lengths[row] = found or end
+    for n, shard in enumerate(self._shards):
+      prompt, member = np.divmod(np.array(running[shard], int), self.tokens.shape[1])
+      prompt += n * prompts_per_shard
+      row, step = np.nonzero(np.arange(new[0].shape[-1]) < (after[shard] - before[shard])[:, None])
+      at = prompt[row], member[row], before[shard][row] + step
+      for out, x in zip((self.tokens, self.logp, self.behaviour_logp), new, strict=True):
+        out[at] = x[n, row, step]
+      self.lengths[prompt, member] = after[shard]
+      if stop:
+        self._stop(stop, prompt, member, before[shard], stopped[shard])
     return stopped
+
+  def _stop(
+    self,
+    stop: StopStrings,
+    prompt: Int[np.ndarray, " r"],
+    member: Int[np.ndarray, " r"],
+    before: Int[np.ndarray, " r"],
+    stopped: Bool[np.ndarray, " R"],
+  ) -> None:
+    """Ends sequences at the token that completes a stop string, and notes their rows.
+
+    Args:
+      prompt: prompt of each sequence; `member` its index in the group.
+      before: tokens known to contain none.
+      stopped: gets the rows that were ended.
+    """
+    for row, at in enumerate(zip(prompt, member, strict=True)):
+      found = stop.find(self.tokens[at][: self.lengths[at]], before[row])
+      if found:
+        stopped[row] = self.stopped[at] = True
+        self.lengths[at] = found
 
   def result(self, eos_ids: tuple[int, ...], pad_id: int, stats: Stats) -> Result:
     """Returns the result; tokens that were sampled after a stop string become padding."""

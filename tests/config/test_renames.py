@@ -22,7 +22,9 @@ def test_every_new_name_is_a_fields_and_no_old_one_is():
 def test_an_old_flag_is_told_its_new_name(old, tmp_path, capsys):
   assert main.main(["sejax", TINY, f"--workdir={tmp_path}", f"--config.{old}=1"]) == 2
   said = capsys.readouterr().err
-  assert said == f"sejax: --config.{old} is now config.{renames.FIELDS[old]}\n"
+  unit = ", which counts trajectories: multiply by group_size" if "sampling" in old else ""
+  unit = "" if old == "sampling.run" else unit
+  assert said == f"sejax: --config.{old} is now config.{renames.FIELDS[old]}{unit}\n"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def test_the_field_that_an_unknown_one_is_closest_to(given, meant):
 def test_a_configuration_file_may_set_no_other_fields():
   """A configuration file is a program, and a field that it adds would have no effect."""
   for name, said in (
-    ("sampling.groups", "config.sampling.groups is now config.sampling.max_concurrent_prompts"),
+    ("sampling.groups", "config.sampling.groups is now config.actor.max_concurrent_rows"),
     ("train.step", "config.train.step is not a field of the configuration; did you mean"),
     ("thing", "config.thing is not a field of the configuration"),
   ):
@@ -85,6 +87,12 @@ def test_a_run_saved_under_old_names_resumes(tmp_path):
   config.optimizer.warmup_steps = 4
   with pytest.raises(ValueError, match=r"a run with config\.optimizer\.warmup_steps=3, not 4"):
     config_lib.require_same(config, tmp_path)
+
+
+def test_what_counted_prompts_counts_rows():
+  for name in ("sampling.groups", "sampling.max_concurrent_prompts"):
+    assert renames.upgrade({name: 4, "group_size": 6})["actor.max_concurrent_rows"] == 24
+    assert renames.upgrade({name: None, "group_size": 6})["actor.max_concurrent_rows"] is None
 
 
 def test_a_run_from_before_there_were_objectives_resumes(tmp_path):

@@ -18,7 +18,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRotaryEmbe
 from sejax import models
 from sejax.models import lora
 from sejax.models.transformer.rope import text_angles
-from tests.models import grpo, torch_reference
+from tests.models import decoding, grpo, torch_reference
 
 # The table of learned positions has 6 x 6 entries: it is enlarged and reduced, on each axis.
 PROMPTS = [
@@ -211,47 +211,42 @@ def test_gradients_of_a_grpo_loss(family, tmp_path):
   grpo.assert_same_gradients(got, family.load_gradients(tmp_path))
 
 
-def test_greedy_tokens_equal_generate(family):
-  """64 tokens, drawn one by one from the cache; the token that ends a response is forbidden."""
-  model, params, rows, eos = family.model, family.params, slice(1, 4), 1
-  batch = family.batch(PROMPTS[rows])
-  prompt = batch.prompt(model, WIDTH)
-  prefix, logits = jax.jit(model.prefill)(
-    params, prompt, model.encode(params, batch.images(model, PATCHES))
+@pytest.mark.parametrize("layered_cache", [False, True])
+def test_greedy_tokens_equal_generate(family, layered_cache):
+  """64 tokens, one by one from the cache; the token that ends a response is forbidden.
+
+  If every token is the likeliest after those before it, decoding alone finds the same.
+  """
+  model = dataclasses.replace(family.model, layered_cache=layered_cache)
+  params, eos = family.params, 1
+  batch = family.batch(PROMPTS[1:4])
+  drawn = np.stack([generate(family, batch, row) for row in range(len(batch.ids))])[:, None]
+  prefix, first = jax.jit(model.prefill)(
+    params, batch.prompt(model, WIDTH), model.encode(params, batch.images(model, PATCHES))
   )
-  cache = model.empty_cache(len(batch.ids), 1, 64, jnp.float32)
+  hidden = decoding.decode(model, params, prefix, drawn, steps=20, page_size=16)
+  cached = model.logits(params, hidden[:, 0])
+  before = jnp.concatenate([first[:, None], cached[:, :-1]], axis=1)
+  np.testing.assert_array_equal(before.at[..., eos].set(-jnp.inf).argmax(-1), drawn[:, 0])
 
-  @jax.jit
-  def step(prefix, logits, cache):
-    tokens = logits.at[:, eos].set(-jnp.inf).argmax(-1)
-    hidden, cache = model.extend(params, prefix, tokens[:, None, None], cache)
-    return tokens, model.logits(params, hidden[:, 0, 0]), cache
+  hidden, _ = jax.jit(model.extend)(params, prefix, drawn)
+  np.testing.assert_allclose(cached, model.logits(params, hidden[:, 0]), atol=2e-5, rtol=0)
 
-  drawn, cached = [], []
-  for _ in range(64):
-    tokens, logits, cache = step(prefix, logits, cache)
-    drawn.append(tokens)
-    cached.append(logits)
-  drawn = np.stack(drawn, axis=1)
 
-  for row in range(len(batch.ids)):
-    alone = torch_reference.Batch(
-      *(x[row : row + 1] for x in (batch.ids, batch.grids, batch.patches))
+def generate(family, batch, row) -> np.ndarray:
+  """Returns 64 tokens that transformers draws greedily after a prompt of a batch."""
+  alone = torch_reference.Batch(
+    *(x[row : row + 1] for x in (batch.ids, batch.grids, batch.patches))
+  )
+  with torch.no_grad():
+    ids = family.reference.generate(
+      **alone.torch_inputs(),
+      max_new_tokens=64,
+      min_new_tokens=64,
+      do_sample=False,
+      pad_token_id=0,
     )
-    with torch.no_grad():
-      want = family.reference.generate(
-        **alone.torch_inputs(),
-        max_new_tokens=64,
-        min_new_tokens=64,
-        do_sample=False,
-        pad_token_id=0,
-      )
-    np.testing.assert_array_equal(drawn[row], want[0, batch.lengths[row] :].numpy())
-
-  hidden, _ = jax.jit(model.extend)(params, prefix, drawn[:, None])
-  np.testing.assert_allclose(
-    np.stack(cached, axis=1), model.logits(params, hidden[:, 0]), atol=2e-5, rtol=0
-  )
+  return ids[0, batch.lengths[row] :].numpy().astype(np.int32)
 
 
 TARGETS = ("q", "k", "down")

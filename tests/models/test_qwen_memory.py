@@ -85,24 +85,46 @@ def test_log_probs_do_not_hold_the_logits_of_all_tokens():
   assert temporary_bytes(gradient, *inputs) < 1000 * MIB
 
 
-@pytest.mark.parametrize("members", [1, 8])
-def test_a_decode_step_does_not_copy_the_prefix_for_each_member(members):
-  """The scan over layers holds the prefix of one layer, once for the whole group."""
-  config = narrow_config(layers=8)
-  P, S = 8192, 16
+def decode_step_bytes(config, members: int, length: int) -> int:
+  """Returns what a decode step needs for a prompt, and pages that hold as many tokens."""
+  page_size = 16
+  pages = length // page_size
+  params = params_of(config)
 
-  def step(params, prefix, tokens, cache):
-    return config.extend(params, prefix, tokens, cache)
+  def step(params, tokens, prefix, pages, recent, table):
+    return config.decode(
+      params, tokens, prefix=prefix, pages=pages, recent=recent, table=table, shards=1
+    )
 
-  prefix, _ = jax.eval_shape(
-    lambda params, prompt: config.prefill(params, prompt), params_of(config), prompt_of(1, P)
-  )
-  cache = jax.eval_shape(lambda: config.empty_cache(1, members, S, jnp.float32))
-  used = temporary_bytes(step, params_of(config), prefix, ints(1, members, 1), cache)
-  layer = prefix.keys.size // config.text.num_hidden_layers * 4
-  scores = config.text.num_attention_heads * members * P * 4
-  # A copy for each of 8 members would take 8 MiB; the bound is 3.3 MiB.
-  assert used < 2 * layer + 2 * scores + 0.3 * MIB
+  def state():
+    empty = (
+      config.empty_prefix(1, length, jnp.float32),
+      config.empty_pages(pages, page_size, jnp.float32),
+    )
+    return *map(config.decoding_state, empty), config.empty_recent(members, 16, jnp.float32)
+
+  if config.layered_cache:
+    layers = jax.eval_shape(models.unstack_layers, config.layers(params))
+    params = config.with_layers(params, layers)
+  rows = ints(members)
+  table = models.BatchTable(rows, rows, ints(1, members), rows, ints(pages), ints(pages))
+  return temporary_bytes(step, params, rows, *jax.eval_shape(state), table)
+
+
+@pytest.mark.parametrize("layered_cache", [False, True])
+def test_a_decode_step_does_not_copy_keys_for_each_member(layered_cache):
+  """Neither those of the prompt nor those in pages: more members need more scores only."""
+  config = dataclasses.replace(narrow_config(layers=8), layered_cache=layered_cache)
+  P = 8192
+  one, nine = (decode_step_bytes(config, members, P) for members in (1, 9))
+  layer = 2 * config.text.num_key_value_heads * config.text.head_size * P * 4
+  scores = config.text.num_attention_heads * P * 4
+  assert (layer, scores) == (MIB, MIB // 8)
+  # Scores and the softmax's weights; a copy of the prompt for each of 8 more would take 8 MiB.
+  assert nine - one < 8 * 2.2 * scores
+  if not layered_cache:
+    # The scan over layers holds one layer's prompt and pages, and scores of them.
+    assert one < 2 * layer + 2 * scores + 0.3 * MIB
 
 
 def test_compiled_size_does_not_grow_with_depth():

@@ -1,4 +1,4 @@
-"""Compares the whole model with transformers': logits, prefixes, caches."""
+"""Compares the whole model with transformers': logits, prefixes, pages."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import torch
 
 from sejax import models
 from sejax.models.transformer import generation
-from tests.models import torch_reference
+from tests.models import decoding, torch_reference
 
 ODD = (10, 18)  # Patches of a 140x252 px image; its windows are incomplete at two edges.
 G, T = 3, 6
@@ -30,8 +30,7 @@ def run(params, config, prompt, images, tokens):
   """Returns logits after the prompt and after each token, computed in two passes and in one."""
   features = None if images is None else config.encode(params, images)
   prefix, first = config.prefill(params, prompt, features)
-  extended, cache = config.extend(params, prefix, tokens)
-  assert cache is None
+  extended, _ = config.extend(params, prefix, tokens)
   last, hidden = config.forward(params, prompt, features, tokens)
   return {
     "in two passes": (first, generation.logits(params, extended)),
@@ -107,66 +106,79 @@ def test_two_images_give_two_answers(tiny):
   assert (np.abs(after[0] - after[1]).max(axis=-1) > 1e-3).all()
 
 
-@functools.partial(jax.jit, static_argnums=(1, 6))
-def step(params, config, prefix, tokens, cache, lengths, attended_length):
-  hidden, cache = config.extend(params, prefix, tokens, cache, lengths, attended_length)
-  return generation.logits(params, hidden), cache
-
-
 @functools.partial(jax.jit, static_argnums=1)
 def prefill(params, config, prompt, images):
   return config.prefill(params, prompt, config.encode(params, images))
 
 
-def test_token_by_token(tiny):
-  """Decoding token by token equals one pass; only `attended_length` positions are attended to."""
-  config, params = tiny.config, tiny.params
+# Tokens of a run, of a page, and row shards: all in one run, a run for each token, and runs that
+# end within pages; layers in arrays of their own, too.
+@pytest.mark.parametrize(
+  ("steps", "page_size", "shards", "layered_cache"),
+  [(None, 4, 1, False), (1, 4, 3, False), (4, 3, 1, True)],
+)
+def test_token_by_token(tiny, steps, page_size, shards, layered_cache):
+  """Decoding token by token equals one pass of torch's."""
+  config = dataclasses.replace(tiny.config, layered_cache=layered_cache)
   batch = torch_reference.make_batch(config, CASES["mixed"])
   tokens = random_tokens(3)
   want_first, want_after = torch_logits(tiny.torch_model, batch, tokens)
-  prefix, first = prefill(params, config, batch.prompt(config), batch.images(config))
+  prefix, first = prefill(tiny.params, config, batch.prompt(config), batch.images(config))
   assert_close(first, want_first)
-  cache = config.empty_cache(3, G, cache_length=8, dtype=jnp.float32)
-  # Cache positions beyond `attended_length` must not be read.
-  cache = cache._replace(keys=cache.keys.at[..., T:, :].set(jnp.nan))
-  for t in range(T):
-    attended_length = 4 if t <= 4 else T
-    logits, cache = step(
-      params, config, prefix, tokens[:, :, t : t + 1], cache, None, attended_length
-    )
-    assert_close(logits[:, :, 0], want_after[:, :, t])
-  np.testing.assert_array_equal(cache.lengths, np.full((3, G), T))
-  assert cache.used == T
+  hidden = decoding.decode(
+    config, tiny.params, prefix, tokens, steps=steps, page_size=page_size, shards=shards
+  )
+  assert_close(generation.logits(tiny.params, hidden), want_after)
 
 
-def test_continuing_after_texts_of_different_lengths(tiny):
+@pytest.mark.parametrize("layered_cache", [False, True])
+def test_continuing_after_texts_of_different_lengths(tiny, layered_cache):
   """Continuations start with texts of different lengths; then single tokens, some ending early."""
-  config, params = tiny.config, tiny.params
+  config = dataclasses.replace(tiny.config, layered_cache=layered_cache)
   batch = torch_reference.make_batch(config, CASES["mixed"])
   tokens = random_tokens(3, length=8)
-  text = np.array([[4, 1, 0], [2, 4, 3], [3, 0, 1]], np.int32)
-  real = np.concatenate(
-    [np.arange(4) < text[..., None], np.arange(4) < (text[..., None] + 1) % 5], axis=-1
+  text = np.array([[4, 1, 0], [2, 8, 3], [3, 0, 6]])
+  _, want = torch_logits(tiny.torch_model, batch, tokens)
+  prefix, _ = prefill(tiny.params, config, batch.prompt(config), batch.images(config))
+  hidden = decoding.decode(
+    config, tiny.params, prefix, tokens, given=text, steps=3, page_size=3, shards=3
   )
-  prefix, _ = prefill(params, config, batch.prompt(config), batch.images(config))
-  cache = config.empty_cache(3, G, cache_length=8, dtype=jnp.float32)
-  logits, cache = step(params, config, prefix, tokens[..., :4], cache, text, 0)
-  got = [logits]
-  for t in range(4, 8):
-    lengths = real[..., t].astype(np.int32)
-    logits, cache = step(params, config, prefix, tokens[..., t : t + 1], cache, lengths, 8)
-    got.append(logits)
-  got = np.concatenate(got, axis=2)
-  np.testing.assert_array_equal(cache.valid, real)
-  np.testing.assert_array_equal(cache.lengths, real.sum(axis=-1))
+  assert_close(generation.logits(tiny.params, hidden), want)
 
-  # The reference gets only the real tokens of each continuation, without gaps.
-  packed = np.zeros_like(tokens)
-  for at in np.ndindex(3, G):
-    packed[at][: real[at].sum()] = tokens[at][real[at]]
-  _, want = torch_logits(tiny.torch_model, batch, packed)
-  for at in np.ndindex(3, G):
-    assert_close(got[at][real[at]], want[at][: real[at].sum()])
+
+@pytest.mark.parametrize("layered_cache", [False, True])
+@pytest.mark.parametrize("prompts", [[[2, 0, 2, 1]], [[1, 0, 1], [0, 0, 1]]])
+def test_rows_of_any_prompts(tiny, prompts, layered_cache):
+  """`extend` reads rows of some of the prompts, which are counted within each row shard."""
+  config, prompts = tiny.config, np.array(prompts)
+  batch = torch_reference.make_batch(config, [*CASES["mixed"], [5]])
+  prefix, _ = prefill(tiny.params, config, batch.prompt(config), batch.images(config))
+  shards = len(prompts)
+  of_rows = (prompts + 4 // shards * np.arange(shards)[:, None]).reshape(-1)
+  tokens = random_tokens(len(of_rows))
+  extend = jax.jit(config.extend)
+  # Every row's tokens after every prompt: [L,B,K,U,G,T,H] and [B,U,G,T,D].
+  each = np.broadcast_to(tokens.reshape(-1, T), (4, len(of_rows) * G, T))
+  all_hidden, all_pages = extend(tiny.params, prefix, each)
+  all_hidden = np.asarray(all_hidden).reshape(4, len(of_rows), G, T, -1)
+  want_hidden = np.stack([all_hidden[b, row] for row, b in enumerate(of_rows)])
+
+  if layered_cache:
+    config = dataclasses.replace(config, layered_cache=True)
+    layers = models.unstack_layers(config.layers(tiny.params))
+    params, prefix = config.with_layers(tiny.params, layers), config.decoding_state(prefix)
+  else:
+    params = tiny.params
+  hidden, pages = extend(params, prefix, tokens, prompts)
+  assert 1 < np.abs(want_hidden).max() < 10
+  # Rounding of sums in another order, for numbers of about one.
+  np.testing.assert_allclose(hidden, want_hidden, rtol=0, atol=2e-5)
+  assert isinstance(pages.keys, tuple) == layered_cache
+  for got, want in zip(pages, all_pages, strict=True):
+    want = np.asarray(want)
+    want = want.reshape(*want.shape[:3], len(of_rows), G, *want.shape[4:])
+    want = np.stack([want[:, b, :, row] for row, b in enumerate(of_rows)], axis=1)
+    np.testing.assert_allclose(np.stack(got), want, rtol=0, atol=2e-5)
 
 
 def test_image_tokens_in_padding_take_no_feature(tiny):
@@ -188,22 +200,18 @@ def test_image_tokens_in_padding_take_no_feature(tiny):
 
 
 def test_log_probs_in_two_segments(tiny):
-  """Log-probs after a cached extension, from the last hidden state of each continuation."""
-  batch = torch_reference.make_batch(tiny.config, [[7], [4]])
+  """Log-probs after tokens in pages, from the last hidden state of each continuation."""
+  config, params = tiny.config, tiny.params
+  batch = torch_reference.make_batch(config, [[7], [4]])
   tokens = random_tokens(2)
-
-  @jax.jit
-  def token_logprobs(params, prompt):
-    prefix, _ = tiny.config.prefill(params, prompt)
-    whole, _ = tiny.config.extend(params, prefix, tokens)
-    want = tiny.config.logp(params, prefix.last_hidden, whole, tokens).logp
-    cache = tiny.config.empty_cache(2, G, T, jnp.float32)
-    first, cache = tiny.config.extend(params, prefix, tokens[..., :2], cache)
-    rest, _ = tiny.config.extend(params, prefix, tokens[..., 2:], cache)
-    got = tiny.config.logp(params, first[:, :, -1], rest, tokens[..., 2:]).logp
-    return got, want[..., 2:]
-
-  got, want = token_logprobs(tiny.params, batch.prompt(tiny.config))
+  prefix, _ = jax.jit(config.prefill)(params, batch.prompt(config))
+  whole, _ = jax.jit(config.extend)(params, prefix, tokens)
+  hidden = decoding.decode(config, params, prefix, tokens, given=2)
+  logp = jax.jit(config.logp)
+  want = logp(params, prefix.last_hidden, whole, tokens).logp[..., 2:]
+  got = logp(params, hidden[:, :, 1], hidden[:, :, 2:], tokens[..., 2:]).logp
+  assert want.std() > 0.5
+  # As for logits, see `assert_close`.
   np.testing.assert_allclose(got, want, rtol=0, atol=2e-5)
 
 
@@ -228,9 +236,16 @@ def test_bf16(tiny):
 
   params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
   inputs = (batch.prompt(tiny.config), batch.images(tiny.config), tokens)
+
+  def assert_error(logits):
+    error = np.sqrt(np.mean((logits - exact) ** 2))
+    assert 1e-3 < error < 1.2 * np.sqrt(np.mean((theirs - exact) ** 2))
+
   for first, after in run(params, tiny.config, *inputs).values():
     assert first.dtype == after.dtype == jnp.float32
-    error = np.sqrt(np.mean((after - exact) ** 2))
-    assert 1e-3 < error < 1.2 * np.sqrt(np.mean((theirs - exact) ** 2))
-  prefix, _ = prefill.eval_shape(params, tiny.config, *inputs[:2])
+    assert_error(after)
+  prefix, _ = prefill(params, tiny.config, *inputs[:2])
   assert prefix.keys.dtype == prefix.last_hidden.dtype == jnp.bfloat16
+  hidden = decoding.decode(tiny.config, params, prefix, tokens, steps=2)
+  assert hidden.dtype == jnp.bfloat16
+  assert_error(generation.logits(params, hidden))

@@ -12,18 +12,21 @@ from sejax.config import modes, validation
 from sejax.parallel import chips
 from sejax.planning import compilation, topologies
 
-SAMPLING = ("sequence keys", "empty state", "prefill", "insert", "pack", "decode, a token")
+PREPARING = ("unstack", "sequence keys", "empty state", "prefill")
+DECODING = ("decode, a token", "write", "move pages")
+ACTOR = tuple(f"actor {call}" for call in (*PREPARING, *DECODING))
+JUDGE = tuple(f"judge {call}" for call in (*PREPARING, "given tokens", *DECODING))
 UPDATE = ("log-probs of policy", "log-probs of reference", "update")
-MULTIPLY = ("vision", "prefill", "decode, a token", *UPDATE)
+MULTIPLY = ("vision", "prefill", "given tokens", "decode, a token", *UPDATE)
 # All weights are trained: the Actor's are cast, and the Judge's tower is another than the Actor's.
 ALL_WEIGHTS = (
-  *("actor vision", "actor layout", *(f"actor {call}" for call in SAMPLING)),
-  *("judge vision", *(f"judge {call}" for call in SAMPLING)),
+  *("actor vision", "actor layout", *ACTOR),
+  *("judge vision", *JUDGE),
   *UPDATE,
 )
 ADAPTERS = (
-  *("actor vision", *(f"actor {call}" for call in SAMPLING)),
-  *(f"judge {call}" for call in SAMPLING),
+  *("actor vision", *ACTOR),
+  *JUDGE,
   *("scale adapters", "slice features", "stack features"),
   *UPDATE,
 )
@@ -66,18 +69,18 @@ def test_every_program_of_a_step(config, capsys, rank, calls):
 
 def test_without_a_judge_none_is_compiled(config, capsys):
   config.judge.use = False
-  assert modes.plan(config, "v5e:1x1", ["insert"])
+  assert modes.plan(config, "v5e:1x1", ["write"])
   result = json.loads(capsys.readouterr().out.splitlines()[-1])
-  assert [row["program"] for row in result["programs"]] == ["actor insert"]
+  assert [row["program"] for row in result["programs"]] == ["actor write"]
 
 
 def test_a_chip_that_is_too_small(config, capsys, monkeypatch):
   small = chips.TPUS["v5e"]._replace(memory=1e6)
   monkeypatch.setitem(chips.TPUS, "v5e", small)
-  assert not modes.plan(config, "v5e:1x1", ["actor insert"])
+  assert not modes.plan(config, "v5e:1x1", ["actor write"])
   printed = capsys.readouterr().out
   assert not json.loads(printed.splitlines()[-1])["fits"]
-  assert "!" in next(line for line in printed.splitlines() if line.startswith("actor insert"))
+  assert "!" in next(line for line in printed.splitlines() if line.startswith("actor write"))
 
 
 @pytest.mark.parametrize(

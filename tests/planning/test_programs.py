@@ -102,33 +102,21 @@ def test_a_step_calls_what_is_planned_in_the_planned_shapes(tmp_path, changes):
   config = configuration(**changes)
   planned, called = plan_step(config), run_step(config, tmp_path)
   assert called <= planned
-  # All prompts are decoded at once, and nothing is repacked.
-  assert {name for name, _ in planned - called} == {"repack"}
-
-
-PACKED = {
-  "sampling.max_concurrent_prompts": 2,
-  "sampling.pack": True,
-  "actor.max_tokens": 24,
-  "train.response_buckets": (8, 24),
-}
+  # All sequences end in the first decode run: nothing is written to pages, and none move.
+  assert {name for name, _ in planned - called} == {"write", "take"}
 
 
 def test_smaller_batches_call_no_other_programs(tmp_path):
-  config = configuration(**PACKED)
+  changes = {
+    "actor.max_concurrent_rows": 6,
+    "judge.max_concurrent_rows": 6,
+    "actor.max_tokens": 24,
+    "sampling.pack": True,
+    "train.response_buckets": (8, 24),
+  }
+  config = configuration(**changes)
   called = {name for name, _ in run_step(config, tmp_path)}
   assert called == {name for name, _ in plan_step(config)}
-
-
-def test_the_largest_repack_that_copies_is_planned():
-  """After two slots of three sequences come two of two, for a while beside the former."""
-  config = configuration(**PACKED)
-  calls = {call.name: call for call in planned_calls(config)}
-  shrink, pack = calls["actor shrink"], calls["actor pack"]
-  assert shrink.args[1].shape == (2, 2)
-  assert (shrink.program.donate, pack.program.donate) == ((), (0,))
-  made = bytes_per_device(shrink.program.eval_shape(*shrink.args))
-  assert made > bytes_per_device(shrink.args[0]) / 2
 
 
 @pytest.mark.parametrize("rank", [0, 4])

@@ -5,7 +5,6 @@ of this one, their number and the coordinator's address.
 """
 
 import dataclasses
-import functools
 import json
 import re
 import sys
@@ -13,7 +12,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from sejax import models
 from sejax.models import qwen2_5_vl as qwen
@@ -21,7 +20,7 @@ from sejax.models.transformer import layout
 from sejax.parallel import layouts
 from sejax.parallel.programs import ProgramCache
 from sejax.planning import hlo
-from sejax.sampling import Filters, Options, Request, Role, Sampler, decode, packing, record_hashes
+from sejax.sampling import Filters, Options, Request, Role, Sampler, record_hashes
 
 PROMPTS, TRAJECTORIES, NEW_TOKENS = 8, 4, 12
 EOS_IDS = tuple(range(2, 10))
@@ -31,8 +30,9 @@ SAMPLED = Options(
   NEW_TOKENS,
   Filters(temperature=0.9, top_p=0.95),
   EOS_IDS,
+  page_size=4,
   decode_steps=6,
-  max_concurrent_prompts=4,
+  max_concurrent_rows=16,
 )
 
 
@@ -71,25 +71,17 @@ def sample(
 
 
 def decode_program(config: qwen.Qwen25VL, params: models.Params, mesh: Mesh) -> str:
-  """Returns the HLO text of a decoding run."""
+  """Returns the HLO text of a decode run."""
   placed = layouts.place(params, mesh, layout.DECODING, jnp.float32)
-  specs = decode.specs(config, mesh)
-  place = functools.partial(jax.tree.map, lambda spec: NamedSharding(mesh, spec))
-  sizes = {"slots": PROMPTS, "members": 4, "prompt_length": 16, "cache_length": 8}
-  empty_state = functools.partial(packing.empty_state, model=config, dtype=jnp.float32, **sizes)
-  state = jax.jit(empty_state, out_shardings=place(specs))()
-  decode_tokens = functools.partial(
-    decode.decode_tokens,
-    model=config,
-    mesh=mesh,
-    filters=SAMPLED.filters,
-    eos_ids=(1,),
-    steps=8,
-    attended_length=8,
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), placed
   )
-  active = np.ones((PROMPTS, 4), bool)
-  lowered = jax.jit(decode_tokens).lower(placed, state, active, np.zeros(3, np.int32))
-  return lowered.compile().as_text()
+  sampler = Sampler(config, dataclasses.replace(SAMPLED, eos_ids=(1,), page_size=4), mesh)
+  calls = sampler.programs.calls(
+    shapes, None, images=None, prompts=PROMPTS, prompt_length=16, given_length=0
+  )
+  call = next(call for call in calls if call.name == "decode, a token")
+  return call.program.lower(*call.args).compile().as_text()
 
 
 def gathered(text: str, params: models.Params) -> list[str]:

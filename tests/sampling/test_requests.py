@@ -34,15 +34,18 @@ def sampler(tiny):
   )
 
 
-@pytest.mark.parametrize("max_concurrent_prompts", [None, 1])
-def test_given_tokens_equal_a_longer_prompt(tiny, sampler, max_concurrent_prompts):
+@pytest.mark.parametrize(
+  "changes", [{}, {"max_concurrent_rows": 3}, {"cache_tokens": 40, "decode_steps": 3}]
+)
+def test_given_tokens_equal_a_longer_prompt(tiny, sampler, changes):
   """Given tokens of unequal lengths, possibly none, act as if they ended the prompt."""
   rng = np.random.default_rng(0)
   lengths = np.array([[3, 6], [0, 2], [5, 1], [6, 6]])
   given = rng.integers(2, 100, (4, 2, 6)).astype(np.int32)
   request = tiny.request(given=given, given_lengths=lengths)
-  queue = tiny.sampler(dataclasses.replace(sampler.options, max_concurrent_prompts=1, pack=True))
-  result = sample(queue if max_concurrent_prompts else sampler, tiny, request)
+  result = sample(
+    tiny.sampler(dataclasses.replace(sampler.options, page_size=4, **changes)), tiny, request
+  )
   for member in range(2):
     ids = [
       np.concatenate([row, tokens[:n]])
@@ -100,27 +103,29 @@ def test_a_banned_image_token_is_not_drawn_however_likely_it_is(tiny, sampler):
   assert not np.isin(result.tokens, WARM.banned).any()
 
 
-def test_decode_runs_share_weights_donate_the_cache_and_attend_to_its_used_part(tiny):
+def test_decode_runs_share_weights_and_read_the_used_part_of_the_cache(tiny):
   runs = []
 
   class Watched(ProgramCache):
     def call(self, program, *args):
       out = super().call(program, *args)
       if program.function is decode.decode_tokens:
-        runs.append((args, dict(program.static)["attended_length"]))
+        runs.append(args)
       return out
 
-  sampler = Sampler(tiny.config, Options(2, 8, Filters(temperature=0.0), decode_steps=2))
+  greedy = Filters(temperature=0.0)
+  sampler = Sampler(tiny.config, Options(2, 8, greedy, page_size=2, decode_steps=2))
   sampler.compiled = Watched()
   bf16_params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
   sampler(bf16_params, tiny.request([0, 1]), seed=0, step=0, role=Role.ACTOR)
-  assert [attended_length for _, attended_length in runs] == [2, 4, 8, 8]
-  first = jax.tree.leaves(runs[0][0][0])
+  # A page for each of four rows, also before there is anything in it.
+  assert [pages.keys.shape[1] for _, _, _, pages, *_ in runs] == [4, 4, 8, 12]
+  first = jax.tree.leaves(runs[0][0])
   assert {x.dtype for x in first} == {jnp.dtype(jnp.float32)}
-  for (params, state, *_), _ in runs:
+  for params, hidden, *_ in runs:
     assert all(x is y for x, y in zip(jax.tree.leaves(params), first, strict=True))
-    assert state.cache.keys.is_deleted()
-    assert state.cache.values.is_deleted()
+    assert hidden.is_deleted()
+  assert runs[0][3].keys.is_deleted(), "new tokens were written to a copy of the cache"
 
 
 def test_the_callback_is_called_at_each_host_synchronisation(tiny, sampler):
@@ -135,7 +140,9 @@ def test_the_callback_is_called_at_each_host_synchronisation(tiny, sampler):
     ({"trajectories": 0}, "options.trajectories is 0; it must be at least 1"),
     ({"max_new_tokens": 0}, "options.max_new_tokens is 0"),
     ({"decode_steps": 0}, "options.decode_steps is 0"),
-    ({"max_concurrent_prompts": 0}, "options.max_concurrent_prompts is 0"),
+    ({"max_concurrent_rows": 0}, "options.max_concurrent_rows is 0"),
+    ({"cache_tokens": 0}, "options.cache_tokens is 0"),
+    ({"page_size": 0}, "options.page_size is 0"),
     ({"eos_ids": (128,)}, "options.eos_ids holds 128; ids run from 0 to vocab_size - 1 = 127"),
     ({"filters": Filters(banned=(128,))}, "filters.banned holds 128"),
   ],

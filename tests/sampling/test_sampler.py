@@ -100,26 +100,23 @@ def test_eos_at_the_limit_is_not_truncated(tiny, ending):
 @pytest.fixture(scope="module")
 def sampled(tiny):
   """A sampler whose sequences end at very different lengths, and its result."""
-  sampler = tiny.sampler(Options(3, 16, FILTERED, tuple(range(2, 10)), decode_steps=8))
+  options = Options(3, 16, FILTERED, tuple(range(2, 10)), page_size=4, decode_steps=8)
+  sampler = tiny.sampler(options)
   return sampler, sample(sampler, tiny)
 
 
 def test_lengths_vary_enough_for_the_tests_below(sampled):
   _, result = sampled
   assert len(set(result.lengths.ravel())) >= 4
-  assert result.stats.repacks >= 1
   assert {Finish.EOS, Finish.LENGTH} <= set(result.finish.ravel())
 
 
-def test_a_cache_by_layer_changes_nothing(tiny, sampled):
-  """Also where the batch is repacked and prompts are admitted later."""
+def test_layers_one_by_one_change_nothing(tiny, sampled):
+  """Also where sequences are admitted later, and pages are moved."""
   sampler, result = sampled
   config = dataclasses.replace(tiny.config, layered_cache=True)
-  layered = sample(
-    Sampler(config, dataclasses.replace(sampler.options, max_concurrent_prompts=2)), tiny
-  )
-  assert_same(layered, result)
-  assert layered.stats.repacks >= 1
+  options = dataclasses.replace(sampler.options, max_concurrent_rows=5)
+  assert_same(sample(Sampler(config, options), tiny), result)
 
 
 @pytest.fixture(scope="module")
@@ -186,12 +183,23 @@ def test_the_order_of_the_batch_changes_nothing(tiny, sampled):
   assert_same(sample(sampler, tiny, tiny.request(rows)), result, rows)
 
 
-def test_waiting_prompts_change_nothing(tiny, sampled):
+@pytest.mark.parametrize("rows", [1, 2, 5, 7])
+def test_waiting_sequences_change_nothing(tiny, sampled, rows):
+  """Groups are admitted in parts."""
   sampler, result = sampled
-  options = Options(
-    3, 16, FILTERED, sampler.options.eos_ids, decode_steps=8, max_concurrent_prompts=2
-  )
-  assert_same(sample(tiny.sampler(options), tiny), result)
+  options = dataclasses.replace(sampler.options, max_concurrent_rows=rows)
+  found = sample(tiny.sampler(options), tiny)
+  assert_same(found, result)
+  assert found.stats.row_steps <= found.stats.steps * rows
+
+
+def test_evicted_sequences_change_nothing(tiny, sampled):
+  """A KV cache that holds two sequences of 16 tokens; the others are read again later."""
+  sampler, result = sampled
+  options = dataclasses.replace(sampler.options, cache_tokens=32, decode_steps=4)
+  found = sample(tiny.sampler(options), tiny)
+  assert_same(found, result)
+  assert found.stats.evicted > 0
 
 
 def test_a_trajectory_does_not_depend_on_how_many_there_are(tiny, sampled):
@@ -229,17 +237,18 @@ def test_programs_are_counted(tiny):
     sample(sampler, tiny, request, step=step)
   assert first.stats.programs == counted
   assert sampler.compiled.count == len(compiled)
-  # At most 2 x 2 batch shapes, 5 repacks from one to a smaller one, and 4 programs for admission.
-  assert sampler.compiled.count <= 4 + 5 + 4
+  # Batches of 4, 3, 2 and 1 rows, with 1 or 2 prompts; what writes to 1 to 4 pages; what gives up
+  # pages (2, 3 or 4 of them) and a prompt (of 4 kinds of arrays); and 3 that prepare.
+  assert sampler.compiled.count <= 4 * 2 + 4 + 3 * 2 + 4 + 3
 
 
-def test_a_group_is_spread_over_two_slots_where_others_have_one_sequence_left(tiny):
-  """Groups with 2, 1, 1 and 0 active sequences take 4 slots of one sequence, not of two."""
+def test_rows_are_given_up_as_sequences_end(tiny):
+  """Of twelve rows four are left after two steps, then two, whatever prompts they are of."""
   limits = np.full((4, 3), 2)
-  limits[[0, 0, 1, 3], [0, 2, 1, 1]] = 10
+  limits[[0, 0, 1, 3], [0, 2, 1, 1]] = [10, 10, 14, 14]
   options = Options(3, 16, decode_steps=8)
   packed = sample(tiny.sampler(options), tiny, tiny.request(limits=limits))
-  assert packed.stats.row_steps == 2 * 12 + 8 * 4
+  assert packed.stats.row_steps == 2 * 12 + 8 * 4 + 4 * 2
   whole = sample(tiny.sampler(dataclasses.replace(options, pack=False)), tiny)
   np.testing.assert_array_equal(packed.lengths, limits)
   np.testing.assert_array_equal(packed.tokens, np.where(packed.mask, whole.tokens, 0))

@@ -145,9 +145,9 @@ class ModelConfig:
     logits_chunk: maximum number of tokens per row whose logits exist at once when log-probs are
       computed.
     fused_attention: use cuDNN's attention kernel in half precision, see `cudnn_attention`.
-    layered_cache: in decoding, hold the keys and values of each layer in an array of their own and
-      compile the layers one by one. For devices whose compiler would copy each layer out of a
-      stacked array for every token.
+    layered_cache: in decoding, hold the weights, keys and values of each layer in arrays of their
+      own and compile the layers one by one. For devices whose compiler would copy each layer out of
+      a stacked array for every token.
     rows: sharding of activations by their first axis; None leaves it to the compiler. On a mesh the
       compiler may otherwise shard activations like the weights, and then has to sum partial results
       over all devices.

@@ -73,6 +73,7 @@ def run_layers(
   layers = params["layers"]
   if isinstance(layers, list):
     kept = []
+    extra = [None] * len(layers) if extra is None else extra
     for number, (layer, layer_extra) in enumerate(zip(layers, extra, strict=True)):
       x, layer_kept = body(x, (layer, layer_extra, number))
       kept.append(layer_kept)

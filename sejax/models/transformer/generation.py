@@ -1,25 +1,34 @@
 """Forward passes of the decoder, in which G continuations share the prefix of each prompt.
 
 `prefill` computes the keys and values of prompts, `extend` runs tokens of G continuations of each
-prompt, and `forward` does both in one pass for training. Continuations attend to the keys of their
-prompt where they are; these are never copied for each continuation.
+prompt, and `forward` does both in one pass for training; `decode` runs one more token of each
+continuation. Continuations attend to the keys of their prompt where they are.
 
-Axes: B prompts, G continuations of each prompt, P prompt tokens, T new tokens, S cache positions,
-L layers, N query heads, K key-value heads, H head size, D hidden size, V vocabulary, s image
-features. GT stands for the tokens of all continuations of a prompt, one continuation after the
+Axes: B prompts, G continuations of each prompt, P prompt tokens, T new tokens, L layers, N query
+heads, K key-value heads, H head size, D hidden size, V vocabulary, s image features; in decoding as
+in `state`. GT stands for the tokens of all continuations of a prompt, one continuation after the
 other. Prompts are padded on the right.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
-from sejax.models.transformer import decoder
+from sejax.models.transformer import decoder, paged_attention
 from sejax.models.transformer.attention import Causal, KeySet, Lengths, attend, group_keys
 from sejax.models.transformer.config import ModelConfig
 from sejax.models.transformer.params import Params
 from sejax.models.transformer.rope import text_angles
-from sejax.models.transformer.state import Cache, DeepstackFeatures, Prefix, Prompt
+from sejax.models.transformer.state import (
+  BatchTable,
+  DeepstackFeatures,
+  Pages,
+  Prefix,
+  Prompt,
+  Recent,
+)
 
 Features = Float[Array, "B s D"] | DeepstackFeatures
 
@@ -41,9 +50,10 @@ def prefill(
     return _attend_prompt(config, queries, keys, values)
 
   angles = text_angles(config.text, prompt.positions)
-  hidden, (keys, values) = decoder.run_layers(
+  hidden, kept = decoder.run_layers(
     params["decoder"], config, x, angles, attention, deepstack=deepstack
   )
+  keys, values = _by_kind(kept)
   last = select_last(hidden, prompt.lengths)
   prefix = Prefix(
     keys=keys,
@@ -60,75 +70,114 @@ def extend(
   config: ModelConfig,
   prefix: Prefix,
   tokens: Int[Array, "B G T"],
-  cache: Cache | None = None,
-  lengths: Int[Array, "B G"] | None = None,
-  attended_length: int | None = None,
-) -> tuple[Float[Array, "B G T D"], Cache | None]:
-  """Extends the G continuations of each prompt by T tokens.
+  prompts: Int[Array, "N U"] | None = None,
+) -> tuple[Float[Array, "B G T D"], Pages]:
+  """Extends the G continuations of each prompt by their first T tokens.
 
-  A token attends to its prompt, to the valid cache positions of its continuation, and to the tokens
-  before it. Hidden states of padding tokens mean nothing. Gradients flow through the prefix.
+  A token attends to its prompt and to the tokens before it. Gradients flow through the prefix.
 
   Args:
-    params: parameter tree; with a layered cache from `state.unstack_params`.
-    prefix: from `prefill`, of the same B prompts; with a layered cache from `state.unstack_state`.
-    tokens: next tokens, padded on the right.
-    cache: cache of the earlier tokens of these continuations; requires T free cache positions.
-      None if there are no earlier tokens and none will follow; not with a layered prefix.
-    lengths: number of tokens of each continuation, without padding; None means T. Used only to
-      update the cache.
-    attended_length: number of leading cache positions that are attended to, static; at least
-      `cache.used`. None attends to all.
+    params: parameter tree; with layers in a list if the prefix is a tuple of layers.
+    prefix: from `prefill`, of the same B prompts.
+    tokens: first tokens, padded on the right. Hidden states of padding mean nothing.
+    prompts: prompts of the B = N x U rows among those of the prefix, indexed within each of N row
+      shards; None if these are the same. The prompt's keys are copied for each row, layer by layer.
 
   Returns:
-    Hidden states after the final norm, and the cache with the tokens added (None without a cache).
+    Hidden states after the final norm, and the tokens' keys and values, `[L,B,K,G,T,H]` or a tuple
+    of layers.
   """
   batch, members, _ = tokens.shape
-  start = prefix.next_position[:, None] + (0 if cache is None else cache.lengths)
 
-  def attention(queries, keys, values, extra):
-    layer_prefix, layer_cache = extra
-    earlier = None
-    if cache is not None and attended_length != 0:
-      cached_keys, cached_values = layer_cache
-      valid = cache.valid[:, :, None, :attended_length]
-      earlier = KeySet(
-        keys=cached_keys[..., :attended_length, :],
-        values=cached_values[..., :attended_length, :],
-        mask=lambda _: valid,
-      )
-    out, own = _attend_continuations(
+  def of_rows(x):
+    return x if prompts is None else _take_in_shards(x, prompts)
+
+  lengths = of_rows(prefix.lengths)
+
+  def attention(queries, keys, values, layer_prefix):
+    return _attend_continuations(
       config,
       queries,
       keys,
       values,
       members=members,
-      prompt=layer_prefix,
-      prompt_lengths=prefix.lengths,
-      earlier=earlier,
+      prompt=tuple(map(of_rows, layer_prefix)),
+      prompt_lengths=lengths,
     )
-    return out, None if cache is None else own
 
   is_layered = isinstance(prefix.keys, tuple)
-  if is_layered:
-    prefix_layers = zip(prefix.keys, prefix.values, strict=True)
-    cache_layers = zip(cache.keys, cache.values, strict=True)
-    extra = list(zip(prefix_layers, cache_layers, strict=True))
-  else:
-    extra = ((prefix.keys, prefix.values), None if cache is None else (cache.keys, cache.values))
+  extra = (prefix.keys, prefix.values)
   hidden, kept = decoder.run_layers(
     params["decoder"],
     config,
     _embed(params, tokens.reshape(batch, -1)),
-    _continuation_angles(config, start, tokens.shape),
+    _continuation_angles(config, of_rows(prefix.next_position)[:, None], tokens.shape),
     attention,
-    extra=extra,
+    extra=list(zip(*extra, strict=True)) if is_layered else extra,
   )
-  hidden = hidden.reshape(*tokens.shape, -1)
-  if cache is None:
-    return hidden, None
-  new_keys, new_values = zip(*kept, strict=True) if is_layered else kept
-  return hidden, _append(cache, new_keys, new_values, lengths)
+  return hidden.reshape(*tokens.shape, -1), Pages(*_by_kind(kept))
+
+
+def decode(
+  params: Params,
+  config: ModelConfig,
+  tokens: Int[Array, " NR"],
+  *,
+  prefix: Prefix,
+  pages: Pages,
+  recent: Recent,
+  table: BatchTable,
+  shards: int,
+) -> tuple[Float[Array, "NR D"], Recent]:
+  """Runs the next token of each row of a batch, which attends to all before it.
+
+  Args:
+    params: parameter tree in the form for decoding, see `ModelConfig.layered_cache`.
+    tokens: next tokens.
+    prefix: prompts of the rows, in the form for decoding, as are pages and recent tokens.
+    recent: tokens of this decode run so far; there must be room for one more.
+    table: what each row attends to.
+    shards: row shards, N.
+
+  Returns:
+    Hidden states after the final norm, and the recent tokens with the new ones added.
+  """
+
+  def attention(queries, keys, values, layer):
+    new = keys[:, 0], values[:, 0]
+    out = paged_attention.attend(
+      queries[:, 0],
+      paged_attention.LayerKeys(*layer, *new),
+      table,
+      prefix.lengths,
+      recent.count,
+      shards=shards,
+    )
+    return out[:, None], new
+
+  start = _take_in_shards(prefix.next_position, table.prompt.reshape(shards, -1))
+  extra = tuple(x for kind in (prefix, pages, recent) for x in (kind.keys, kind.values))
+  hidden, kept = decoder.run_layers(
+    params["decoder"],
+    config,
+    _embed(params, tokens[:, None]),
+    _continuation_angles(
+      config, (start + table.lengths + recent.count)[:, None], (*tokens.shape, 1, 1)
+    ),
+    attention,
+    extra=list(zip(*extra, strict=True)) if isinstance(pages.keys, tuple) else extra,
+  )
+  new_keys, new_values = _by_kind(kept)
+
+  def write(x, new):
+    return jax.lax.dynamic_update_slice_in_dim(x, new[..., None, :], recent.count, axis=x.ndim - 2)
+
+  added = Recent(
+    keys=jax.tree.map(write, recent.keys, new_keys),
+    values=jax.tree.map(write, recent.values, new_values),
+    count=recent.count + 1,
+  )
+  return hidden[:, 0], added
 
 
 def forward(
@@ -278,46 +327,31 @@ def _attend_continuations(
   members: int,
   prompt: tuple[Float[Array, "B K P H"], Float[Array, "B K P H"]],
   prompt_lengths: Int[Array, " B"],
-  earlier: KeySet | None = None,
 ) -> tuple[Float[Array, "B GT N H"], tuple[Float[Array, "B K G T H"], Float[Array, "B K G T H"]]]:
-  """Computes attention of continuations to prompt, earlier tokens and, causally, themselves.
+  """Computes attention of continuations to their prompt and, causally, to themselves.
 
   Args:
     members: continuations of each prompt, G.
     prompt: keys and values of the prompts.
-    earlier: keys and values of earlier tokens of the continuations, from the cache.
 
   Returns:
     The attention, and the continuations' own keys and values in cache layout.
   """
   own = KeySet(group_keys(keys, members), group_keys(values, members), Causal())
   key_sets = [KeySet(*prompt, Lengths(prompt_lengths)), own]
-  if earlier is not None:
-    key_sets.insert(1, earlier)
   by_member = queries.reshape(len(queries), members, -1, *queries.shape[2:])
   return attend(config, by_member, key_sets).reshape(queries.shape), (own.keys, own.values)
 
 
-def _append(
-  cache: Cache,
-  keys: Float[Array, "L B K G T H"] | tuple[Float[Array, "B K G T H"], ...],
-  values: Float[Array, "L B K G T H"] | tuple[Float[Array, "B K G T H"], ...],
-  lengths: Int[Array, "B G"] | None,
-) -> Cache:
-  """Writes the keys and values of T tokens after the cache positions in use."""
-  length = keys[0].shape[-2]
+def _by_kind(kept: Any) -> tuple[Any, Any]:
+  """Returns the keys and the values of all layers: stacked, or each a tuple of layers."""
+  return tuple(zip(*kept, strict=True)) if isinstance(kept, list) else kept
 
-  def write(x, new):
-    return jax.lax.dynamic_update_slice_in_dim(x, new, cache.used, axis=x.ndim - 2)
 
-  if lengths is None:
-    lengths = jnp.full(cache.lengths.shape, length, jnp.int32)
-  return Cache(
-    keys=jax.tree.map(write, cache.keys, keys),
-    values=jax.tree.map(write, cache.values, values),
-    valid=jax.lax.dynamic_update_slice_in_dim(
-      cache.valid, jnp.arange(length) < lengths[..., None], cache.used, axis=2
-    ),
-    lengths=cache.lengths + lengths,
-    used=cache.used + length,
-  )
+def _take_in_shards(
+  x: Shaped[Array, "NB ..."], index: Int[Array, "N U"]
+) -> Shaped[Array, "NU ..."]:
+  """Takes entries of an array whose indices count within each of N row shards."""
+  by_shard = x.reshape(len(index), -1, *x.shape[1:])
+  taken = jax.vmap(lambda x, index: x[index])(by_shard, index)
+  return taken.reshape(-1, *x.shape[1:])

@@ -1,6 +1,8 @@
-"""Inputs and KV cache of the decoder: prompts, their prefixes, and the cache of continuations.
+"""Inputs and KV cache of the decoder: prompts, their prefixes, and the pages of continuations.
 
-Axes as in `generation`.
+Axes as in `generation`; and N row shards, R rows of a shard's batch, J pages of a shard, S
+positions of a page, C steps of a decode run. NR stands for the rows of all shards, one shard after
+the other.
 """
 
 from typing import Any, NamedTuple, TypeVar
@@ -8,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, DTypeLike, Float, Int
+from jaxtyping import Array, DTypeLike, Float, Int
 
 from sejax.models.transformer.config import ModelConfig
 from sejax.models.transformer.params import Params
@@ -60,29 +62,58 @@ class Prefix(NamedTuple):
   last_hidden: Float[Array, "B D"]
 
 
-class Cache(NamedTuple):
-  """KV cache of the continuations of prompts.
+class Pages(NamedTuple):
+  """Paged KV cache of continuations (PagedAttention, arXiv:2309.06180).
 
-  All continuations write their next token to the same cache position `used`, which makes the update
-  one slice. Where a continuation has no token at a cache position, for instance because it has
-  ended, `valid` is false. A token's position in RoPE counts only the valid ones before it.
+  A page holds S consecutive tokens of one continuation; a continuation owns as many as its tokens
+  need. Which pages these are is kept on the host, see `BatchTable`.
 
   Attributes:
     keys: rotated keys, stacked over layers, or a tuple of layers, see `ModelConfig.layered_cache`.
     values: values in the same form.
-    valid: cache positions that hold a token of the continuation.
-    lengths: number of valid cache positions of each continuation.
-    used: number of cache positions in use; the next tokens are written after them.
   """
 
-  keys: Float[Array, "L B K G S H"] | tuple[Float[Array, "B K G S H"], ...]
-  values: Float[Array, "L B K G S H"] | tuple[Float[Array, "B K G S H"], ...]
-  valid: Bool[Array, "B G S"]
-  lengths: Int[Array, "B G"]
-  used: Int[Array, ""]
+  keys: Float[Array, "L NJ K S H"] | tuple[Float[Array, "NJ K S H"], ...]
+  values: Float[Array, "L NJ K S H"] | tuple[Float[Array, "NJ K S H"], ...]
 
 
-PrefixOrCache = TypeVar("PrefixOrCache", Prefix, Cache)
+class Recent(NamedTuple):
+  """Keys and values of the tokens of one decode run, which are not in pages yet.
+
+  Each row's n-th token of the run lies at position n, so that a step writes one slice.
+
+  Attributes:
+    keys: rotated keys, stacked over layers, or a tuple of layers, as in `Pages`.
+    values: values in the same form.
+    count: tokens of every row so far.
+  """
+
+  keys: Float[Array, "L NR K C H"] | tuple[Float[Array, "NR K C H"], ...]
+  values: Float[Array, "L NR K C H"] | tuple[Float[Array, "NR K C H"], ...]
+  count: Int[Array, ""]
+
+
+class BatchTable(NamedTuple):
+  """What the rows of a device batch attend to: indices of prompts, rows and pages of their shard.
+
+  Attributes:
+    prompt: prompt of each row.
+    member: number of each row among those of its prompt, of which there are at most G.
+    row_of_member: row of each number of a prompt; any row for those that no row has.
+    lengths: tokens of each row in pages.
+    row_of_page: row that owns each page; any row for free pages.
+    tokens_in_page: tokens in each page; 0 for free pages.
+  """
+
+  prompt: Int[Array, " NR"]
+  member: Int[Array, " NR"]
+  row_of_member: Int[Array, "NB G"]
+  lengths: Int[Array, " NR"]
+  row_of_page: Int[Array, " NJ"]
+  tokens_in_page: Int[Array, " NJ"]
+
+
+PrefixOrPages = TypeVar("PrefixOrPages", Prefix, Pages)
 
 
 def empty_prefix(config: ModelConfig, prompts: int, tokens: int, dtype: DTypeLike) -> Prefix:
@@ -98,30 +129,23 @@ def empty_prefix(config: ModelConfig, prompts: int, tokens: int, dtype: DTypeLik
   )
 
 
-def empty_cache(
-  config: ModelConfig, prompts: int, members: int, cache_length: int, dtype: DTypeLike
-) -> Cache:
-  """Returns an empty KV cache for B prompts x G members with S cache positions."""
+def empty_pages(config: ModelConfig, pages: int, page_size: int, dtype: DTypeLike) -> Pages:
+  """Returns pages of zeros, each of `page_size` positions."""
   text = config.text
-  shape = (
-    text.num_hidden_layers,
-    prompts,
-    text.num_key_value_heads,
-    members,
-    cache_length,
-    text.head_size,
-  )
-  return Cache(
-    keys=jnp.zeros(shape, dtype),
-    values=jnp.zeros(shape, dtype),
-    valid=jnp.zeros((prompts, members, cache_length), bool),
-    lengths=jnp.zeros((prompts, members), jnp.int32),
-    used=jnp.zeros((), jnp.int32),
-  )
+  shape = (text.num_hidden_layers, pages, text.num_key_value_heads, page_size, text.head_size)
+  return Pages(keys=jnp.zeros(shape, dtype), values=jnp.zeros(shape, dtype))
 
 
-def specs(config: ModelConfig, mesh: Mesh) -> tuple[Prefix, Cache]:
-  """Returns the partition specs of prefix and cache: rows, and KV heads over `tensor`."""
+def empty_recent(config: ModelConfig, rows: int, steps: int, dtype: DTypeLike) -> Recent:
+  """Returns room for the tokens of a decode run of up to C steps, in the form for decoding."""
+  pages = empty_pages(config, rows, steps, dtype)
+  if config.layered_cache:
+    pages = unstack_state(pages)
+  return Recent(keys=pages.keys, values=pages.values, count=jnp.zeros((), jnp.int32))
+
+
+def specs(config: ModelConfig, mesh: Mesh) -> tuple[Prefix, Pages, Recent]:
+  """Returns the partition specs of the decoding state: rows, and KV heads over `tensor`."""
   rows = PartitionSpec(layouts.row_axes(mesh))
   heads: Any = PartitionSpec(*rows, layouts.tensor_axis(mesh, config.text.num_key_value_heads))
   if config.layered_cache:
@@ -129,21 +153,18 @@ def specs(config: ModelConfig, mesh: Mesh) -> tuple[Prefix, Cache]:
   else:
     heads = PartitionSpec(None, *heads)
   prefix = Prefix(keys=heads, values=heads, lengths=rows, next_position=rows, last_hidden=rows)
-  cache = Cache(keys=heads, values=heads, valid=rows, lengths=rows, used=PartitionSpec())
-  return prefix, cache
+  return prefix, Pages(heads, heads), Recent(heads, heads, PartitionSpec())
 
 
-def unstack_state(x: PrefixOrCache) -> PrefixOrCache:
+def unstack_state(x: PrefixOrPages) -> PrefixOrPages:
   """Splits stacked keys and values into a tuple of layers, see `ModelConfig.layered_cache`."""
   return x._replace(keys=tuple(x.keys), values=tuple(x.values))
 
 
-def unstack_params(params: Params) -> Params:
+def unstack_layers(stack: Params) -> list[Params]:
   """Splits the decoder's stacked layers into a list, see `ModelConfig.layered_cache`.
 
-  Done once per decode run, so that no token has to copy a layer out of the stack.
+  Done once per call of the sampler, so that no token has to copy a layer out of the stack.
   """
-  stack = params["decoder"]["layers"]
   count = len(jax.tree.leaves(stack)[0])
-  layers = [jax.tree.map(lambda x, n=n: x[n], stack) for n in range(count)]
-  return params | {"decoder": params["decoder"] | {"layers": layers}}
+  return [jax.tree.map(lambda x, n=n: x[n], stack) for n in range(count)]
