@@ -28,8 +28,7 @@ FEWER_WEIGHTS = (
 LESS_MEMORY = (
   "lower config.train.micro_batch_size, config.sampling.cache_tokens,"
   " config.actor.max_concurrent_rows, config.judge.max_concurrent_rows, config.model.query_chunk"
-  " or config.model.logits_chunk,"
-  f" {FEWER_WEIGHTS}"
+  f" or config.model.logits_chunk, {FEWER_WEIGHTS}"
 )
 
 

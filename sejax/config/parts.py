@@ -100,7 +100,6 @@ def with_room(
 
   Args:
     directory: model of the Actor; the Judge is counted as if it were of the same size.
-    options: of both roles.
     batch_size: prompts that are sampled together, over all processes.
     trains: whether the run trains; otherwise there is no Judge either.
   """

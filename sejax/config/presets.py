@@ -51,6 +51,7 @@ def figures_lora(model: str, variant: str | None) -> ml_collections.ConfigDict:
   config.optimizer.learning_rate = 2e-5
   config.train.micro_batch_size = 1
   config.train.steps = 30
+
   # Easy for the model in what is seen, less so in what is to be made of it: replies stay short.
   config.actor.max_tokens = 512
   config.judge.max_tokens = 512

@@ -103,9 +103,8 @@ def read_prompts(
     places: the place of each on the device; one past the last for none.
     mesh: mesh with any of the axes data, fsdp and tensor.
   """
-  take_rows = decode.in_shards(mesh, lambda x, index: x.at[index].get(mode="clip"))
   members = len(hidden) // len(rows.lengths)
-  rows = jax.tree.map(lambda x: take_rows(x, index), rows)
+  rows = jax.tree.map(lambda x: decode.take_rows(mesh, x, index), rows)
   prompt = models.Prompt(rows.ids, rows.lengths, jnp.moveaxis(rows.positions, 1, 0))
   new, _ = model.prefill(params, prompt, rows.features)
   new = model.decoding_state(new)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt32
 
 from sejax import models
 from sejax.parallel import layouts
@@ -176,9 +176,8 @@ def decode_tokens(
     recent = jax.lax.with_sharding_constraint(recent, recent_shardings)
     return step + 1, active, num_sampled, row_hidden, recent, sampled
 
-  take = in_shards(mesh, lambda x, index: x.at[index].get(mode="clip"))
   row_hidden, row_keys, limit = (
-    take(x, batch.sequence) for x in (hidden, sequences.keys, sequences.limit)
+    take_rows(mesh, x, batch.sequence) for x in (hidden, sequences.keys, sequences.limit)
   )
   shape = (steps, rows)
   sampled = SampledTokens(
@@ -192,13 +191,20 @@ def decode_tokens(
     decode_one,
     (jnp.int32(0), active, batch.num_sampled, row_hidden, recent, sampled),
   )
-  put = in_shards(mesh, lambda x, index, new: x.at[index].set(new, mode="drop"))
-  hidden = put(hidden, batch.sequence, row_hidden)
+  put_rows = _in_shards(mesh, lambda x, index, new: x.at[index].set(new, mode="drop"))
+  hidden = put_rows(hidden, batch.sequence, row_hidden)
   sampled = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), sampled)
   return hidden, recent, sampled, Status(active=active, num_sampled=num_sampled, steps=taken)
 
 
-def in_shards(mesh: Mesh, function: Callable[..., Array]) -> Callable[..., Array]:
+def take_rows(
+  mesh: Mesh, x: Shaped[Array, "Nm ..."], index: Int[Array, " Nu"]
+) -> Shaped[Array, "Nu ..."]:
+  """Takes rows whose indices count within each row shard; the last row for any past it."""
+  return _in_shards(mesh, lambda x, index: x.at[index].get(mode="clip"))(x, index)
+
+
+def _in_shards(mesh: Mesh, function: Callable[..., Array]) -> Callable[..., Array]:
   """Returns a function of arrays that are sharded by rows, applied to each row shard by itself."""
   rows = PartitionSpec(layouts.row_axes(mesh))
   return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows)

@@ -155,7 +155,7 @@ class SamplingLoop:
     ]
     while any(left):
       longest = max(int(cached[shard, row[0]]) for shard, row in enumerate(left) if row)
-      size, length = self._programs.given(longest, self._plan.given_tokens)
+      size, length = self._programs.given(longest)
       part = np.full((self._shards, size), cached.shape[1])
       for shard, row in enumerate(left):
         part[shard, : len(row[:size])] = row[:size]

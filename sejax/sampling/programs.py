@@ -18,7 +18,7 @@ from sejax import models
 from sejax.parallel import layouts
 from sejax.parallel.programs import Program, ProgramCall
 from sejax.sampling import cache, decode, encode, keys, scheduler
-from sejax.sampling.request import BatchPlan, Options
+from sejax.sampling.request import READ_TOKENS, BatchPlan, Options
 
 # Sizes between each two powers of two that programs are compiled for. Pages are most of what a
 # decode step reads, given tokens are read once.
@@ -70,7 +70,7 @@ class SamplerPrograms:
       out_shardings=(hidden, recent, *self._shardings(outputs)),
       filters=options.filters,
       eos_ids=options.eos_ids,
-      steps=min(options.decode_steps, options.max_new_tokens),
+      steps=options.run_steps,
       **common,
     )
 
@@ -145,16 +145,15 @@ class SamplerPrograms:
     pages = scheduler.rounded_up(max(count, limits.rows // 8, 1), PAGE_STEPS)
     return pages if limits.pages is None else min(pages, limits.pages)
 
-  def given(self, tokens: int, most: int) -> tuple[int, int]:
+  def given(self, tokens: int) -> tuple[int, int]:
     """Returns how given tokens are read together: rows of a shard, and tokens with padding.
 
     Args:
       tokens: tokens of the longest row.
-      most: tokens that are read together.
     """
     size = self.options.page_size
     length = size * scheduler.rounded_up(-(-tokens // size), GIVEN_STEPS)
-    return 1 << (max(most // length, 1).bit_length() - 1), length
+    return 1 << (max(READ_TOKENS // length, 1).bit_length() - 1), length
 
   def calls(
     self,
@@ -246,7 +245,7 @@ class SamplerPrograms:
     args = (decoding_params, state.prefix, state.hidden, waiting, index, index)
     yield ProgramCall("prefill", self.read_prompts, args, alive)
     if given_length:
-      count, length = self.given(given_length, plan.given_tokens)
+      count, length = self.given(given_length)
       given = cache.GivenRows(
         tokens=rows((shards * count, length), jnp.int32),
         lengths=rows((shards * count,), jnp.int32),
@@ -276,9 +275,7 @@ class SamplerPrograms:
       stop_at_total=replicated((), jnp.int32),
     )
     args = (decoding_params, state.hidden, state.prefix, state.pages, sequences, batch)
-    yield ProgramCall(
-      "decode, a token", self.decode, args, alive, trips=dict(self.decode.static)["steps"]
-    )
+    yield ProgramCall("decode, a token", self.decode, args, alive, trips=options.run_steps)
     _, recent, _, _ = self.decode.eval_shape(*args)
     targets = rows((size, self.written_pages), jnp.int32)
     x, new = (jax.tree.leaves(kind)[0] for kind in (state.pages, recent))
@@ -291,8 +288,7 @@ class SamplerPrograms:
   @property
   def written_pages(self) -> int:
     """Pages of a row that the tokens of a decode run may lie in."""
-    steps, size = dict(self.decode.static)["steps"], self.options.page_size
-    return -(-(steps - 1) // size) + 1
+    return -(-(self.options.run_steps - 1) // self.options.page_size) + 1
 
   def _shardings(self, specs: Any) -> Any:
     """Converts partition specs to shardings over the mesh."""

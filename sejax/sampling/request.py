@@ -76,6 +76,11 @@ class Options:
         raise ValueError(f"options.{name} is {value}; it must be at least 1")
 
   @property
+  def run_steps(self) -> int:
+    """Most steps of a decode run, C."""
+    return min(self.decode_steps, self.max_new_tokens)
+
+  @property
   def members(self) -> int:
     """Sequences of a group, G: trajectories times repeats."""
     return self.trajectories * self.repeats
@@ -110,12 +115,10 @@ class BatchPlan(NamedTuple):
   Attributes:
     limits: what there is room for.
     read_prompts: prompts that are read together.
-    given_tokens: given tokens that are read together, with padding.
   """
 
   limits: scheduler.Limits
   read_prompts: int
-  given_tokens: int
 
   @classmethod
   def of(
@@ -144,10 +147,9 @@ class BatchPlan(NamedTuple):
         prompts=places,
         pages=pages,
         page_size=size,
-        growth=-(-min(options.decode_steps, options.max_new_tokens) // size),
+        growth=-(-options.run_steps // size),
       ),
       read_prompts=min(places, max(READ_TOKENS // prompt_length, 1)),
-      given_tokens=READ_TOKENS,
     )
 
 

@@ -146,7 +146,7 @@ class Schedule:
   def admit(self) -> Admission | None:
     """Admits waiting sequences; None if there are none, or too few for the cost of admitting them.
 
-    The pages of their tokens are allocated.
+    Their tokens have no pages until `allocate`.
     """
     found = [self._admissible(shard) for shard in range(len(self.running))]
     count, running = sum(map(len, found)), sum(self.counts)

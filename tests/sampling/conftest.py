@@ -1,18 +1,22 @@
 """Fixtures of the sampler's tests: a tiny random model and prompts with and without images."""
 
 import dataclasses
+import json
+import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from jaxtyping import DTypeLike
 
 from sejax import models, sampling
 from sejax.models import qwen2_5_vl as qwen
 from sejax.parallel.programs import ProgramCache
 from tests.models import torch_reference
+from tests.sampling import on_mesh
 
 WIDTH = 40  # Prompt tokens, with padding.
 
@@ -59,3 +63,22 @@ def tiny() -> Tiny:
     features=features,
     compiled=ProgramCache(),
   )
+
+
+@pytest.fixture(scope="module")
+def source(tiny, tmp_path_factory) -> pathlib.Path:
+  """Writes weights and prompts to a file; each prompt occurs twice, with different given tokens."""
+  rng = np.random.default_rng(1)
+  request = tiny.request([0, 1, 2, 3] * 2)
+  flat = traverse_util.flatten_dict(tiny.params, sep="/")
+  path = tmp_path_factory.mktemp("mesh") / "source.npz"
+  np.savez(
+    path,
+    config=json.dumps(tiny.config.to_hf()),
+    **request.prompt._asdict(),
+    features=request.features,
+    given=rng.integers(2, 100, (8, on_mesh.TRAJECTORIES, 3)).astype(np.int32),
+    given_lengths=rng.integers(0, 4, (8, on_mesh.TRAJECTORIES)),
+    **{f"p/{name}": np.asarray(value) for name, value in flat.items()},
+  )
+  return path

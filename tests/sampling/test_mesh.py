@@ -1,35 +1,14 @@
 """One device, eight devices and two processes sample the same tokens for the same records."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
-from flax import traverse_util
 
 from tests.sampling import on_mesh
 from tests.subprocesses import free_address, start, wait
 
 MODULE = "tests.sampling.on_mesh"
-
-
-@pytest.fixture(scope="module")
-def source(tiny, tmp_path_factory) -> pathlib.Path:
-  """Writes weights and prompts to a file; each prompt occurs twice, with different given tokens."""
-  rng = np.random.default_rng(1)
-  request = tiny.request([0, 1, 2, 3] * 2)
-  flat = traverse_util.flatten_dict(tiny.params, sep="/")
-  path = tmp_path_factory.mktemp("mesh") / "source.npz"
-  np.savez(
-    path,
-    config=json.dumps(tiny.config.to_hf()),
-    **request.prompt._asdict(),
-    features=request.features,
-    given=rng.integers(2, 100, (8, on_mesh.TRAJECTORIES, 3)).astype(np.int32),
-    given_lengths=rng.integers(0, 4, (8, on_mesh.TRAJECTORIES)),
-    **{f"p/{name}": np.asarray(value) for name, value in flat.items()},
-  )
-  return path
 
 
 @pytest.fixture(scope="module")

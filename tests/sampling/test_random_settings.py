@@ -4,12 +4,11 @@ import json
 
 import pytest
 
-from tests.sampling.test_mesh import source  # noqa: F401
 from tests.subprocesses import start, wait
 
 
 @pytest.mark.slow
-def test_random_settings_draw_the_tokens_of_a_plain_sampler(source, tmp_path):  # noqa: F811
+def test_random_settings_draw_the_tokens_of_a_plain_sampler(source, tmp_path):
   """Order, mesh, packing, waiting, evictions, given tokens, limits, filters, pages, layers."""
   target = tmp_path / "evicted.json"
   wait(start("tests.sampling.random_settings", 8, source, target, 20_260, 50), timeout=3000)

@@ -133,7 +133,6 @@ def decode(
 
   Args:
     params: parameter tree in the form for decoding, see `ModelConfig.layered_cache`.
-    tokens: next tokens.
     prefix: prompts of the rows, in the form for decoding, as are pages and recent tokens.
     recent: tokens of this decode run so far; there must be room for one more.
     table: what each row attends to.

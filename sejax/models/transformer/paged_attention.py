@@ -80,8 +80,8 @@ def _attend_in_shard(
   # Heads before members: batch axes of a product that are not adjacent would be transposed.
   by_prompt = jnp.moveaxis(queries[table.row_of_member], 1, 2)
   by_page = queries[table.row_of_page]
-  is_used = table.tokens_in_page > 0
-  owned = (jnp.arange(len(queries))[:, None] == table.row_of_page) & is_used
+  # Free pages, too: masked, they add nothing.
+  owned = jnp.arange(len(queries))[:, None] == table.row_of_page
 
   prompt_scores = _scores("bkgrh,bkph->bkgrp", by_prompt, layer.prompt_keys)
   prompt_scores = _mask(prompt_scores, prompt_lengths[:, None, None, None, None])
