@@ -256,6 +256,7 @@ def _make_learner(
     frozen=frozen,
     adapters=options.adapters,
     sizes=options.sizes,
+    penalty=options.has_penalty,
     seed=config.seed,
     mask_truncated=options.mask_truncated,
     encode=None if options.trains_vision else roles.encode,

@@ -22,7 +22,6 @@ from sejax import method
 from sejax import setup as setup_lib
 from sejax.config import parts
 from sejax.learner import learner
-from sejax.learner.update import UpdateBatch, random_keys
 from sejax.monitoring.timing import Clock
 from sejax.rollout.collect import SamplingWeights
 
@@ -49,18 +48,14 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup) -> N
   weights = SamplingWeights(setup.learner.policy_params(state.params), initial.judge_params)
   data = setup_lib.pipeline(config, setup.preparer, ())
   rollout = setup.collector.collect_rollout(weights, data, 0)
-  (part,), (advantage,), (behaviour_logp,) = setup.learner.minibatches(rollout)
-  old_logp = setup.learner.updater.token_logprobs(initial.frozen, part)
-  # A little off policy, so that clips are taken.
-  noise = 0.1 * jax.random.normal(jax.random.key(0), old_logp.shape)
-  scored = UpdateBatch(
-    minibatch=part,
-    old_logp=old_logp + noise,
-    ref_logp=old_logp,
-    advantage=advantage,
-    behaviour_logp=behaviour_logp,
-    key=random_keys(config.seed, 0, 0, len(part.mask)),
-  )
+  groups, (part,) = setup.learner.minibatches(rollout)
+  scored = [
+    micro._replace(
+      # A little off policy, so that clips are taken.
+      old_logp=micro.ref_logp + 0.1 * jax.random.normal(jax.random.key(0), micro.ref_logp.shape)
+    )
+    for micro in setup.learner.micro_batches(groups, part, None, 0, 0)
+  ]
   options = parts.training(config)
 
   def update_by(objective: str):
@@ -76,7 +71,7 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup) -> N
 
     def update():
       nonlocal state
-      state, _ = jax.block_until_ready(updater.update(state, None, scored))
+      state, _ = jax.block_until_ready(updater.update(state, None, scored, part.counts))
 
     return update
 

@@ -41,7 +41,7 @@ from sejax import models, rollout
 from sejax import setup as setup_lib
 from sejax.config import parts, validation
 from sejax.data.batches import Batch
-from sejax.learner.update import UpdateBatch, random_keys
+from sejax.learner.update import MicroBatch
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models.processor import Processor
 from sejax.monitoring import flops
@@ -227,17 +227,19 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup, stag
     with stages("judge_repeated"):
       request = repeated_prompts(roles, weights.judge_params, rollout.batch, rollout.evidence.texts)
       alone(weights.judge_params, request, seed=0, step=0, role=Role.JUDGE)
-    (part,), (advantage,), (behaviour,) = setup.learner.minibatches(rollout)
+    groups, (part,) = setup.learner.minibatches(rollout)
+    taken = [setup.learner.micro_batch(groups, rows) for rows in part.rows]
     with stages("old"):
-      old = jax.block_until_ready(updater.token_logprobs(policy, part))
+      old = [jax.block_until_ready(updater.token_logprobs(policy, *micro)) for micro in taken]
     with stages("ref"):
-      ref = jax.block_until_ready(updater.token_logprobs(weights.frozen, part))
+      ref = [jax.block_until_ready(updater.token_logprobs(weights.frozen, *x)) for x in taken]
     del policy, parameters  # of the policy before the update, which is donated
     frozen = weights.frozen if setup.learner.adapters else None
-    keys = random_keys(0, repeat, 0, len(part.mask))
+    micro_batches = [
+      MicroBatch(*micro, *logp) for micro, *logp in zip(taken, old, ref, strict=True)
+    ]
     with stages("update"):
-      batch = UpdateBatch(part, old, ref, advantage, behaviour, keys)
-      state, _ = jax.block_until_ready(updater.update(state, frozen, batch))
+      state, _ = jax.block_until_ready(updater.update(state, frozen, micro_batches, part.counts))
     decoding = rollout.result.stats.seconds["decode"]
     stages.decode = min(decoding, stages.decode or decoding)
   report(setup, rollout, stages)

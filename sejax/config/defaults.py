@@ -232,7 +232,9 @@ def _train() -> ml_collections.ConfigDict:
   # epochs * usable / batch_size steps, rounded up; its last batch is filled from the next pass.
   train.epochs = 15
   train.steps = config_dict.placeholder(int)  # number of steps, instead of epochs
-  train.micro_batch_size = 8  # prompts per forward and backward pass, over all devices
+  # What fits into a forward and backward pass, over all devices: so many groups whose trajectories
+  # are all of actor.max_tokens, or up to four times as many shorter ones.
+  train.micro_batch_size = 8
   train.freeze_vision = False  # True: do not train the vision tower
   # Groups whose rewards are all equal carry no learning signal: "keep" them in the loss's means,
   # "drop" them, or "resample" further prompts to replace them.

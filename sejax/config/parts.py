@@ -220,7 +220,8 @@ def training(config: ml_collections.ConfigDict) -> learner.Options:
     loss=config.loss.to_dict(),
     sizes=minibatches.Sizes(
       minibatches=config.batch_size // config.mini_batch_size,
-      micro_batches=config.mini_batch_size // train.micro_batch_size,
+      micro_batch_size=train.micro_batch_size,
+      trajectories=config.group_size,
       max_tokens=config.actor.max_tokens,
       response_buckets=tuple(train.response_buckets),
     ),

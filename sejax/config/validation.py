@@ -5,7 +5,6 @@ Checks that need the model directory are in `sejax.rollout.checks`.
 
 import contextlib
 import functools
-import itertools
 import math
 import sys
 from collections.abc import Iterator
@@ -153,7 +152,7 @@ def _validate_types(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_sizes(config: ml_collections.ConfigDict) -> None:
-  """Checks that batches split into mini-batches evenly, and these into micro-batches."""
+  """Checks that batches split into mini-batches evenly."""
   sizes = {
     "batch_size": config.batch_size,
     "mini_batch_size": config.mini_batch_size,
@@ -161,8 +160,8 @@ def _validate_sizes(config: ml_collections.ConfigDict) -> None:
   }
   for name, value in sizes.items():
     _require(value >= 1, name, value, "at least 1")
-  for (name, value), (part, size) in itertools.pairwise(sizes.items()):
-    _require(value % size == 0, name, value, f"a multiple of {part}={size}")
+  whole, part = config.batch_size, config.mini_batch_size
+  _require(whole % part == 0, "batch_size", whole, f"a multiple of mini_batch_size={part}")
 
 
 def _validate_choices(config: ml_collections.ConfigDict) -> None:

@@ -25,7 +25,7 @@ from sejax.data.prepare import Dropped, Preparer
 from sejax.parallel import hosts
 
 FILE = "usable_records.json"
-_PREFETCH = 64  # checked records are small, unlike examples with patches
+_AHEAD = 64  # checked records are small, unlike examples with patches
 
 
 def num_steps(
@@ -121,9 +121,7 @@ def _count_dropped(preparer: Preparer, seed: int, workers: int) -> dict[str, int
   # Shuffled, so that the first `PATIENCE` records are a random sample.
   records = grain.MapDataset.range(len(preparer.source)).shuffle(seed)[process::processes]
   dropped = collections.Counter()
-  checks = pipeline.in_parallel(
-    records.map(_UsableCheck(preparer)), workers, threads=os.cpu_count() or 1, prefetch=_PREFETCH
-  )
+  checks = pipeline.in_parallel(records.map(_UsableCheck(preparer)), workers, _AHEAD)
   bar = tqdm.tqdm(checks, "records", len(records), delay=1, disable=process > 0)
   for seen, check in enumerate(bar, start=1):
     if not isinstance(check, Dropped):

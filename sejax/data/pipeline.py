@@ -9,6 +9,7 @@ so the order does not depend on the number of worker processes.
 import collections
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -21,9 +22,6 @@ from sejax.data.records import NO_GOLD, Source, gold_errors
 from sejax.errors import quoted, shortened
 from sejax.parallel import hosts, preemption
 
-# Images are decoded and resized without the GIL, so threads help even without worker processes.
-# Prefetched examples cost memory: one of 4,096 patches is 19 MB.
-_THREADS, _PREFETCH = 2, 4
 _MIN_SEEN = 100  # records to see before `max_bad_share` is enforced
 _NUM_CHECKED = 16  # records that `check` tries
 _MAX_LOGGED = 10  # dropped records of each kind that are logged one by one
@@ -174,7 +172,11 @@ class Pipeline:
     self._any_usable = bool(states)  # whether the run has had an example
     if states:
       self._restore(states)
-    self._prepared = read(preparer, options, self._position + process, processes)
+    # The next batch is prepared while the devices are busy with this one. That costs memory: an
+    # example of 4,096 patches is 19 MB.
+    self._prepared = read(
+      preparer, options, self._position + process, processes, ahead=max(self._rows, 1)
+    )
 
   def __iter__(self) -> Self:
     return self
@@ -300,7 +302,7 @@ class Pipeline:
 
 
 def read(
-  preparer: Preparer, options: Options, first: int = 0, step: int = 1
+  preparer: Preparer, options: Options, first: int = 0, step: int = 1, *, ahead: int = 1
 ) -> Iterator[Example | Dropped]:
   """Prepares every `step`-th record of the stream, starting at position `first`, in order.
 
@@ -309,28 +311,30 @@ def read(
     options: `seed`, `workers` and `once` are used.
     first: position in the stream.
     step: distance between records; the number of processes in training.
+    ahead: records prepared in advance.
   """
   stream = grain.MapDataset.range(len(preparer.source))
   if not options.once:
     stream = stream.shuffle(options.seed).repeat()
   if first >= len(stream):
     return iter(())
-  return in_parallel(stream[first::step].map(preparer), options.workers)
+  return in_parallel(stream[first::step].map(preparer), options.workers, ahead)
 
 
-def in_parallel(
-  dataset: grain.MapDataset, workers: int, threads: int = _THREADS, prefetch: int = _PREFETCH
-) -> Iterator[Any]:
+def in_parallel(dataset: grain.MapDataset, workers: int, ahead: int) -> Iterator[Any]:
   """Computes the elements of a lazy data set with threads or processes; yields them in order.
 
   Args:
     dataset: its elements are computed on access.
     workers: worker processes; 0 computes in this process.
-    threads: threads of each process.
-    prefetch: elements computed in advance by each process.
+    ahead: elements computed in advance.
   """
+  # Images are decoded and resized without the GIL, so threads help even without worker processes.
+  processes, cores = max(workers, 1), os.cpu_count() or 1
   elements = dataset.to_iter_dataset(
-    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    grain.ReadOptions(
+      num_threads=-(-cores // processes), prefetch_buffer_size=-(-ahead // processes)
+    )
   )
   if workers:
     if not flags.FLAGS.is_parsed():

@@ -1,24 +1,24 @@
 """Second half of a training step (arXiv:2603.21289): log-probs of a rollout, then the updates.
 
-Axes: B prompts of a rollout, A micro-batches of b prompts, G trajectories, P prompt tokens.
+Axes: B prompts of a rollout, G trajectories, P prompt tokens, R response tokens, N row shards.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from sejax import models
+from sejax import method, models
 from sejax.data.batches import Batch
-from sejax.learner import optimizer, update
+from sejax.learner import optimizer, packing, update
 from sejax.learner.checkpoints import Checkpoints
-from sejax.learner.minibatches import Cutter, Sizes
+from sejax.learner.minibatches import Groups, Sizes, all_lengths, take_program
 from sejax.models import lora
 from sejax.parallel import hosts, layouts
 from sejax.parallel.programs import Program, ProgramCall, with_shardings
@@ -62,6 +62,23 @@ class Options:
     """Whether updates change the vision tower."""
     return not self.freeze_vision and self.adapters is None
 
+  @property
+  def has_penalty(self) -> bool:
+    """Whether the loss has a KL penalty, which needs log-probs by the initial policy."""
+    return self.loss["kl_coef"] > 0
+
+
+class Minibatch(NamedTuple):
+  """How the groups of one optimizer step are packed.
+
+  Attributes:
+    rows: of each micro-batch; groups are counted within the rollout.
+    counts: tokens and trajectories that enter the loss, on the mesh.
+  """
+
+  rows: list[packing.Rows]
+  counts: method.Denominators
+
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
@@ -72,6 +89,7 @@ class Learner:
     frozen: weights of the initial policy, which is also the reference.
     adapters: options of the adapters that are trained; None trains all weights.
     sizes: sizes of mini-batches, micro-batches and responses.
+    penalty: whether the loss has a KL penalty, which needs log-probs by the initial policy.
     seed: seed of the run, for objectives that draw tokens.
     mask_truncated: whether trajectories that were cut at the limit are left out of the loss.
     encode: computes image features by the frozen vision tower, for rollouts without any; None where
@@ -83,6 +101,7 @@ class Learner:
   frozen: models.Params
   adapters: lora.Options | None
   sizes: Sizes
+  penalty: bool
   seed: int
   mask_truncated: bool
   encode: Encode | None
@@ -107,75 +126,119 @@ class Learner:
   ) -> tuple[update.TrainState, list[update.Metrics]]:
     """Updates the policy once per mini-batch, see `method.policy_loss`.
 
-    Log-probs by the policy that sampled are computed for all mini-batches before the first update.
+    Log-probs by the policy that sampled are computed before the first update, for all mini-batches
+    but the first: its update computes them itself.
 
     Args:
       state: donated.
-      rollout: its features are donated.
+      rollout: its features are deleted.
       step: number of the training step.
 
     Returns:
       The new state, and the metrics of each update, still on the devices.
     """
-    parts, advantages, behaviour = self.minibatches(rollout)
+    groups, minibatches = self.minibatches(rollout)
     sampled = self.policy_params(state.params)
-    old = [self.updater.token_logprobs(sampled, part) for part in parts]
+    old = [
+      [self.updater.token_logprobs(sampled, *self.micro_batch(groups, rows)) for rows in part.rows]
+      for part in minibatches[1:]
+    ]
     del sampled  # Without adapters these are the state's arrays, which the update donates.
-    reference = [self.updater.token_logprobs(self.frozen, part) for part in parts]
     frozen = None if self.adapters is None else self.frozen
     reports = []
-    fields = zip(parts, old, reference, advantages, behaviour, strict=True)
-    for number, (part, old_logp, ref_logp, advantage, behaviour_logp) in enumerate(fields):
-      keys = update.random_keys(self.seed, step, number, self.sizes.micro_batches)
-      batch = update.UpdateBatch(
-        minibatch=part,
-        old_logp=old_logp,
-        ref_logp=ref_logp,
-        advantage=advantage,
-        behaviour_logp=behaviour_logp,
-        key=hosts.replicate(self.mesh, keys),
+    for number, part in enumerate(minibatches):
+      micro_batches = self.micro_batches(
+        groups, part, old[number - 1] if number else None, step, number
       )
-      state, report = self.updater.update(state, frozen, batch)
+      state, report = self.updater.update(state, frozen, micro_batches, part.counts)
       reports.append(report)
+    for x in jax.tree.leaves(groups):
+      x.delete()
     return state, reports
 
-  def minibatches(
-    self, rollout: collect.Rollout
-  ) -> tuple[
-    list[update.Minibatch], list[Float[jax.Array, "A b G"]], list[Float[jax.Array, "A b G R"]]
-  ]:
-    """Returns the mini-batches of a rollout, their advantages and `behaviour_logp`, on the mesh.
+  def micro_batches(
+    self,
+    groups: Groups,
+    part: Minibatch,
+    old: Sequence[Float[jax.Array, "K G R"]] | None,
+    step: int,
+    number: int,
+  ) -> Iterator[update.MicroBatch]:
+    """Yields the micro-batches of a mini-batch, with log-probs by the initial policy.
 
     Args:
-      rollout: its features are donated, so that the devices hold them once, in the mini-batches.
+      old: log-probs by the policy that sampled, by micro-batch; None for the first mini-batch.
+      step: number of the training step.
+      number: of the mini-batch in the step.
+    """
+    for index, rows in enumerate(part.rows):
+      taken, packed = self.micro_batch(groups, rows)
+      key = update.random_key(self.seed, step, number, index)
+      yield update.MicroBatch(
+        groups=taken,
+        packing=packed,
+        old_logp=old[index] if old else None,
+        ref_logp=self.updater.token_logprobs(self.frozen, taken, packed) if self.penalty else None,
+        key=hosts.replicate(self.mesh, key),
+      )
+
+  def micro_batch(self, groups: Groups, rows: packing.Rows) -> tuple[Groups, models.Packing]:
+    """Returns the groups of a micro-batch and their packing, both on the mesh."""
+    index = hosts.replicate(self.mesh, rows.groups.reshape(-1))
+    packed = jax.tree.map(lambda x: hosts.shard_identical(self.mesh, x), rows.packing)
+    return take_program(self.mesh)(groups, index), packed
+
+  def minibatches(self, rollout: collect.Rollout) -> tuple[Groups, list[Minibatch]]:
+    """Returns the groups of a rollout on the mesh, and how its mini-batches are packed.
+
+    Every process must call it. A mini-batch holds consecutive groups.
+
+    Args:
+      rollout: its features become those of the groups.
     """
     sizes, batch = self.sizes, rollout.batch
     length = sizes.response(int(rollout.result.lengths.max()))
-
     images, features = batch.packed_images, None
     if images is not None and self.encode is not None:
       images, features = None, rollout.features
       if features is None:  # The rollout was merged from several batches.
         features = self.encode(self.frozen, batch)
-    whole = update.Minibatch(
-      prompt=batch.actor,
+    mask = collect.loss_mask(rollout, length, truncated=not self.mask_truncated)
+    groups = Groups(
+      ids=batch.actor.ids,
+      lengths=batch.actor.lengths,
+      positions=np.moveaxis(batch.actor.positions, 1, 0),
       images=images,
       features=features,
       tokens=rollout.result.tokens[..., :length],
-      mask=collect.loss_mask(rollout, length, truncated=not self.mask_truncated),
+      mask=mask,
+      advantage=collect.advantage(rollout).astype(np.float32),
+      behaviour_logp=rollout.result.behaviour_logp[..., :length],
     )
-    parts = self._cutter.cut_tree(whole, _row_axes(whole))
-    for x in jax.tree.leaves(rollout.features):
-      x.delete()
-    return (
-      parts,
-      self._cutter.cut(collect.advantage(rollout).astype(np.float32)),
-      self._cutter.cut(rollout.result.behaviour_logp[..., :length]),
-    )
+    lengths = all_lengths(self.mesh, batch.actor.lengths, mask)
+    capacity = sizes.capacity(self.mesh, batch.actor.ids.shape[1])
+    parts, first = [], 0
+    for part in np.split(lengths, sizes.minibatches):
+      parts.append(self._minibatch(part, first, capacity))
+      first += len(part)
+    return jax.tree.map(lambda x: hosts.shard_rows(self.mesh, x), groups), parts
 
-  @property
-  def _cutter(self) -> Cutter:
-    return Cutter(self.mesh, self.sizes.minibatches, self.sizes.micro_batches)
+  def _minibatch(
+    self, lengths: Int[np.ndarray, "B 1+G"], first: int, capacity: packing.Capacity
+  ) -> Minibatch:
+    """Packs a mini-batch.
+
+    Args:
+      lengths: of its groups, see `packing.pack`.
+      first: index of the first of them in the rollout.
+    """
+    rows = packing.pack(lengths, layouts.row_shards(self.mesh), capacity)
+    trajectories = lengths[:, 1:]
+    counts = (trajectories.sum(), (trajectories > 0).sum(), self.sizes.max_tokens)
+    return Minibatch(
+      [x._replace(groups=np.where(x.groups < 0, -1, x.groups + first)) for x in rows],
+      method.Denominators(*(hosts.replicate(self.mesh, np.int32(x)) for x in counts)),
+    )
 
   def policy_shapes(self, trained: models.Params) -> models.Params:
     """Does what `policy_params` does with shapes: `frozen` is a tree of `jax.ShapeDtypeStruct`."""
@@ -212,53 +275,68 @@ class Learner:
       scale = self._scale_adapters
       yield ProgramCall("scale adapters", scale, (state.params,), (kept,))
       policy = self.policy_shapes(state.params)
-    cutter, rows = self._cutter, functools.partial(layouts.row_shape, self.mesh)
-    tokens = (prompts, trajectories, sizes.max_tokens)
-    whole = update.Minibatch(
-      prompt=models.Prompt(
-        ids=rows((prompts, prompt_length), jnp.int32),
-        lengths=rows((prompts,), jnp.int32),
-        positions=jax.ShapeDtypeStruct((3, prompts, prompt_length), jnp.int32),
-      ),
+    rows, capacity = layouts.row_shards(self.mesh), sizes.capacity(self.mesh, prompt_length)
+    whole = self._group_shapes(prompts, prompt_length, images, features)
+    taken = capacity.groups * rows
+    index = layouts.replicated_shape(self.mesh, (taken,), jnp.int32)
+    take = take_program(self.mesh)
+    yield ProgramCall("take groups", take, (whole, index), (kept, whole))
+    groups = jax.tree.map(
+      lambda x: layouts.row_shape(self.mesh, x.shape, x.dtype), take.eval_shape(whole, index)
+    )
+    packed = jax.tree.map(
+      lambda x: layouts.row_shape(self.mesh, x.shape, x.dtype),
+      packing.shapes(rows, sizes.trajectories, capacity),
+    )
+    logp = groups.tokens.update(dtype=jnp.float32)
+    later = (sizes.minibatches - 1) * prompts // sizes.minibatches
+    sampled_logp = layouts.row_shape(self.mesh, (later, *logp.shape[1:]), logp.dtype)
+    logprobs, alive = self.updater.token_logprobs, (kept, whole, sampled_logp)
+    if later:
+      yield ProgramCall("log-probs of policy", logprobs, (policy, groups, packed), alive)
+    zeros, add = self.updater.zero_gradient, self.updater.add_gradient
+    gradient = with_shardings(
+      zeros.eval_shape(state.params), jax.tree.map(lambda x: x.sharding, state.params)
+    )
+    yield ProgramCall("zero gradient", zeros, (state.params,), alive)
+    if self.penalty:
+      args = (self.frozen, groups, packed)
+      yield ProgramCall("log-probs of reference", logprobs, args, (*alive, gradient))
+    key = layouts.replicated_shape(self.mesh, (2,), jnp.uint32)
+    micro = update.MicroBatch(
+      groups, packed, logp if later else None, logp if self.penalty else None, key
+    )
+    frozen = None if self.adapters is None else self.frozen
+    counts = method.Denominators(*[layouts.replicated_shape(self.mesh, (), jnp.int32)] * 3)
+    args = (gradient, state.params, frozen, micro, counts)
+    yield ProgramCall("add gradient", add, args, alive)
+    metrics = jax.tree.map(
+      lambda x: layouts.replicated_shape(self.mesh, x.shape, x.dtype), add.eval_shape(*args)[1]
+    )
+    apply = self.updater.apply_gradient
+    yield ProgramCall("apply gradient", apply, (state, gradient, metrics), alive)
+
+  def _group_shapes(
+    self,
+    prompts: int,
+    prompt_length: int,
+    images: models.Images | None,
+    features: models.Features | None,
+  ) -> Groups:
+    """Returns the shapes of a rollout's groups; the arguments are those of `calls`."""
+    rows = functools.partial(layouts.row_shape, self.mesh)
+    tokens = (prompts, self.sizes.trajectories, self.sizes.max_tokens)
+    return Groups(
+      ids=rows((prompts, prompt_length), jnp.int32),
+      lengths=rows((prompts,), jnp.int32),
+      positions=rows((prompts, 3, prompt_length), jnp.int32),
       images=images if features is None else None,
       features=features,
       tokens=rows(tokens, jnp.int32),
       mask=rows(tokens, jnp.bool_),
+      advantage=rows(tokens[:-1], jnp.float32),
+      behaviour_logp=rows(tokens, jnp.float32),
     )
-    batches = [
-      update.UpdateBatch(
-        minibatch=jax.tree.map(cutter.shape, whole, _row_axes(whole)),
-        old_logp=cutter.shape(rows(tokens, jnp.float32)),
-        ref_logp=cutter.shape(rows(tokens, jnp.float32)),
-        advantage=cutter.shape(rows(tokens[:-1], jnp.float32)),
-        behaviour_logp=cutter.shape(rows(tokens, jnp.float32)),
-        key=layouts.replicated_shape(self.mesh, (sizes.micro_batches, 2), jnp.uint32),
-      )
-      for _ in range(sizes.minibatches)
-    ]
-    parts = [batch.minibatch for batch in batches]
-    for leaf in jax.tree.leaves(features):
-      others = [x for x in jax.tree.leaves(features) if x is not leaf]
-      for call in cutter.calls(leaf):
-        yield call._replace(alive=(*call.alive, kept, others, parts))
-
-    # When the last mini-batch's log-probs are computed, those of all others are there.
-    logprobs = self.updater.token_logprobs
-    alive = (kept, parts, [(batch.advantage, batch.behaviour_logp) for batch in batches])
-    earlier = [batch.old_logp for batch in batches[1:]]
-    yield ProgramCall("log-probs of policy", logprobs, (policy, parts[0]), (*alive, earlier))
-    earlier = [batch.old_logp for batch in batches], [batch.ref_logp for batch in batches[1:]]
-    yield ProgramCall(
-      "log-probs of reference", logprobs, (self.frozen, parts[0]), (*alive, earlier)
-    )
-    frozen = None if self.adapters is None else self.frozen
-    yield ProgramCall("update", self.updater.update, (state, frozen, batches[0]), (kept, batches))
-
-
-def _row_axes(minibatch: update.Minibatch) -> update.Minibatch:
-  """Returns the axis of the rows of each array of a whole rollout."""
-  axes = jax.tree.map(lambda _: 0, minibatch)
-  return axes._replace(prompt=axes.prompt._replace(positions=1))
 
 
 def make_updater(
@@ -296,7 +374,7 @@ def make_updater(
     options.loss,
     temperature=filters.temperature,
     banned_ids=filters.banned,
-    max_tokens=options.sizes.max_tokens,
+    block=options.sizes.block,
     dtype=compute.dtype,
     adapters=options.adapters,
     mesh=mesh,

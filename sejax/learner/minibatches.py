@@ -1,39 +1,39 @@
-"""Cuts the arrays of a rollout into mini-batches of micro-batches.
+"""The arrays that a rollout is trained on, by groups, and the micro-batches they are taken for.
 
-Each mini-batch is one optimizer step; its gradient is accumulated over A micro-batches of b
-prompts. Groups are never split, and each device keeps its rows of each micro-batch.
-
-Axes: B prompts over all processes, b prompts of a micro-batch, A micro-batches of a mini-batch.
+Axes: B groups of a rollout over all processes, K groups of a micro-batch, G trajectories of a
+group, P prompt tokens, R response tokens.
 """
 
-import dataclasses
 import functools
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int, Shaped
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
 
+from sejax import models
+from sejax.learner import packing
 from sejax.parallel import hosts, layouts
-from sejax.parallel.programs import Program, ProgramCall
+from sejax.parallel.programs import Program
 
 
 class Sizes(NamedTuple):
   """Sizes that a rollout is cut into.
 
   Attributes:
-    minibatches: mini-batches of a rollout.
-    micro_batches: micro-batches of a mini-batch, A.
+    minibatches: mini-batches of a rollout; each is one optimizer step.
+    micro_batch_size: groups of full length that fit into a micro-batch.
+    trajectories: trajectories of a group.
     max_tokens: maximum number of tokens of a response.
     response_buckets: padded lengths of responses that the update is compiled for, ascending; empty
       stands for a quarter, a half and all of `max_tokens`.
   """
 
   minibatches: int
-  micro_batches: int
+  micro_batch_size: int
+  trajectories: int
   max_tokens: int
   response_buckets: tuple[int, ...]
 
@@ -47,136 +47,96 @@ class Sizes(NamedTuple):
     buckets = self.response_buckets or (self.max_tokens // 4, self.max_tokens // 2)
     return next(size for size in (*buckets, self.max_tokens) if longest <= size)
 
+  @property
+  def block(self) -> int:
+    """Tokens of a block in packed rows."""
+    return packing.block_size(self.trajectories * self.max_tokens)
 
-def _slice_rows(rows: Shaped[Array, "r ..."], start: Int[Array, ""], *, size: int) -> Array:
-  return jax.lax.dynamic_slice_in_dim(rows, start, size)
+  def capacity(self, mesh: Mesh, prompt_length: int) -> packing.Capacity:
+    """Returns what each row shard can hold of a micro-batch.
+
+    Args:
+      prompt_length: prompt tokens with padding.
+    """
+    return packing.Capacity.of(
+      self.micro_batch_size // layouts.row_shards(mesh),
+      prompt_length + self.trajectories * self.max_tokens,
+      self.block,
+    )
+
+
+class Groups(NamedTuple):
+  """Arrays of groups, whose leading axis is sharded over the row shards of a mesh.
+
+  Attributes:
+    ids: tokens of the prompts, padded on the right.
+    lengths: tokens of each prompt, without padding.
+    positions: M-RoPE positions by time, height and width.
+    images: images of the prompts; None without any, or where `features` are given.
+    features: image features of a frozen vision tower; None where the tower is trained.
+    tokens: tokens of the trajectories, padded on the right.
+    mask: tokens that count in the loss, from a trajectory's start.
+    advantage: advantage of each trajectory.
+    behaviour_logp: log-probs that the sampler drew by; None computes neither a correction nor the
+      mismatch.
+  """
+
+  ids: Int[Array, "K P"]
+  lengths: Int[Array, " K"]
+  positions: Int[Array, "K 3 P"]
+  images: models.Images | None
+  features: models.Features | None
+  tokens: Int[Array, "K G R"]
+  mask: Bool[Array, "K G R"]
+  advantage: Float[Array, "K G"]
+  behaviour_logp: Float[Array, "K G R"] | None
+
+  @property
+  def prompt(self) -> models.Prompt:
+    """The prompts."""
+    return models.Prompt(self.ids, self.lengths, jnp.moveaxis(self.positions, 1, 0))
+
+
+def take_groups(groups: Groups, index: Int[Array, " K"], *, mesh: Mesh) -> Groups:
+  """Takes groups by their index, each to the row shard that it is wanted on.
+
+  Args:
+    groups: all groups of a rollout.
+    index: which groups, on every device; -1 gives zeros, so that nothing of it counts.
+
+  Returns:
+    K groups, sharded over the row shards.
+  """
+  axes = layouts.row_axes(mesh)
+  rows = PartitionSpec(axes)
+
+  # Otherwise the compiler would gather all rows on every device.
+  @functools.partial(jax.shard_map, mesh=mesh, in_specs=(rows, PartitionSpec()), out_specs=rows)
+  def take(x, index):
+    local = index - jax.lax.axis_index(axes) * len(x)
+    is_here = (index >= 0) & (local >= 0) & (local < len(x))
+    found = x.at[local].get(mode="clip")
+    found = jnp.where(is_here.reshape(-1, *[1] * (x.ndim - 1)), found, 0)
+    return jax.lax.psum_scatter(found, axes, scatter_dimension=0, tiled=True)
+
+  def take_any(x):
+    return take(x.astype(jnp.int8), index).astype(bool) if x.dtype == bool else take(x, index)
+
+  return jax.tree.map(take_any, groups)
 
 
 @functools.cache
-def _slice_program(size: int) -> Program:
-  """Returns the program that takes `size` consecutive rows of an array."""
-  return Program.of(_slice_rows, size=size)
+def take_program(mesh: Mesh) -> Program:
+  """Returns the program of `take_groups`."""
+  return Program.of(take_groups, mesh=mesh)
 
 
-_STACK = Program.of(jnp.stack)  # of a list of arrays
+def all_lengths(
+  mesh: Mesh, prompts: Int[np.ndarray, " b"], mask: Bool[np.ndarray, "b G R"]
+) -> Int[np.ndarray, "B 1+G"]:
+  """Returns the tokens of each group's prompt, and of its trajectories those that count.
 
-
-@dataclasses.dataclass(frozen=True)
-class Cutter:
-  """Cuts the rows of a rollout into mini-batches of micro-batches, on the mesh.
-
-  Attributes:
-    mesh: axis b is sharded over its row shards.
-    minibatches: mini-batches of a rollout.
-    micro_batches: micro-batches of a mini-batch, A.
+  Every process must call it, with its own groups.
   """
-
-  mesh: Mesh
-  minibatches: int
-  micro_batches: int
-
-  def cut_tree(self, tree: Any, axes: Any) -> list[Any]:
-    """Cuts all arrays of a tree.
-
-    Args:
-      tree: arrays of the host hold the rows of this process; arrays on the mesh hold all rows.
-      axes: the axis of the rows of each array, as a tree of the same structure.
-    """
-    parts = jax.tree.map(self._cut, tree, axes)
-    one = jax.tree.structure([0] * self.minibatches)
-    return jax.tree.transpose(jax.tree.structure(tree), one, parts)
-
-  def _cut(self, rows: Array | np.ndarray, axis: int) -> list[Array]:
-    if isinstance(rows, jax.Array):
-      return self.cut_on_devices(hosts.shard_rows(self.mesh, rows))
-    return self.cut(rows, axis)
-
-  def cut(self, rows: Shaped[np.ndarray, "..."], axis: int = 0) -> list[Shaped[Array, "A ..."]]:
-    """Cuts an array of the host, and places the mini-batches on the mesh.
-
-    Args:
-      rows: rows of this process along `axis`.
-    """
-    shape = (*rows.shape[:axis], self.minibatches, self.micro_batches, -1, *rows.shape[axis + 1 :])
-    parts = np.moveaxis(rows.reshape(shape), (axis, axis + 1), (0, 1))
-    sharding = self._sharding(axis)
-    return [jax.make_array_from_process_local_data(sharding, part) for part in parts]
-
-  def cut_on_devices(self, rows: Shaped[Array, "B ..."]) -> list[Shaped[Array, "A b ..."]]:
-    """Cuts an array on the mesh, with the same result as `cut` of a host array.
-
-    Rows move from device to device within their process, never through the host. With K row shards
-    in a process, each shard holds `minibatches * micro_batches` consecutive pieces of the process's
-    rows, and each micro-batch takes K consecutive pieces, one per shard. A compiled reshape would
-    instead gather all rows on every device.
-
-    Args:
-      rows: array sharded over the row shards of the mesh.
-    """
-    # Each row shard's data by device, keyed by its first row: tensor parallelism replicates rows.
-    shards: dict[int, dict[jax.Device, Array]] = {}
-    for shard in rows.addressable_shards:
-      shards.setdefault(shard.index[0].start or 0, {})[shard.device] = shard.data
-    copies = [shards[start] for start in sorted(shards)]
-    pieces = self.minibatches * self.micro_batches
-    size = self._rows_of_piece(rows.shape[0])
-
-    def piece(number: int, device: jax.Device) -> Array:
-      """Returns a piece of the process's rows on a device, from a local copy if there is one."""
-      shard, place = divmod(number, pieces)
-      data = copies[shard].get(device, next(iter(copies[shard].values())))
-      return jax.device_put(_slice_program(size)(data, np.int32(place * size)), device)
-
-    shape = (self.micro_batches, rows.shape[0] // pieces, *rows.shape[1:])
-    parts = []
-    for n in range(self.minibatches):
-      first = n * self.micro_batches
-      arrays = [
-        _STACK([piece((first + m) * len(copies) + k, device) for m in range(self.micro_batches)])
-        for k, holders in enumerate(copies)
-        for device in holders
-      ]
-      parts.append(jax.make_array_from_single_device_arrays(shape, self._sharding(0), arrays))
-    return parts
-
-  def shape(self, x: jax.ShapeDtypeStruct, axis: int = 0) -> jax.ShapeDtypeStruct:
-    """Returns the shape of a mini-batch of an array.
-
-    Args:
-      x: shape of the array with the rows of all processes along `axis`.
-    """
-    rows = x.shape[axis] // (self.minibatches * self.micro_batches)
-    shape = (self.micro_batches, *x.shape[:axis], rows, *x.shape[axis + 1 :])
-    return jax.ShapeDtypeStruct(shape, x.dtype, sharding=self._sharding(axis))
-
-  def calls(self, tree: Any) -> Iterator[ProgramCall]:
-    """Yields the calls of `cut_on_devices` for each array of a tree.
-
-    Args:
-      tree: shapes `[B,...]`, sharded over the row shards of the mesh.
-    """
-    for x in jax.tree.leaves(tree):
-      # Each device calls them for its own rows, which replicated arrays of that shape stand for.
-      rows = layouts.replicated_shape(self.mesh, x.sharding.shard_shape(x.shape), x.dtype)
-      size = self._rows_of_piece(x.shape[0])
-      shape = (size, *x.shape[1:])
-      pieces = [
-        layouts.replicated_shape(self.mesh, shape, x.dtype) for _ in range(self.micro_batches)
-      ]
-      start = layouts.replicated_shape(self.mesh, (), jnp.int32)
-      yield ProgramCall("slice features", _slice_program(size), (rows, start))
-      yield ProgramCall("stack features", _STACK, (pieces,), (rows,))
-
-  def _rows_of_piece(self, rows: int) -> int:
-    """Returns the rows that a row shard has of each micro-batch.
-
-    Args:
-      rows: rows of all processes, B.
-    """
-    return rows // (layouts.row_shards(self.mesh) * self.minibatches * self.micro_batches)
-
-  def _sharding(self, axis: int) -> NamedSharding:
-    """Returns the sharding of a mini-batch, whose rows are at `axis + 1`, as A comes first."""
-    return NamedSharding(
-      self.mesh, PartitionSpec(None, *[None] * axis, layouts.row_axes(self.mesh))
-    )
+  own = np.concatenate([prompts[:, None], mask.sum(-1)], axis=1, dtype=np.int32)
+  return hosts.gather_shards(mesh, own).reshape(-1, own.shape[1])

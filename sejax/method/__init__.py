@@ -11,7 +11,7 @@ from sejax.method.groups import Group, group, group_of_rewards
 from sejax.method.losses import policy_loss
 from sejax.method.metrics import GOLD_METRICS, Measure, group_metrics, summarize
 from sejax.method.objectives import OBJECTIVES
-from sejax.method.rollout_correction import mismatch
+from sejax.method.rollout_correction import mismatch, mismatch_parts
 
 __all__ = [
   "ABSTAIN",
@@ -26,6 +26,7 @@ __all__ = [
   "group_metrics",
   "group_of_rewards",
   "mismatch",
+  "mismatch_parts",
   "policy_loss",
   "summarize",
   "whiten",

@@ -88,7 +88,7 @@ class _Options:
 def policy_loss(
   logp: Float[Array, "*N R"],
   old_logp: Float[Array, "*N R"],
-  ref_logp: Float[Array, "*N R"],
+  ref_logp: Float[Array, "*N R"] | None,
   advantage: Float[Array, "*N"],
   mask: Bool[Array, "*N R"],
   behaviour_logp: Float[Array, "*N R"] | None = None,
@@ -147,7 +147,8 @@ def policy_loss(
   Args:
     logp: log-probabilities of the response tokens under the current policy, in nats.
     old_logp: log-probabilities under the policy before the first update, by the trainer.
-    ref_logp: log-probabilities under the initial policy.
+    ref_logp: log-probabilities under the initial policy; None leaves the penalty out, and the
+      metric `kl`.
     advantage: A, one per sequence.
     mask: tokens that count; boolean, or 0 and 1.
     behaviour_logp: log-probabilities that the sampler drew by; needed by a rollout correction.
@@ -176,11 +177,11 @@ def policy_loss(
     entropy_coef: weight of the entropy bonus; needs `entropy` unless it is 0.
 
   Returns:
-    The loss, and a dict of scalar metrics without gradient: `policy_loss` and `kl`, aggregated and
-    not multiplied by coefficients; means over tokens: `clipfrac` (share where clipping changed L;
-    for `clip_cov` share of dropped tokens), `clipfrac_lower` (share where the dual clip did),
-    `ppo_kl` (old_logp - logp; for `kl_cov` its absolute value) and, if given, `entropy`;
-    `ratio_min` and `ratio_max` of the objective's ratio, both 1 if everything is masked.
+    The loss, and a dict of scalar metrics without gradient: `policy_loss` and, with `ref_logp`,
+    `kl`, aggregated and not multiplied by coefficients; means over tokens: `clipfrac` (share where
+    clipping changed L; for `clip_cov` share of dropped tokens), `clipfrac_lower` (share where the
+    dual clip did), `ppo_kl` (old_logp - logp; for `kl_cov` its absolute value) and, if given,
+    `entropy`; `ratio_min` and `ratio_max` of the objective's ratio, both 1 if everything is masked.
 
   Raises:
     ValueError: an option is unknown or out of its range, or a shape does not fit.
@@ -207,6 +208,8 @@ def policy_loss(
   ).resolve()
   if entropy is None and entropy_coef:
     raise ValueError(f"entropy_coef={inputs.quoted(entropy_coef)} needs entropy, which is None")
+  if ref_logp is None and kl_coef:
+    raise ValueError(f"kl_coef={inputs.quoted(kl_coef)} needs ref_logp, which is None")
   if behaviour_logp is None and rollout_correction != "none":
     raise ValueError(
       f"rollout_correction={inputs.quoted(rollout_correction)} needs behaviour_logp, which is None"
@@ -218,7 +221,8 @@ def policy_loss(
   _check_shapes(logp, advantage, **per_token)
 
   return _policy_loss(
-    *(jnp.asarray(x) for x in (logp, old_logp, ref_logp, advantage, mask)),
+    *(jnp.asarray(x) for x in (logp, old_logp, advantage, mask)),
+    ref_logp,
     behaviour_logp,
     entropy,
     denominators,
@@ -231,9 +235,9 @@ def policy_loss(
 def _policy_loss(
   logp: Float[Array, "*N R"],
   old_logp: Float[Array, "*N R"],
-  ref_logp: Float[Array, "*N R"],
   advantage: Float[Array, "*N"],
   mask: Bool[Array, "*N R"],
+  ref_logp: Float[Array, "*N R"] | None,
   behaviour_logp: Float[Array, "*N R"] | None,
   entropy: Float[Array, "*N R"] | None,
   denominators: Denominators | None,
@@ -250,23 +254,24 @@ def _policy_loss(
     mask=mask,
     weight=_importance_weights(old_logp, behaviour_logp, mask, options),
   )
-  ref_logp = jax.lax.stop_gradient(keep(mask, ref_logp))
   weights = token_weights(mask, options.aggregation, denominators)
   mean_weights = token_weights(mask, "token-mean", denominators)
 
   surrogate = _surrogate(tokens, options, key)
   policy_loss = jnp.sum(weights * surrogate.loss)
-  kl_loss = jnp.sum(weights * kl.estimate(tokens.logp, ref_logp, options.kl_estimator))
-  loss = policy_loss + options.kl_coef * kl_loss
+  loss = policy_loss
   metrics = {
     "policy_loss": policy_loss,
-    "kl": kl_loss,
     "clipfrac": jnp.sum(mean_weights * surrogate.clipped),
     "clipfrac_lower": jnp.sum(mean_weights * surrogate.clipped_lower),
     "ppo_kl": jnp.sum(mean_weights * surrogate.drift),
     "ratio_min": _extreme(jnp.min, surrogate.ratio, mask, jnp.inf),
     "ratio_max": _extreme(jnp.max, surrogate.ratio, mask, -jnp.inf),
   }
+  if ref_logp is not None:
+    ref_logp = jax.lax.stop_gradient(keep(mask, ref_logp))
+    metrics["kl"] = jnp.sum(weights * kl.estimate(tokens.logp, ref_logp, options.kl_estimator))
+    loss += options.kl_coef * metrics["kl"]
   if entropy is not None:
     entropy = keep(mask, entropy)
     loss -= options.entropy_coef * jnp.sum(weights * entropy)

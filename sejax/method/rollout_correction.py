@@ -18,11 +18,14 @@ denominators, and its division by the mean weight are not built. The KL penalty 
 not weighted.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from sejax.method import inputs
+from sejax.method.aggregation import Denominators
 from sejax.method.kl import k3
 from sejax.method.numerics import as_bool, clip, exp_clipped, keep, sequence_sum
 
@@ -74,47 +77,66 @@ def check_correction(rollout_correction: str, correction_min: float, correction_
   inputs.between("correction_min", correction_min, 0.0, 1.0)
 
 
-def mismatch(
-  old_logp: Float[Array, "*N R"], behaviour_logp: Float[Array, "*N R"], mask: Bool[Array, "*N R"]
+def mismatch_parts(
+  old_logp: Float[Array, "*N R"],
+  behaviour_logp: Float[Array, "*N R"],
+  mask: Bool[Array, "*N R"],
+  denominators: Denominators | None = None,
 ) -> dict[str, Float[Array, ""]]:
-  """Returns how far sampler and trainer disagree about the tokens of an optimizer batch.
-
-  The arrays must hold the whole batch, since its parts do not add up.
+  """Returns a micro-batch's parts in `mismatch`: they add up, but for the maximum.
 
   Args:
     old_logp: log-probs under the policy before the first update, by the trainer.
     behaviour_logp: log-probs under the distribution that the sampler drew from.
     mask: tokens that count.
-
-  Returns:
-    - `mismatch_mean`, `mismatch_max`: mean and largest |x| over tokens, in nats.
-    - `mismatch_k3_kl`: estimate of the KL from the sampler to the trainer, exp(x) - 1 - x over
-      tokens, clipped as in `sejax.method.kl.k3`.
-    - `mismatch_ess`: effective sample size of the weights exp(x), as a share of the tokens:
-      (mean w)^2 / mean w^2, 1 where both agree.
-
-    All are of the plain difference, whatever correction is used; 0, 0, 0 and 1 without any token.
+    denominators: counts of the whole optimizer batch; None if this micro-batch is all of it.
   """
   mask = as_bool(mask)
-  count = jnp.maximum(jnp.sum(mask), 1)
+  count = jnp.sum(mask) if denominators is None else denominators.tokens
+  count = jnp.maximum(count, 1)
 
   def mean(values: Float[Array, "*N R"]) -> Float[Array, ""]:
     return jnp.sum(keep(mask, values)) / count
 
   x = keep(mask, old_logp) - keep(mask, behaviour_logp)
+  weights = exp_clipped(x)
   return {
     "mismatch_mean": mean(jnp.abs(x)),
     "mismatch_max": jnp.max(jnp.abs(x)),
     "mismatch_k3_kl": mean(k3(-x)),
-    "mismatch_ess": effective_sample_size(exp_clipped(x), mask),
+    "mismatch_weight": mean(weights),
+    "mismatch_square": mean(jnp.square(weights)),
   }
 
 
+def mismatch(parts: Mapping[str, Float[Array, ""]]) -> dict[str, Float[Array, ""]]:
+  """Returns how far sampler and trainer disagree about the tokens of an optimizer batch.
+
+  Args:
+    parts: `mismatch_parts` of the whole batch, or of its micro-batches combined.
+
+  Returns:
+    - `mismatch_mean`, `mismatch_max`: mean and largest |x| over tokens, in nats.
+    - `mismatch_k3_kl`: estimate of the KL from the sampler to the trainer, exp(x) - 1 - x over
+      tokens, clipped as in `sejax.method.kl.k3`.
+    - `mismatch_ess`: effective sample size of the weights w = exp(x), as a share of the tokens:
+      (mean w)^2 / mean w^2, 1 where both agree.
+
+    All are of the plain difference, whatever correction is used; 0, 0, 0 and 1 without any token.
+  """
+  found = {name: parts[name] for name in ("mismatch_mean", "mismatch_max", "mismatch_k3_kl")}
+  ess = effective_sample_size(parts["mismatch_weight"], parts["mismatch_square"])
+  return found | {"mismatch_ess": ess}
+
+
 def effective_sample_size(
-  weights: Float[Array, "*N R"], mask: Bool[Array, "*N R"]
+  mean: Float[Array, ""], mean_square: Float[Array, ""]
 ) -> Float[Array, ""]:
-  """Returns (mean w)^2 / mean w^2 over unmasked tokens; 1 if no weight is above 0."""
-  count = jnp.maximum(jnp.sum(mask), 1)
-  weights = keep(mask, weights)
-  mean, mean_square = jnp.sum(weights) / count, jnp.sum(jnp.square(weights)) / count
-  return jnp.where(mean_square > 0, jnp.square(mean) / jnp.maximum(mean_square, 1e-30), 1.0)
+  """Returns the effective sample size of weights, as a share: 1 if no weight is above 0.
+
+  Args:
+    mean: mean of the weights.
+    mean_square: mean of their squares.
+  """
+  share = jnp.square(mean) / jnp.maximum(mean_square, 1e-30)
+  return jnp.where(mean_square > 0, share, 1.0)

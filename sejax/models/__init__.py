@@ -9,6 +9,7 @@ from sejax.models.model import Features, Images, Model
 from sejax.models.registry import FAMILIES, load_config, released
 from sejax.models.transformer.generation import select_last
 from sejax.models.transformer.logp import LogProbs
+from sejax.models.transformer.packing import Packing
 from sejax.models.transformer.params import Params, fused_shape
 from sejax.models.transformer.state import (
   BatchTable,
@@ -27,6 +28,7 @@ __all__ = [
   "Images",
   "LogProbs",
   "Model",
+  "Packing",
   "Pages",
   "Params",
   "Prefix",

@@ -24,10 +24,19 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
 from sejax.errors import quoted
-from sejax.models.transformer import cudnn_attention, generation, logp, params, rope, state
+from sejax.models.transformer import (
+  cudnn_attention,
+  generation,
+  logp,
+  packed,
+  params,
+  rope,
+  state,
+)
 from sejax.models.transformer.config import ModelConfig, TextConfig, read_config, write_config
 from sejax.models.transformer.layout import DECODING, TRAINING
 from sejax.models.transformer.logp import LogProbs
+from sejax.models.transformer.packing import Packing
 from sejax.models.transformer.params import Params
 from sejax.models.transformer.state import (
   BatchTable,
@@ -378,6 +387,31 @@ class Model(ModelConfig, abc.ABC):
       last_hidden=last_hidden,
       hidden=hidden,
       tokens=tokens,
+      temperature=temperature,
+      banned=banned,
+    )
+
+  def packed_log_probs(
+    self,
+    params: Params,
+    prompt: Prompt,
+    features: Features | None,
+    tokens: Int[Array, "NU G R"],
+    packing: Packing,
+    *,
+    block: int,
+    temperature: float | Float[Array, ""] = 1.0,
+    banned: Bool[Array, " V"] | None = None,
+  ) -> LogProbs:
+    """Computes log-probs and entropies of continuations in packed rows, see `packed.log_probs`."""
+    return packed.log_probs(
+      params,
+      self,
+      prompt,
+      features,
+      tokens,
+      packing,
+      block=block,
       temperature=temperature,
       banned=banned,
     )

@@ -95,6 +95,7 @@ class _Arrays(NamedTuple):
       frozen=frozen,
       adapters=step.training.adapters,
       sizes=step.training.sizes,
+      penalty=step.training.has_penalty,
       seed=0,  # of values, not of shapes
       mask_truncated=step.training.mask_truncated,
       encode=None,

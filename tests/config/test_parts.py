@@ -5,6 +5,8 @@ import pytest
 
 from configs import tiny
 from sejax.config import parts
+from sejax.learner import packing
+from sejax.parallel import meshes
 
 
 @pytest.fixture
@@ -29,10 +31,12 @@ def test_a_greedy_answer_is_one_and_the_actors(config):
 
 
 def test_a_batch_is_cut_into_updates_and_these_into_what_fits(config):
-  config.update(batch_size=24, mini_batch_size=12)
-  config.train.micro_batch_size = 4
+  config.update(batch_size=24, mini_batch_size=12, group_size=5)
+  config.actor.max_tokens, config.train.micro_batch_size = 30, 4
   sizes = parts.training(config).sizes
-  assert (sizes.minibatches, sizes.micro_batches) == (2, 3)
+  assert (sizes.minibatches, sizes.micro_batch_size, sizes.block) == (2, 4, 16)
+  mesh = meshes.create({"data": 1, "fsdp": 1, "tensor": 1})
+  assert sizes.capacity(mesh, 11) == packing.Capacity(4 * 176, 16, 16)
 
 
 @pytest.mark.parametrize(

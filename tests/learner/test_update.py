@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from sejax import config as config_lib
-from sejax import models
-from sejax.learner import optimizer
-from sejax.learner.update import Minibatch, UpdateBatch, Updater, random_keys
+from sejax import method, models
+from sejax.learner import optimizer, packing
+from sejax.learner.minibatches import Groups
+from sejax.learner.update import MicroBatch, Updater, random_key
 from sejax.models import qwen2_5_vl as qwen
 from sejax.sampling import Filters, Options, Request, Role, Sampler, record_hashes
 from tests.models import torch_reference
 
 ROWS = [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 4], [6, (4, 8)]]
 B, G, R = len(ROWS), 3, 6
-WIDTH, PATCHES = 32, 64
+WIDTH, PATCHES, BLOCK = 32, 64, 8
 TEMPERATURE, BANNED = 0.7, (1, 50, 120, 121, 122, 123)
 LOSS = {"clip_low": 0.2, "clip_high": 0.3, "dual_clip": 3.0, "kl_coef": 0.05}
 # With an epsilon of the gradients' size, the first update tells their size, not only their sign.
@@ -38,25 +39,53 @@ class Step:
   behaviour_logp: np.ndarray | None = None
   key: np.ndarray | None = None
 
-  def minibatch(self, config: qwen.Qwen25VL, micro: int) -> Minibatch:
-    """Cuts the step into `micro` micro-batches."""
+  def groups(self, config: qwen.Qwen25VL) -> Groups:
+    """Returns all groups."""
     prompt = self.batch.prompt(config, WIDTH)
-    cut = lambda x: np.reshape(x, (micro, -1, *np.shape(x)[1:]))  # noqa: E731
-    images = None if self.features is not None else self.batch.images(config, PATCHES)
-    positions = np.moveaxis(cut(np.moveaxis(prompt.positions, 0, 1)), 2, 1)
-    return Minibatch(
-      models.Prompt(cut(prompt.ids), cut(prompt.lengths), positions),
-      images and jax.tree.map(cut, images),
-      None if images else cut(self.features),
-      cut(self.tokens),
-      cut(self.mask),
+    return Groups(
+      ids=prompt.ids,
+      lengths=prompt.lengths,
+      positions=np.moveaxis(np.asarray(prompt.positions), 1, 0),
+      images=None if self.features is not None else self.batch.images(config, PATCHES),
+      features=self.features,
+      tokens=self.tokens,
+      mask=self.mask,
+      advantage=self.advantage,
+      behaviour_logp=self.behaviour_logp,
     )
 
-  def update_batch(self, config: qwen.Qwen25VL, micro: int) -> UpdateBatch:
-    """Cuts the step with its log-probs and advantages."""
-    rest = (self.old_logp, self.ref_logp, self.advantage, self.behaviour_logp)
-    rest = (x if x is None else x.reshape(micro, -1, *x.shape[1:]) for x in rest)
-    return UpdateBatch(self.minibatch(config, micro), *rest, self.key)
+  def rows(self, together: int) -> list[packing.Rows]:
+    """Packs the groups into one row for each micro-batch, of so many full groups each."""
+    lengths = np.concatenate([self.batch.lengths[:, None], self.mask.sum(-1)], axis=1)
+    capacity = packing.Capacity.of(together, WIDTH + G * R, BLOCK)
+    return list(packing.pack(lengths, 1, capacity))
+
+  def micro_batches(self, config: qwen.Qwen25VL, together: int) -> list[MicroBatch]:
+    """Returns the micro-batches with their log-probs."""
+    return [
+      MicroBatch(
+        take(self.groups(config), rows),
+        rows.packing,
+        take(self.old_logp, rows),
+        take(self.ref_logp, rows),
+        self.key,
+      )
+      for rows in self.rows(together)
+    ]
+
+  @property
+  def counts(self) -> method.Denominators:
+    return method.denominators(self.mask, 2 * R)
+
+
+def take(tree, rows: packing.Rows):
+  """Takes the groups of a micro-batch; zeros where there is none."""
+  index = rows.groups.reshape(-1)
+
+  def take_array(x):
+    return np.where((index < 0).reshape(-1, *[1] * (np.ndim(x) - 1)), 0, np.asarray(x)[index])
+
+  return jax.tree.map(take_array, tree)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,7 +172,7 @@ def make_updater(setting, *, frozen=(), adamw=None, **loss):
     LOSS | loss,
     temperature=TEMPERATURE,
     banned_ids=BANNED,
-    max_tokens=2 * R,
+    block=BLOCK,
   )
 
 
@@ -151,12 +180,11 @@ def to_numpy(tree):
   return jax.tree.map(np.array, tree)
 
 
-def take_step(setting, updater, micro=2, **changes):
+def take_step(setting, updater, together=2, **changes):
   """Returns the change of the parameters by one update of the setting's, and its metrics."""
   step = dataclasses.replace(setting.step, **changes)
-  state, metrics = updater.update(
-    updater.init(setting.params), None, step.update_batch(setting.config, micro)
-  )
+  micro_batches = step.micro_batches(setting.config, together)
+  state, metrics = updater.update(updater.init(setting.params), None, micro_batches, step.counts)
   change = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), state.params, setting.params)
   return change, to_numpy(metrics)
 
@@ -207,7 +235,11 @@ def test_an_update_is_that_of_torch(setting):
       p.copy_(before[name])
 
   updater = make_updater(setting)
-  grads, _ = jax.jit(updater.gradient)(setting.params, None, step.update_batch(setting.config, 2))
+  grads = updater.zero_gradient(setting.params)
+  micro_batches = step.micro_batches(setting.config, 2)
+  assert len(micro_batches) > 1
+  for micro in micro_batches:
+    grads, _ = updater.add_gradient(grads, setting.params, None, micro, step.counts)
   change, metrics = take_step(setting, updater)
 
   assert norm > 2 * ADAMW["clip_norm"]
@@ -232,21 +264,27 @@ def test_an_update_is_that_of_torch(setting):
 def test_scores_are_those_of_the_sampler(frozen):
   step, params = frozen.setting.step, frozen.setting.params
   assert 0 < step.mask.mean() < 1
-  found = frozen.updater.token_logprobs(params, step.minibatch(frozen.setting.config, 8))
-  found = np.asarray(found).reshape(step.mask.shape)
+  found = np.full(step.mask.shape, np.nan, np.float32)
+  for rows in step.rows(1):
+    groups = take(step.groups(frozen.setting.config), rows)
+    part = frozen.updater.token_logprobs(params, groups, rows.packing)
+    index = rows.groups.reshape(-1)
+    found[index[index >= 0]] = np.asarray(part)[index >= 0]
   np.testing.assert_allclose(found, frozen.sampled_logp, atol=1e-4)
   assert not np.any(found[~step.mask])
-  _, metrics = take_step(frozen.setting, frozen.updater, 8, old_logp=found)
+  _, metrics = take_step(frozen.setting, frozen.updater, 1, old_logp=found)
   # The ratio is 1 up to the order of sums, in which two programs may differ.
   np.testing.assert_allclose([metrics["ratio_min"], metrics["ratio_max"]], 1, atol=1e-5)
 
 
-def test_one_micro_batch_gives_the_update_of_eight(frozen):
+def test_one_micro_batch_gives_the_update_of_several(frozen):
   """Their tokens and trajectories that count are not equally many, so means of means would fail."""
   tokens = frozen.setting.step.mask.reshape(8, -1).sum(-1)
   assert tokens.min() < tokens.max()
-  whole, metrics = take_step(frozen.setting, frozen.updater, 1)
-  parts, parts_metrics = take_step(frozen.setting, frozen.updater, 8)
+  assert len(frozen.setting.step.rows(8)) == 1
+  assert len(frozen.setting.step.rows(1)) > 4
+  whole, metrics = take_step(frozen.setting, frozen.updater, 8)
+  parts, parts_metrics = take_step(frozen.setting, frozen.updater, 1)
   for name, value in metrics.items():
     np.testing.assert_allclose(parts_metrics[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
   # A gradient differs by rounding, which is least against epsilon; a step is the learning rate.
@@ -258,7 +296,7 @@ def test_one_micro_batch_gives_the_update_of_eight(frozen):
 def test_the_mismatch_is_that_of_the_whole_minibatch(frozen):
   step, rng = frozen.setting.step, np.random.default_rng(5)
   x = np.where(step.mask, 0.2 * rng.standard_normal(step.mask.shape), np.nan).astype(np.float32)
-  _, metrics = take_step(frozen.setting, frozen.updater, 8, behaviour_logp=step.old_logp - x)
+  _, metrics = take_step(frozen.setting, frozen.updater, 1, behaviour_logp=step.old_logp - x)
   x = (step.old_logp - (step.old_logp - x))[step.mask].astype(np.float64)
   wanted = {
     "mismatch_mean": np.abs(x).mean(),
@@ -280,8 +318,9 @@ def test_a_step_draws_what_its_numbers_decide(frozen):
     clip_cov_ratio=0.2,
     clip_cov_lb=0.0,
   )
-  keys = [random_keys(0, step, 0, 2) for step in (3, 3, 4)]
-  assert len(np.unique(np.concatenate([keys[0], keys[2], random_keys(1, 3, 0, 2)]), axis=0)) == 6
+  keys = [random_key(0, step, 0, 1) for step in (3, 3, 4)]
+  others = [random_key(1, 3, 0, 1), random_key(0, 3, 1, 1), random_key(0, 3, 0, 0)]
+  assert len(np.unique([*keys, *others], axis=0)) == 5
   changes = [take_step(frozen.setting, updater, key=key)[0]["lm_head"] for key in keys]
   first, again, other = (jax.tree.leaves(change)[0] for change in changes)
   np.testing.assert_array_equal(first, again)
@@ -289,7 +328,7 @@ def test_a_step_draws_what_its_numbers_decide(frozen):
 
 
 def test_a_frozen_vision_tower_keeps_its_bits_and_has_no_moments(frozen):
-  change, _ = take_step(frozen.setting, frozen.updater, 8)
+  change, _ = take_step(frozen.setting, frozen.updater, 1)
   assert not any(np.any(x) for x in jax.tree.leaves(change["vision"]))
   assert all(np.any(x) for x in jax.tree.leaves(change["decoder"]))
   state = frozen.updater.init(frozen.setting.params)
@@ -300,7 +339,7 @@ def test_a_frozen_vision_tower_keeps_its_bits_and_has_no_moments(frozen):
 
 def test_without_advantages_weight_decay_alone_acts(frozen):
   zeros = np.zeros_like(frozen.setting.step.advantage)
-  change, metrics = take_step(frozen.setting, frozen.updater, 8, advantage=zeros)
+  change, metrics = take_step(frozen.setting, frozen.updater, 1, advantage=zeros)
   assert metrics["loss"] == 0
   assert metrics["grad_norm"] == 0
   decay = -ADAMW["learning_rate"] * ADAMW["weight_decay"]
@@ -316,16 +355,16 @@ def test_a_gradient_that_is_not_finite_is_skipped(frozen):
   step, updater = frozen.setting.step, frozen.updater
   bad = step.old_logp.copy()
   bad[3, 1, 0] = np.nan
-  change, metrics = take_step(frozen.setting, updater, 8, old_logp=bad)
+  change, metrics = take_step(frozen.setting, updater, 1, old_logp=bad)
   assert metrics["finite"] == 0
   assert not any(np.any(x) for x in jax.tree.leaves(change))
   # What stands at masked places reaches nothing.
   padded = np.where(step.mask, step.old_logp, np.nan)
-  _, metrics = take_step(frozen.setting, updater, 8, old_logp=padded)
+  _, metrics = take_step(frozen.setting, updater, 1, old_logp=padded)
   assert metrics["finite"] == 1
 
 
 def test_the_state_before_the_first_update_is_a_copy(frozen):
   params = frozen.setting.params
-  take_step(frozen.setting, frozen.updater, 8)
+  take_step(frozen.setting, frozen.updater, 1)
   assert not any(x.is_deleted() for x in jax.tree.leaves(params))

@@ -316,7 +316,8 @@ def test_importance_weights_are_those_of_verl(case):
   rule = verl_rule(options)
   weights = rollout_correction.importance_weights(*logps, mask, **rule)
   assert_close(np.where(mask, weights, 0.0), expected["weights"], err_msg="weights")
-  ess = rollout_correction.effective_sample_size(weights, mask)
+  parts = np.mean(np.asarray(weights)[mask]), np.mean(np.square(weights)[mask])
+  ess = rollout_correction.effective_sample_size(*parts)
   assert_close(ess, expected["metrics"]["rollout_is_eff_sample_size"], err_msg="ess")
   loss, _, grad = compute(
     case,
@@ -334,7 +335,9 @@ def test_the_mismatch_is_that_of_verl(case):
   old_logp, behaviour_logp = (
     np.where(mask, case[name], np.nan) for name in ("old_logp", "rollout_logp")
   )
-  found = rollout_correction.mismatch(old_logp, behaviour_logp, mask)
+  found = rollout_correction.mismatch(
+    rollout_correction.mismatch_parts(old_logp, behaviour_logp, mask)
+  )
   gaps = np.abs(old_logp - behaviour_logp)[mask]
   assert_close(found["mismatch_mean"], gaps.mean())
   assert_close(found["mismatch_max"], gaps.max())
@@ -379,7 +382,7 @@ def test_importance_weights_are_those_of_trl(case):
 
 def test_without_tokens_nothing_mismatches():
   nan = np.full((2, 3), np.nan)
-  found = rollout_correction.mismatch(nan, nan, np.zeros((2, 3)))
+  found = rollout_correction.mismatch(rollout_correction.mismatch_parts(nan, nan, np.zeros((2, 3))))
   assert {name: float(x) for name, x in found.items()} == {
     "mismatch_mean": 0.0,
     "mismatch_max": 0.0,

@@ -17,54 +17,76 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sejax import config as config_lib
-from sejax import models
-from sejax.learner import minibatches, optimizer
-from sejax.learner.update import Minibatch, TrainState, UpdateBatch, Updater
+from sejax import method, models
+from sejax.learner import optimizer, packing
+from sejax.learner.minibatches import Groups, all_lengths, take_program
+from sejax.learner.update import MicroBatch, TrainState, Updater
 from sejax.models import lora
 from sejax.models.transformer import layout
 from sejax.parallel import hosts, layouts, meshes, processes
 from tests.models import torch_reference
 
-M, ROWS, G, R, PATCHES, WIDTH = 2, 8, 2, 5, 64, 32
+ROWS, G, R, PATCHES, WIDTH, BLOCK = 8, 2, 5, 64, 32, 4
 OPTIMIZER = {"learning_rate": 1e-2, "eps": 1e-3, "first_moment_dtype": "float32"}
 ADAPTERS = lora.Options(4, 8.0, ("q", "down"))
-# Prompts of two micro-batches of eight, of different lengths, with one image, two or none.
+# Prompts of at most two micro-batches of eight, of different lengths, with one image, two or none.
 PROMPTS = [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 4], [6, (4, 8)]] * 4
 
 
-def update_batch(config: models.Model, mesh: jax.sharding.Mesh) -> UpdateBatch:
-  """Returns the whole mini-batch on the mesh, of which each process brings its rows."""
+def place_groups(
+  config: models.Model, mesh: jax.sharding.Mesh
+) -> tuple[Groups, dict[str, np.ndarray], np.ndarray]:
+  """Returns all groups on the mesh, of which each process brings its rows; log-probs; lengths."""
   rng = np.random.default_rng(1)
   batch = torch_reference.make_batch(config, PROMPTS)
   prompt, images = batch.prompt(config, WIDTH), batch.images(config, PATCHES)
-  shape = (M * ROWS, G, R)
+  shape = (len(PROMPTS), G, R)
   tokens = rng.integers(2, torch_reference.TEXT_IDS, shape).astype(np.int32)
-  mask = np.arange(R) < rng.integers(1, R + 1, (M * ROWS, G, 1))
+  mask = np.arange(R) < rng.integers(1, R + 1, (*shape[:2], 1))
   logp = np.full(shape, -np.log(config.vocab_size), np.float32)
   noise = 0.1 * rng.standard_normal((2, *shape)).astype(np.float32)
   advantage = rng.standard_normal(shape[:2]).astype(np.float32)
-  mine = own_rows(mesh)
-  cutter = minibatches.Cutter(mesh, minibatches=1, micro_batches=M)
-
-  def cut(x, axis=0):
-    return cutter.cut(np.take(x, mine, axis), axis)[0]
-
-  positions = cut(np.asarray(prompt.positions), axis=1)
-  part = Minibatch(
-    models.Prompt(cut(prompt.ids), cut(prompt.lengths), positions),
-    jax.tree.map(cut, images),
-    None,
-    cut(tokens),
-    cut(mask),
+  groups = Groups(
+    ids=prompt.ids,
+    lengths=prompt.lengths,
+    positions=np.moveaxis(np.asarray(prompt.positions), 1, 0),
+    images=images,
+    features=None,
+    tokens=tokens,
+    mask=mask,
+    advantage=advantage,
+    behaviour_logp=logp,
   )
-  return UpdateBatch(part, cut(logp + noise[0]), cut(logp + noise[1]), cut(advantage))
+  mine = own_rows(mesh)
+  own = jax.tree.map(lambda x: hosts.shard_rows(mesh, np.asarray(x)[mine]), groups)
+  lengths = all_lengths(mesh, np.asarray(prompt.lengths)[mine], mask[mine])
+  return own, {"old": logp + noise[0], "ref": logp + noise[1]}, lengths
+
+
+def micro_batches(
+  config: models.Model, mesh: jax.sharding.Mesh
+) -> tuple[list[MicroBatch], method.Denominators]:
+  """Returns the micro-batches of the mini-batch on the mesh, and its counts."""
+  groups, logp, lengths = place_groups(config, mesh)
+  shards = layouts.row_shards(mesh)
+  capacity = packing.Capacity.of(ROWS // shards, WIDTH + G * R, BLOCK)
+
+  def micro_batch(rows: packing.Rows) -> MicroBatch:
+    index = rows.groups.reshape(-1)
+    packed = jax.tree.map(lambda x: hosts.shard_identical(mesh, x), rows.packing)
+    old, ref = (hosts.shard_identical(mesh, logp[name][index]) for name in ("old", "ref"))
+    return MicroBatch(take_program(mesh)(groups, hosts.replicate(mesh, index)), packed, old, ref)
+
+  counts = (lengths[:, 1:].sum(), (lengths[:, 1:] > 0).sum(), R)
+  return [micro_batch(rows) for rows in packing.pack(lengths, shards, capacity)], (
+    method.Denominators(*(hosts.replicate(mesh, np.int32(x)) for x in counts))
+  )
 
 
 def own_rows(mesh: jax.sharding.Mesh) -> np.ndarray:
-  """Returns this process's rows of both micro-batches."""
-  per_shard = ROWS // layouts.row_shards(mesh)
-  local = [s * per_shard + n for s in hosts.local_shards(mesh) for n in range(per_shard)]
-  return np.concatenate([np.array(local) + m * ROWS for m in range(M)])
+  """Returns this process's rows."""
+  per_shard = len(PROMPTS) // layouts.row_shards(mesh)
+  return np.array([s * per_shard + n for s in hosts.local_shards(mesh) for n in range(per_shard)])
 
 
 def to_host(tree: dict, mesh: jax.sharding.Mesh) -> dict[str, np.ndarray]:
@@ -83,7 +105,7 @@ def step(sizes: str, folder: pathlib.Path, family: str, adapters: lora.Options |
   mesh = meshes.create(dict(zip(meshes.AXES, map(int, sizes.split("x")), strict=True)))
   config = torch_reference.tiny_family(family)
   options = config_lib.default().optimizer.to_dict() | OPTIMIZER
-  sampling = {"temperature": 0.7, "banned_ids": (1, 50), "max_tokens": R}
+  sampling = {"temperature": 0.7, "banned_ids": (1, 50), "block": BLOCK}
   adamw = optimizer.make(options, 10)
   updater = Updater(config, adamw, {"kl_coef": 0.05}, **sampling, adapters=adapters, mesh=mesh)
   whole = layouts.place(config.init(jax.random.key(0)), mesh, layout.TRAINING, np.float32)
@@ -92,18 +114,20 @@ def step(sizes: str, folder: pathlib.Path, family: str, adapters: lora.Options |
     frozen, trained = whole, lora.init(jax.random.key(1), config, adapters)
     trained = jax.tree.map(lambda x: x + 0.01, trained)
     trained = layouts.place(trained, mesh, layout.TRAINING, np.float32)
-  batch = update_batch(config, mesh)
+  batch, counts = micro_batches(config, mesh)
   state = updater.init(trained)
   before = to_host(state.params, mesh)
-  grads, _ = jax.jit(updater.gradient)(state.params, frozen, batch)
+  grads = updater.zero_gradient(state.params)
+  for micro in batch:
+    grads, _ = updater.add_gradient(grads, state.params, frozen, micro, counts)
   found = {f"grad{path}": x for path, x in to_host(grads, mesh).items()}
-  state, metrics = updater.update(state, frozen, batch)
+  state, metrics = updater.update(state, frozen, batch, counts)
   found |= {f"metric {key}": np.asarray(x.addressable_data(0)) for key, x in metrics.items()}
   middle = to_host(state.params, mesh)
   found |= {f"first{path}": x for path, x in change(middle, before).items()}
 
   state = save_or_read(state, folder / ("lora" if adapters else "full"))
-  state, _ = updater.update(state, frozen, batch)
+  state, _ = updater.update(state, frozen, batch, counts)
   second = change(to_host(state.params, mesh), middle)
   found |= {f"second{path}": x for path, x in second.items()}
   moved = [

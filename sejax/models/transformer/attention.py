@@ -81,8 +81,8 @@ def attend(
           prompt_lengths=lengths,
         )
   sets = [chunked_attention.MaskedKeys(keys.keys, keys.values, _visible(keys)) for keys in key_sets]
-  grouped = _group_queries(queries, key_sets[0].keys.shape[1])
-  return _ungroup(chunked_attention.attend(grouped, sets, chunk or config.query_chunk))
+  grouped = group_queries(queries, key_sets[0].keys.shape[1])
+  return ungroup(chunked_attention.attend(grouped, sets, chunk or config.query_chunk))
 
 
 def _visible(key_set: KeySet) -> Visible:
@@ -97,17 +97,15 @@ def _visible(key_set: KeySet) -> Visible:
       return visible
 
 
-def _group_queries(
-  queries: Float[Array, "B G T N H"], kv_heads: int
-) -> Float[Array, "B K G r T H"]:
+def group_queries(queries: Float[Array, "B G T N H"], kv_heads: int) -> Float[Array, "B K G r T H"]:
   """Groups query heads by the key-value head that they use."""
   batch, members, length, heads, width = queries.shape
   shape = (batch, members, length, kv_heads, heads // kv_heads, width)
   return jnp.transpose(queries.reshape(shape), (0, 3, 1, 4, 2, 5))
 
 
-def _ungroup(out: Float[Array, "B K G r T H"]) -> Float[Array, "B G T N H"]:
-  """Inverts `_group_queries`."""
+def ungroup(out: Float[Array, "B K G r T H"]) -> Float[Array, "B G T N H"]:
+  """Inverts `group_queries`."""
   batch, kv_heads, members, ratio, length, width = out.shape
   order = jnp.transpose(out, (0, 2, 4, 1, 3, 5))
   return order.reshape(batch, members, length, kv_heads * ratio, width)

@@ -44,7 +44,7 @@ def prefill(
   Returns:
     The prefix to continue from, and fp32 logits of the first token after each prompt.
   """
-  x, deepstack = _embed_prompt(params, config, prompt, features)
+  x, deepstack = embed_prompt(params, config, prompt, features)
 
   def attention(queries, keys, values, _):
     return _attend_prompt(config, queries, keys, values)
@@ -59,7 +59,7 @@ def prefill(
     keys=keys,
     values=values,
     lengths=prompt.lengths,
-    next_position=_next_position(prompt),
+    next_position=next_position(prompt),
     last_hidden=last,
   )
   return prefix, logits(params, last)
@@ -110,7 +110,7 @@ def extend(
   hidden, kept = decoder.run_layers(
     params["decoder"],
     config,
-    _embed(params, tokens.reshape(batch, -1)),
+    embed(params, tokens.reshape(batch, -1)),
     _continuation_angles(config, of_rows(prefix.next_position)[:, None], tokens.shape),
     attention,
     extra=list(zip(*extra, strict=True)) if is_layered else extra,
@@ -159,7 +159,7 @@ def decode(
   hidden, kept = decoder.run_layers(
     params["decoder"],
     config,
-    _embed(params, tokens[:, None]),
+    embed(params, tokens[:, None]),
     _continuation_angles(
       config, (start + table.lengths + recent.count)[:, None], (*tokens.shape, 1, 1)
     ),
@@ -218,12 +218,12 @@ def forward(
     )
     return jnp.concatenate([prompt_out, out], axis=1), None
 
-  x, deepstack = _embed_prompt(params, config, prompt, features)
-  x = jnp.concatenate([x, _embed(params, tokens.reshape(batch, -1))], axis=1)
+  x, deepstack = embed_prompt(params, config, prompt, features)
+  x = jnp.concatenate([x, embed(params, tokens.reshape(batch, -1))], axis=1)
   angles = jnp.concatenate(
     [
       text_angles(config.text, prompt.positions),
-      _continuation_angles(config, _next_position(prompt)[:, None], tokens.shape),
+      _continuation_angles(config, next_position(prompt)[:, None], tokens.shape),
     ],
     axis=1,
   )
@@ -254,11 +254,12 @@ def logits(params: Params, hidden: Float[Array, "*b D"]) -> Float[Array, "*b V"]
   return jnp.moveaxis(out, 0, -1)
 
 
-def _embed(params: Params, ids: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+def embed(params: Params, ids: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+  """Embeds tokens."""
   return params["decoder"]["embed"]["embedding"][ids]
 
 
-def _embed_prompt(
+def embed_prompt(
   params: Params, config: ModelConfig, prompt: Prompt, features: Features | None
 ) -> tuple[Float[Array, "B P D"], tuple[Float[Array, "B P D"], ...]]:
   """Embeds prompts; the n-th image token of a row becomes the row's n-th image feature.
@@ -266,7 +267,7 @@ def _embed_prompt(
   Returns:
     The embeddings, and for each level of deepstack features what is added to the hidden states.
   """
-  x = _embed(params, prompt.ids)
+  x = embed(params, prompt.ids)
   if features is None:
     return x, ()
   levels: tuple[Array, ...] = ()
@@ -284,7 +285,7 @@ def _embed_prompt(
   return jnp.where(is_image, at_tokens(features), x), deepstack
 
 
-def _next_position(prompt: Prompt) -> Int[Array, " B"]:
+def next_position(prompt: Prompt) -> Int[Array, " B"]:
   """Returns one past the largest position of each row, as HF's `rope_deltas` does."""
   real = jnp.arange(prompt.ids.shape[1]) < prompt.lengths[:, None]
   return jnp.where(real, prompt.positions, -1).max(axis=(0, 2)) + 1

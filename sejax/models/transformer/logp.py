@@ -9,7 +9,9 @@ from jaxtyping import Array, Bool, Float, Int
 from sejax.models.transformer.config import ModelConfig
 from sejax.models.transformer.generation import logits
 from sejax.models.transformer.layers import constrain_rows
+from sejax.models.transformer.layout import DECODING
 from sejax.models.transformer.params import Params
+from sejax.parallel import layouts
 
 
 class LogProbs(NamedTuple):
@@ -41,35 +43,53 @@ def logp(
     banned: True for ids that cannot be sampled; their log-prob is minus infinity. If the padding id
       is banned, remove padding with `jnp.where`, as zero times minus infinity is NaN.
   """
-  batch, members, length = tokens.shape
   last_hidden = last_hidden if last_hidden.ndim == 3 else last_hidden[:, None]
-  first = jnp.broadcast_to(last_hidden[:, :, None], (batch, members, 1, hidden.shape[-1]))
-  before = constrain_rows(jnp.concatenate([first, hidden[:, :, :-1]], axis=2), config.rows)
+  first = jnp.broadcast_to(last_hidden[:, :, None], (*tokens.shape[:2], 1, hidden.shape[-1]))
+  before = jnp.concatenate([first, hidden[:, :, :-1]], axis=2)
+  flat = before.reshape(len(tokens), -1, hidden.shape[-1])
+  found = logp_of_tokens(params, config, flat, tokens.reshape(len(tokens), -1), temperature, banned)
+  return jax.tree.map(lambda x: x.reshape(tokens.shape), found)
 
-  count = members * length
+
+def logp_of_tokens(
+  params: Params,
+  config: ModelConfig,
+  before: Float[Array, "N C D"],
+  tokens: Int[Array, "N C"],
+  temperature: float | Float[Array, ""] = 1.0,
+  banned: Bool[Array, " V"] | None = None,
+) -> LogProbs:
+  """Computes log-probs and entropies `[N,C]` of tokens, see `logp`.
+
+  Args:
+    before: hidden state of the token before each token.
+  """
+  rows, count = tokens.shape
+  before = constrain_rows(before, config.rows)
   chunks = -(-count // config.logits_chunk)
   size = -(-count // chunks)
 
-  def split(x):  # [B,G,T,...] -> [chunks,B,size,...]
-    flat = x.reshape(batch, count, *x.shape[3:])
-    flat = jnp.pad(flat, [(0, 0), (0, chunks * size - count)] + [(0, 0)] * (flat.ndim - 2))
-    return jnp.moveaxis(flat.reshape(batch, chunks, size, *flat.shape[2:]), 1, 0)
+  def split(x):  # [N,C,...] -> [chunks,N,size,...]
+    padded = jnp.pad(x, [(0, 0), (0, chunks * size - count)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(padded.reshape(rows, chunks, size, *x.shape[2:]), 1, 0)
 
+  head = _head(params)
+  if config.rows is not None:  # Gathered here once. In the loop it would be for each chunk.
+    head = layouts.constrain(head, config.rows.mesh, DECODING)
   # The head enters the loop in fp32 and is cast inside, so that its gradient is summed over chunks
   # in fp32.
-  head = jax.tree.map(lambda x: x.astype(jnp.float32), _head(params))
+  head = jax.tree.map(lambda x: x.astype(jnp.float32), head)
 
   @jax.checkpoint
   def logp_of_chunk(inputs):
-    chunk_hidden, chunk_tokens = inputs
-    cast_head = jax.tree.map(lambda x: x.astype(hidden.dtype), head)
-    return _from_logits(logits(cast_head, chunk_hidden), chunk_tokens, temperature, banned)
+    chunk_before, chunk_tokens = inputs
+    cast_head = jax.tree.map(lambda x: x.astype(before.dtype), head)
+    return _from_logits(logits(cast_head, chunk_before), chunk_tokens, temperature, banned)
 
   found = jax.lax.map(logp_of_chunk, (split(before), split(tokens)))
 
-  def join(x):  # [chunks,B,size] -> [B,G,T]
-    flat = jnp.moveaxis(x, 0, 1).reshape(batch, chunks * size)
-    return flat[:, :count].reshape(tokens.shape)
+  def join(x):  # [chunks,N,size] -> [N,C]
+    return jnp.moveaxis(x, 0, 1).reshape(rows, chunks * size)[:, :count]
 
   return jax.tree.map(join, found)
 
@@ -91,7 +111,9 @@ def _from_logits(
   scaled = raw / temperature
   allowed = scaled if banned is None else jnp.where(banned, -jnp.inf, scaled)
   normalizer = jax.nn.logsumexp(allowed, axis=-1, keepdims=True)
-  chosen = jnp.take_along_axis(allowed - normalizer, tokens[..., None], axis=-1)[..., 0]
+  # Unlike a gather, whose gradient writes all logits once more, this is fused with what is around.
+  is_chosen = tokens[..., None] == jnp.arange(raw.shape[-1])
+  chosen = jnp.sum(jnp.where(is_chosen, allowed - normalizer, 0), axis=-1)
   # A banned token adds nothing: its probability is 0, and the logarithm without the mask is finite.
   entropy = -jnp.sum(jnp.exp(allowed - normalizer) * (scaled - normalizer), axis=-1)
   return LogProbs(chosen, entropy)
