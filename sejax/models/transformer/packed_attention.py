@@ -119,7 +119,7 @@ def _attend_by_block(
 
   @jax.checkpoint
   def attend_chunk(inputs):
-    number, chunk, sequence, group, is_continuation = inputs
+    number, chunk, sequence, group, is_continuation = jax.lax.optimization_barrier(inputs)
     start, length = number * at_once * block, before + at_once * block
 
     def windows(x):  # [N,W+C,...] -> [NM,W+Q,...]
