@@ -238,8 +238,11 @@ class _Program:
   def _attention_flops(self, instruction: _Instruction) -> float:
     """Returns the FLOPs of cuDNN's fused attention.
 
-    It has two matrix products forward and five backward; causal masking halves them.
+    It has two matrix products forward and five backward; causal masking halves them. Where the
+    lengths of sequences are data, they may be short: none are counted then.
     """
+    if "PADDING" in instruction.rest:
+      return 0.0
     queries, keys = (_dimensions(self._shapes[name]) for name in instruction.operands[:2])
     products = 5 if "Backward" in instruction.rest else 2
     share = 0.5 if "CAUSAL" in instruction.rest else 1.0

@@ -10,6 +10,7 @@ import pytest
 
 from sejax import models
 from sejax.learner import packing
+from sejax.models.transformer import cudnn_attention
 from tests.models import torch_reference
 
 # These programs run once, so compiling them takes the time.
@@ -34,6 +35,20 @@ def compute(function, params):
   return jit(jax.value_and_grad(function, has_aux=True))(params)
 
 
+@pytest.fixture
+def kernel(monkeypatch, request):
+  """Puts XLA's attention in the place of cuDNN's, as in `test_qwen_fused_attention`."""
+  if request.param:
+    attend = jax.nn.dot_product_attention
+    monkeypatch.setattr(
+      jax.nn,
+      "dot_product_attention",
+      lambda *arrays, implementation, **options: attend(*arrays, implementation="xla", **options),
+    )
+    monkeypatch.setattr(cudnn_attention, "usable", lambda config, dtype, tokens: tokens > 1)
+
+
+@pytest.mark.parametrize("kernel", [False, True], ids=["blocks", "kernel"], indirect=True)
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize(
   ("rows", "capacity", "query_chunk"),
@@ -44,7 +59,7 @@ def compute(function, params):
   ],
 )
 def test_packed_log_probs_and_gradients_are_those_of_padded_sequences(
-  family, rows, capacity, query_chunk
+  family, rows, capacity, query_chunk, kernel
 ):
   config = dataclasses.replace(torch_reference.tiny_family(family), query_chunk=query_chunk)
   params = config.init(jax.random.key(0))

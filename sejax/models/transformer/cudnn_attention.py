@@ -56,6 +56,7 @@ def attend_prompts(
   queries: Float[Array, "B G T N H"],
   keys: Float[Array, "B K G T H"],
   values: Float[Array, "B K G T H"],
+  lengths: Int[Array, "B G"] | None = None,
 ) -> Float[Array, "B G T N H"]:
   """Computes causal attention within each of G sequences of T tokens.
 
@@ -63,9 +64,10 @@ def attend_prompts(
     config: `rows` gives the sharding of rows.
     queries: rotated; N must be a multiple of K.
     keys: rotated.
+    lengths: tokens of each sequence; what comes after them is skipped, and gets zeros or anything.
   """
   rows = [x.reshape(-1, *x.shape[2:]) for x in (queries, _by_token(keys), _by_token(values))]
-  return _causal(config, *rows).reshape(queries.shape)
+  return _causal(config, *rows, lengths=lengths).reshape(queries.shape)
 
 
 def _by_token(x: Float[Array, "B K G T H"]) -> Float[Array, "B G T K H"]:
@@ -77,10 +79,25 @@ def _causal(
   queries: Float[Array, "R S N H"],
   keys: Float[Array, "R S K H"],
   values: Float[Array, "R S K H"],
+  lengths: Int[Array, "..."] | None,
 ) -> Float[Array, "R S N H"]:
-  """Computes causal attention within each row, with the kernel."""
+  """Computes causal attention within each row, with the kernel.
+
+  Args:
+    lengths: tokens of each of the R rows; None computes all.
+  """
   queries, keys, values = (_constrain(config, x) for x in (queries, keys, values))
-  return jax.nn.dot_product_attention(queries, keys, values, is_causal=True, implementation="cudnn")
+  if lengths is not None:
+    lengths = jnp.maximum(lengths.reshape(-1), 1)  # The kernel may divide by the sum of no weights.
+  return jax.nn.dot_product_attention(
+    queries,
+    keys,
+    values,
+    is_causal=True,
+    query_seq_lengths=lengths,
+    key_value_seq_lengths=lengths,
+    implementation="cudnn",
+  )
 
 
 def attend_continuations(
@@ -92,6 +109,7 @@ def attend_continuations(
   prompt_keys: Float[Array, "B K P H"],
   prompt_values: Float[Array, "B K P H"],
   prompt_lengths: Int[Array, " B"],
+  lengths: Int[Array, "B G"] | None = None,
 ) -> Float[Array, "B G T N H"]:
   """Computes attention of G continuations to their prompt and, causally, to themselves.
 
@@ -101,6 +119,7 @@ def attend_continuations(
     keys: rotated keys of the continuations.
     prompt_keys: rotated keys of the prompts, padded on the right.
     prompt_lengths: number of tokens of each prompt, without padding.
+    lengths: tokens of each continuation, as in `attend_prompts`.
   """
   batch, members, length = queries.shape[:3]
   keys, values = _by_token(keys), _by_token(values)
@@ -112,7 +131,9 @@ def attend_continuations(
     _join(prompt, own, prompt_lengths).reshape(batch * members, -1, *own.shape[3:])
     for prompt, own in ((blank, queries), (prompt_keys, keys), (prompt_values, values))
   ]
-  out = _causal(config, *rows).reshape(batch, members, -1, *queries.shape[3:])
+  if lengths is not None:
+    lengths = prompt_lengths[:, None] + lengths
+  out = _causal(config, *rows, lengths=lengths).reshape(batch, members, -1, *queries.shape[3:])
   take_continuations = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=length, axis=1)
   return jax.vmap(take_continuations)(out, prompt_lengths)
 

@@ -68,8 +68,9 @@ def _attend_by_sequence(
   own = [unpack_continuations(packing, x, continuation_size) for x in kinds]
   prompt_keys, prompt_values = (group_keys(x, 1) for x in prompts[1:])
   own_keys, own_values = (jnp.moveaxis(x, 3, 1) for x in own[1:])
+  lengths = packing.lengths.reshape(-1, packing.lengths.shape[2])
   prompt_out = cudnn_attention.attend_prompts(
-    config, prompts[0][:, None], prompt_keys, prompt_values
+    config, prompts[0][:, None], prompt_keys, prompt_values, lengths[:, :1]
   )
   out = cudnn_attention.attend_continuations(
     config,
@@ -78,7 +79,8 @@ def _attend_by_sequence(
     own_values,
     prompt_keys=prompt_keys[:, :, 0],
     prompt_values=prompt_values[:, :, 0],
-    prompt_lengths=packing.lengths[..., 0].reshape(-1),
+    prompt_lengths=lengths[:, 0],
+    lengths=lengths[:, 1:],
   )
   return pack(packing, prompt_out[:, 0], out)
 
