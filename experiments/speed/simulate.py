@@ -1,7 +1,7 @@
-"""How full the sampler's device batches are: its own host loop, run on given lengths.
+"""How full the device batches of a step are: the product's own host loops, run on given lengths.
 
     python experiments/speed/simulate.py --lengths=FILE [--distribution=mid] [--shards=8] \
-      [--max_concurrent_rows=N] [--cache_tokens=N] [--calls=FILE]
+      [--max_concurrent_rows=N] [--cache_tokens=N] [--micro_batch_size=N] [--calls=FILE]
 
 Runs the Actor and the Judge of a released step (2,048 and 1,024 new tokens). Admission, pages and
 the end of decode runs are decided by the sampler's own code; each of its device programs is
@@ -17,6 +17,12 @@ and `prompt_tokens` (`[B]`). Prints for both roles, and ends with one JSON line:
   Judge alone. `prompt_share`: the same of the prompts.
 - `programs`: distinct programs and shapes. `cache_tokens`: most tokens that the pages of a shard
   had room for.
+
+And for the updates, of four mini-batches:
+
+- `micro_batches`: of all four. `shapes`: distinct shapes of these.
+- `real_share`: of the tokens in packed rows, those of prompts and replies; `padded_share` would be
+  the same if each reply was padded to the longest, as before rows were packed.
 """
 
 import collections
@@ -32,6 +38,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from sejax import models
+from sejax.learner import packing
 from sejax.parallel import hosts
 from sejax.parallel.programs import Program
 from sejax.rollout import padded_length
@@ -42,10 +49,14 @@ _DISTRIBUTION = flags.DEFINE_string("distribution", "mid", "Which of its distrib
 _SHARDS = flags.DEFINE_integer("shards", 8, "Row shards of the mesh.", lower_bound=1)
 _ROWS = flags.DEFINE_integer("max_concurrent_rows", None, "As config.sampling has it.")
 _CACHE = flags.DEFINE_integer("cache_tokens", None, "Most tokens in the KV cache of a shard.")
+_MICRO = flags.DEFINE_integer(
+  "micro_batch_size", None, "As config.train has it; by default one group of each shard."
+)
 _CALLS = flags.DEFINE_string("calls", None, "File to write what each role issued to, as JSON.")
 _STEPS = flags.DEFINE_integer("decode_steps", 32, "As config.sampling has it.")
 
 PROMPT_TOKENS, REPLY, VERDICT = 1024, 2048, 1024  # limits of the released run
+MINIBATCHES = 4
 
 
 class Simulation:
@@ -215,8 +226,44 @@ def simulate(
   return {name: round(float(value), 3) for name, value in figures.items()}, simulation.issued
 
 
+def simulate_updates(
+  lengths: Int[np.ndarray, "B G"], prompts: Int[np.ndarray, " B"]
+) -> tuple[dict[str, float], collections.Counter]:
+  """Returns the figures of the updates, and what was issued: micro-batches by their row's size.
+
+  Args:
+    lengths: tokens of the replies.
+    prompts: tokens of the prompts.
+  """
+  shards = _SHARDS.value
+  capacity = packing.Capacity.of(
+    (_MICRO.value or shards) // shards,
+    PROMPT_TOKENS + lengths.shape[1] * REPLY,
+    packing.block_size(lengths.shape[1] * REPLY),
+  )
+  sequences = np.concatenate([prompts[:, None], lengths], axis=1)
+  micro_batches = [
+    rows
+    for part in np.split(sequences, MINIBATCHES)
+    for rows in packing.pack(part, shards, capacity)
+  ]
+  sizes = [rows.packing.sequence.shape[1] for rows in micro_batches]
+  slots = [rows.groups.shape[1] for rows in micro_batches]
+  padded = len(lengths) * (PROMPT_TOKENS + lengths.shape[1] * REPLY)
+  # The keys that a token attends to are those before it in its own sequence and prompt.
+  ends = np.concatenate([prompts[:, None], prompts[:, None] + lengths], axis=1)
+  issued = collections.Counter(("add gradient", size / capacity.tokens) for size in sizes)
+  issued["attention",] = int((ends.astype(np.int64) ** 2 // 2).sum())
+  return {
+    "micro_batches": len(micro_batches),
+    "real_share": round(sequences.sum() / (shards * sum(sizes)), 3),
+    "padded_share": round(sequences.sum() / padded, 3),
+    "shapes": len({*zip(slots, sizes, strict=True)}),
+  }, issued
+
+
 def main(argv: list[str]) -> None:
-  """Simulates both roles and prints."""
+  """Simulates both roles and the updates, and prints."""
   del argv
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_num_cpu_devices", _SHARDS.value)
@@ -226,6 +273,7 @@ def main(argv: list[str]) -> None:
   found = {
     "actor": simulate(chosen["reply"], prompts, None, limit=REPLY),
     "judge": simulate(chosen["verdict"], prompts, chosen["reply"], limit=VERDICT),
+    "learner": simulate_updates(chosen["reply"], prompts),
   }
   result = {role: figures for role, (figures, _) in found.items()}
   if _CALLS.value:

@@ -1,14 +1,16 @@
-"""Least time that sampling of a step takes on TPUs or GPUs that are not there.
+"""Least time that a step takes on TPUs or GPUs that are not there.
 
-    python experiments/speed/simulate.py --lengths=FILE --shards=N --calls=CALLS
-    python experiments/pods/sampling_time.py --config=configs/geometry3k_qwen2_5_vl_7b.py \
-      --topology=h100:8 --calls=CALLS
+    python experiments/speed/simulate.py --lengths=FILE --shards=N --micro_batch_size=M \
+      --calls=CALLS
+    python experiments/pods/step_time.py --config=configs/geometry3k_qwen2_5_vl_7b.py \
+      --topology=h100:8 --config.train.micro_batch_size=M --calls=CALLS [--parts=learner]
 
-The simulation says how often the sampler calls each program and with how many rows, pages and
-prompts of a shard; N are the row shards of the mesh. Here the programs are compiled by the chip's
-own compiler, and their least time is read off as `--mode=compile` does it. That of a decode step is
-linear in rows, pages and prompts: it is compiled for three sizes, and the bytes of a prompt are
-known. Ends with one JSON line: seconds by role and program.
+The simulation says how often each program is called and with how many rows, pages and prompts of a
+shard; N are the row shards of the mesh. Here the programs are compiled by the chip's own compiler,
+and their least time is read off as `--mode=compile` does it. That of a decode step is linear in
+rows, pages and prompts: it is compiled for three sizes, and the bytes of a prompt are known. That
+of a micro-batch is linear in the size of its rows; of what cuDNN's attention skips nothing is
+counted. Ends with one JSON line: seconds by part and program.
 """
 
 import collections
@@ -31,6 +33,7 @@ from sejax.sampling import Options
 _CONFIG = config_flags.DEFINE_config_file("config", None, "As that of sejax.main.")
 _TOPOLOGY = flags.DEFINE_string("topology", None, "As that of sejax.main.")
 _CALLS = flags.DEFINE_string("calls", None, "What simulate.py writes with --calls.")
+_PARTS = flags.DEFINE_list("parts", ["actor", "judge", "learner"], "Which parts of the step.")
 
 
 class Estimate:
@@ -109,6 +112,33 @@ class Estimate:
         found[name] += count * seconds * sizes[0] / tokens
     return {name: round(value, 2) for name, value in found.items()}
 
+  def of_learner(self, issued: list[list]) -> dict[str, float]:
+    """Returns the seconds of the log-prob passes and updates of a step.
+
+    Args:
+      issued: of micro-batches the share of the largest rows that theirs take and their number, and
+        the keys that all tokens attend to.
+    """
+    calls = {call.name: call for call in programs.of_step(self.step, self.model, self.mesh)}
+    names = ("take groups", "log-probs of policy", "log-probs of reference", "add gradient")
+    once = ("zero gradient", "apply gradient")
+    seconds = {name: self.seconds(calls[name]) for name in (*names, *once) if name in calls}
+    minibatches = self.step.training.sizes.minibatches
+    rows = sum(share * count for _, share, count in (x for x in issued if len(x) == 3))
+    (pairs,) = (count for name, count in (x for x in issued if len(x) == 2) if name == "attention")
+    found = {name: minibatches * seconds[name] for name in once}
+    later = (minibatches - 1) / minibatches  # The first update computes these log-probs itself.
+    for name, passes in zip(names, (1 + later, later, 1, 1), strict=True):
+      if name in seconds:
+        found[name] = rows * passes * seconds[name]
+    if self.step.compute.on_devices(self.model, self.mesh).fused_attention:
+      text = self.model.text
+      flops = 4.0 * pairs * text.num_attention_heads * text.head_size * text.num_hidden_layers
+      # Forward in the log-prob passes, again in the update and its recomputation, and backward.
+      passes = later + 1 + 2 + 2.5
+      found["attention"] = flops * passes / (self.mesh.size * self.chip.flops)
+    return {name: round(value, 2) for name, value in found.items()}
+
   def tokens(self, call: ProgramCall) -> int:
     """Returns the tokens of a shard that a call reads, with padding."""
     if call.name.endswith("prefill"):
@@ -118,15 +148,20 @@ class Estimate:
 
 
 def main(argv: list[str]) -> None:
-  """Prints the times of both roles."""
+  """Prints the times of all parts."""
   del argv
   config = _CONFIG.value.copy_and_resolve_references()
   config.model.dtype = "bfloat16"
   estimate = Estimate(config, _TOPOLOGY.value)
   issued = json.loads(pathlib.Path(_CALLS.value).read_text(encoding="utf-8"))
-  result = {role: estimate.of_role(role, issued[role]) for role in ("actor", "judge")}
-  for role, found in result.items():
-    print(role, *(f"{name} {value:g} s" for name, value in found.items()), sep="  ")
+  result = {
+    part: estimate.of_learner(issued[part])
+    if part == "learner"
+    else estimate.of_role(part, issued[part])
+    for part in _PARTS.value
+  }
+  for part, found in result.items():
+    print(part, *(f"{name} {value:g} s" for name, value in found.items()), sep="  ")
   total = sum(sum(found.values()) for found in result.values())
   print(json.dumps({"topology": _TOPOLOGY.value, "seconds": round(total, 1)} | result))
 
