@@ -8,7 +8,7 @@ import functools
 import math
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import ml_collections
@@ -24,6 +24,7 @@ from sejax.evaluation import benchmarks
 from sejax.learner import optimizer
 from sejax.method import inputs
 from sejax.models import lora
+from sejax.models.transformer.config import Remat
 from sejax.rewards import functions
 from sejax.text import answers, prompts, verdicts
 
@@ -34,7 +35,7 @@ _CHOICES = {
   "data.on_bad_record": ("skip", "stop"),
   "judge.contradictory": verdicts.CONTRADICTORY,
   "judge.rubric": prompts.RUBRICS,
-  "model.remat": ("nothing", "dots", "everything"),
+  "model.remat": get_args(Remat),
   "model.dtype": ("auto", "float32", "bfloat16"),
   "checkpoint.export_dtype": ("bfloat16", "float32"),
   "optimizer.first_moment_dtype": optimizer.PRECISIONS,

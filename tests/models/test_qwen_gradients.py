@@ -56,6 +56,7 @@ def separate_rows(batch, rollout) -> tuple[torch_reference.Batch, grpo.Rollout]:
     ("tiny", one_pass, True, {}),
     ("tiny", two_passes, True, {"remat": "dots", "query_chunk": 20}),
     ("tied", one_pass, False, {"remat": "everything", "logits_chunk": 5}),
+    ("tied", two_passes, True, {"remat": "gate"}),
   ],
 )
 def test_gradients(head, run, shared, changes, request):

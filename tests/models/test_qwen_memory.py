@@ -71,6 +71,35 @@ def test_training_does_not_hold_the_scores_of_all_queries():
   assert used > 3 * all_scores  # Without chunks the bound above does not hold.
 
 
+def test_packed_rows_do_not_hold_the_scores_of_all_queries():
+  P, G, T, BLOCK = 1024, 4, 2048, 128
+  config, size = narrow_config(), P + G * T
+  packing = models.Packing(ints(1, size), ints(1, size), ints(1, 1, 1 + G), ints(1, 1, 1 + G))
+
+  def loss(params, prompt, tokens, packing):
+    found = config.packed_log_probs(params, prompt, None, tokens, packing, block=BLOCK)
+    return found.logp.sum()
+
+  used = temporary_bytes(jax.grad(loss), params_of(config), prompt_of(1, P), ints(1, G, T), packing)
+  # A query has the keys of its prompt, its block, and as many before it as a sequence may have.
+  chunk_scores = config.text.num_attention_heads * config.query_chunk * (P + T + BLOCK) * 4
+  assert chunk_scores == 50 * MIB
+  assert used < 5 * chunk_scores
+
+
+def test_a_saved_gate_is_not_computed_again():
+  config, tokens = narrow_config(), 64
+
+  def flops(remat):
+    gradient = jax.grad(functools.partial(training_loss, dataclasses.replace(config, remat=remat)))
+    arguments = params_of(config), prompt_of(1, 16), ints(1, 1, tokens - 16)
+    return jax.jit(gradient).lower(*arguments).compile().cost_analysis()["flops"]
+
+  # Of the scan over layers, one is counted.
+  product = 2 * tokens * config.text.hidden_size * config.text.intermediate_size
+  assert flops("nothing") - flops("gate") == pytest.approx(product, rel=0.05)
+
+
 def test_log_probs_do_not_hold_the_logits_of_all_tokens():
   G, T, V = 8, 2048, 152_064
   config = narrow_config(vocab_size=V)

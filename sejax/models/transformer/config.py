@@ -5,13 +5,13 @@ Fields that a published `config.json` has keep their names.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from jax.sharding import Sharding
 
 from sejax.errors import quoted
 
-Remat = Literal["nothing", "dots", "everything"]
+Remat = Literal["nothing", "gate", "dots", "everything"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +136,9 @@ class ModelConfig:
     video_token_id: unused, video is not supported; kept for exports.
     vision_start_token_id: token before an image.
     vision_end_token_id: token after an image.
-    remat: what a layer saves for its backward pass: "nothing" (the layer is recomputed), "dots"
-      (results of matrix products with weights), or "everything".
+    remat: what a layer saves for its backward pass: "nothing" (the layer is recomputed), "gate"
+      (the product with the gate's weights, a fourteenth of a step's FLOPs), "dots" (all products
+      with weights), or "everything".
     unroll: compile the layers one by one instead of as a loop. About 10% faster for few, small
       layers, but compile time grows with their number.
     query_chunk: maximum number of queries per row whose attention scores exist at once. More are
@@ -181,8 +182,8 @@ class ModelConfig:
         f"image_token_id is {self.image_token_id}; it must be below vocab_size ="
         f" {self.text.vocab_size}"
       )
-    if self.remat not in ("nothing", "dots", "everything"):
-      raise ValueError(f"remat is {quoted(self.remat)}; choose 'nothing', 'dots' or 'everything'")
+    if self.remat not in get_args(Remat):
+      raise ValueError(f"remat is {quoted(self.remat)}; choose from {list(get_args(Remat))}")
     for name in ("query_chunk", "logits_chunk"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")

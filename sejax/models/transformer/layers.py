@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Sharding
 from jaxtyping import Array, Float
 
@@ -42,7 +43,8 @@ def layer_norm(params: Params, x: Float[Array, "... D"], eps: float) -> Float[Ar
 
 def mlp(params: Params, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
   """Applies a SwiGLU MLP, `down(silu(gate(x)) * up(x))` (HF `Qwen2_5_VLMLP`)."""
-  return dense(params["down"], jax.nn.silu(dense(params["gate"], x)) * dense(params["up"], x))
+  gate = checkpoint_name(dense(params["gate"], x), "gate")
+  return dense(params["down"], jax.nn.silu(gate) * dense(params["up"], x))
 
 
 def remat(body: Callable, policy: Remat) -> Callable:
@@ -58,6 +60,7 @@ def remat(body: Callable, policy: Remat) -> Callable:
   # values with saved ones. This makes `prevent_cse`, which costs speed, unnecessary.
   saveable = {
     "nothing": jax.checkpoint_policies.nothing_saveable,
+    "gate": jax.checkpoint_policies.save_only_these_names("gate"),
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
   }[policy]
   return jax.checkpoint(body, policy=saveable, prevent_cse=False)
