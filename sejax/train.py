@@ -113,6 +113,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         rollout,
         setup.initial_weights.model,
         adapters=setup.learner.adapters is not None,
+        log_prob_passes=setup.learner.log_prob_passes,
       )
       logs.metrics(step, step_metrics)
       logs.timing(step, timing)

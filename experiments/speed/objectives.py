@@ -13,6 +13,7 @@ import pathlib
 import tempfile
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 from absl import app, flags
 from stopwatch import best_seconds
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> None:
   del argv
   config = tiny.get_config()
   config.batch_size = config.mini_batch_size
+  config.loss.kl_coef = 0.01
   config.eval.num_problems = 0
   config.log.compilation_cache = False
   with tempfile.TemporaryDirectory() as folder:
@@ -51,8 +53,9 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup) -> N
   groups, (part,) = setup.learner.minibatches(rollout)
   scored = [
     micro._replace(
+      on_policy=jnp.bool_(False),
       # A little off policy, so that clips are taken.
-      old_logp=micro.ref_logp + 0.1 * jax.random.normal(jax.random.key(0), micro.ref_logp.shape)
+      old_logp=micro.ref_logp + 0.1 * jax.random.normal(jax.random.key(0), micro.ref_logp.shape),
     )
     for micro in setup.learner.micro_batches(groups, part, None, 0, 0)
   ]

@@ -237,7 +237,7 @@ def simulate_updates(
   """
   shards = _SHARDS.value
   capacity = packing.Capacity.of(
-    (_MICRO.value or shards) // shards,
+    max(1, (_MICRO.value or shards) // shards),
     PROMPT_TOKENS + lengths.shape[1] * REPLY,
     packing.block_size(lengths.shape[1] * REPLY),
   )

@@ -236,7 +236,8 @@ def measure(config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup, stag
     del policy, parameters  # of the policy before the update, which is donated
     frozen = weights.frozen if setup.learner.adapters else None
     micro_batches = [
-      MicroBatch(*micro, *logp) for micro, *logp in zip(taken, old, ref, strict=True)
+      MicroBatch(*micro, np.bool_(False), *logp)
+      for micro, *logp in zip(taken, old, ref, strict=True)
     ]
     with stages("update"):
       state, _ = jax.block_until_ready(updater.update(state, frozen, micro_batches, part.counts))

@@ -238,6 +238,7 @@ def training(config: ml_collections.ConfigDict) -> learner.Options:
 def row_sizes(config: ml_collections.ConfigDict) -> dict[str, int]:
   """Returns the batch sizes that the mesh must split evenly, by the names of their fields."""
   sizes = {
+    "batch_size": config.batch_size,
     "train.micro_batch_size": config.train.micro_batch_size,
     "eval.batch_size": config.eval.batch_size,
   }

@@ -50,7 +50,6 @@ def holds_run(workdir: pathlib.Path) -> bool:
 _FREE = (
   r"log\.",
   r"checkpoint\.",
-  r"mesh\.",
   r"sampling\.",
   r"(actor|judge|eval)\.max_concurrent_rows$",
   r"model\.(remat|unroll|query_chunk|logits_chunk|fused_attention)$",
@@ -101,8 +100,9 @@ def require_same(
   free = [*_FREE, *(_FREE_IN_EVALUATION if evaluates else _FREE_IN_TRAINING)]
   if config.optimizer.schedule == "constant":
     free.append(r"train\.(steps|epochs)$")
-  if not method.OBJECTIVES[config.loss.objective].per_micro_batch:
-    free.append(r"train\.micro_batch_size$")
+  if evaluates or not method.OBJECTIVES[config.loss.objective].per_micro_batch:
+    # Both decide which groups share a micro-batch.
+    free += [r"train\.micro_batch_size$", r"mesh\."]
   differing = [
     name
     for name in sorted({*before, *now})

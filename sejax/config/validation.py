@@ -153,7 +153,7 @@ def _validate_types(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_sizes(config: ml_collections.ConfigDict) -> None:
-  """Checks that batches split into mini-batches evenly."""
+  """Checks that batches split into mini-batches evenly, and are not smaller than micro-batches."""
   sizes = {
     "batch_size": config.batch_size,
     "mini_batch_size": config.mini_batch_size,
@@ -163,6 +163,8 @@ def _validate_sizes(config: ml_collections.ConfigDict) -> None:
     _require(value >= 1, name, value, "at least 1")
   whole, part = config.batch_size, config.mini_batch_size
   _require(whole % part == 0, "batch_size", whole, f"a multiple of mini_batch_size={part}")
+  micro = config.train.micro_batch_size
+  _require(micro <= part, "train.micro_batch_size", micro, f"at most mini_batch_size={part}")
 
 
 def _validate_choices(config: ml_collections.ConfigDict) -> None:

@@ -22,6 +22,7 @@ from sejax.data.records import NO_GOLD, Source, gold_errors
 from sejax.errors import quoted, shortened
 from sejax.parallel import hosts, preemption
 
+_AHEAD = 16  # records that are prepared in advance where nothing else is said
 _MIN_SEEN = 100  # records to see before `max_bad_share` is enforced
 _NUM_CHECKED = 16  # records that `check` tries
 _MAX_LOGGED = 10  # dropped records of each kind that are logged one by one
@@ -302,7 +303,7 @@ class Pipeline:
 
 
 def read(
-  preparer: Preparer, options: Options, first: int = 0, step: int = 1, *, ahead: int = 1
+  preparer: Preparer, options: Options, first: int = 0, step: int = 1, *, ahead: int = _AHEAD
 ) -> Iterator[Example | Dropped]:
   """Prepares every `step`-th record of the stream, starting at position `first`, in order.
 
@@ -331,10 +332,10 @@ def in_parallel(dataset: grain.MapDataset, workers: int, ahead: int) -> Iterator
   """
   # Images are decoded and resized without the GIL, so threads help even without worker processes.
   processes, cores = max(workers, 1), os.cpu_count() or 1
+  ahead = -(-ahead // processes)
+  threads = min(-(-cores // processes), ahead)
   elements = dataset.to_iter_dataset(
-    grain.ReadOptions(
-      num_threads=-(-cores // processes), prefetch_buffer_size=-(-ahead // processes)
-    )
+    grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
   )
   if workers:
     if not flags.FLAGS.is_parsed():

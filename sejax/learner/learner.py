@@ -18,7 +18,7 @@ from sejax import method, models
 from sejax.data.batches import Batch
 from sejax.learner import optimizer, packing, update
 from sejax.learner.checkpoints import Checkpoints
-from sejax.learner.minibatches import Groups, Sizes, all_lengths, take_program
+from sejax.learner.minibatches import Groups, Sizes, all_lengths, stream_order, take_program
 from sejax.models import lora
 from sejax.parallel import hosts, layouts
 from sejax.parallel.programs import Program, ProgramCall, with_shardings
@@ -106,6 +106,14 @@ class Learner:
   mask_truncated: bool
   encode: Encode | None
 
+  @property
+  def log_prob_passes(self) -> float:
+    """Forward passes over a rollout beside the updates: by the sampling policy, and the reference.
+
+    The first update computes the log-probs of the sampling policy itself.
+    """
+    return (self.sizes.minibatches - 1) / self.sizes.minibatches + self.penalty
+
   def policy_params(self, trained: models.Params) -> models.Params:
     """Returns the policy's parameter tree; copies no weights.
 
@@ -177,7 +185,8 @@ class Learner:
       yield update.MicroBatch(
         groups=taken,
         packing=packed,
-        old_logp=old[index] if old else None,
+        on_policy=hosts.replicate(self.mesh, np.bool_(old is None)),
+        old_logp=taken.behaviour_logp if old is None else old[index],
         ref_logp=self.updater.token_logprobs(self.frozen, taken, packed) if self.penalty else None,
         key=hosts.replicate(self.mesh, key),
       )
@@ -191,7 +200,8 @@ class Learner:
   def minibatches(self, rollout: collect.Rollout) -> tuple[Groups, list[Minibatch]]:
     """Returns the groups of a rollout on the mesh, and how its mini-batches are packed.
 
-    Every process must call it. A mini-batch holds consecutive groups.
+    Every process must call it. A mini-batch holds consecutive groups of the data's stream, so that
+    it does not depend on the number of processes.
 
     Args:
       rollout: its features become those of the groups.
@@ -217,26 +227,29 @@ class Learner:
     )
     lengths = all_lengths(self.mesh, batch.actor.lengths, mask)
     capacity = sizes.capacity(self.mesh, batch.actor.ids.shape[1])
-    parts, first = [], 0
-    for part in np.split(lengths, sizes.minibatches):
-      parts.append(self._minibatch(part, first, capacity))
-      first += len(part)
+    parts = [
+      self._minibatch(lengths[index], index, capacity)
+      for index in np.split(stream_order(len(lengths)), sizes.minibatches)
+    ]
     return jax.tree.map(lambda x: hosts.shard_rows(self.mesh, x), groups), parts
 
   def _minibatch(
-    self, lengths: Int[np.ndarray, "B 1+G"], first: int, capacity: packing.Capacity
+    self,
+    lengths: Int[np.ndarray, "b 1+G"],
+    index: Int[np.ndarray, " b"],
+    capacity: packing.Capacity,
   ) -> Minibatch:
     """Packs a mini-batch.
 
     Args:
       lengths: of its groups, see `packing.pack`.
-      first: index of the first of them in the rollout.
+      index: its groups, counted within the rollout.
     """
     rows = packing.pack(lengths, layouts.row_shards(self.mesh), capacity)
     trajectories = lengths[:, 1:]
     counts = (trajectories.sum(), (trajectories > 0).sum(), self.sizes.max_tokens)
     return Minibatch(
-      [x._replace(groups=np.where(x.groups < 0, -1, x.groups + first)) for x in rows],
+      [x._replace(groups=np.where(x.groups < 0, -1, index[x.groups])) for x in rows],
       method.Denominators(*(hosts.replicate(self.mesh, np.int32(x)) for x in counts)),
     )
 
@@ -289,7 +302,7 @@ class Learner:
       packing.shapes(rows, sizes.trajectories, capacity),
     )
     logp = groups.tokens.update(dtype=jnp.float32)
-    later = (sizes.minibatches - 1) * prompts // sizes.minibatches
+    later = -(-(sizes.minibatches - 1) * prompts // (sizes.minibatches * rows)) * rows
     sampled_logp = layouts.row_shape(self.mesh, (later, *logp.shape[1:]), logp.dtype)
     logprobs, alive = self.updater.token_logprobs, (kept, whole, sampled_logp)
     if later:
@@ -303,9 +316,9 @@ class Learner:
       args = (self.frozen, groups, packed)
       yield ProgramCall("log-probs of reference", logprobs, args, (*alive, gradient))
     key = layouts.replicated_shape(self.mesh, (2,), jnp.uint32)
-    micro = update.MicroBatch(
-      groups, packed, logp if later else None, logp if self.penalty else None, key
-    )
+    on_policy = layouts.replicated_shape(self.mesh, (), jnp.bool_)
+    ref = logp if self.penalty else None
+    micro = update.MicroBatch(groups, packed, on_policy, logp, ref, key)
     frozen = None if self.adapters is None else self.frozen
     counts = method.Denominators(*[layouts.replicated_shape(self.mesh, (), jnp.int32)] * 3)
     args = (gradient, state.params, frozen, micro, counts)

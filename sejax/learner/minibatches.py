@@ -113,11 +113,16 @@ def take_groups(groups: Groups, index: Int[Array, " K"], *, mesh: Mesh) -> Group
   # Otherwise the compiler would gather all rows on every device.
   @functools.partial(jax.shard_map, mesh=mesh, in_specs=(rows, PartitionSpec()), out_specs=rows)
   def take(x, index):
-    local = index - jax.lax.axis_index(axes) * len(x)
-    is_here = (index >= 0) & (local >= 0) & (local < len(x))
-    found = x.at[local].get(mode="clip")
-    found = jnp.where(is_here.reshape(-1, *[1] * (x.ndim - 1)), found, 0)
-    return jax.lax.psum_scatter(found, axes, scatter_dimension=0, tiled=True)
+    first = jax.lax.axis_index(axes) * len(x)
+
+    def take_slot(index):  # One group for each shard: all at once would be much on each device.
+      local = index - first
+      is_here = (index >= 0) & (local >= 0) & (local < len(x))
+      found = x.at[local].get(mode="clip")
+      found = jnp.where(is_here.reshape(-1, *[1] * (x.ndim - 1)), found, 0)
+      return jax.lax.psum_scatter(found, axes, scatter_dimension=0, tiled=True)[0]
+
+    return jax.lax.map(take_slot, index.reshape(layouts.row_shards(mesh), -1).T)
 
   def take_any(x):
     return take(x.astype(jnp.int8), index).astype(bool) if x.dtype == bool else take(x, index)
@@ -136,7 +141,19 @@ def all_lengths(
 ) -> Int[np.ndarray, "B 1+G"]:
   """Returns the tokens of each group's prompt, and of its trajectories those that count.
 
-  Every process must call it, with its own groups.
+  Every process must call it, with its own groups; they are ordered as on the mesh.
   """
   own = np.concatenate([prompts[:, None], mask.sum(-1)], axis=1, dtype=np.int32)
   return hosts.gather_shards(mesh, own).reshape(-1, own.shape[1])
+
+
+def stream_order(rows: int) -> Int[np.ndarray, " B"]:
+  """Returns the groups on a mesh, in the order in which the data's stream gave them.
+
+  Each process reads every n-th record of the stream, see `data.pipeline`, and holds its own groups
+  one after the other.
+
+  Args:
+    rows: groups of all processes, B.
+  """
+  return np.arange(rows).reshape(jax.process_count(), -1).T.reshape(-1)

@@ -41,7 +41,7 @@ class Capacity:
 
   Attributes:
     tokens: maximum number of tokens.
-    groups: maximum number of groups.
+    groups: maximum number of groups, one of those that programs are compiled for.
     block: tokens of a block; each group begins with a new one.
   """
 
@@ -57,7 +57,7 @@ class Capacity:
       groups: groups of full length that fit into a row.
       group_tokens: tokens of such a group.
     """
-    return cls(groups * (-(-group_tokens // block) * block), 4 * groups, block)
+    return cls(groups * (-(-group_tokens // block) * block), _group_slots(4 * groups), block)
 
   def size(self, tokens: int) -> int:
     """Returns the smallest size of a row that holds so many tokens."""
@@ -152,7 +152,5 @@ def _packing(
 def shapes(rows: int, trajectories: int, capacity: Capacity) -> models.Packing:
   """Returns the shapes of the largest packing."""
   tokens = jax.ShapeDtypeStruct((rows, capacity.tokens), jnp.int32)
-  sequences = jax.ShapeDtypeStruct(
-    (rows, _group_slots(capacity.groups), 1 + trajectories), jnp.int32
-  )
+  sequences = jax.ShapeDtypeStruct((rows, capacity.groups, 1 + trajectories), jnp.int32)
   return models.Packing(tokens, tokens, sequences, sequences)

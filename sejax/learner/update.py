@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, DTypeLike, Float, UInt32
+from jaxtyping import Array, Bool, DTypeLike, Float, UInt32
 
 from sejax import method, models
 from sejax.learner.minibatches import Groups
@@ -42,15 +42,18 @@ class MicroBatch(NamedTuple):
   Attributes:
     groups: the groups, in the order of the rows that they are packed into.
     packing: where their tokens lie in these rows.
-    old_logp: log-probs by the policy that sampled, from `Updater.token_logprobs`; None where the
-      policy is still that, whose own log-probs they are then.
+    on_policy: whether the policy is still the one that sampled, so that its own log-probs are the
+      old ones.
+    old_logp: log-probs by the policy that sampled, from `Updater.token_logprobs`; anything where
+      that is the policy still. With one program for both cases, less is compiled.
     ref_logp: log-probs by the initial policy, likewise; None without a KL penalty.
     key: from `random_key`; None where the objective draws nothing.
   """
 
   groups: Groups
   packing: models.Packing
-  old_logp: Float[Array, "K G R"] | None = None
+  on_policy: Bool[Array, ""]
+  old_logp: Float[Array, "K G R"]
   ref_logp: Float[Array, "K G R"] | None = None
   key: UInt32[Array, " 2"] | None = None
 
@@ -246,7 +249,8 @@ class Updater:
     if self._entropy and not options.get("entropy_coef"):
       # The compiler would compute its gradient even for a coefficient of zero.
       entropy = jax.lax.stop_gradient(entropy)
-    old_logp = jax.lax.stop_gradient(policy.logp) if micro.old_logp is None else micro.old_logp
+    own_logp = jax.lax.stop_gradient(policy.logp)
+    old_logp = jnp.where(micro.on_policy, own_logp, micro.old_logp)
     key = None if micro.key is None else jax.random.wrap_key_data(micro.key, impl="threefry2x32")
     loss, metrics = method.policy_loss(
       policy.logp,

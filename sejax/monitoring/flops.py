@@ -29,12 +29,12 @@ def of_sampling(model: models.Model, rollout: Rollout) -> float:
 
 
 def of_forward(model: models.Model, rollout: Rollout) -> float:
-  """Returns the FLOPs of one forward pass over the groups that this process trains on.
+  """Returns the FLOPs of one forward pass over this process's groups in the loss.
 
   This is also the cost of computing their log-probs.
   """
-  prompt = int(rollout.batch.actor.lengths[rollout.batch.real].sum())
-  return of_tokens(model, prompt, int(rollout.result.lengths.sum()))
+  prompt = int(rollout.batch.actor.lengths[rollout.in_loss].sum())
+  return of_tokens(model, prompt, int(rollout.result.lengths[rollout.in_loss].sum()))
 
 
 def of_update(model: models.Model, rollout: Rollout, adapters: bool) -> float:
@@ -46,13 +46,14 @@ def of_update(model: models.Model, rollout: Rollout, adapters: bool) -> float:
   return (2 if adapters else 3) * of_forward(model, rollout)
 
 
-def of_step(model: models.Model, rollout: Rollout, adapters: bool) -> float:
-  """Returns this process's FLOPs: sampling, old and reference log-probs, and the update.
+def of_step(model: models.Model, rollout: Rollout, adapters: bool, log_prob_passes: float) -> float:
+  """Returns this process's FLOPs: sampling, log-probs beside the updates, and the updates.
 
   The Judge's are not counted, because they are not spent on the policy.
 
   Args:
     adapters: whether LoRA adapters are trained instead of all weights.
+    log_prob_passes: forward passes beside the updates, see `Learner.log_prob_passes`.
   """
-  log_probs = 2 * of_forward(model, rollout)
+  log_probs = log_prob_passes * of_forward(model, rollout)
   return of_sampling(model, rollout) + log_probs + of_update(model, rollout, adapters)

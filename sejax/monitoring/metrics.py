@@ -28,9 +28,9 @@ Groups in the loss:
 
 Means over the optimizer steps of the step:
 
-- `loss`, and the metrics of `method.policy_loss`: `policy_loss`, `kl`, `clipfrac`,
-  `clipfrac_lower`, `ppo_kl`, `entropy` (nats per token); `ratio_min` and `ratio_max` are extremes
-  instead;
+- `loss`, and the metrics of `method.policy_loss`: `policy_loss`, `kl` (unless `kl_coef` is 0),
+  `clipfrac`, `clipfrac_lower`, `ppo_kl`, `entropy` (nats per token); `ratio_min` and `ratio_max`
+  are extremes instead;
 - those of `method.mismatch`, the difference of the trainer's log-probs before the update and those
   that the sampler drew by: `mismatch_mean`, `mismatch_max` (nats; the latter is an extreme),
   `mismatch_k3_kl` (nats per token) and `mismatch_ess`, the effective sample size of the tokens as a
@@ -44,7 +44,7 @@ and their standard errors, such as `heldout_pass_at_1` and `heldout_pass_at_1_er
 A line of `timing.jsonl` has these fields beside `step`:
 
 - `data_seconds`, `sample_seconds`, `judge_seconds`, `reward_seconds`, `update_seconds` (including
-  old and reference log-probs) and, after an evaluation, `evaluate_seconds`: wall time of each stage
+  the log-prob passes) and, after an evaluation, `evaluate_seconds`: wall time of each stage
   on process 0; `total_seconds`: time since the previous line, which covers all stages;
 - `tokens_per_second`: tokens of all sampled trajectories, without verdicts, per second of
   `total_seconds`;
@@ -165,6 +165,7 @@ def of_time(
   model: models.Model,
   *,
   adapters: bool,
+  log_prob_passes: float,
 ) -> dict[str, float]:
   """Returns the fields of `timing.jsonl`; every process must call it.
 
@@ -172,13 +173,14 @@ def of_time(
     seconds: seconds by stage and `total`, from `Clock.lap`.
     compilations: number of programs compiled or loaded.
     adapters: whether LoRA adapters are trained instead of all weights.
+    log_prob_passes: as in `flops.of_step`.
   """
   sampled_tokens = hosts.gather_json(sum(int(part.lengths.sum()) for part in rollout.sampled))
   timing = {f"{name}_seconds": value for name, value in seconds.items()}
   timing["tokens_per_second"] = sum(sampled_tokens) / seconds["total"]
   timing["compilations"] = compilations
   if (chip := chips.current()) is not None:
-    spent = hosts.gather_json(flops.of_step(model, rollout, adapters))
+    spent = hosts.gather_json(flops.of_step(model, rollout, adapters, log_prob_passes))
     possible = seconds["total"] * chip.flops * jax.device_count()
     timing["model_flops_utilisation"] = sum(spent) / possible
   return timing

@@ -120,3 +120,7 @@ def test_micro_batches_keep_their_size_where_tokens_are_chosen_in_them(tmp_path)
   config.train.micro_batch_size = 8
   with pytest.raises(ValueError, match=r"a run with config\.train\.micro_batch_size=16, not 8"):
     config_lib.require_same(config, tmp_path)
+  config.train.micro_batch_size = 16
+  config.mesh.fsdp = 4  # It decides, too, which groups share a micro-batch.
+  with pytest.raises(ValueError, match=r"a run with config\.mesh\.fsdp=\S+, not 4"):
+    config_lib.require_same(config, tmp_path)

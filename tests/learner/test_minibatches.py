@@ -38,6 +38,14 @@ def test_groups_are_taken_on_devices_as_on_the_host():
   subprocesses.wait(subprocesses.start("tests.learner.take_groups_on_mesh", 8))
 
 
+def test_mini_batches_are_those_of_the_stream(monkeypatch):
+  """Of eight records, two processes read every second one."""
+  assert minibatches.stream_order(8).tolist() == [*range(8)]
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  held = np.array([0, 2, 4, 6, 1, 3, 5, 7])
+  assert held[minibatches.stream_order(8)].tolist() == [*range(8)]
+
+
 def test_mini_batches_are_of_consecutive_groups_and_features_are_held_once(mesh):
   """Otherwise the devices would hold them twice during the updates."""
   rows = np.arange(8 * 5 * 3, dtype=np.float32).reshape(8, 5, 3)

@@ -141,7 +141,8 @@ def test_the_gradient_is_that_of_padded_sequences(seed):
     micro = MicroBatch(
       jax.tree.map(take, groups),
       rows.packing,
-      None if setting["first"] else take(old),
+      np.bool_(setting["first"]),
+      np.full_like(take(old), 3.0) if setting["first"] else take(old),
       None if ref is None else take(ref),
       key,
     )

@@ -66,6 +66,7 @@ class Step:
       MicroBatch(
         take(self.groups(config), rows),
         rows.packing,
+        np.bool_(False),
         take(self.old_logp, rows),
         take(self.ref_logp, rows),
         self.key,

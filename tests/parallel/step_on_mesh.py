@@ -75,7 +75,13 @@ def micro_batches(
     index = rows.groups.reshape(-1)
     packed = jax.tree.map(lambda x: hosts.shard_identical(mesh, x), rows.packing)
     old, ref = (hosts.shard_identical(mesh, logp[name][index]) for name in ("old", "ref"))
-    return MicroBatch(take_program(mesh)(groups, hosts.replicate(mesh, index)), packed, old, ref)
+    return MicroBatch(
+      take_program(mesh)(groups, hosts.replicate(mesh, index)),
+      packed,
+      hosts.replicate(mesh, np.bool_(False)),
+      old,
+      ref,
+    )
 
   counts = (lengths[:, 1:].sum(), (lengths[:, 1:] > 0).sum(), R)
   return [micro_batch(rows) for rows in packing.pack(lengths, shards, capacity)], (

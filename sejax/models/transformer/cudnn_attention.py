@@ -23,6 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from sejax.models.transformer.config import ModelConfig
+from sejax.models.transformer.layers import constrain_rows
 
 _MAX_HEAD_SIZE = 128  # supported by every GPU that has the kernel
 _VENDOR = "NVIDIA"
@@ -88,7 +89,8 @@ def _causal(
   """
   queries, keys, values = (_constrain(config, x) for x in (queries, keys, values))
   if lengths is not None:
-    lengths = jnp.maximum(lengths.reshape(-1), 1)  # The kernel may divide by the sum of no weights.
+    # At least 1, as the kernel may divide by the sum of no weights.
+    lengths = constrain_rows(jnp.maximum(lengths.reshape(-1), 1), config.rows)
   return jax.nn.dot_product_attention(
     queries,
     keys,
