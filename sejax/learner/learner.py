@@ -190,6 +190,7 @@ class Learner:
         ref_logp=self.updater.token_logprobs(self.frozen, taken, packed) if self.penalty else None,
         key=hosts.replicate(self.mesh, key),
       )
+      del taken, packed  # Else they would be held while the next ones are taken.
 
   def micro_batch(self, groups: Groups, rows: packing.Rows) -> tuple[Groups, models.Packing]:
     """Returns the groups of a micro-batch and their packing, both on the mesh."""
@@ -269,7 +270,6 @@ class Learner:
     *,
     prompts: int,
     prompt_length: int,
-    trajectories: int,
   ) -> Iterator[ProgramCall]:
     """Yields the calls of `step`, with responses as long as they may be.
 
@@ -281,7 +281,6 @@ class Learner:
       features: shapes of their features by the frozen tower; None where the tower is trained.
       prompts: prompts of a rollout, B.
       prompt_length: prompt tokens with padding, P.
-      trajectories: of each prompt, G.
     """
     sizes, kept, policy = self.sizes, (state, self.frozen), state.params
     if self.adapters is not None:
@@ -293,7 +292,6 @@ class Learner:
     taken = capacity.groups * rows
     index = layouts.replicated_shape(self.mesh, (taken,), jnp.int32)
     take = take_program(self.mesh)
-    yield ProgramCall("take groups", take, (whole, index), (kept, whole))
     groups = jax.tree.map(
       lambda x: layouts.row_shape(self.mesh, x.shape, x.dtype), take.eval_shape(whole, index)
     )
@@ -305,12 +303,13 @@ class Learner:
     later = -(-(sizes.minibatches - 1) * prompts // (sizes.minibatches * rows)) * rows
     sampled_logp = layouts.row_shape(self.mesh, (later, *logp.shape[1:]), logp.dtype)
     logprobs, alive = self.updater.token_logprobs, (kept, whole, sampled_logp)
-    if later:
-      yield ProgramCall("log-probs of policy", logprobs, (policy, groups, packed), alive)
     zeros, add = self.updater.zero_gradient, self.updater.add_gradient
     gradient = with_shardings(
       zeros.eval_shape(state.params), jax.tree.map(lambda x: x.sharding, state.params)
     )
+    yield ProgramCall("take groups", take, (whole, index), (*alive, gradient))
+    if later:
+      yield ProgramCall("log-probs of policy", logprobs, (policy, groups, packed), alive)
     yield ProgramCall("zero gradient", zeros, (state.params,), alive)
     if self.penalty:
       args = (self.frozen, groups, packed)

@@ -165,6 +165,7 @@ class Updater:
     gradient, metrics = self.zero_gradient(state.params), None
     for micro in micro_batches:
       gradient, part = self.add_gradient(gradient, state.params, frozen, micro, counts)
+      del micro  # Else it would be held while the next one is made.
       metrics = part if metrics is None else self.combine_metrics(metrics, part)
     return self.apply_gradient(state, gradient, metrics)
 

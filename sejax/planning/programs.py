@@ -170,7 +170,6 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
     None if trains_vision else arrays.features,
     prompts=step.batch_size,
     prompt_length=arrays.prompt_length,
-    trajectories=step.roles.actor.trajectories,
   )
 
 

@@ -98,7 +98,7 @@ def test_a_killed_process_ends_the_other_with_a_message(tmp_path):
   end = time.monotonic() + 300
   while not (tmp_path / "run" / writers.METRICS).exists():
     assert time.monotonic() < end
-    assert first.poll() is None
+    assert first.poll() is None, first.communicate()
     time.sleep(0.1)
   second.send_signal(signal.SIGKILL)
   began = time.monotonic()
