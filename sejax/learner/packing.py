@@ -19,8 +19,10 @@ import numpy as np
 from jaxtyping import Int
 
 from sejax import models
+from sejax.parallel.programs import rounded_up
 
 _SIZES = 8  # sizes of a row that programs are compiled for, evenly spaced
+_SLOT_STEPS = 2  # numbers of groups of a row that they are compiled for, see `rounded_up`
 
 
 class Rows(NamedTuple):
@@ -57,7 +59,9 @@ class Capacity:
       groups: groups of full length that fit into a row.
       group_tokens: tokens of such a group.
     """
-    return cls(groups * (-(-group_tokens // block) * block), _group_slots(4 * groups), block)
+    return cls(
+      groups * (-(-group_tokens // block) * block), rounded_up(4 * groups, _SLOT_STEPS), block
+    )
 
   def size(self, tokens: int) -> int:
     """Returns the smallest size of a row that holds so many tokens."""
@@ -71,18 +75,7 @@ def block_size(group_tokens: int) -> int:
 
   Half a block of each group is padding; more blocks take more time to attend.
   """
-  return min(max(16, _power_of_two(group_tokens // 32)), 128)
-
-
-def _power_of_two(least: int) -> int:
-  """Returns the smallest power of two that is not below a number."""
-  return 1 << max(least - 1, 0).bit_length()
-
-
-def _group_slots(count: int) -> int:
-  """Returns the number of groups of a row that programs are compiled for: 1, 2, 3, 4, 6, 8, ..."""
-  power = _power_of_two(count)
-  return power * 3 // 4 if power > 2 and count <= power * 3 // 4 else power
+  return min(max(16, rounded_up(group_tokens // 32, 1)), 128)
 
 
 def pack(lengths: Int[np.ndarray, "B 1+G"], rows: int, capacity: Capacity) -> Iterator[Rows]:
@@ -104,7 +97,7 @@ def pack(lengths: Int[np.ndarray, "B 1+G"], rows: int, capacity: Capacity) -> It
     most = max(len(groups) for groups in filled)
     if largest <= capacity.tokens and most <= capacity.groups:
       break
-  size, slots = capacity.size(max(largest, 1)), _group_slots(max(most, 1))
+  size, slots = capacity.size(max(largest, 1)), rounded_up(max(most, 1), _SLOT_STEPS)
   for first in range(0, len(filled), rows):
     groups = np.full((rows, slots), -1, np.int32)
     for row, members in enumerate(filled[first : first + rows]):

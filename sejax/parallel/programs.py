@@ -73,6 +73,15 @@ class Program:
     )
 
 
+def rounded_up(n: int, steps: int) -> int:
+  """Rounds a size up to one of `steps` between each two powers of two; small sizes stay.
+
+  Every shape compiles a program, so there are few of them.
+  """
+  unit = 1 << max((n - 1).bit_length() - 1 - (steps.bit_length() - 1), 0)
+  return -(-n // unit) * unit
+
+
 class ProgramCache:
   """Compiles programs ahead of time, and counts and times their compilation.
 

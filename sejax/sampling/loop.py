@@ -16,8 +16,8 @@ from jaxtyping import Array, Int, Int32
 
 from sejax import models
 from sejax.parallel import hosts, layouts
-from sejax.parallel.programs import ProgramCache
-from sejax.sampling import cache, decode, keys, scheduler
+from sejax.parallel.programs import ProgramCache, rounded_up
+from sejax.sampling import cache, decode, keys
 from sejax.sampling.programs import SamplerPrograms
 from sejax.sampling.request import BatchPlan, Request
 from sejax.sampling.result import OutputBuffer, Result, Stats, StopStrings
@@ -125,7 +125,7 @@ class SamplingLoop:
       prompts: for each shard, pairs of a prompt and its place.
     """
     most = max(map(len, prompts))
-    size = min(self._plan.read_prompts, scheduler.rounded_up(max(most, 1), 1))
+    size = min(self._plan.read_prompts, rounded_up(max(most, 1), 1))
     none = (len(self._prompts.lengths) // self._shards, self._places)
     for start in range(0, most, size):
       part = np.full((self._shards, size, 2), none)
@@ -210,7 +210,7 @@ class SamplingLoop:
     # Where prompts have few rows left, their keys need not meet the queries of whole groups.
     members = options.members
     if is_shrinking:
-      members = min(scheduler.rounded_up(schedule.most_members, 1), members)
+      members = min(rounded_up(schedule.most_members, 1), members)
     rows = schedule.rows(size)
     sampled_before = schedule.sampled(rows)
     with self._stage("decode"):

@@ -16,7 +16,7 @@ from jaxtyping import DTypeLike
 
 from sejax import models
 from sejax.parallel import layouts
-from sejax.parallel.programs import Program, ProgramCall
+from sejax.parallel.programs import Program, ProgramCall, rounded_up
 from sejax.sampling import cache, decode, encode, keys, scheduler
 from sejax.sampling.request import READ_TOKENS, BatchPlan, Options
 
@@ -133,7 +133,7 @@ class SamplerPrograms:
       return full
     # All devices of a tensor group draw for as many rows.
     multiple = self.mesh.shape.get("tensor", 1)
-    rows = scheduler.rounded_up(max(count, full // 64, 1), ROW_STEPS)
+    rows = rounded_up(max(count, full // 64, 1), ROW_STEPS)
     return min(-(-rows // multiple) * multiple, full)
 
   def rows_below(self, rows: int, full: int) -> int:
@@ -142,7 +142,7 @@ class SamplerPrograms:
 
   def pages(self, count: int, limits: scheduler.Limits) -> int:
     """Returns the pages of a shard that has at least `count`, at most `limits.pages`."""
-    pages = scheduler.rounded_up(max(count, limits.rows // 8, 1), PAGE_STEPS)
+    pages = rounded_up(max(count, limits.rows // 8, 1), PAGE_STEPS)
     return pages if limits.pages is None else min(pages, limits.pages)
 
   def given(self, tokens: int) -> tuple[int, int]:
@@ -152,7 +152,7 @@ class SamplerPrograms:
       tokens: tokens of the longest row.
     """
     size = self.options.page_size
-    length = size * scheduler.rounded_up(-(-tokens // size), GIVEN_STEPS)
+    length = size * rounded_up(-(-tokens // size), GIVEN_STEPS)
     return 1 << (max(READ_TOKENS // length, 1).bit_length() - 1), length
 
   def calls(
