@@ -22,7 +22,7 @@ from sejax.data.batches import Batch, Collator
 from sejax.data.prepare import Example
 from sejax.data.records import Source
 from sejax.parallel import hosts
-from sejax.rollout.roles import Completions, Roles, by_candidate
+from sejax.rollout.roles import Completions, Roles, split_repeats
 from sejax.sampling import Result
 from sejax.text import answers
 
@@ -180,13 +180,14 @@ class Collector:
       batch = self.collate(examples)
     with clock("sample"):
       features = roles.encode(weights.actor, batch)
-      acted = roles.act(weights.actor, batch, features, seed=seed, step=step)
+      acted = roles.act(
+        weights.actor, batch, features, seed=seed, step=step, read=self._read_answers
+      )
     if not self.keep_features:
       features = None
     with clock("judge"):
-      verdict_texts, truncated = self._judge(weights, batch, features, texts=acted.texts, step=step)
+      verdict_texts, verdicts = self._judge(weights, batch, features, texts=acted.texts, step=step)
     with clock("reward"):
-      verdicts = rewards.read_verdicts(verdict_texts, self.scoring.reading, truncated)
       evidence = self._evidence(batch, acted, verdicts)
       group = rewards.reward_groups(
         evidence,
@@ -225,8 +226,8 @@ class Collector:
     *,
     texts: list[list[str]],
     step: int,
-  ) -> tuple[list[list[list[str]]], list[list[list[bool]]]]:
-    """Returns the verdicts' texts and whether each was truncated, both `[B][G][M]`.
+  ) -> tuple[list[list[list[str]]], rewards.Verdicts]:
+    """Returns the verdicts' texts, `[B][G][M]`, and the scores read from them.
 
     Args:
       features: image features from the Actor's vision tower.
@@ -234,25 +235,48 @@ class Collector:
     """
     if not self.scoring.judged:
       no_verdicts = [[[] for _ in group] for group in texts]
-      return no_verdicts, no_verdicts
+      return no_verdicts, rewards.read_verdicts(no_verdicts, self.scoring.reading)
     if not self.shares_tower:
       features = self.roles.encode_for_judge(weights.judge, batch)
-    judged = self.roles.judge_all(weights.judge, batch, features, texts, seed=self.seed, step=step)
-    return by_candidate(judged, self.scoring.repeats)
+    judged = self.roles.judge_all(
+      weights.judge,
+      batch,
+      features,
+      texts,
+      seed=self.seed,
+      step=step,
+      read=self._read_verdicts,
+    )
+    verdict_texts = [split_repeats(row, self.scoring.repeats) for row in judged.texts]
+    return verdict_texts, rewards.Verdicts(*map(np.concatenate, zip(*judged.readings, strict=True)))
+
+  def _read_answers(
+    self, texts: list[str], truncated: list[bool]
+  ) -> tuple[list[str | None], Int32[np.ndarray, " G"], Bool[np.ndarray, " G"]]:
+    """Returns the answers of a group, their ids, and which trajectories have the format."""
+    del truncated
+    (extracted,), (ids,) = rewards.read_answers([texts], self.scoring.reading)
+    return extracted, ids, np.array([answers.format_ok(text) for text in texts], bool)
+
+  def _read_verdicts(self, texts: list[str], truncated: list[bool]) -> rewards.Verdicts:
+    """Returns the verdicts on one group."""
+    repeats = self.scoring.repeats
+    return rewards.read_verdicts(
+      [split_repeats(texts, repeats)], self.scoring.reading, [split_repeats(truncated, repeats)]
+    )
 
   def _evidence(
     self, batch: Batch, acted: Completions, verdicts: rewards.Verdicts
   ) -> rewards.Evidence:
-    """Extracts answers and checks formats; returns the inputs of the rewards."""
-    texts = acted.texts
-    extracted, answer_ids = rewards.read_answers(texts, self.scoring.reading)
+    """Returns the inputs of the rewards."""
+    extracted, answer_ids, format_ok = zip(*acted.readings, strict=True)
     return rewards.Evidence(
       index=batch.index,
       questions=batch.questions,
-      texts=texts,
-      answers=extracted,
-      answer_ids=answer_ids,
-      format_ok=np.array([[answers.format_ok(text) for text in group] for group in texts], bool),
+      texts=acted.texts,
+      answers=list(extracted),
+      answer_ids=np.stack(answer_ids),
+      format_ok=np.stack(format_ok),
       judge_scores=verdicts.scores,
       judge_valid=verdicts.valid,
       lengths=acted.result.lengths,

@@ -7,8 +7,8 @@ Axes: B prompts, G trajectories of a prompt, M verdicts on a trajectory, T given
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +19,7 @@ from sejax import models
 from sejax.data.batches import Batch
 from sejax.models.processor import Processor
 from sejax.parallel import hosts
-from sejax.sampling import Options, Request, Result, Role, Sampler
-from sejax.sampling.sampler import Watch
+from sejax.sampling import Options, Progress, Request, Result, Role, Sampler, Watch
 
 # Tokens reserved for the tail that closes a candidate, so that one of full length still fits into
 # the power of two.
@@ -58,11 +57,48 @@ def with_tokens(options: Options, processor: Processor, model: models.Model) -> 
   )
 
 
+# Reads the texts of a prompt's sequences, given also which of them were truncated.
+ReadGroup = Callable[[list[str], list[bool]], Any]
+
+
 class Completions(NamedTuple):
-  """Sampled trajectories `[B,G]` or verdicts `[B,G*M]`, as tokens and as texts."""
+  """Sampled trajectories `[B,G]` or verdicts `[B,G*M]`, as tokens and as texts.
+
+  Attributes:
+    result: tokens.
+    texts: without special tokens.
+    readings: what the caller's `ReadGroup` returned for each prompt; empty without one.
+  """
 
   result: Result
   texts: list[list[str]]
+  readings: list[Any]
+
+
+class _TextReader:
+  """Decodes and reads the texts of complete prompts while others are sampled; a `Watch`."""
+
+  def __init__(self, processor: Processor, read: ReadGroup | None, watch: Watch | None):
+    self._processor, self._read, self._watch = processor, read, watch
+    self._texts: dict[int, list[str]] = {}
+    self._readings: dict[int, Any] = {}
+
+  def __call__(self, progress: Progress) -> None:
+    # First, as it may send work to the devices.
+    if self._watch:
+      self._watch(progress)
+    for b in np.flatnonzero(progress.complete).tolist():
+      if b not in self._texts:
+        sequences = zip(progress.tokens[b], progress.lengths[b], strict=True)
+        texts = [self._processor.decode(tokens[:length]) for tokens, length in sequences]
+        self._texts[b] = texts
+        if self._read:
+          self._readings[b] = self._read(texts, progress.truncated[b].tolist())
+
+  def completions(self, result: Result) -> Completions:
+    """Returns the texts with the result of the call, which has ended."""
+    texts = [self._texts[b] for b in range(len(result.lengths))]
+    return Completions(result, texts, [self._readings[b] for b in sorted(self._readings)])
 
 
 class Roles(NamedTuple):
@@ -147,6 +183,7 @@ class Roles(NamedTuple):
     *,
     seed: int,
     step: int,
+    read: ReadGroup | None = None,
     watch: Watch | None = None,
   ) -> Completions:
     """Samples G trajectories for each prompt; those of padding rows are empty.
@@ -154,11 +191,13 @@ class Roles(NamedTuple):
     Args:
       params: the Actor's, in any layout and precision.
       features: from `encode`.
+      read: reads the texts of each prompt, while others are sampled.
       watch: see `Sampler`, which also names the errors.
     """
     request = Request(batch.actor, batch.record_hashes, features, limits=_limits(self.actor, batch))
-    result = self.actor(params, request, seed=seed, step=step, role=Role.ACTOR, watch=watch)
-    return self._decode_texts(result)
+    reader = _TextReader(self.processor, read, watch)
+    result = self.actor(params, request, seed=seed, step=step, role=Role.ACTOR, watch=reader)
+    return reader.completions(result)
 
   def judge_all(
     self,
@@ -169,6 +208,7 @@ class Roles(NamedTuple):
     *,
     seed: int,
     step: int,
+    read: ReadGroup | None = None,
     watch: Watch | None = None,
   ) -> Completions:
     """Samples M verdicts on each candidate (arXiv:2603.21289).
@@ -179,6 +219,7 @@ class Roles(NamedTuple):
       params: the Judge's, in any layout and precision.
       features: from `encode_for_judge`, or from `encode` where both towers are the same.
       candidates: texts of G trajectories of each prompt.
+      read: reads the texts of the G*M verdicts of each prompt, while others are sampled.
       watch: see `Sampler`, which also names the errors.
 
     Raises:
@@ -188,8 +229,9 @@ class Roles(NamedTuple):
     request = Request(
       batch.judge, batch.record_hashes, features, given, lengths, _limits(self.judge, batch)
     )
-    result = self.judge(params, request, seed=seed, step=step, role=Role.JUDGE, watch=watch)
-    return self._decode_texts(result)
+    reader = _TextReader(self.processor, read, watch)
+    result = self.judge(params, request, seed=seed, step=step, role=Role.JUDGE, watch=reader)
+    return reader.completions(result)
 
   def _tokenize_candidates(
     self, batch: Batch, candidates: Sequence[Sequence[str]]
@@ -207,13 +249,6 @@ class Roles(NamedTuple):
         given[b, g, : len(row)] = row
     return given, lengths
 
-  def _decode_texts(self, result: Result) -> Completions:
-    texts = [
-      [self.processor.decode(row[:n]) for row, n in zip(rows, lengths, strict=True)]
-      for rows, lengths in zip(result.tokens, result.lengths, strict=True)
-    ]
-    return Completions(result, texts)
-
 
 def by_candidate(
   judged: Completions, repeats: int
@@ -224,11 +259,13 @@ def by_candidate(
     judged: from `Roles.judge_all`, with rows of G*M.
     repeats: M.
   """
+  truncated = judged.result.truncated.tolist()
+  return tuple([split_repeats(row, repeats) for row in rows] for rows in (judged.texts, truncated))
 
-  def regroup(rows: list[list]) -> list[list[list]]:
-    return [[row[n : n + repeats] for n in range(0, len(row), repeats)] for row in rows]
 
-  return regroup(judged.texts), regroup(judged.result.truncated.tolist())
+def split_repeats(row: list, repeats: int) -> list[list]:
+  """Splits what belongs to the G*M verdicts on a prompt by candidate, `[G][M]`."""
+  return [row[n : n + repeats] for n in range(0, len(row), repeats)]
 
 
 def padded_length(longest: int) -> int:

@@ -27,6 +27,7 @@ from sejax.data.records import Record, Source
 from sejax.errors import shortened
 from sejax.method.consistency import count_votes
 from sejax.models.processor import Processor
+from sejax.sampling import Progress
 
 _PLAIN_SECONDS = 10  # between two lines of progress where standard error is not a terminal
 _TAIL_TOKENS = 64  # last tokens of a sequence, shown while it grows
@@ -207,8 +208,9 @@ class ProgressDisplay:
     self._drawn_before = False
     self._last = time.monotonic()
 
-  def __call__(self, tokens: Int[np.ndarray, "B G R"], lengths: Int[np.ndarray, "B G"]) -> None:
+  def __call__(self, progress: Progress) -> None:
     """Shows the first group's tokens sampled so far."""
+    tokens, lengths = progress.tokens, progress.lengths
     if self._stream.isatty():
       self._draw(tokens[0], lengths[0])
     elif time.monotonic() - self._last >= _PLAIN_SECONDS:

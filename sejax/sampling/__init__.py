@@ -3,18 +3,20 @@
 from sejax.sampling.filters import Filters
 from sejax.sampling.keys import Role, record_hashes
 from sejax.sampling.request import Options, Request
-from sejax.sampling.result import Finish, Result, Stats, StopStrings
+from sejax.sampling.result import Finish, Progress, Result, Stats, StopStrings, Watch
 from sejax.sampling.sampler import Sampler
 
 __all__ = [
   "Filters",
   "Finish",
   "Options",
+  "Progress",
   "Request",
   "Result",
   "Role",
   "Sampler",
   "Stats",
   "StopStrings",
+  "Watch",
   "record_hashes",
 ]

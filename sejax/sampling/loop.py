@@ -20,7 +20,15 @@ from sejax.parallel.programs import ProgramCache, rounded_up
 from sejax.sampling import cache, decode, keys
 from sejax.sampling.programs import SamplerPrograms
 from sejax.sampling.request import BatchPlan, Request
-from sejax.sampling.result import OutputBuffer, Result, Stats, StopStrings
+from sejax.sampling.result import (
+  Finish,
+  OutputBuffer,
+  Progress,
+  Result,
+  Stats,
+  StopStrings,
+  Watch,
+)
 from sejax.sampling.scheduler import Schedule
 
 
@@ -41,8 +49,9 @@ class SamplingLoop:
     step: int,
     role: keys.Role,
     stop: StopStrings | None,
+    watch: Watch | None,
   ):
-    self._stop, self._request = stop, request
+    self._stop, self._request, self._watch = stop, request, watch
     self._options, self._mesh = programs.options, programs.mesh
     self._programs, self._compiled = programs, compiled
     self._seconds: Counter[str] = Counter()
@@ -65,7 +74,7 @@ class SamplingLoop:
       prompt_length=prompt_length,
       given_length=given_length,
     )
-    self.outputs = OutputBuffer(
+    self._outputs = OutputBuffer(
       num_prompts,
       self._options.members,
       self._options.max_new_tokens,
@@ -106,8 +115,19 @@ class SamplingLoop:
     with self._stage("write"):
       self._write(rows, steps, recent)
 
+  def _progress(self) -> Progress:
+    outputs = self._outputs
+    return Progress(
+      tokens=outputs.tokens,
+      lengths=outputs.lengths,
+      complete=self._schedule.complete[self._local].reshape(-1),
+      truncated=outputs.finish(self._options.eos_ids) == Finish.LENGTH,
+    )
+
   def result(self) -> Result:
     """Returns the sampled sequences of this process's prompts."""
+    if self._watch:
+      self._watch(self._progress())
     compiling = self._compiled.seconds - self._compiling_before
     stats = Stats(
       programs=self._compiled.count - self._programs_before,
@@ -116,7 +136,7 @@ class SamplingLoop:
       evicted=self._schedule.evicted,
       seconds={**self._seconds, "compile": compiling},
     )
-    return self.outputs.result(self._options.eos_ids, self._options.pad_id, stats)
+    return self._outputs.result(self._options.eos_ids, self._options.pad_id, stats)
 
   def _read_prompts(self, prompts: list[list[tuple[int, int]]]) -> None:
     """Reads admitted prompts, in parts of one size.
@@ -190,10 +210,10 @@ class SamplingLoop:
       if sequence < per_shard:
         at = shard * per_shard + sequence
         prompt, member = divmod(at, members)
-        count, sampled = given_lengths[at], self.outputs.lengths[prompt, member]
+        count, sampled = given_lengths[at], self._outputs.lengths[prompt, member]
         if given is not None:
           tokens[shard, row, :count] = given[prompt, member // repeats, :count]
-        tokens[shard, row, count : count + sampled] = self.outputs.tokens[prompt, member, :sampled]
+        tokens[shard, row, count : count + sampled] = self._outputs.tokens[prompt, member, :sampled]
     return tokens.reshape(-1, length)
 
   def _decode(self) -> tuple[Int[np.ndarray, "N R"], int, models.Recent]:
@@ -232,13 +252,15 @@ class SamplingLoop:
         batch,
       )
       self._state = self._state._replace(hidden=hidden)
+      if self._watch:  # Before anything waits for the devices.
+        self._watch(self._progress())
       status = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), status)
       sampled = jax.tree.map(hosts.to_host, sampled)
     num_sampled, active = (x.reshape(rows.shape) for x in (status.num_sampled, status.active))
     counts = schedule.counts
     before = [row[:n] for row, n in zip(sampled_before, counts, strict=True)]
     after = [row[:n] for row, n in zip(num_sampled, counts, strict=True)]
-    stopped = self.outputs.add(schedule.running, before, after, sampled, self._stop)
+    stopped = self._outputs.add(schedule.running, before, after, sampled, self._stop)
     if self._stop:
       active = active & ~hosts.any_process(stopped)
     schedule.advance([row[:n] for row, n in zip(active, counts, strict=True)], after)

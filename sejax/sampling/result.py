@@ -38,6 +38,26 @@ class Stats(NamedTuple):
   seconds: dict[str, float]
 
 
+class Progress(NamedTuple):
+  """What a call of the sampler has sampled so far, of this process's prompts.
+
+  Attributes:
+    tokens: as in `Result`, but what follows a stop string is still there.
+    lengths: number of sampled tokens.
+    complete: prompts whose sequences have all ended.
+    truncated: of these, sequences that reached their limit before they ended.
+  """
+
+  tokens: Int32[np.ndarray, "B G R"]
+  lengths: Int32[np.ndarray, "B G"]
+  complete: Bool[np.ndarray, " B"]
+  truncated: Bool[np.ndarray, "B G"]
+
+
+# Callback that is told of the progress.
+Watch = Callable[[Progress], None]
+
+
 class Result(NamedTuple):
   """Sampled sequences of this process's prompts, G of each.
 
@@ -178,18 +198,21 @@ class OutputBuffer:
         stopped[row] = self.stopped[at] = True
         self.lengths[at] = found
 
-  def result(self, eos_ids: tuple[int, ...], pad_id: int, stats: Stats) -> Result:
-    """Returns the result; tokens that were sampled after a stop string become padding."""
+  def finish(self, eos_ids: tuple[int, ...]) -> Int8[np.ndarray, "B G"]:
+    """Returns a `Finish` value for each sequence, as if none went on."""
     last = np.maximum(self.lengths - 1, 0)[..., None]
     ended = np.isin(np.take_along_axis(self.tokens, last, axis=-1)[..., 0], eos_ids)
     finish = np.where(ended & (self.lengths > 0), Finish.EOS, Finish.LENGTH)
-    finish = np.where(self.stopped, Finish.STOP_STRING, finish).astype(np.int8)
+    return np.where(self.stopped, Finish.STOP_STRING, finish).astype(np.int8)
+
+  def result(self, eos_ids: tuple[int, ...], pad_id: int, stats: Stats) -> Result:
+    """Returns the result; tokens that were sampled after a stop string become padding."""
     result = Result(
       tokens=self.tokens,
       lengths=self.lengths,
       logp=self.logp,
       behaviour_logp=self.behaviour_logp,
-      finish=finish,
+      finish=self.finish(eos_ids),
       stats=stats,
     )
     mask = result.mask

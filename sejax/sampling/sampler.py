@@ -10,13 +10,12 @@ Axes: B prompts of this process, G sequences of a group, R new tokens.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import DTypeLike, Int
+from jaxtyping import DTypeLike
 
 from sejax import models
 from sejax.parallel import hosts, layouts
@@ -25,10 +24,7 @@ from sejax.sampling import keys
 from sejax.sampling.loop import SamplingLoop
 from sejax.sampling.programs import SamplerPrograms
 from sejax.sampling.request import Options, Request, check
-from sejax.sampling.result import Result, StopStrings
-
-# Callback that receives this process's tokens `[B,G,R]` and lengths `[B,G]` so far.
-Watch = Callable[[Int[np.ndarray, "B G R"], Int[np.ndarray, "B G"]], None]
+from sejax.sampling.result import Result, StopStrings, Watch
 
 
 class Sampler:
@@ -105,7 +101,8 @@ class Sampler:
       seed: seed of the training run, from 0 to 2**32 - 1.
       step: step of the training run.
       stop: strings that end a sequence; checked at each host synchronisation.
-      watch: callback for progress, called at each host synchronisation.
+      watch: called while each decode run is under way, with what those before it have sampled, and
+        once at the end. It may send other work to the devices, the same on every process.
 
     Raises:
       ValueError: seed or request cannot work; the message names the field, its value and what would
@@ -123,9 +120,8 @@ class Sampler:
       step=step,
       role=role,
       stop=stop,
+      watch=watch,
     )
     while not loop.is_done():
       loop.run_step()
-      if watch:
-        watch(loop.outputs.tokens, loop.outputs.lengths)
     return loop.result()

@@ -134,6 +134,11 @@ class Schedule:
     missing = self._enough - room
     return max(sum(self.counts) - missing, 0) if missing > 0 else 0
 
+  @property
+  def complete(self) -> Bool[np.ndarray, "N B"]:
+    """Prompts of each shard whose sequences have all ended."""
+    return self._unfinished == 0
+
   def admit(self) -> Admission | None:
     """Admits waiting sequences; None if there are none, or too few for the cost of admitting them.
 

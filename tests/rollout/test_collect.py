@@ -37,7 +37,7 @@ class Roles:
     self.encoded.append("judge")
     return "judge's"
 
-  def act(self, params, batch, features, *, seed, step):
+  def act(self, params, batch, features, *, seed, step, read):
     del params, seed, step
     assert features == "actor's"
     self.batches += 1
@@ -48,16 +48,22 @@ class Roles:
     finish = np.full((B, G), Finish.EOS, np.int8)
     finish[batch.index == 1, 1] = Finish.LENGTH
     logp = -tokens.astype(np.float32)
-    return rollout_lib.Completions(Result(tokens, lengths, logp, logp, finish, STATS), texts)
+    result = Result(tokens, lengths, logp, logp, finish, STATS)
+    return rollout_lib.Completions(result, texts, self._read(read, texts, finish))
 
-  def judge_all(self, params, batch, features, candidates, *, seed, step):
+  def judge_all(self, params, batch, features, candidates, *, seed, step, read):
     del params, seed, step
     self.read = features
     self.records["judge"] += batch.record_hashes[batch.real].tolist()
     texts = [[f"It says {text}. \\boxed{{0.9}}" for text in group] for group in candidates]
     finish = np.full((B, G), Finish.EOS, np.int8)
     finish[batch.index == 7, 0] = Finish.LENGTH
-    return rollout_lib.Completions(Result(None, None, None, None, finish, STATS), texts)
+    result = Result(None, None, None, None, finish, STATS)
+    return rollout_lib.Completions(result, texts, self._read(read, texts, finish))
+
+  def _read(self, read, texts, finish):
+    truncated = (finish == Finish.LENGTH).tolist()
+    return [read(*group) for group in zip(texts, truncated, strict=True)]
 
   def _second(self, index):
     return f"\\boxed{{{index}}}" if index % 2 else f"<think>{index}</think>\\boxed{{{index}}}"

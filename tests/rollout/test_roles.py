@@ -62,6 +62,27 @@ def test_the_actor_draws_for_every_row_but_padding(setting):
   assert rolled.texts[2] == ["", ""]
 
 
+def test_complete_groups_are_read_while_others_are_sampled(setting):
+  params, roles, batch, features = setting
+  # One prompt's two trajectories at once.
+  options = dataclasses.replace(roles.actor.options, max_concurrent_rows=2)
+  one_by_one = roles._replace(actor=Sampler(roles.actor.model, options))
+  events = []
+
+  def read(texts, truncated):
+    events.append(texts)
+    return truncated
+
+  def watch(progress):
+    events.append(progress.complete.tolist())
+
+  rolled = one_by_one.act(params, batch, features, seed=0, step=0, read=read, watch=watch)
+  padding, first, second = [False, False, True], [True, False, True], [True, True, True]
+  assert events == [padding, ["", ""], first, rolled.texts[0], second, rolled.texts[1]]
+  assert rolled.readings == rolled.result.truncated.tolist() == [[True] * 2] * 3
+  assert rolled.texts == roles.act(params, batch, features, seed=0, step=0).texts
+
+
 def test_features_are_the_same_in_parts(setting, monkeypatch):
   params, roles, batch, features = setting
   rows = np.array([0, 1, 2, 1, 0, 2])

@@ -14,7 +14,7 @@ from sejax.config import modes, validation
 from sejax.models import weights
 from sejax.models.processor import Processor
 from sejax.rollout import sample
-from sejax.sampling import Result
+from sejax.sampling import Progress, Result
 from tests.models import qwen_directory, torch_reference
 
 QUESTION = "How many squares?"
@@ -167,9 +167,10 @@ def test_a_terminal_shows_each_trajectory_and_is_not_steered(directory):
   ids = processor.encode_text("one\x1b[2J two")
   tokens = np.stack([ids, ids])[None]
   terminal = Terminal()
-  progress = sample.ProgressDisplay("trajectory", processor, 8, terminal)
-  progress(tokens, np.array([[1, 1]]))
-  progress(tokens, np.array([[len(ids), 1]]))
+  show = sample.ProgressDisplay("trajectory", processor, 8, terminal)
+  flags = np.zeros((1, 2), bool)
+  show(Progress(tokens, np.array([[1, 1]]), flags[:, 0], flags))
+  show(Progress(tokens, np.array([[len(ids), 1]]), flags[:, 0], flags))
   shown = terminal.getvalue().split("\x1b[2A")
   assert len(shown) == 2
   assert shown[0].count("\n") == shown[1].count("\n") == 2

@@ -128,10 +128,17 @@ def test_decode_runs_share_weights_and_read_the_used_part_of_the_cache(tiny):
   assert runs[0][3].keys.is_deleted(), "new tokens were written to a copy of the cache"
 
 
-def test_the_callback_is_called_at_each_host_synchronisation(tiny, sampler):
+def test_the_callback_is_called_during_each_decode_run_and_at_the_end(tiny, sampler):
   seen = []
-  sample(sampler, tiny, tiny.request(), watch=lambda _, lengths: seen.append(int(lengths.max())))
-  assert seen == [6, 12]
+
+  def watch(progress):
+    seen.append((int(progress.lengths.max()), progress.complete.all(), progress.truncated))
+
+  result = sample(sampler, tiny, tiny.request(), watch=watch)
+  assert [length for length, *_ in seen] == [0, 6, 12]
+  assert [complete for _, complete, _ in seen] == [False, False, True]
+  assert np.array_equal(seen[-1][2], result.truncated)
+  assert not result.truncated.all()
 
 
 @pytest.mark.parametrize(
