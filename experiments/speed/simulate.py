@@ -63,18 +63,21 @@ class Simulation:
   """Stands in for a `ProgramCache`: does to lengths what the sampler's programs do.
 
   Attributes:
-    seconds: as of a `ProgramCache`; nothing is compiled.
+    threads: as of a `ProgramCache`; nothing is compiled.
+    seconds: likewise.
     tally: sums of what was issued.
     issued: how often each program was called with each number of rows, pages and prompts of a
       shard, or of tokens that are read together.
   """
 
   def __init__(self, mesh: Mesh, shards: int):
-    self.seconds = 0.0
+    self.threads, self.seconds = 1, 0.0
     self.tally = collections.Counter()
     self.issued = collections.Counter()
     self._mesh, self._shards = mesh, shards
     self._programs: set[Any] = set()
+    self._decoded: set[Any] = set()
+    self._prepared: set[Any] = set()
 
   @property
   def count(self) -> int:
@@ -82,9 +85,24 @@ class Simulation:
     return len(self._programs)
 
   @property
+  def prepared(self) -> int:
+    """Decode programs that would be compiled ahead."""
+    return len(self._prepared)
+
+  @property
   def most_pages(self) -> int:
     """Pages of a shard in the largest KV cache that was read."""
     return max(key[2] for key in self.issued if key[0] == "decode, a token")
+
+  @property
+  def forecast(self) -> float:
+    """Share of the decode programs that were prepared before they were called."""
+    return len(self._decoded & self._prepared) / len(self._decoded)
+
+  def prepare(self, program: Program, *args: Any) -> None:
+    """Notes that a decode program would be compiled ahead, unless it was called already."""
+    del program
+    self._prepared |= {_sizes(args[-1])} - self._decoded
 
   def call(self, program: Program, *args: Any) -> Any:
     """Does what a program does to lengths."""
@@ -144,6 +162,7 @@ class Simulation:
 
   def _decode(self, static, params, hidden, prefix, pages, sequences, batch):
     del params
+    self._decoded.add(_sizes(batch))
     batch = jax.tree.map(np.asarray, batch)
     rows, size = len(batch.sequence), len(hidden) // self._shards
     shard = np.arange(rows) // (rows // self._shards)
@@ -173,6 +192,12 @@ class Simulation:
     new = np.zeros((rows, static["steps"]))
     recent = models.Recent(new, new, np.int32(steps))
     return hidden, recent, decode.SampledTokens(empty, empty, empty), status
+
+
+def _sizes(batch: decode.Batch) -> tuple[int, ...]:
+  """Returns what a decode program is compiled for."""
+  table = batch.table
+  return (*batch.sequence.shape, *table.row_of_page.shape, *table.row_of_member.shape)
 
 
 def simulate(
@@ -219,6 +244,8 @@ def simulate(
     "valid_share": tally["valid"] / tally["read"],
     "prompt_share": tally["prompt_real"] / tally["prompt_read"],
     "programs": simulation.count,
+    "forecast": simulation.forecast,
+    "prepared": simulation.prepared,
     "cache_tokens": simulation.most_pages * options.page_size,
   }
   if given is not None:

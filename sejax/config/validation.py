@@ -78,6 +78,7 @@ _MINIMUM = {
   "optimizer.max_skipped": (1, ""),
   "optimizer.warmup_steps": (0, ""),
   "sampling.cache_tokens": (1, ""),
+  "sampling.compile_threads": (0, ""),
   "sampling.decode_steps": (1, ""),
   "train.epochs": (1, ""),
   "train.resample_limit": (1, ""),

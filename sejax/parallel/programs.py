@@ -9,6 +9,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Hashable
+from concurrent import futures
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -89,16 +90,24 @@ class ProgramCache:
   an error for arguments with other shardings than those of its first call.
 
   Attributes:
-    seconds: time spent on compiling.
+    threads: threads that compile what is prepared.
+    seconds: time that calls waited for compilation.
   """
 
-  def __init__(self):
+  def __init__(self, threads: int = 0):
+    """Compiles nothing yet.
+
+    Args:
+      threads: 0 prepares nothing.
+    """
+    self.threads, self.seconds = threads, 0.0
     self._compiled: dict[Hashable, jax.stages.Compiled] = {}
-    self.seconds = 0.0
+    self._prepared: dict[Hashable, futures.Future[jax.stages.Compiled]] = {}
+    self._pool = futures.ThreadPoolExecutor(threads) if threads else None
 
   @property
   def count(self) -> int:
-    """Programs compiled so far."""
+    """Programs called so far."""
     return len(self._compiled)
 
   def call(self, program: Program, *args: Any) -> Any:
@@ -107,13 +116,38 @@ class ProgramCache:
     Args:
       *args: pytrees of arrays.
     """
-    leaves, treedef = jax.tree.flatten(args)
-    key = (program, treedef, tuple((x.shape, x.dtype) for x in leaves))
+    key = _key(program, args)
     if key not in self._compiled:
       start = time.perf_counter()
-      self._compiled[key] = program.lower(*args).compile()
+      prepared = self._prepared.pop(key, None)
+      # The result of an error in a thread is raised here.
+      self._compiled[key] = prepared.result() if prepared else _compile(program, args)
       self.seconds += time.perf_counter() - start
     return self._compiled[key](*args)
+
+  def prepare(self, program: Program, *args: Any) -> None:
+    """Compiles the program in a thread for a later call, if a thread is free.
+
+    Args:
+      *args: pytrees of arrays, or of `jax.ShapeDtypeStruct` with a sharding.
+    """
+    key = _key(program, args)
+    busy = sum(not prepared.done() for prepared in self._prepared.values())
+    if key in self._compiled or key in self._prepared or busy >= self.threads:
+      return
+    shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), args
+    )
+    self._prepared[key] = self._pool.submit(_compile, program, shapes)
+
+
+def _key(program: Program, args: tuple[Any, ...]) -> Hashable:
+  leaves, treedef = jax.tree.flatten(args)
+  return program, treedef, tuple((x.shape, x.dtype) for x in leaves)
+
+
+def _compile(program: Program, args: tuple[Any, ...]) -> jax.stages.Compiled:
+  return program.lower(*args).compile()
 
 
 class ProgramCall(NamedTuple):

@@ -16,9 +16,10 @@ from jaxtyping import Array, Int, Int32
 
 from sejax import models
 from sejax.parallel import hosts, layouts
-from sejax.parallel.programs import ProgramCache, rounded_up
+from sejax.parallel.programs import Program, ProgramCache, rounded_up
 from sejax.sampling import cache, decode, keys
-from sejax.sampling.programs import SamplerPrograms
+from sejax.sampling.forecast import forecast
+from sejax.sampling.programs import DecodeSize, SamplerPrograms
 from sejax.sampling.request import BatchPlan, Request
 from sejax.sampling.result import (
   Finish,
@@ -89,13 +90,16 @@ class SamplingLoop:
     self._schedule = Schedule(given, limit, self._options.members, limits)
     # As much as the first decode run writes.
     self._pages, self._places = self._programs.pages(limits.rows, limits), limits.prompts
-    self._state = self._compiled.call(
-      self._programs.empty_state(
-        prompts=self._shards * self._places,
-        prompt_length=prompt_length,
-        pages=self._shards * self._pages,
-        sequences=self._shards * per_shard * self._options.members,
-      )
+    self._state = self._compiled.call(self._empty_state(self._places, self._pages))
+    self._ended = 0.0  # share of the sequences that ended in the last decode run
+
+  def _empty_state(self, prompts: int, pages: int) -> Program:
+    """Returns the program that allocates a state with so many prompts and pages in a shard."""
+    return self._programs.empty_state(
+      prompts=self._shards * prompts,
+      prompt_length=self._request.prompt.ids.shape[1],
+      pages=self._shards * pages,
+      sequences=len(self._sequences.limit),
     )
 
   def is_done(self) -> bool:
@@ -252,12 +256,15 @@ class SamplingLoop:
         batch,
       )
       self._state = self._state._replace(hidden=hidden)
+      if self._compiled.threads:
+        self._compile_ahead(DecodeSize(size, self._pages, self._places, members), is_shrinking)
       if self._watch:  # Before anything waits for the devices.
         self._watch(self._progress())
       status = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), status)
       sampled = jax.tree.map(hosts.to_host, sampled)
     num_sampled, active = (x.reshape(rows.shape) for x in (status.num_sampled, status.active))
     counts = schedule.counts
+    self._ended = 1 - active.sum() / sum(counts)
     before = [row[:n] for row, n in zip(sampled_before, counts, strict=True)]
     after = [row[:n] for row, n in zip(num_sampled, counts, strict=True)]
     stopped = self._outputs.add(schedule.running, before, after, sampled, self._stop)
@@ -268,6 +275,21 @@ class SamplingLoop:
     self._steps += steps
     self._row_steps += steps * rows.size
     return rows, steps, recent
+
+  def _compile_ahead(self, now: DecodeSize, is_shrinking: bool) -> None:
+    """Compiles what the next decode runs may need, see `forecast`."""
+    sizes = forecast(
+      self._schedule,
+      self._programs,
+      self._plan.limits,
+      now,
+      is_shrinking=is_shrinking,
+      ended=self._ended,
+    )
+    for size in sizes:
+      state = self._empty_state(size.prompts, size.pages).eval_shape()
+      args = self._programs.decode_args(self._params, state, self._sequences, size)
+      self._compiled.prepare(self._programs.decode, *args)
 
   def _write(self, rows: Int[np.ndarray, "N R"], steps: int, recent: models.Recent) -> None:
     """Writes the tokens of a decode run to pages, of the sequences that have not ended."""

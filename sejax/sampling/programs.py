@@ -7,7 +7,7 @@ Axes as in `cache`.
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,22 @@ from sejax.sampling.request import READ_TOKENS, BatchPlan, Options
 # Sizes between each two powers of two that programs are compiled for. Pages are most of what a
 # decode step reads, given tokens are read once.
 ROW_STEPS, PAGE_STEPS, GIVEN_STEPS = 4, 8, 4
+
+
+class DecodeSize(NamedTuple):
+  """Sizes that a decode program is compiled for, of a row shard.
+
+  Attributes:
+    rows: sequences that are decoded.
+    pages: pages of the KV cache.
+    prompts: prompts on the device.
+    members: sequences of a prompt.
+  """
+
+  rows: int
+  pages: int
+  prompts: int
+  members: int
 
 
 class SamplerPrograms:
@@ -256,34 +272,50 @@ class SamplerPrograms:
       args = (decoding_params, state.pages, state.hidden, state.prefix, given)
       yield ProgramCall("given tokens", self.read_given, args, alive)
 
-    size = shards * limits.rows
-    by_row = rows((size,), jnp.int32)
-    table = models.BatchTable(
-      prompt=by_row,
-      member=by_row,
-      row_of_member=rows((shards * limits.prompts, members), jnp.int32),
-      lengths=by_row,
-      row_of_page=rows((shards * pages,), jnp.int32),
-      tokens_in_page=rows((shards * pages,), jnp.int32),
-    )
-    batch = decode.Batch(
-      sequence=by_row,
-      active=rows((size,), jnp.bool_),
-      num_sampled=by_row,
-      table=table,
-      stop_at_fullest=replicated((), jnp.int32),
-      stop_at_total=replicated((), jnp.int32),
-    )
-    args = (decoding_params, state.hidden, state.prefix, state.pages, sequences, batch)
+    size = DecodeSize(limits.rows, pages, limits.prompts, members)
+    args = self.decode_args(decoding_params, state, sequences, size)
     yield ProgramCall("decode, a token", self.decode, args, alive, trips=options.run_steps)
     _, recent, _, _ = self.decode.eval_shape(*args)
-    targets = rows((size, self.written_pages), jnp.int32)
+    by_row = rows((shards * limits.rows,), jnp.int32)
+    targets = rows((shards * limits.rows, self.written_pages), jnp.int32)
     x, new = (jax.tree.leaves(kind)[0] for kind in (state.pages, recent))
     spec = x.sharding.spec
     args = (x, new, replicated((), jnp.int32), targets, by_row)
     yield ProgramCall("write", self.write(spec), args, (alive, recent))
     args = (x, rows((shards * pages,), jnp.int32))
     yield ProgramCall("move pages", self.take(spec, x.ndim), args, (alive, recent))
+
+  def decode_args(
+    self, params: models.Params, state: decode.State, sequences: decode.Sequences, size: DecodeSize
+  ) -> tuple[Any, ...]:
+    """Returns the arguments of `decode`, those that have a size as shapes.
+
+    Args:
+      params: in the form for decoding.
+      state: of this size.
+      sequences: of all prompts.
+    """
+    shards, rows = layouts.row_shards(self.mesh), functools.partial(layouts.row_shape, self.mesh)
+    by_row = rows((shards * size.rows,), jnp.int32)
+    by_page = rows((shards * size.pages,), jnp.int32)
+    scalar = layouts.replicated_shape(self.mesh, (), jnp.int32)
+    table = models.BatchTable(
+      prompt=by_row,
+      member=by_row,
+      row_of_member=rows((shards * size.prompts, size.members), jnp.int32),
+      lengths=by_row,
+      row_of_page=by_page,
+      tokens_in_page=by_page,
+    )
+    batch = decode.Batch(
+      sequence=by_row,
+      active=rows((shards * size.rows,), jnp.bool_),
+      num_sampled=by_row,
+      table=table,
+      stop_at_fullest=scalar,
+      stop_at_total=scalar,
+    )
+    return params, state.hidden, state.prefix, state.pages, sequences, batch
 
   @property
   def written_pages(self) -> int:

@@ -42,6 +42,8 @@ class Options:
       large ones make larger matrix products.
     decode_steps: decode steps between host synchronisations.
     pack: shrink the device batch as sequences end.
+    compile_threads: threads that compile what the next decode runs may need; None is half as many
+      as there are cores, and 0 where these are the devices.
 
   Raises:
     ValueError: an option is below 1; the message names it.
@@ -59,6 +61,7 @@ class Options:
   page_size: int = 64
   decode_steps: int = 32
   pack: bool = True
+  compile_threads: int | None = None
 
   def __post_init__(self):
     for name in (

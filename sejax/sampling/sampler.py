@@ -10,6 +10,7 @@ Axes: B prompts of this process, G sequences of a group, R new tokens.
 """
 
 import dataclasses
+import os
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ class Sampler:
     self.mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
     self.model = dataclasses.replace(model, rows=layouts.row_sharding(self.mesh))
     self.programs = SamplerPrograms(self.model, options, self.mesh, dtype)
-    self.compiled = ProgramCache()
+    self.compiled = ProgramCache(_compile_threads(options, self.mesh))
     self._shards = layouts.row_shards(self.mesh)
     vocabulary = model.vocab_size
     options.filters.check(vocabulary)
@@ -125,3 +126,9 @@ class Sampler:
     while not loop.is_done():
       loop.run_step()
     return loop.result()
+
+
+def _compile_threads(options: Options, mesh: Mesh) -> int:
+  if options.compile_threads is not None:
+    return options.compile_threads
+  return 0 if mesh.devices.flat[0].platform == "cpu" else (os.cpu_count() or 1) // 2

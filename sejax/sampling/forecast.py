@@ -1,0 +1,74 @@
+"""Which sizes the next decode runs may have, so that their programs are compiled in advance.
+
+The host cannot know when sequences will end. It assumes that they end as fast as during the last
+run, whichever they are. A wrong guess costs a compilation, in a thread that nothing waits for.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Int
+
+from sejax.parallel.programs import rounded_up
+from sejax.sampling.programs import DecodeSize, SamplerPrograms
+from sejax.sampling.scheduler import Limits, Schedule
+
+_SMALLER = 3  # sizes of the batch below today's that are forecast
+_LONGER = 2  # decode runs after which today's batch is forecast
+
+
+def forecast(
+  schedule: Schedule,
+  programs: SamplerPrograms,
+  limits: Limits,
+  now: DecodeSize,
+  *,
+  is_shrinking: bool,
+  ended: float,
+) -> Iterator[DecodeSize]:
+  """Yields sizes of the decode runs after the one under way, the next first.
+
+  Args:
+    schedule: which sequences run, as the run under way has begun with them.
+    now: sizes of that run.
+    is_shrinking: whether batch and KV cache become smaller as sequences end.
+    ended: share of the sequences that ended in the run before.
+  """
+  steps = programs.options.run_steps
+  running = [np.array(row, int) for row in schedule.running]
+  for runs in range(1, _LONGER + 1):
+    pages = _pages(schedule, running, runs * steps, limits)
+    yield now._replace(pages=max(now.pages, programs.pages(pages, limits)))
+  if not is_shrinking:
+    return
+  most, rows = max(map(len, running)), now.rows
+  for _ in range(_SMALLER):
+    rows = programs.rows_below(rows, limits.rows)
+    if not rows:
+      return
+    share = rows / most
+    # Tokens after which this share is left, at least those of the run under way.
+    tokens = steps * min(max((1 - share) / max(ended, 0.01), 1), 8)
+    generator = np.random.default_rng(0)
+    left = [np.sort(generator.permutation(row)[: round(share * len(row))]) for row in running]
+    prompts = [np.unique(row // programs.options.members, return_counts=True)[1] for row in left]
+    places = now.prompts
+    while places > 1 and max(map(len, prompts)) <= places // 2:
+      places //= 2
+    members = max(int(counts.max(initial=1)) for counts in prompts)
+    yield DecodeSize(
+      rows=rows,
+      pages=programs.pages(_pages(schedule, left, round(tokens), limits), limits),
+      prompts=places,
+      members=min(rounded_up(members, 1), programs.options.members),
+    )
+
+
+def _pages(
+  schedule: Schedule, sequences: list[Int[np.ndarray, " r"]], tokens: int, limits: Limits
+) -> int:
+  """Returns the pages of the fullest shard when its sequences have some more tokens."""
+  return max(
+    int((-(-(schedule.num_cached[shard, row] + tokens) // limits.page_size)).sum())
+    for shard, row in enumerate(sequences)
+  )
