@@ -8,27 +8,30 @@ the same results as one without interruption. `export` writes the model of the l
 import contextlib
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import ml_collections
 import tqdm
 
 from sejax import config as config_lib
+from sejax import models
 from sejax import setup as setup_lib
 from sejax.config import validation
+from sejax.data.pipeline import Pipeline
 from sejax.errors import shortened
 from sejax.evaluation import summary as summary_lib
 from sejax.learner.checkpoints import Checkpoints, Progress, Restored, fingerprint
 from sejax.learner.export import export as export_model
 from sejax.learner.learner import check_gradients
-from sejax.learner.update import TrainState
+from sejax.learner.update import LaggingState, TrainState
 from sejax.monitoring import metrics
 from sejax.monitoring.timing import Clock, CompilationCounter, profiling
 from sejax.monitoring.writers import EVENTS, Logs
 from sejax.parallel import hosts, preemption
 from sejax.parallel.lock import Lock
 from sejax.reports import training as training_report
+from sejax.rollout import collect
 from sejax.rollout.collect import SamplingWeights
 
 _SHOWN = {  # metrics in the progress bar, with their labels
@@ -68,7 +71,9 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
     contextlib.ExitStack() as signal_scope,
     tqdm.tqdm(total=setup.steps, delay=1, disable=jax.process_index() > 0) as bar,
   ):
-    first, state, progress = _resume(checkpoints, setup, workdir)
+    first, saved, progress = _resume(checkpoints, config, setup, workdir)
+    state, behaviour = saved if isinstance(saved, LaggingState) else (saved, None)
+    del saved  # Its arrays are donated.
     # On resume, records the new values of fields that may change; hub names stay as written.
     config_lib.save(original_config, workdir)
     seconds_before = progress.seconds
@@ -84,23 +89,26 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
     clock.lap()
     # Shown at once, as compiling the first step takes minutes.
     bar.set_postfix_str("compiling, the first step takes longest", refresh=first < setup.steps)
+    following = None
     for step in range(first, setup.steps):
       # ------------------------------------------------------------- one training step
+      done, last = step + 1, step + 1 == setup.steps
       with profiling(config.log.profile_steps, workdir / EVENTS, step):
-        sampling_weights = SamplingWeights(
-          setup.learner.policy_params(state.params), setup.initial_weights.judge_params
+        rollout = following or _collect(
+          setup, state.params if behaviour is None else behaviour, data, step
         )
-        with validation.options_of_section("method"):  # A reward function decides how many weights.
-          rollout = setup.collector.collect_rollout(sampling_weights, data, step)
-        del sampling_weights  # The policy before the update, whose arrays the update donates.
+        updates = setup.learner.step(state, rollout, step)
+        if config.train.overlap:
+          # The next batch is sampled by the policy before the updates, while they are computed.
+          behaviour, data_state = setup.learner.updater.copy_trained(state.params), data.state()
+          following = None if last else _collect(setup, behaviour, data, done, updates.send_next)
         with clock("update"):
-          state, update_metrics = setup.learner.step(state, rollout, step)
+          state, update_metrics = updates.finish()
           updated = metrics.of_updates(update_metrics)  # Waits for the updates, to time them.
       step_metrics = metrics.of_rollout(rollout, setup.source, setup.prover, config.method.tie)
       step_metrics |= updated
 
       # ------------------------------------------------------------- held-out problems
-      done, last = step + 1, step + 1 == setup.steps
       if setup.heldout and (last or (config.eval.every and done % config.eval.every == 0)):
         with clock("evaluate"):
           step_metrics |= _evaluate(setup, state, progress, done)
@@ -126,11 +134,13 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       check_gradients(state, config.optimizer.max_skipped, checkpoints)
       asked = stop.requested()
       if last or asked or done % config.checkpoint.every == 0:
-        progress.data = hosts.gather_json(data.state())
+        progress.data = hosts.gather_json(data_state if config.train.overlap else data.state())
         progress.seconds = seconds_before + time.monotonic() - began
         # Checkpoints are compared by held-out pass@1, or by the reward if nothing is evaluated.
         score = step_metrics.get("heldout_pass_at_1") if setup.heldout else step_metrics["reward"]
-        checkpoints.save(done, state, progress, score)
+        saved = LaggingState(state, behaviour) if config.train.overlap else state
+        checkpoints.save(done, saved, progress, score)
+        del saved  # Its arrays are donated.
       if asked and not last:
         checkpoints.wait()
         bar.close()
@@ -147,22 +157,29 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
   _finish(config, workdir, setup, state, progress)
 
 
-def _initial(setup: setup_lib.TrainSetup) -> tuple[TrainState, int]:
-  """Returns the initial training state and the fingerprint of the frozen weights."""
-  weights = setup.initial_weights
-  state = setup.learner.updater.init(setup.load_trained())
+def _initial(
+  config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup
+) -> tuple[TrainState | LaggingState, int]:
+  """Returns what is saved at step 0, and the fingerprint of the frozen weights."""
+  weights, updater = setup.initial_weights, setup.learner.updater
+  state = updater.init(setup.load_trained())
+  if config.train.overlap:
+    state = LaggingState(state, updater.copy_trained(state.params))
   return state, fingerprint((weights.frozen, weights.judge_params))
 
 
 def _resume(
-  checkpoints: Checkpoints, setup: setup_lib.TrainSetup, workdir: pathlib.Path
+  checkpoints: Checkpoints,
+  config: ml_collections.ConfigDict,
+  setup: setup_lib.TrainSetup,
+  workdir: pathlib.Path,
 ) -> Restored:
   """Returns the last checkpoint, or the initial state at step 0.
 
   Raises:
     ValueError: the checkpoint is of a later step than the last of this run.
   """
-  state, weights_fingerprint = _initial(setup)
+  state, weights_fingerprint = _initial(config, setup)
   restored = checkpoints.restore(state, weights_fingerprint)
   if restored is None:
     return Restored(0, state, Progress(fingerprint=weights_fingerprint))
@@ -172,6 +189,26 @@ def _resume(
       f" give config.train.steps={restored.step} or more, or another --workdir"
     )
   return restored
+
+
+def _collect(
+  setup: setup_lib.TrainSetup,
+  trained: models.Params,
+  data: Pipeline,
+  step: int,
+  meanwhile: Callable[[], None] | None = None,
+) -> collect.Rollout:
+  """Returns the rollout of a step.
+
+  Args:
+    trained: weights or adapters of the policy that samples.
+    meanwhile: see `Collector.collect_rollout`.
+  """
+  weights = SamplingWeights(
+    setup.learner.policy_params(trained), setup.initial_weights.judge_params
+  )
+  with validation.options_of_section("method"):  # A reward function decides how many weights.
+    return setup.collector.collect_rollout(weights, data, step, meanwhile)
 
 
 def _evaluate(
@@ -226,10 +263,11 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   config = config_lib.with_local_models(config, judged=config.judge.use)
   setup = setup_lib.set_up(config, workdir, Clock())
   with Checkpoints(directory, config.checkpoint, read_only=True) as checkpoints:
-    restored = checkpoints.restore(*_initial(setup))
+    restored = checkpoints.restore(*_initial(config, setup))
   if restored is None:
     raise ValueError(f"{directory} holds no checkpoint to export")
-  _export(config, workdir, setup, restored.state)
+  saved = restored.state
+  _export(config, workdir, setup, saved.train if isinstance(saved, LaggingState) else saved)
   print(f"step {restored.step} written to {workdir / 'model'}")
 
 

@@ -199,7 +199,9 @@ def main(argv: list[str]) -> None:
   states = {}
 
   def packed_step():
-    states["packed"], _ = jax.block_until_ready(learner.step(updater.init(initial), rollout, 0))
+    states["packed"], _ = jax.block_until_ready(
+      learner.step(updater.init(initial), rollout, 0).finish()
+    )
 
   def padded_step():
     states["padded"] = jax.block_until_ready(padded.step(updater.init(initial), initial, rollout))

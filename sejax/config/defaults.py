@@ -237,6 +237,9 @@ def _train() -> ml_collections.ConfigDict:
   # What fits into a forward and backward pass, over all devices: so many groups whose trajectories
   # are all of actor.max_tokens, or up to four times as many shorter ones.
   train.micro_batch_size = 8
+  # 1: the next batch is sampled by the policy before a step's updates, while these are computed;
+  # needs loss.rollout_correction. 0: by the policy after them.
+  train.overlap = 0
   train.freeze_vision = False  # True: do not train the vision tower
   # Groups whose rewards are all equal carry no learning signal: "keep" them in the loss's means,
   # "drop" them, or "resample" further prompts to replace them.

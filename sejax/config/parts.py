@@ -262,4 +262,5 @@ def planned_step(config: ml_collections.ConfigDict) -> programs.Step:
     batch_size=config.batch_size,
     data=config.data,
     row_sizes=row_sizes(config),
+    overlap=bool(config.train.overlap),
   )

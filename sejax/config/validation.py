@@ -41,6 +41,7 @@ _CHOICES = {
   "optimizer.first_moment_dtype": optimizer.PRECISIONS,
   "optimizer.schedule": optimizer.SCHEDULES,
   "train.constant_groups": ("keep", "drop", "resample"),
+  "train.overlap": (0, 1),
 }
 # Fields that hold a tuple of whole numbers, of any length.
 _WHOLE_NUMBERS = (
@@ -172,7 +173,7 @@ def _validate_choices(config: ml_collections.ConfigDict) -> None:
   """Checks fields with a fixed set of values."""
   for name, allowed in _CHOICES.items():
     value = _value(config, name)
-    _require(value in allowed, name, value, f"one of {', '.join(allowed)}")
+    _require(value in allowed, name, value, f"one of {', '.join(map(str, allowed))}")
 
 
 def _validate_minimum(config: ml_collections.ConfigDict) -> None:
@@ -183,11 +184,19 @@ def _validate_minimum(config: ml_collections.ConfigDict) -> None:
 
 
 def _validate_training(config: ml_collections.ConfigDict) -> None:
-  """Checks the response buckets and the range in which the loss clips ratios."""
+  """Checks the response buckets, the overlap, and the range in which the loss clips ratios."""
   sizes, largest = tuple(config.train.response_buckets), config.actor.max_tokens
   ascending = sizes == tuple(sorted(set(sizes))) and all(1 <= size <= largest for size in sizes)
   _require(
     ascending, "train.response_buckets", sizes, f"ascending, in [1, actor.max_tokens={largest}]"
+  )
+  correction = config.loss.rollout_correction
+  _require(
+    not config.train.overlap or correction != "none",
+    "loss.rollout_correction",
+    correction,
+    "another with train.overlap=1, such as token_truncate: the policy that samples is not the one"
+    " that is updated",
   )
   if config.loss.objective in ("grpo", "gspo", "clip_cov"):
     for name in ("clip_low", "clip_high"):

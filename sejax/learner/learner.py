@@ -5,7 +5,7 @@ Axes: B prompts of a rollout, G trajectories, P prompt tokens, R response tokens
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from sejax.data.batches import Batch
 from sejax.learner import optimizer, packing, update
 from sejax.learner.checkpoints import Checkpoints
 from sejax.learner.minibatches import Groups, Sizes, all_lengths, stream_order, take_program
+from sejax.learner.pending import Pending
 from sejax.models import lora
 from sejax.parallel import hosts, layouts
 from sejax.parallel.programs import Program, ProgramCall, with_shardings
@@ -131,34 +132,41 @@ class Learner:
 
   def step(
     self, state: update.TrainState, rollout: collect.Rollout, step: int
-  ) -> tuple[update.TrainState, list[update.Metrics]]:
+  ) -> Pending[tuple[update.TrainState, list[update.Metrics]]]:
     """Updates the policy once per mini-batch, see `method.policy_loss`.
 
-    Log-probs by the policy that sampled are computed before the first update, for all mini-batches
-    but the first: its update computes them itself.
+    Log-probs by the policy before the first update are computed for all mini-batches but the first:
+    its update computes them itself.
 
     Args:
-      state: donated.
+      state: donated, with the first update.
       rollout: its features are deleted.
       step: number of the training step.
 
     Returns:
-      The new state, and the metrics of each update, still on the devices.
+      The new state, and the metrics of each update; nothing was sent to the devices yet.
     """
+    return Pending(self._send_step(state, rollout, step))
+
+  def _send_step(
+    self, state: update.TrainState, rollout: collect.Rollout, step: int
+  ) -> Generator[None, None, tuple[update.TrainState, list[update.Metrics]]]:
+    """Does what `step` returns, and pauses after each micro-batch."""
     groups, minibatches = self.minibatches(rollout)
-    sampled = self.policy_params(state.params)
-    old = [
-      [self.updater.token_logprobs(sampled, *self.micro_batch(groups, rows)) for rows in part.rows]
-      for part in minibatches[1:]
-    ]
-    del sampled  # Without adapters these are the state's arrays, which the update donates.
+    policy, old = self.policy_params(state.params), []
+    for part in minibatches[1:]:
+      old.append([])
+      for rows in part.rows:
+        old[-1].append(self.updater.token_logprobs(policy, *self.micro_batch(groups, rows)))
+        yield
+    del policy  # Without adapters these are the state's arrays, which the update donates.
     frozen = None if self.adapters is None else self.frozen
     reports = []
     for number, part in enumerate(minibatches):
       micro_batches = self.micro_batches(
         groups, part, old[number - 1] if number else None, step, number
       )
-      state, report = self.updater.update(state, frozen, micro_batches, part.counts)
+      state, report = yield from self.updater.send_update(state, frozen, micro_batches, part.counts)
       reports.append(report)
     for x in jax.tree.leaves(groups):
       x.delete()

@@ -5,7 +5,7 @@ Axes: K groups of a micro-batch, G trajectories of a group, R response tokens.
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, UInt32
 
 from sejax import method, models
 from sejax.learner.minibatches import Groups
+from sejax.learner.pending import Pending
 from sejax.models import lora
 from sejax.parallel import layouts
 from sejax.parallel.programs import Program
@@ -34,6 +35,19 @@ class TrainState(NamedTuple):
 
   params: models.Params
   optimizer: optax.ApplyIfFiniteState
+
+
+class LaggingState(NamedTuple):
+  """What a run saves whose batches are sampled by the policy of one step ago.
+
+  Attributes:
+    train: parameters and optimizer state.
+    behaviour: what is trained, as it was when the next batch was sampled, from
+      `Updater.copy_trained`.
+  """
+
+  train: TrainState
+  behaviour: models.Params
 
 
 class MicroBatch(NamedTuple):
@@ -87,6 +101,7 @@ class Updater:
     add_gradient: program of `compute_gradient`; the gradient so far is donated.
     apply_gradient: program of `compute_update`; the state is donated.
     combine_metrics: program of `combine_metrics`.
+    copy_trained: program of `make_copy`.
   """
 
   def __init__(
@@ -130,6 +145,7 @@ class Updater:
     self.add_gradient = Program.of(self.compute_gradient, donate=(0,))
     self.apply_gradient = Program.of(self.compute_update, donate=(0,))
     self.combine_metrics = Program.of(combine_metrics)
+    self.copy_trained = Program.of(self.make_copy)
 
   def init(self, params: models.Params) -> TrainState:
     """Returns the initial state, with copies of the arrays: updates donate those of the state.
@@ -162,11 +178,22 @@ class Updater:
     Returns:
       The new state and the metrics, see `compute_update`.
     """
+    return Pending(self.send_update(state, frozen, micro_batches, counts)).finish()
+
+  def send_update(
+    self,
+    state: TrainState,
+    frozen: models.Params | None,
+    micro_batches: Iterable[MicroBatch],
+    counts: method.Denominators,
+  ) -> Generator[None, None, tuple[TrainState, Metrics]]:
+    """Does what `update` does, and pauses after each micro-batch, see `Pending`."""
     gradient, metrics = self.zero_gradient(state.params), None
     for micro in micro_batches:
       gradient, part = self.add_gradient(gradient, state.params, frozen, micro, counts)
       del micro  # Else it would be held while the next one is made.
       metrics = part if metrics is None else self.combine_metrics(metrics, part)
+      yield
     return self.apply_gradient(state, gradient, metrics)
 
   def compute_logprobs(
@@ -181,6 +208,16 @@ class Updater:
     """
     found = self._log_probs(self._cast(params), groups, packing).logp
     return jnp.where(groups.mask, found, 0)
+
+  def make_copy(self, params: models.Params) -> models.Params:
+    """Returns a copy of what is trained, which updates do not donate, to sample with.
+
+    Args:
+      params: fp32 master weights, which are copied in `dtype`, as samplers compute; or adapters,
+        whose precision stays.
+    """
+    dtype = self._dtype if self._adapters is None else jnp.float32
+    return self._constrain(jax.tree.map(lambda x: jnp.copy(x.astype(dtype)), params))
 
   def make_zeros(self, params: models.Params) -> models.Params:
     """Returns a gradient of zeros, in fp32 and in the layout of the parameters."""

@@ -43,6 +43,7 @@ class Step:
     batch_size: prompts sampled.
     data: the configuration's section, for the lengths that arrays are padded to.
     row_sizes: batch sizes that the mesh must divide, by the fields that give them.
+    overlap: whether a batch is sampled while the policy learns from the one before it.
   """
 
   compute: Compute
@@ -53,6 +54,7 @@ class Step:
   batch_size: int
   data: ml_collections.ConfigDict
   row_sizes: Mapping[str, int]
+  overlap: bool
 
 
 class _Arrays(NamedTuple):
@@ -66,6 +68,8 @@ class _Arrays(NamedTuple):
     features: their features, by the policy.
     prompt_length: tokens of the Actor's prompts, with padding.
     learner: trains the policy.
+    learning: the call whose arrays are on the devices while a batch is sampled; None where sampling
+      and updates take turns.
   """
 
   frozen: models.Params
@@ -75,6 +79,7 @@ class _Arrays(NamedTuple):
   features: models.Features
   prompt_length: int
   learner: learner.Learner
+  learning: ProgramCall | None = None
 
   @classmethod
   def of(cls, step: Step, model: models.Model, mesh: Mesh) -> "_Arrays":
@@ -102,8 +107,12 @@ class _Arrays(NamedTuple):
     )
     state = _train_state(step.training.adapters, model, mesh, updater)
     images = _images(step, model, mesh)
-    policy = training.policy_shapes(state.params)
-    return cls(
+    sampled = state.params
+    if step.overlap:
+      shardings = jax.tree.map(lambda x: x.sharding, state.params)
+      sampled = with_shardings(updater.copy_trained.eval_shape(state.params), shardings)
+    policy = training.policy_shapes(sampled)
+    arrays = cls(
       frozen=frozen,
       state=state,
       policy=policy,
@@ -112,6 +121,10 @@ class _Arrays(NamedTuple):
       prompt_length=checks.prompt_width(step.data),
       learner=training,
     )
+    if not step.overlap:
+      return arrays
+    add = next(call for call in arrays.learner_calls(step) if call.name == "add gradient")
+    return arrays._replace(learning=add._replace(alive=(sampled, *add.alive)))
 
   def actor_calls(
     self, step: Step, options: Options, model: models.Model, mesh: Mesh
@@ -125,7 +138,7 @@ class _Arrays(NamedTuple):
       prompt_length=self.prompt_length,
       given_length=0,
     )
-    return _during("actor", calls, (self.state, self.frozen))
+    return _during("actor", calls, self._kept)
 
   def judge_calls(
     self, step: Step, options: Options, model: models.Model, mesh: Mesh
@@ -143,8 +156,27 @@ class _Arrays(NamedTuple):
       prompt_length=step.data.prompt_buckets[-1],
       given_length=padded_length(step.roles.actor.max_new_tokens),
     )
-    kept = (self.state, self.frozen)
-    return _during("judge", calls, (kept, self.features) if shared else kept)
+    return _during("judge", calls, (self._kept, self.features if shared else None))
+
+  @property
+  def _kept(self) -> Any:
+    """What is on the devices beside sampling."""
+    learning = self.learning and (self.learning.args, self.learning.alive)
+    return self.state, self.frozen, learning
+
+  def learner_calls(self, step: Step) -> Iterator[ProgramCall]:
+    """Yields the calls of training."""
+    images, features = self.images, self.features
+    if step.overlap:  # Those of another batch than the one that is sampled meanwhile.
+      images, features = jax.tree.map(lambda x: x.update(), (images, features))
+    trains_vision = step.training.trains_vision
+    return self.learner.calls(
+      self.state,
+      images if trains_vision else None,
+      None if trains_vision else features,
+      prompts=step.batch_size,
+      prompt_length=self.prompt_length,
+    )
 
 
 def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall]:
@@ -160,17 +192,14 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
   checks.check_buckets(step.data, step.roles.actor.max_new_tokens, model)
   model = step.compute.on_devices(model, mesh)
   arrays = _Arrays.of(step, model, mesh)
-  yield from arrays.actor_calls(step, step.roles.actor, model, mesh)
+  sampling = list(arrays.actor_calls(step, step.roles.actor, model, mesh))
   if step.judged:
-    yield from arrays.judge_calls(step, step.roles.judge, model, mesh)
-  trains_vision = step.training.trains_vision
-  yield from arrays.learner.calls(
-    arrays.state,
-    arrays.images if trains_vision else None,
-    None if trains_vision else arrays.features,
-    prompts=step.batch_size,
-    prompt_length=arrays.prompt_length,
-  )
+    sampling += arrays.judge_calls(step, step.roles.judge, model, mesh)
+  yield from sampling
+  fullest = max(sampling, key=lambda call: call.alive_bytes)
+  meanwhile = (fullest.args, fullest.alive) if step.overlap else ()
+  for call in arrays.learner_calls(step):
+    yield call._replace(alive=(*call.alive, *meanwhile))
 
 
 def with_room(
@@ -188,7 +217,11 @@ def with_room(
   model = step.compute.on_devices(model, mesh)
   arrays = _Arrays.of(step, model, mesh)
   if not trains:
-    arrays = arrays._replace(state=None, policy=arrays.frozen)
+    arrays = arrays._replace(state=None, policy=arrays.frozen, learning=None)
+  learning = 0.0
+  if arrays.learning:
+    learned = dataclasses.replace(model, logits_chunk=step.training.logits_chunk)
+    learning = room.of_gradient(arrays.learning, learned, mesh, step.compute.dtype)
   roles = {"actor": arrays.actor_calls}
   if step.judged:
     roles["judge"] = arrays.judge_calls
@@ -200,6 +233,7 @@ def with_room(
       mesh,
       rows=step.batch_size * getattr(step.roles, name).members,
       memory=memory,
+      learning=learning,
     )
     for name, calls in roles.items()
   }

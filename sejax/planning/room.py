@@ -3,7 +3,9 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 
+import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import DTypeLike
 
 from sejax import models
 from sejax.parallel import layouts
@@ -26,6 +28,7 @@ def of_role(
   *,
   rows: int,
   memory: int,
+  learning: float = 0,
 ) -> Options:
   """Returns options with `max_concurrent_rows` and `cache_tokens` that fit the memory.
 
@@ -35,6 +38,7 @@ def of_role(
     model: with the options of the mesh's devices.
     rows: sequences of a step, over all devices.
     memory: bytes that programs can use on each device.
+    learning: bytes that updates need while the role decodes, see `of_gradient`.
   """
   if options.cache_tokens is not None:
     return options
@@ -45,7 +49,7 @@ def of_role(
     chosen = dataclasses.replace(options, max_concurrent_rows=concurrent, cache_tokens=1)
     found = calls(chosen)
     decode = next(call for call in found if call.name.endswith("decode, a token"))
-    tokens, longest = _cache_tokens(decode, chosen, model, mesh, memory)
+    tokens, longest = _cache_tokens(decode, chosen, model, mesh, memory, learning)
     if tokens >= _LEAST_SHARE * longest * (concurrent // shards) or concurrent <= least:
       break
     concurrent = max(concurrent // 2, least)
@@ -57,8 +61,34 @@ def of_role(
   )
 
 
+def of_gradient(call: ProgramCall, model: models.Model, mesh: Mesh, dtype: DTypeLike) -> float:
+  """Estimates the bytes that a micro-batch's gradient needs on each device beside its arguments.
+
+  Args:
+    call: of `Updater.add_gradient`.
+    dtype: precision of computation.
+  """
+  _, params, frozen, micro, _ = call.args
+  size, text, tensor = jnp.dtype(dtype).itemsize, model.text, mesh.shape.get("tensor", 1)
+  tokens = micro.packing.sequence.shape[-1]
+  # Weights as they are computed with, and their gradient; the output layer, gathered, likewise.
+  weights = 2 * bytes_per_device(params) * size / 4
+  if frozen is None:
+    weights += 2 * size * text.hidden_size * model.vocab_size / tensor
+  # What each layer keeps for its backward pass, and what the pass of one needs.
+  kept = size * tokens * text.num_hidden_layers * text.hidden_size
+  layer = size * tokens * (8 * text.hidden_size + 4 * text.intermediate_size / tensor)
+  logits = 12 * min(tokens, model.logits_chunk) * model.vocab_size / tensor
+  return weights + kept + max(layer, logits)
+
+
 def _cache_tokens(
-  decode: ProgramCall, options: Options, model: models.Model, mesh: Mesh, memory: int
+  decode: ProgramCall,
+  options: Options,
+  model: models.Model,
+  mesh: Mesh,
+  memory: int,
+  learning: float,
 ) -> tuple[int, int]:
   """Returns the tokens of a row shard that the KV cache has room for, and those of one sequence.
 
@@ -76,7 +106,8 @@ def _cache_tokens(
   size = _itemsize(pages)
   text = model.text
   reading = READ_TOKENS * size * (8 * text.hidden_size + 3 * text.intermediate_size / tensor)
-  free = (1 - _SPARE) * memory - (decode.alive_bytes - cache) - max(decoding, reading)
+  working = max(decoding, reading, learning)
+  free = (1 - _SPARE) * memory - (decode.alive_bytes - cache) - working
   # While pages move, an array of keys or values is there twice: of all layers, or of one.
   moving = 1 + 0.5 / (text.num_hidden_layers if model.layered_cache else 1)
   return max(int(free / (token * moving)), 0), longest

@@ -23,7 +23,7 @@ from sejax.data.prepare import Example
 from sejax.data.records import Source
 from sejax.parallel import hosts
 from sejax.rollout.roles import Completions, Roles, split_repeats
-from sejax.sampling import Result
+from sejax.sampling import Result, Watch
 from sejax.text import answers
 
 # A `monitoring.timing.Clock`, which this package does not import: called with the name of a stage,
@@ -119,7 +119,11 @@ class Collector:
   keep_features: bool
 
   def collect_rollout(
-    self, weights: SamplingWeights, data: Iterator[Sequence[Example]], step: int
+    self,
+    weights: SamplingWeights,
+    data: Iterator[Sequence[Example]],
+    step: int,
+    meanwhile: Callable[[], None] | None = None,
   ) -> Rollout:
     """Returns the rollout of a step, from one batch or, with resampling, from several.
 
@@ -127,20 +131,27 @@ class Collector:
 
     Args:
       data: iterator over batches, each a list of examples.
+      meanwhile: called once per decode run while it is under way, to send other work to the
+        devices; None does nothing.
 
     Raises:
       ValueError: as `Collator`, `Sampler` and `rewards.reward_groups`.
     """
-    rollout = self._collect(weights, data, step)
+    watch = None if meanwhile is None else lambda _: meanwhile()
+    rollout = self._collect(weights, data, step, watch)
     return whitened(rollout) if self.scoring.method["advantage"] in method.WHITENED else rollout
 
   def _collect(
-    self, weights: SamplingWeights, data: Iterator[Sequence[Example]], step: int
+    self,
+    weights: SamplingWeights,
+    data: Iterator[Sequence[Example]],
+    step: int,
+    watch: Watch | None,
   ) -> Rollout:
     """Returns the rollout with the advantages of each group by itself."""
     # How often each record occurred in the step, so that a repeated one gets other samples.
     occurrences = collections.Counter()
-    rollout, examples = self._sample_batch(weights, data, step, occurrences)
+    rollout, examples = self._sample_batch(weights, data, step, occurrences, watch)
     if self.constant_groups == "keep":
       return rollout
     rollout = rollout._replace(in_loss=rewards_differ(rollout.group))
@@ -151,7 +162,7 @@ class Collector:
     while len(parts) < self.resample_limit and self._needs_more(parts):
       # The merged batch is packed and encoded anew.
       parts = [(part._replace(features=None), examples) for part, examples in parts]
-      more, examples = self._sample_batch(weights, data, step, occurrences)
+      more, examples = self._sample_batch(weights, data, step, occurrences, watch)
       parts.append((more._replace(in_loss=rewards_differ(more.group)), examples))
       del more
     return self._merge(parts) if len(parts) > 1 else parts[0][0]
@@ -168,6 +179,7 @@ class Collector:
     data: Iterator[Sequence[Example]],
     step: int,
     occurrences: collections.Counter[str],
+    watch: Watch | None,
   ) -> tuple[Rollout, Sequence[Example]]:
     """Samples, judges and rewards the next batch; returns its rollout and its examples.
 
@@ -181,12 +193,20 @@ class Collector:
     with clock("sample"):
       features = roles.encode(weights.actor, batch)
       acted = roles.act(
-        weights.actor, batch, features, seed=seed, step=step, read=self._read_answers
+        weights.actor,
+        batch,
+        features,
+        seed=seed,
+        step=step,
+        read=self._read_answers,
+        watch=watch,
       )
     if not self.keep_features:
       features = None
     with clock("judge"):
-      verdict_texts, verdicts = self._judge(weights, batch, features, texts=acted.texts, step=step)
+      verdict_texts, verdicts = self._judge(
+        weights, batch, features, texts=acted.texts, step=step, watch=watch
+      )
     with clock("reward"):
       evidence = self._evidence(batch, acted, verdicts)
       group = rewards.reward_groups(
@@ -226,6 +246,7 @@ class Collector:
     *,
     texts: list[list[str]],
     step: int,
+    watch: Watch | None,
   ) -> tuple[list[list[list[str]]], rewards.Verdicts]:
     """Returns the verdicts' texts, `[B][G][M]`, and the scores read from them.
 
@@ -246,6 +267,7 @@ class Collector:
       seed=self.seed,
       step=step,
       read=self._read_verdicts,
+      watch=watch,
     )
     verdict_texts = [split_repeats(row, self.scoring.repeats) for row in judged.texts]
     return verdict_texts, rewards.Verdicts(*map(np.concatenate, zip(*judged.readings, strict=True)))

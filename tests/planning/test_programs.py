@@ -73,7 +73,7 @@ def run_step(config, workdir):
     )
     rollout = setup.collector.collect_rollout(weights, data, 0)
     del weights
-    setup.learner.step(state, rollout, 0)
+    setup.learner.step(state, rollout, 0).finish()
   return {program for program in found if program[0] not in METHOD}
 
 

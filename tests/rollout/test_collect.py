@@ -37,8 +37,8 @@ class Roles:
     self.encoded.append("judge")
     return "judge's"
 
-  def act(self, params, batch, features, *, seed, step, read):
-    del params, seed, step
+  def act(self, params, batch, features, *, seed, step, read, watch):
+    del params, seed, step, watch
     assert features == "actor's"
     self.batches += 1
     self.records["actor"] += batch.record_hashes[batch.real].tolist()
@@ -51,8 +51,8 @@ class Roles:
     result = Result(tokens, lengths, logp, logp, finish, STATS)
     return rollout_lib.Completions(result, texts, self._read(read, texts, finish))
 
-  def judge_all(self, params, batch, features, candidates, *, seed, step, read):
-    del params, seed, step
+  def judge_all(self, params, batch, features, candidates, *, seed, step, read, watch):
+    del params, seed, step, watch
     self.read = features
     self.records["judge"] += batch.record_hashes[batch.real].tolist()
     texts = [[f"It says {text}. \\boxed{{0.9}}" for text in group] for group in candidates]
