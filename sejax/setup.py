@@ -24,6 +24,7 @@ from sejax.evaluation.heldout import HeldOut
 from sejax.learner.learner import Learner, make_updater
 from sejax.models import lora
 from sejax.parallel import chips, layouts, meshes
+from sejax.parallel.programs import BackgroundCompiler, default_threads
 from sejax.rollout import ModelDirectory, checks, collect
 from sejax.text.equivalence import Prover
 
@@ -241,7 +242,7 @@ def _make_learner(
     frozen: weights of the reference policy.
     steps: training steps of the whole run, for the learning rate.
   """
-  options = parts.training(config)
+  options, threads = parts.training(config), config.compile_threads
   updater = make_updater(
     options,
     policy.model,
@@ -260,6 +261,7 @@ def _make_learner(
     seed=config.seed,
     mask_truncated=options.mask_truncated,
     encode=None if options.trains_vision else roles.encode,
+    compiler=BackgroundCompiler(default_threads() if threads is None else threads),
   )
 
 

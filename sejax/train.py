@@ -6,6 +6,7 @@ the same results as one without interruption. `export` writes the model of the l
 """
 
 import contextlib
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -79,6 +80,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
     seconds_before = progress.seconds
     logs.resume(first - 1)
     data = setup_lib.pipeline(config, setup.preparer, progress.data)
+    setup.learner.prepare_optimizer(state)
     if setup.heldout and progress.before is None:
       before = setup.heldout(setup_lib.decoding_params(setup, state.params), label="before")
       progress.before = before.plain()
@@ -94,14 +96,15 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       # ------------------------------------------------------------- one training step
       done, last = step + 1, step + 1 == setup.steps
       with profiling(config.log.profile_steps, workdir / EVENTS, step):
-        rollout = following or _collect(
-          setup, state.params if behaviour is None else behaviour, data, step
-        )
+        sampled_by = state.params if behaviour is None else behaviour
+        rollout = following or _collect(setup, state, sampled_by, data, step)
+        del sampled_by  # Arrays that updates donate.
         updates = setup.learner.step(state, rollout, step)
         if config.train.overlap:
           # The next batch is sampled by the policy before the updates, while they are computed.
           behaviour, data_state = setup.learner.updater.copy_trained(state.params), data.state()
-          following = None if last else _collect(setup, behaviour, data, done, updates.send_next)
+          if not last:
+            following = _collect(setup, state, behaviour, data, done, updates.send_next)
         with clock("update"):
           state, update_metrics = updates.finish()
           updated = metrics.of_updates(update_metrics)  # Waits for the updates, to time them.
@@ -193,7 +196,8 @@ def _resume(
 
 def _collect(
   setup: setup_lib.TrainSetup,
-  trained: models.Params,
+  state: TrainState,
+  sampled_by: models.Params,
   data: Pipeline,
   step: int,
   meanwhile: Callable[[], None] | None = None,
@@ -201,14 +205,21 @@ def _collect(
   """Returns the rollout of a step.
 
   Args:
-    trained: weights or adapters of the policy that samples.
+    state: before the updates that learn from it; arrays that were donated will do.
+    sampled_by: weights or adapters of the policy that samples.
     meanwhile: see `Collector.collect_rollout`.
   """
   weights = SamplingWeights(
-    setup.learner.policy_params(trained), setup.initial_weights.judge_params
+    setup.learner.policy_params(sampled_by), setup.initial_weights.judge_params
   )
   with validation.options_of_section("method"):  # A reward function decides how many weights.
-    return setup.collector.collect_rollout(weights, data, step, meanwhile)
+    return setup.collector.collect_rollout(
+      weights,
+      data,
+      step,
+      when_acted=functools.partial(setup.learner.prepare, state),
+      meanwhile=meanwhile,
+    )
 
 
 def _evaluate(

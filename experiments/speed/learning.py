@@ -37,6 +37,7 @@ from sejax.learner import optimizer
 from sejax.learner.learner import Learner, make_updater
 from sejax.learner.update import TrainState
 from sejax.parallel import meshes
+from sejax.parallel.programs import BackgroundCompiler
 from sejax.rollout.collect import Rollout
 from sejax.sampling import Filters
 
@@ -183,6 +184,7 @@ def main(argv: list[str]) -> None:
     seed=0,
     mask_truncated=False,
     encode=None,
+    compiler=BackgroundCompiler(0),
   )
   rollout = make_rollout(model, lengths, prompts)
   padded = Padded(

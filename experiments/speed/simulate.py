@@ -40,7 +40,7 @@ from jaxtyping import Int
 from sejax import models
 from sejax.learner import packing
 from sejax.parallel import hosts
-from sejax.parallel.programs import Program
+from sejax.parallel.programs import BackgroundCompiler, Program
 from sejax.rollout import padded_length
 from sejax.sampling import Options, Request, Role, Sampler, cache, decode, keys, record_hashes
 
@@ -63,7 +63,7 @@ class Simulation:
   """Stands in for a `ProgramCache`: does to lengths what the sampler's programs do.
 
   Attributes:
-    threads: as of a `ProgramCache`; nothing is compiled.
+    ahead: as of a `ProgramCache`; nothing is compiled.
     seconds: likewise.
     tally: sums of what was issued.
     issued: how often each program was called with each number of rows, pages and prompts of a
@@ -71,7 +71,7 @@ class Simulation:
   """
 
   def __init__(self, mesh: Mesh, shards: int):
-    self.threads, self.seconds = 1, 0.0
+    self.ahead, self.seconds = BackgroundCompiler(1), 0.0
     self.tally = collections.Counter()
     self.issued = collections.Counter()
     self._mesh, self._shards = mesh, shards
@@ -99,7 +99,7 @@ class Simulation:
     """Share of the decode programs that were prepared before they were called."""
     return len(self._decoded & self._prepared) / len(self._decoded)
 
-  def prepare(self, program: Program, *args: Any) -> None:
+  def guess(self, program: Program, *args: Any) -> None:
     """Notes that a decode program would be compiled ahead, unless it was called already."""
     del program
     self._prepared |= {_sizes(args[-1])} - self._decoded

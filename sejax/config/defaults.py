@@ -59,6 +59,9 @@ def default() -> ml_collections.ConfigDict:
   config.checkpoint = _checkpoint()
   config.log = _log()
 
+  # Threads that compile programs before they are called; None: half as many as there are cores.
+  config.compile_threads = config_dict.placeholder(int)
+
   config.rewards = ml_collections.ConfigDict()
   # Dotted name of a function that replaces the method's rewards, see `sejax.rewards.functions`.
   config.rewards.function = ""
@@ -155,8 +158,6 @@ def _sampling() -> ml_collections.ConfigDict:
   sampling.cache_tokens = config_dict.placeholder(int)
   sampling.decode_steps = 32  # decode steps between host synchronisations
   sampling.pack = True  # shrink the batch as trajectories end; compiles more programs
-  # Threads that compile what the next decode runs may need; None: half as many as cores, 0 on CPUs.
-  sampling.compile_threads = config_dict.placeholder(int)
   # Whether decoding keeps each layer's weights and KV cache in arrays of their own; None: except on
   # TPUs.
   sampling.layered_cache = config_dict.placeholder(bool)

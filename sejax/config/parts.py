@@ -139,7 +139,7 @@ def _role(
     cache_tokens=config.sampling.cache_tokens,
     decode_steps=config.sampling.decode_steps,
     pack=config.sampling.pack,
-    compile_threads=config.sampling.compile_threads,
+    compile_threads=config.compile_threads,
   )
 
 

@@ -51,6 +51,7 @@ _FREE = (
   r"log\.",
   r"checkpoint\.",
   r"sampling\.",
+  r"compile_threads$",
   r"(actor|judge|eval)\.max_concurrent_rows$",
   r"model\.(remat|unroll|query_chunk|logits_chunk|fused_attention)$",
   r"optimizer\.max_skipped$",

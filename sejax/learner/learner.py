@@ -5,14 +5,14 @@ Axes: B prompts of a rollout, G trajectories, P prompt tokens, R response tokens
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sejax import method, models
 from sejax.data.batches import Batch
@@ -22,9 +22,9 @@ from sejax.learner.minibatches import Groups, Sizes, all_lengths, stream_order, 
 from sejax.learner.pending import Pending
 from sejax.models import lora
 from sejax.parallel import hosts, layouts
-from sejax.parallel.programs import Program, ProgramCall, with_shardings
+from sejax.parallel.programs import BackgroundCompiler, Program, ProgramCall, with_shardings
 from sejax.rollout import Compute, collect
-from sejax.sampling import Filters
+from sejax.sampling import Filters, Result
 
 # Computes the image features of a batch from the parameters of a vision tower.
 Encode = Callable[[models.Params, Batch], models.Features | None]
@@ -95,6 +95,7 @@ class Learner:
     mask_truncated: whether trajectories that were cut at the limit are left out of the loss.
     encode: computes image features by the frozen vision tower, for rollouts without any; None where
       the tower is trained.
+    compiler: compiles the programs of a step before they are called.
   """
 
   updater: update.Updater
@@ -106,6 +107,7 @@ class Learner:
   seed: int
   mask_truncated: bool
   encode: Encode | None
+  compiler: BackgroundCompiler
 
   @property
   def log_prob_passes(self) -> float:
@@ -152,6 +154,7 @@ class Learner:
     self, state: update.TrainState, rollout: collect.Rollout, step: int
   ) -> Generator[None, None, tuple[update.TrainState, list[update.Metrics]]]:
     """Does what `step` returns, and pauses after each micro-batch."""
+    self.compiler.wait()
     groups, minibatches = self.minibatches(rollout)
     policy, old = self.policy_params(state.params), []
     for part in minibatches[1:]:
@@ -215,32 +218,45 @@ class Learner:
     Args:
       rollout: its features become those of the groups.
     """
-    sizes, batch = self.sizes, rollout.batch
-    length = sizes.response(int(rollout.result.lengths.max()))
+    batch, result = rollout.batch, rollout.result
+    mask, parts = self._packed(batch, result, rollout.in_loss)
+    length = mask.shape[-1]
     images, features = batch.packed_images, None
     if images is not None and self.encode is not None:
       images, features = None, rollout.features
       if features is None:  # The rollout was merged from several batches.
         features = self.encode(self.frozen, batch)
-    mask = collect.loss_mask(rollout, length, truncated=not self.mask_truncated)
     groups = Groups(
       ids=batch.actor.ids,
       lengths=batch.actor.lengths,
       positions=np.moveaxis(batch.actor.positions, 1, 0),
       images=images,
       features=features,
-      tokens=rollout.result.tokens[..., :length],
+      tokens=result.tokens[..., :length],
       mask=mask,
       advantage=collect.advantage(rollout).astype(np.float32),
-      behaviour_logp=rollout.result.behaviour_logp[..., :length],
+      behaviour_logp=result.behaviour_logp[..., :length],
     )
+    return jax.tree.map(lambda x: hosts.shard_rows(self.mesh, x), groups), parts
+
+  def _packed(
+    self, batch: Batch, result: Result, in_loss: Bool[np.ndarray, " B"]
+  ) -> tuple[Bool[np.ndarray, "B G R"], list[Minibatch]]:
+    """Returns which tokens enter the loss, and how mini-batches are packed.
+
+    Args:
+      in_loss: groups that enter the loss.
+    """
+    sizes = self.sizes
+    length = sizes.response(int(result.lengths.max()))
+    mask = collect.loss_mask(result, in_loss, length, truncated=not self.mask_truncated)
     lengths = all_lengths(self.mesh, batch.actor.lengths, mask)
     capacity = sizes.capacity(self.mesh, batch.actor.ids.shape[1])
     parts = [
       self._minibatch(lengths[index], index, capacity)
       for index in np.split(stream_order(len(lengths)), sizes.minibatches)
     ]
-    return jax.tree.map(lambda x: hosts.shard_rows(self.mesh, x), groups), parts
+    return mask, parts
 
   def _minibatch(
     self,
@@ -262,6 +278,74 @@ class Learner:
       method.Denominators(*(hosts.replicate(self.mesh, np.int32(x)) for x in counts)),
     )
 
+  def prepare_optimizer(self, state: update.TrainState) -> None:
+    """Begins to compile what updates call whatever their batch.
+
+    Args:
+      state: arrays, which may have been donated, or shapes.
+    """
+    # Any prompts do, as long as they are split over the mesh.
+    sizes = {"prompts": layouts.row_shards(self.mesh), "prompt_length": self.sizes.block}
+    self._prepare(state, None, None, {"zero gradient", "apply gradient"}, **sizes)
+
+  def prepare(
+    self, state: update.TrainState, batch: Batch, result: Result, features: models.Features | None
+  ) -> None:
+    """Begins to compile what `step` will call, when the trajectories of a rollout are there.
+
+    Every process must call it. All groups are taken to enter the loss.
+
+    Args:
+      state: as above.
+      result: the trajectories.
+      features: as the rollout will have them.
+    """
+    mask, parts = self._packed(batch, result, batch.real)
+    images = None
+    if features is None and batch.packed_images is not None:
+      images = jax.tree.map(
+        lambda x: layouts.row_shape(
+          self.mesh, (len(x) * jax.process_count(), *x.shape[1:]), x.dtype
+        ),
+        batch.packed_images,
+      )
+    packings = {
+      tuple(x.shape for x in rows.packing): rows.packing for part in parts for rows in part.rows
+    }
+    for packed in packings.values():
+      self._prepare(
+        state,
+        images,
+        features,
+        {"log-probs of policy", "log-probs of reference", "add gradient"},
+        prompts=len(mask) * jax.process_count(),
+        prompt_length=batch.actor.ids.shape[1],
+        response=mask.shape[-1],
+        packed=packed,
+      )
+
+  def _prepare(
+    self,
+    state: update.TrainState,
+    images: models.Images | None,
+    features: models.Features | None,
+    names: Collection[str],
+    **sizes: Any,
+  ) -> None:
+    """Begins to compile the calls of some names; the arguments are those of `calls`."""
+    state, features, frozen = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      (state, features, self.frozen),
+    )
+
+    def submit():  # In a thread, too, as tracing takes its time.
+      learner = dataclasses.replace(self, frozen=frozen)
+      for call in learner.calls(state, images, features, **sizes):
+        if call.name in names:
+          self.compiler.submit(call.program, *call.args)
+
+    self.compiler.run(submit)
+
   def policy_shapes(self, trained: models.Params) -> models.Params:
     """Does what `policy_params` does with shapes: `frozen` is a tree of `jax.ShapeDtypeStruct`."""
     if self.adapters is None:
@@ -278,8 +362,10 @@ class Learner:
     *,
     prompts: int,
     prompt_length: int,
+    response: int | None = None,
+    packed: models.Packing | None = None,
   ) -> Iterator[ProgramCall]:
-    """Yields the calls of `step`, with responses as long as they may be.
+    """Yields the calls of `step`.
 
     The learner's `frozen` must be a tree of `jax.ShapeDtypeStruct`.
 
@@ -289,24 +375,26 @@ class Learner:
       features: shapes of their features by the frozen tower; None where the tower is trained.
       prompts: prompts of a rollout, B.
       prompt_length: prompt tokens with padding, P.
+      response: response tokens with padding, R; None is the most that there may be.
+      packed: packing of a micro-batch, or its shapes; None is the largest that there may be.
     """
     sizes, kept, policy = self.sizes, (state, self.frozen), state.params
     if self.adapters is not None:
       scale = self._scale_adapters
       yield ProgramCall("scale adapters", scale, (state.params,), (kept,))
       policy = self.policy_shapes(state.params)
-    rows, capacity = layouts.row_shards(self.mesh), sizes.capacity(self.mesh, prompt_length)
-    whole = self._group_shapes(prompts, prompt_length, images, features)
-    taken = capacity.groups * rows
-    index = layouts.replicated_shape(self.mesh, (taken,), jnp.int32)
-    take = take_program(self.mesh)
-    groups = jax.tree.map(
-      lambda x: layouts.row_shape(self.mesh, x.shape, x.dtype), take.eval_shape(whole, index)
+    rows = layouts.row_shards(self.mesh)
+    whole = self._group_shapes(
+      prompts, prompt_length, response or sizes.max_tokens, images, features
     )
     packed = jax.tree.map(
-      lambda x: layouts.row_shape(self.mesh, x.shape, x.dtype),
-      packing.shapes(rows, sizes.trajectories, capacity),
+      lambda x: layouts.row_shape(self.mesh, x.shape, jnp.int32),
+      packed or packing.shapes(rows, sizes.trajectories, sizes.capacity(self.mesh, prompt_length)),
     )
+    taken = packed.starts.shape[0] * packed.starts.shape[1]
+    index = layouts.replicated_shape(self.mesh, (taken,), jnp.int32)
+    take = take_program(self.mesh)
+    groups = take.eval_shape(whole, index)
     logp = groups.tokens.update(dtype=jnp.float32)
     later = -(-(sizes.minibatches - 1) * prompts // (sizes.minibatches * rows)) * rows
     sampled_logp = layouts.row_shape(self.mesh, (later, *logp.shape[1:]), logp.dtype)
@@ -340,12 +428,13 @@ class Learner:
     self,
     prompts: int,
     prompt_length: int,
+    response: int,
     images: models.Images | None,
     features: models.Features | None,
   ) -> Groups:
     """Returns the shapes of a rollout's groups; the arguments are those of `calls`."""
     rows = functools.partial(layouts.row_shape, self.mesh)
-    tokens = (prompts, self.sizes.trajectories, self.sizes.max_tokens)
+    tokens = (prompts, self.sizes.trajectories, response)
     return Groups(
       ids=rows((prompts, prompt_length), jnp.int32),
       lengths=rows((prompts,), jnp.int32),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from sejax import models
@@ -133,7 +133,8 @@ def take_groups(groups: Groups, index: Int[Array, " K"], *, mesh: Mesh) -> Group
 @functools.cache
 def take_program(mesh: Mesh) -> Program:
   """Returns the program of `take_groups`."""
-  return Program.of(take_groups, mesh=mesh)
+  rows = NamedSharding(mesh, PartitionSpec(layouts.row_axes(mesh)))
+  return Program.of(take_groups, out_shardings=rows, mesh=mesh)
 
 
 def all_lengths(

@@ -7,6 +7,7 @@ the two cannot differ.
 import dataclasses
 import functools
 import math
+import os
 import time
 from collections.abc import Callable, Hashable
 from concurrent import futures
@@ -90,7 +91,7 @@ class ProgramCache:
   an error for arguments with other shardings than those of its first call.
 
   Attributes:
-    threads: threads that compile what is prepared.
+    ahead: compiles programs for later calls.
     seconds: time that calls waited for compilation.
   """
 
@@ -98,12 +99,10 @@ class ProgramCache:
     """Compiles nothing yet.
 
     Args:
-      threads: 0 prepares nothing.
+      threads: of `ahead`.
     """
-    self.threads, self.seconds = threads, 0.0
+    self.ahead, self.seconds = BackgroundCompiler(threads), 0.0
     self._compiled: dict[Hashable, jax.stages.Compiled] = {}
-    self._prepared: dict[Hashable, futures.Future[jax.stages.Compiled]] = {}
-    self._pool = futures.ThreadPoolExecutor(threads) if threads else None
 
   @property
   def count(self) -> int:
@@ -119,26 +118,76 @@ class ProgramCache:
     key = _key(program, args)
     if key not in self._compiled:
       start = time.perf_counter()
-      prepared = self._prepared.pop(key, None)
-      # The result of an error in a thread is raised here.
-      self._compiled[key] = prepared.result() if prepared else _compile(program, args)
+      self._compiled[key] = self.ahead.take(program, *args) or _compile(program, args)
       self.seconds += time.perf_counter() - start
     return self._compiled[key](*args)
 
-  def prepare(self, program: Program, *args: Any) -> None:
-    """Compiles the program in a thread for a later call, if a thread is free.
+  def guess(self, program: Program, *args: Any) -> None:
+    """Compiles in a thread what may be called later, unless all are busy.
+
+    Args:
+      *args: pytrees of arrays, or of `jax.ShapeDtypeStruct` with a sharding.
+    """
+    if self.ahead.is_free and _key(program, args) not in self._compiled:
+      self.ahead.submit(program, *args)
+
+
+def default_threads() -> int:
+  """Returns how many threads compile in advance: half as many as there are cores."""
+  return max((os.cpu_count() or 1) // 2, 1)
+
+
+class BackgroundCompiler:
+  """Compiles programs in threads, for calls that come later.
+
+  `jax.jit` finds what was compiled here, for arguments of the same shapes and shardings.
+  """
+
+  def __init__(self, threads: int):
+    """Starts no thread yet.
+
+    Args:
+      threads: 0 compiles nothing.
+    """
+    self._threads = threads
+    self._pool = futures.ThreadPoolExecutor(threads) if threads else None
+    self._submitted: dict[Hashable, futures.Future[jax.stages.Compiled]] = {}
+    self._runs: list[futures.Future[None]] = []
+
+  @property
+  def is_free(self) -> bool:
+    """Whether a thread has nothing to compile."""
+    return sum(not compiling.done() for compiling in self._submitted.values()) < self._threads
+
+  def submit(self, program: Program, *args: Any) -> None:
+    """Compiles a program when a thread is free; does nothing if it was submitted before.
 
     Args:
       *args: pytrees of arrays, or of `jax.ShapeDtypeStruct` with a sharding.
     """
     key = _key(program, args)
-    busy = sum(not prepared.done() for prepared in self._prepared.values())
-    if key in self._compiled or key in self._prepared or busy >= self.threads:
+    if self._pool is None or key in self._submitted:
       return
     shapes = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), args
     )
-    self._prepared[key] = self._pool.submit(_compile, program, shapes)
+    self._submitted[key] = self._pool.submit(_compile, program, shapes)
+
+  def take(self, program: Program, *args: Any) -> jax.stages.Compiled | None:
+    """Returns what was submitted, when it is compiled; None if no thread has begun with it."""
+    compiling = self._submitted.pop(_key(program, args), None)
+    return None if compiling is None or compiling.cancel() else compiling.result()
+
+  def run(self, submit: Callable[[], None]) -> None:
+    """Runs a function in a thread that submits programs; tracing shapes takes time, too."""
+    if self._pool is not None:
+      self._runs.append(self._pool.submit(submit))
+
+  def wait(self) -> None:
+    """Waits until all is compiled. Errors are left to the calls, which will raise them, too."""
+    while self._runs:
+      self._runs.pop().result()
+    futures.wait(self._submitted.values())
 
 
 def _key(program: Program, args: tuple[Any, ...]) -> Hashable:

@@ -24,7 +24,7 @@ from sejax import models
 from sejax.learner import learner, update
 from sejax.models import lora
 from sejax.parallel import layouts
-from sejax.parallel.programs import ProgramCall, with_shardings
+from sejax.parallel.programs import BackgroundCompiler, ProgramCall, with_shardings
 from sejax.planning import room
 from sejax.rollout import Compute, RoleOptions, checks, padded_length
 from sejax.sampling import Options, Sampler
@@ -104,6 +104,7 @@ class _Arrays(NamedTuple):
       seed=0,  # of values, not of shapes
       mask_truncated=step.training.mask_truncated,
       encode=None,
+      compiler=BackgroundCompiler(0),
     )
     state = _train_state(step.training.adapters, model, mesh, updater)
     images = _images(step, model, mesh)

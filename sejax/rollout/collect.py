@@ -31,6 +31,10 @@ from sejax.text import answers
 ClockLike = Callable[[str], contextlib.AbstractContextManager]
 
 
+# Called with a batch, its trajectories, and the features that its rollout will have.
+WhenActed = Callable[[Batch, Result, models.Features | None], None]
+
+
 class SampledBatch(NamedTuple):
   """Results of one sampled batch, for metrics; its groups may or may not be trained on.
 
@@ -123,6 +127,8 @@ class Collector:
     weights: SamplingWeights,
     data: Iterator[Sequence[Example]],
     step: int,
+    *,
+    when_acted: WhenActed | None = None,
     meanwhile: Callable[[], None] | None = None,
   ) -> Rollout:
     """Returns the rollout of a step, from one batch or, with resampling, from several.
@@ -131,6 +137,8 @@ class Collector:
 
     Args:
       data: iterator over batches, each a list of examples.
+      when_acted: called when the trajectories of a batch are there, all of which enter the loss, to
+        prepare its updates; not called with `constant_groups` that may leave some out.
       meanwhile: called once per decode run while it is under way, to send other work to the
         devices; None does nothing.
 
@@ -138,7 +146,7 @@ class Collector:
       ValueError: as `Collator`, `Sampler` and `rewards.reward_groups`.
     """
     watch = None if meanwhile is None else lambda _: meanwhile()
-    rollout = self._collect(weights, data, step, watch)
+    rollout = self._collect(weights, data, step, when_acted, watch)
     return whitened(rollout) if self.scoring.method["advantage"] in method.WHITENED else rollout
 
   def _collect(
@@ -146,12 +154,15 @@ class Collector:
     weights: SamplingWeights,
     data: Iterator[Sequence[Example]],
     step: int,
+    when_acted: WhenActed | None,
     watch: Watch | None,
   ) -> Rollout:
     """Returns the rollout with the advantages of each group by itself."""
     # How often each record occurred in the step, so that a repeated one gets other samples.
     occurrences = collections.Counter()
-    rollout, examples = self._sample_batch(weights, data, step, occurrences, watch)
+    if self.constant_groups != "keep":
+      when_acted = None
+    rollout, examples = self._sample_batch(weights, data, step, occurrences, when_acted, watch)
     if self.constant_groups == "keep":
       return rollout
     rollout = rollout._replace(in_loss=rewards_differ(rollout.group))
@@ -162,7 +173,7 @@ class Collector:
     while len(parts) < self.resample_limit and self._needs_more(parts):
       # The merged batch is packed and encoded anew.
       parts = [(part._replace(features=None), examples) for part, examples in parts]
-      more, examples = self._sample_batch(weights, data, step, occurrences, watch)
+      more, examples = self._sample_batch(weights, data, step, occurrences, None, watch)
       parts.append((more._replace(in_loss=rewards_differ(more.group)), examples))
       del more
     return self._merge(parts) if len(parts) > 1 else parts[0][0]
@@ -179,6 +190,7 @@ class Collector:
     data: Iterator[Sequence[Example]],
     step: int,
     occurrences: collections.Counter[str],
+    when_acted: WhenActed | None,
     watch: Watch | None,
   ) -> tuple[Rollout, Sequence[Example]]:
     """Samples, judges and rewards the next batch; returns its rollout and its examples.
@@ -203,6 +215,8 @@ class Collector:
       )
     if not self.keep_features:
       features = None
+    if when_acted:
+      when_acted(batch, acted.result, features)
     with clock("judge"):
       verdict_texts, verdicts = self._judge(
         weights, batch, features, texts=acted.texts, step=step, watch=watch
@@ -379,17 +393,20 @@ def whitened(rollout: Rollout) -> Rollout:
   return rollout._replace(group=rollout.group._replace(advantage=own))
 
 
-def loss_mask(rollout: Rollout, size: int, *, truncated: bool) -> Bool[np.ndarray, "B G R"]:
+def loss_mask(
+  result: Result, in_loss: Bool[np.ndarray, " B"], size: int, *, truncated: bool
+) -> Bool[np.ndarray, "B G R"]:
   """Returns which tokens enter the loss.
 
   Args:
+    in_loss: groups that enter it.
     size: response length R of the update, at least that of the longest trajectory.
     truncated: whether trajectories that were cut at `actor.max_tokens` enter the loss.
   """
-  in_loss = np.broadcast_to(rollout.in_loss[:, None], rollout.result.lengths.shape)
+  enters = np.broadcast_to(in_loss[:, None], result.lengths.shape)
   if not truncated:
-    in_loss = in_loss & ~rollout.result.truncated
-  return rollout.result.mask[..., :size] & in_loss[..., None]
+    enters = enters & ~result.truncated
+  return result.mask[..., :size] & enters[..., None]
 
 
 def advantage(rollout: Rollout) -> Float[np.ndarray, "B G"]:

@@ -256,7 +256,7 @@ class SamplingLoop:
         batch,
       )
       self._state = self._state._replace(hidden=hidden)
-      if self._compiled.threads:
+      if self._compiled.ahead.is_free:
         self._compile_ahead(DecodeSize(size, self._pages, self._places, members), is_shrinking)
       if self._watch:  # Before anything waits for the devices.
         self._watch(self._progress())
@@ -289,7 +289,7 @@ class SamplingLoop:
     for size in sizes:
       state = self._empty_state(size.prompts, size.pages).eval_shape()
       args = self._programs.decode_args(self._params, state, self._sequences, size)
-      self._compiled.prepare(self._programs.decode, *args)
+      self._compiled.guess(self._programs.decode, *args)
 
   def _write(self, rows: Int[np.ndarray, "N R"], steps: int, recent: models.Recent) -> None:
     """Writes the tokens of a decode run to pages, of the sequences that have not ended."""

@@ -43,7 +43,7 @@ class Options:
     decode_steps: decode steps between host synchronisations.
     pack: shrink the device batch as sequences end.
     compile_threads: threads that compile what the next decode runs may need; None is half as many
-      as there are cores, and 0 where these are the devices.
+      as there are cores, and 0 where these are the devices, as half of the guesses are wrong.
 
   Raises:
     ValueError: an option is below 1; the message names it.

@@ -10,7 +10,6 @@ Axes: B prompts of this process, G sequences of a group, R new tokens.
 """
 
 import dataclasses
-import os
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from jaxtyping import DTypeLike
 
 from sejax import models
 from sejax.parallel import hosts, layouts
-from sejax.parallel.programs import ProgramCache
+from sejax.parallel.programs import ProgramCache, default_threads
 from sejax.sampling import keys
 from sejax.sampling.loop import SamplingLoop
 from sejax.sampling.programs import SamplerPrograms
@@ -57,7 +56,10 @@ class Sampler:
     self.mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
     self.model = dataclasses.replace(model, rows=layouts.row_sharding(self.mesh))
     self.programs = SamplerPrograms(self.model, options, self.mesh, dtype)
-    self.compiled = ProgramCache(_compile_threads(options, self.mesh))
+    threads = options.compile_threads
+    if threads is None:
+      threads = 0 if self.mesh.devices.flat[0].platform == "cpu" else default_threads()
+    self.compiled = ProgramCache(threads)
     self._shards = layouts.row_shards(self.mesh)
     vocabulary = model.vocab_size
     options.filters.check(vocabulary)
@@ -126,9 +128,3 @@ class Sampler:
     while not loop.is_done():
       loop.run_step()
     return loop.result()
-
-
-def _compile_threads(options: Options, mesh: Mesh) -> int:
-  if options.compile_threads is not None:
-    return options.compile_threads
-  return 0 if mesh.devices.flat[0].platform == "cpu" else (os.cpu_count() or 1) // 2

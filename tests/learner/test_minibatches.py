@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from sejax import models
 from sejax.learner import minibatches
 from sejax.learner.learner import Learner
+from sejax.parallel.programs import BackgroundCompiler
 from tests import subprocesses
 
 
@@ -80,6 +81,7 @@ def test_mini_batches_are_of_consecutive_groups_and_features_are_held_once(mesh)
     seed=0,
     mask_truncated=False,
     encode=lambda params, batch: None,
+    compiler=BackgroundCompiler(0),
   )
   groups, parts = learner.minibatches(rollout)
   np.testing.assert_array_equal(groups.advantage, advantage)

@@ -1,6 +1,7 @@
 """What a step is planned to call is what it calls: the same programs, in the same shapes."""
 
 import contextlib
+import functools
 import gc
 import logging
 import re
@@ -14,6 +15,7 @@ from sejax import setup as setup_lib
 from sejax.config import parts, validation
 from sejax.monitoring.timing import Clock
 from sejax.parallel import meshes
+from sejax.parallel import programs as program_lib
 from sejax.parallel.programs import bytes_per_device
 from sejax.planning import programs
 from sejax.rollout.collect import SamplingWeights
@@ -137,6 +139,40 @@ def test_smaller_batches_call_no_other_programs(tmp_path):
   config = configuration(**changes)
   called = {name for name, _ in run_step(config, tmp_path)}
   assert called == {name for name, _ in plan_step(config)}
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [{}, {"train.freeze_vision": False, "loss.kl_coef": 0.0}, {"lora.rank": 4}],
+  ids=["frozen tower", "all weights", "adapters"],
+)
+def test_what_is_compiled_in_advance_is_what_updates_call(tmp_path, monkeypatch, changes):
+  prepared, compiles = set(), program_lib._compile
+
+  def compile_named(program, args):
+    prepared.add(program.function.__name__)
+    return compiles(program, args)
+
+  monkeypatch.setattr(program_lib, "_compile", compile_named)
+  config = configuration(compile_threads=1, **changes)
+  setup = setup_lib.set_up(config, tmp_path, Clock())
+  learner = setup.learner
+  state = learner.updater.init(setup.load_trained())
+  data = setup_lib.pipeline(config, setup.preparer, ())
+  weights = SamplingWeights(learner.policy_params(state.params), setup.initial_weights.judge_params)
+  expected = {"make_zeros", "compute_logprobs", "compute_gradient", "compute_update"}
+  with setup.prover, lowered() as found:
+    learner.prepare_optimizer(state)
+    rollout = setup.collector.collect_rollout(
+      weights, data, 0, when_acted=functools.partial(learner.prepare, state)
+    )
+    del weights
+    learner.compiler.wait()
+    assert expected <= prepared
+    found.clear()
+    learner.step(state, rollout, 0).finish()
+  again = expected & {name for name, _ in found}
+  assert not again, again
 
 
 @pytest.mark.parametrize("rank", [0, 4])

@@ -69,6 +69,10 @@ class Roles:
     return f"\\boxed{{{index}}}" if index % 2 else f"<think>{index}</think>\\boxed{{{index}}}"
 
 
+def loss_mask(rollout, *, truncated):
+  return collect.loss_mask(rollout.result, rollout.in_loss, R, truncated=truncated)
+
+
 STATS = Stats(0, 0, 0, 0, {})
 
 
@@ -139,15 +143,15 @@ def test_verdicts_and_rewards_belong_to_their_trajectories(collected):
 def test_constant_groups_are_kept_or_dropped(collected):
   kept, _ = collected([0, 1, 2, 3], constant_groups="keep")
   dropped, _ = collected([0, 1, 2, 3], constant_groups="drop")
-  assert collect.loss_mask(kept, R, truncated=True).any(axis=(1, 2)).tolist() == [True] * 4
-  counted = collect.loss_mask(dropped, R, truncated=True)
+  assert loss_mask(kept, truncated=True).any(axis=(1, 2)).tolist() == [True] * 4
+  counted = loss_mask(dropped, truncated=True)
   assert counted.any(axis=(1, 2)).tolist() == [False, True, False, True]
   assert counted[1].tolist() == [[True, True, False], [True, True, True]]
 
 
 def test_truncated_trajectories_may_be_left_out(collected):
   rollout, _ = collected([0, 1, 2, 3], constant_groups="keep")
-  counted = collect.loss_mask(rollout, R, truncated=False)
+  counted = loss_mask(rollout, truncated=False)
   assert counted.any(axis=2).tolist() == [[True, True], [True, False], [True, True], [True, True]]
 
 

@@ -29,20 +29,20 @@ def compiled_by(monkeypatch):
   return threads
 
 
-def test_what_is_prepared_is_compiled_once_and_by_another_thread(compiled_by):
+def test_what_is_guessed_is_compiled_once_and_by_another_thread(compiled_by):
   program, cache = Program.of(double), ProgramCache(threads=1)
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  cache.prepare(program, jax.ShapeDtypeStruct((3,), jnp.float32, sharding=device))
+  cache.guess(program, jax.ShapeDtypeStruct((3,), jnp.float32, sharding=device))
   assert cache.count == 0
   for _ in range(2):
     assert cache.call(program, jnp.ones(3)).tolist() == [2, 2, 2]
-    cache.prepare(program, jnp.ones(3))
+    cache.guess(program, jnp.ones(3))
   assert cache.count == 1
   assert len(compiled_by) == 1
   assert compiled_by[0] != threading.get_ident()
 
 
-def test_nothing_is_prepared_without_a_free_thread(compiled_by, monkeypatch):
+def test_nothing_is_guessed_without_a_free_thread(compiled_by, monkeypatch):
   go_on, compiles = threading.Event(), programs._compile
 
   def wait(*args):
@@ -51,15 +51,15 @@ def test_nothing_is_prepared_without_a_free_thread(compiled_by, monkeypatch):
 
   program, cache = Program.of(double), ProgramCache(threads=1)
   monkeypatch.setattr(programs, "_compile", wait)
-  cache.prepare(program, jnp.ones(3))
-  cache.prepare(program, jnp.ones(4))
+  cache.guess(program, jnp.ones(3))
+  cache.guess(program, jnp.ones(4))
   go_on.set()
   assert cache.call(program, jnp.ones(4)).tolist() == [2, 2, 2, 2]
   assert cache.call(program, jnp.ones(3)).tolist() == [2, 2, 2]
   assert len(compiled_by) == 2
   assert compiled_by.count(threading.get_ident()) == 1
   without = ProgramCache()
-  without.prepare(program, jnp.ones(3))
+  without.guess(program, jnp.ones(3))
   assert len(compiled_by) == 2
 
 
@@ -75,9 +75,9 @@ class Waiting(ProgramCache):
       self.decoded.append(sizes(args))
     return super().call(program, *args)
 
-  def prepare(self, program, *args):
-    super().prepare(program, *args)
-    for prepared in self._prepared.values():
+  def guess(self, program, *args):
+    super().guess(program, *args)
+    for prepared in self.ahead._submitted.values():
       prepared.result()
     self.prepared.append(sizes(args))
 
