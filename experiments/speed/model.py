@@ -1,6 +1,6 @@
 """What reading each prompt once is worth, in one GRPO update.
 
-    python experiments/speed/model.py [--size=small] [--family=qwen2_5_vl]
+    python experiments/speed/model.py [--size=small] [--family=qwen2_5_vl] [--only_shared]
 
 A random decoder of about 30M parameters, fp32, one prompt of 512 tokens with 8 trajectories of 128.
 With `--size=3b` it is the released 3B's shape in bf16, and a prompt of 1,024 tokens, 784 of them
@@ -19,7 +19,8 @@ again in the backward pass.
   shared loss alone, and with its gradient; `forward_mfu`, `step_mfu`: of what the device can do in
   bf16, null where that is not known.
 
-Prints a table, then one line of JSON. Needs torch, which the library itself does not.
+With `--only_shared` the step is not compared, and only rates are given. Prints a table, then one
+line of JSON. Needs torch, which the library itself does not.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ import torch
 from absl import app, flags
 from jaxtyping import Array, Float
 from reference import make_config, torch_model
-from sizes import IMAGE_SIDE, SIZE, chosen, encode, random_prompts, text_ids
+from sizes import IMAGE_SIDE, REPEATS, SIZE, chosen, encode, random_prompts, text_ids
 from stopwatch import best_seconds
 
 from sejax import models
@@ -44,10 +45,10 @@ from sejax.parallel import chips
 
 GROUP = 8
 CLIP = 0.2
-REPEATS = 3
 FAMILY = flags.DEFINE_enum(
   "family", "qwen2_5_vl", list(models.FAMILIES), "Of the model with --size=small."
 )
+_ONLY_SHARED = flags.DEFINE_bool("only_shared", False, "Leave out what the step is compared with.")
 
 
 class Size(NamedTuple):
@@ -73,9 +74,11 @@ class Size(NamedTuple):
 def sizes(family: str) -> dict[str, Size]:
   """Returns the sizes by name."""
   small, large = make_config(9, 2048, family), models.FAMILIES["qwen2_5_vl"].released("3b")
+  dry = make_config(1, 2048)
   return {
     "small": Size(small, jnp.dtype("float32"), 0, 512, 128, 1e-5),
     "3b": Size(large, jnp.dtype("bfloat16"), IMAGE_SIDE, 1024, 2048, 1e-3),
+    "dry": Size(dry, jnp.dtype("float32"), 0, 32, 16, 1e-5),
   }
 
 
@@ -188,43 +191,46 @@ def main(_: list[str]) -> None:
   device = jax.devices()[0].device_kind
   print(f"{device}; decoder of {count / 1e6:.1f}M parameters; P={size.prompt} R={size.response}")
 
-  loss = jax_loss(size.model)
-  shared, repeated = (batch.for_sejax(shared=shared) for shared in (True, False))
+  loss, shared = jax_loss(size.model), batch.for_sejax(shared=True)
   compiled = {
     "forward": jax.jit(loss).lower(params, *shared).compile(),
     "shared": jax.jit(jax.value_and_grad(loss)).lower(params, *shared).compile(),
-    "repeated": jax.jit(jax.value_and_grad(loss)).lower(params, *repeated).compile(),
   }
-  memory = {n: c.memory_analysis().temp_size_in_bytes / 2**20 for n, c in compiled.items()}
   steps = {
     "forward": lambda: jax.block_until_ready(compiled["forward"](params, *shared)),
     "shared": lambda: jax.block_until_ready(compiled["shared"](params, *shared))[0],
-    "repeated": lambda: jax.block_until_ready(compiled["repeated"](params, *repeated))[0],
   }
-  if SIZE.value == "small":  # torch runs on a CPU, and could not share an accelerator.
+  compared = not _ONLY_SHARED.value
+  if compared:
+    repeated = batch.for_sejax(shared=False)
+    compiled["repeated"] = jax.jit(jax.value_and_grad(loss)).lower(params, *repeated).compile()
+    steps["repeated"] = lambda: jax.block_until_ready(compiled["repeated"](params, *repeated))[0]
+  if compared and SIZE.value == "small":  # torch runs on a CPU, and could not share an accelerator.
     model = torch_model(size.model, params)
     model.train()
     model.gradient_checkpointing_enable()
     steps["transformers"] = lambda: torch_step(model, batch)
+  memory = {n: c.memory_analysis().temp_size_in_bytes / 2**20 for n, c in compiled.items()}
   losses = {name: float(step()) for name, step in steps.items()}
   if max(losses.values()) - min(losses.values()) > size.tolerance:
     raise ValueError(f"the steps do not compute the same loss: {losses}")
 
-  seconds = best_seconds(steps, REPEATS)
-  compiling = {n: min(compile_seconds(size, batch, n) for _ in range(2)) for n in (4, 28)}
-
+  seconds = best_seconds(steps, REPEATS.value)
   print(f"{'step':<14}{'seconds':>9}{'temporaries':>14}{'loss':>12}")
   for name, value in seconds.items():
     temporaries = f"{memory[name]:.0f} MiB" if name in memory else "-"
     print(f"{name:<14}{value:>9.2f}{temporaries:>14}{losses[name]:>12.6f}")
-  for layers, value in compiling.items():
-    print(f"compiling {layers:>2} layers: {value:.1f} s")
-  result = {
-    "shared_vs_repeated": seconds["repeated"] / seconds["shared"],
-    "shared_memory": memory["shared"] / memory["repeated"],
-    "compile_ratio": compiling[28] / compiling[4],
-    **rates(size, seconds),
-  }
+
+  result = rates(size, seconds)
+  if compared:
+    compiling = {n: min(compile_seconds(size, batch, n) for _ in range(2)) for n in (4, 28)}
+    for layers, value in compiling.items():
+      print(f"compiling {layers:>2} layers: {value:.1f} s")
+    result |= {
+      "shared_vs_repeated": seconds["repeated"] / seconds["shared"],
+      "shared_memory": memory["shared"] / memory["repeated"],
+      "compile_ratio": compiling[28] / compiling[4],
+    }
   if "transformers" in seconds:
     result["vs_transformers"] = seconds["transformers"] / seconds["shared"]
   named = {"device": device, "family": size.model.model_type}

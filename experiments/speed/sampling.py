@@ -1,12 +1,13 @@
 """What the sampler is worth: against transformers, and itself without its ideas.
 
-    python experiments/speed/sampling.py [--size=small] [--tunix_python=FILE]
+    python experiments/speed/sampling.py [--size=small] [--parts=NAMES] [--tunix_python=FILE]
 
 One random decoder of about 30M parameters with a vocabulary of 32k, fp32, 8 prompts of 8
 trajectories of 128 tokens; everything in one run on one device, each figure the best of several
 after a warm-up. With `--size=3b` it is the released 3B's shape in bf16, and prompts of 1,024 tokens
-with an image of 784, continued by up to 2,048; what torch or tunix takes part in is left out. Ends
-with one JSON line:
+with an image of 784, continued by up to 2,048; what torch or tunix takes part in is left out.
+`--parts` names what is measured, all by default, and `--tokens` sets another limit. Ends with one
+JSON line:
 
 - `vs_transformers`, `vs_transformers_short`: time of transformers' `generate` on torch with the
   same weights and top-k off, over the sampler's, for prompts of 512 and of 64 tokens.
@@ -17,6 +18,9 @@ with one JSON line:
       python3 -m venv tunix && tunix/bin/pip install google-tunix==0.1.7
       python experiments/speed/sampling.py --tunix_python=tunix/bin/python
 
+- `prefill_tokens_per_second`: prompt tokens read per second, each prompt once, without encoding its
+  image; `prefill_mfu`: model operations (`sejax.monitoring.flops`) of that per second, of what the
+  device can do in bf16, null where that is not known.
 - `shared_prefill`: time to read each prompt of 512 tokens 8 times, over that of reading it once.
 - `tail_cost`: with lengths of which 90% are an eighth of the limit, time over that of as many
   tokens at the full batch's rate. `tail_packing`: time without packing over time with it.
@@ -40,16 +44,19 @@ import numpy as np
 import torch
 from absl import app, flags
 from reference import make_config, torch_model
-from sizes import IMAGE_SIDE, SIZE, chosen, decode_bytes, encode, random_prompts
+from sizes import IMAGE_SIDE, REPEATS, SIZE, TOKENS, chosen, decode_bytes, encode, random_prompts
 from stopwatch import best_seconds
 
 from sejax import models
 from sejax.models import qwen2_5_vl as qwen
+from sejax.monitoring import flops
 from sejax.parallel import chips
 from sejax.sampling import Filters, Options, Request, Result, Role, Sampler, record_hashes
 
 PROMPTS, TRAJECTORIES = 8, 8
-REPEATS = 3
+# "others" is what the sampler is compared with, "prefill" and "full" are rates of the sampler, and
+# the rest is the sampler with and without one of its ideas.
+PARTS = ("others", "prefill", "shared_prefill", "full", "tail", "options")
 
 
 class Size(NamedTuple):
@@ -79,7 +86,10 @@ SIZES = {
   "3b": Size(
     qwen.Qwen25VL.released("3b"), jnp.dtype("bfloat16"), IMAGE_SIDE, 1024, 1024, 2048, 256
   ),
+  "dry": Size(make_config(1, 2048), jnp.dtype("float32"), 0, 16, 32, 16, 16),
 }
+_PARTS = flags.DEFINE_list("parts", list(PARTS), f"What is measured, of {', '.join(PARTS)}.")
+flags.register_validator("parts", lambda names: {*names} <= {*PARTS}, f"choose from {PARTS}")
 _TUNIX_PYTHON = flags.DEFINE_string("tunix_python", "", "Python of an environment with tunix.")
 
 
@@ -142,7 +152,7 @@ def against_transformers(bench: Bench, model: torch.nn.Module, request: Request)
       "sejax": bench.sampler(request),
       "transformers": lambda: run_transformers(model, request, max_new_tokens),
     },
-    REPEATS,
+    REPEATS.value,
   )
   show(f"prompts of {request.prompt.ids.shape[1]}", found, greedy.tokens.size)
   return found["transformers"] / found["sejax"]
@@ -155,68 +165,82 @@ def against_tunix(bench: Bench, request: Request) -> float | None:
     print("tunix is not measured: name its Python by --tunix_python, as said on top of this file")
     return None
   script = pathlib.Path(__file__).with_name("tunix_sampler.py")
-  sizes = PROMPTS, TRAJECTORIES, request.prompt.ids.shape[1], bench.size.max_new_tokens, REPEATS
+  length, new = request.prompt.ids.shape[1], bench.size.max_new_tokens
+  sizes = PROMPTS, TRAJECTORIES, length, new, REPEATS.value
   done = subprocess.run([python, script, *map(str, sizes)], capture_output=True, text=True)
   if done.returncode:
     raise ValueError(f"tunix failed: {done.stderr.strip().splitlines()[-1]}")
-  found = best_seconds({"sejax": bench.sampler(request)}, REPEATS)
+  found = best_seconds({"sejax": bench.sampler(request)}, REPEATS.value)
   found["tunix"] = float(done.stdout.split()[-1])
   show("text prompts", found, PROMPTS * TRAJECTORIES * bench.size.max_new_tokens)
   return found["tunix"] / found["sejax"]
 
 
-def shared_prefill(bench: Bench, request: Request) -> float:
-  """Compares reading each prompt once with reading it for each trajectory."""
+def prefill(bench: Bench, request: Request) -> dict[str, float | None]:
+  """Measures reading each prompt once, and compares with reading it for each trajectory."""
   prompt, features = request.prompt, request.features
-  repeated = models.Prompt(
-    np.repeat(prompt.ids, TRAJECTORIES, axis=0),
-    np.repeat(prompt.lengths, TRAJECTORIES),
-    np.repeat(prompt.positions, TRAJECTORIES, axis=1),
-  )
-  copies = None if features is None else jnp.repeat(features, TRAJECTORIES, axis=0)
-  prefill = jax.jit(bench.size.model.prefill)
+  inputs = {"shared": (prompt, features)}
+  if "shared_prefill" in _PARTS.value:
+    repeated = models.Prompt(
+      np.repeat(prompt.ids, TRAJECTORIES, axis=0),
+      np.repeat(prompt.lengths, TRAJECTORIES),
+      np.repeat(prompt.positions, TRAJECTORIES, axis=1),
+    )
+    copies = None if features is None else jnp.repeat(features, TRAJECTORIES, axis=0)
+    inputs["repeated"] = repeated, copies
+  model = bench.size.model
+  compiled = jax.jit(model.prefill)
   found = best_seconds(
     {
       name: lambda inputs=inputs: jax.block_until_ready(
-        prefill(bench.params, prompt=inputs[0], features=inputs[1])
+        compiled(bench.params, prompt=inputs[0], features=inputs[1])
       )
-      for name, inputs in (("shared", (prompt, features)), ("repeated", (repeated, copies)))
+      for name, inputs in inputs.items()
     },
-    REPEATS,
+    REPEATS.value,
   )
-  show("prefill", found, prompt.ids.size)
-  return found["repeated"] / found["shared"]
+  tokens = int(prompt.lengths.sum())
+  show("prefill", found, tokens)
+  chip, rate = chips.current(), flops.of_tokens(model, tokens, 0) / found["shared"]
+  result = {
+    "prefill_tokens_per_second": tokens / found["shared"],
+    "prefill_mfu": chip and rate / chip.flops,
+  }
+  if "repeated" in found:
+    result["shared_prefill"] = found["repeated"] / found["shared"]
+  return result
 
 
-def tail(bench: Bench) -> dict[str, float | None]:
+def decode(bench: Bench) -> dict[str, float | None]:
   """Samples lengths that all run to the limit, and those of which nine in ten are short."""
   rng = np.random.default_rng(0)
-  size, rows = bench.size, PROMPTS * TRAJECTORIES
+  size, rows, results = bench.size, PROMPTS * TRAJECTORIES, []
   long = (rng.permutation(rows) < rows // 10).reshape(PROMPTS, TRAJECTORIES)
   limits = np.where(long, size.max_new_tokens, size.max_new_tokens // 8)
-  request, results = bench.request(size.short, limits), []
-  full = bench.sampler(bench.request(size.short))
-  found = best_seconds(
-    {
-      "full": lambda: results.append(full()),
-      "packed": bench.sampler(request),
-      "unpacked": bench.sampler(request, pack=False),
-    },
-    REPEATS,
-  )
+  request, full = bench.request(size.short, limits), bench.sampler(bench.request(size.short))
+  steps = {"full": lambda: results.append(full())}
+  if "tail" in _PARTS.value:
+    steps |= {"packed": bench.sampler(request), "unpacked": bench.sampler(request, pack=False)}
+  found = best_seconds(steps, REPEATS.value)
+
   tokens = rows * size.max_new_tokens
   show("all to the limit", {"full": found["full"]}, tokens)
-  show("long tail", {name: found[name] for name in ("packed", "unpacked")}, limits.sum())
   lengths, stats = results[0].lengths, results[0].stats
   read = decode_bytes(size.model, size.dtype, stats.steps, request.prompt.lengths, lengths)
   rate = read / min(result.stats.seconds["decode"] for result in results)
   chip = chips.current()
-  return {
-    "tail_cost": found["packed"] / (found["full"] * limits.sum() / tokens),
-    "tail_packing": found["unpacked"] / found["packed"],
+  rates = {
     "tokens_per_second": tokens / found["full"],
     "decode_gbs": rate / 1e9,
     "decode_bandwidth": chip and rate / chip.bandwidth,
+  }
+  if "tail" not in _PARTS.value:
+    return rates
+  show("long tail", {name: found[name] for name in ("packed", "unpacked")}, limits.sum())
+  return {
+    "tail_cost": found["packed"] / (found["full"] * limits.sum() / tokens),
+    "tail_packing": found["unpacked"] / found["packed"],
+    **rates,
   }
 
 
@@ -233,7 +257,7 @@ def options(bench: Bench) -> dict[str, float]:
         request._replace(limits=limits), max_new_tokens=8 * size.few
       ),
     },
-    REPEATS,
+    REPEATS.value,
   )
   show(f"prompts of {size.short}", found, limits.sum())
   plain, top_p, long = found.values()
@@ -243,6 +267,8 @@ def options(bench: Bench) -> dict[str, float]:
 def main(_: list[str]) -> None:
   """Measures everything and prints it."""
   size = chosen(SIZES)
+  if TOKENS.value is not None:
+    size = size._replace(max_new_tokens=TOKENS.value)
   bench = Bench(size)
   count = sum(x.size for x in jax.tree.leaves(bench.params["decoder"]))
   device = jax.devices()[0].device_kind
@@ -252,12 +278,18 @@ def main(_: list[str]) -> None:
   short, long = bench.request(size.short), bench.request(size.long)
 
   result = {}
-  if SIZE.value == "small":  # The others run on a CPU, and could not share an accelerator.
+  # The others run on a CPU, and could not share an accelerator.
+  if "others" in _PARTS.value and SIZE.value == "small":
     model = torch_model(size.model, bench.params)
     result["vs_transformers"] = against_transformers(bench, model, long)
     result["vs_transformers_short"] = against_transformers(bench, model, short)
     result["vs_tunix"] = against_tunix(bench, short)
-  result |= {"shared_prefill": shared_prefill(bench, long), **tail(bench), **options(bench)}
+  if {"prefill", "shared_prefill"} & {*_PARTS.value}:
+    result |= prefill(bench, long)
+  if {"full", "tail"} & {*_PARTS.value}:
+    result |= decode(bench)
+  if "options" in _PARTS.value:
+    result |= options(bench)
   print(json.dumps({"device": device} | {k: v and round(v, 3) for k, v in result.items()}))
 
 

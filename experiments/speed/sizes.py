@@ -15,7 +15,17 @@ from sejax.parallel import environment
 
 _Size = TypeVar("_Size", bound=NamedTuple)
 SIZE = flags.DEFINE_enum(
-  "size", "small", ["3b", "small"], "Of the model and of what it reads: a CPU's, or the real ones."
+  "size",
+  "small",
+  ["3b", "small", "dry"],
+  "Of the model and of what it reads: the real ones, a CPU's, or so small that it only shows that"
+  " all of it runs.",
+)
+REPEATS = flags.DEFINE_integer(
+  "repeats", 3, "Times that each thing is measured, after a warm-up.", lower_bound=1
+)
+TOKENS = flags.DEFINE_integer(
+  "tokens", None, "Tokens of a trajectory at most; None: those of the size.", lower_bound=1
 )
 IMAGE_SIDE = 28  # Tokens along each side of the 3B's images: 784 of a prompt.
 
