@@ -11,7 +11,7 @@ import pytest
 from experiments.speed import card
 
 SCRIPT = pathlib.Path(card.__file__).with_name("card.sh")
-PARTS = ["device", "attention", "sampling", "model", "train_lora", "train_all", "main_job"]
+PARTS = ["device", "sampling", "model", "attention", "main_job", "train_lora", "train_all"]
 
 
 def leave(folder, name, text, status):
