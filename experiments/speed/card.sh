@@ -5,7 +5,7 @@
 #
 # --dry-run runs the same parts on the CPU, as small as can be, to show that all of them run. A part
 # that fails or takes too long is named in the line's `failed`, and the exit status is 1. Nothing is
-# written but in a temporary folder, which takes 20 GB and is removed at the end.
+# written but in a temporary folder, which takes up to 20 GB and is removed at the end.
 set -euo pipefail
 
 dry_run=()
