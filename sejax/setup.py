@@ -24,7 +24,7 @@ from sejax.evaluation.heldout import HeldOut
 from sejax.learner.learner import Learner, make_updater
 from sejax.models import lora
 from sejax.parallel import chips, layouts, meshes
-from sejax.parallel.programs import BackgroundCompiler, default_threads
+from sejax.parallel.programs import BackgroundCompiler, compile_threads
 from sejax.rollout import ModelDirectory, checks, collect
 from sejax.text.equivalence import Prover
 
@@ -160,7 +160,9 @@ def _make_roles(
   if judge is not policy:
     rollout.check_judge(policy, judge)
   options = parts.role_options(config)
-  options = parts.with_room(config, policy, options, config.batch_size)
+  options = parts.with_room(
+    config, policy, options, config.batch_size, overlap=bool(config.train.overlap)
+  )
   roles = policy.roles(options, judge.model)
   checks.check_prompts(config.data, preparer, roles, judged=config.judge.use)
   return roles
@@ -242,7 +244,7 @@ def _make_learner(
     frozen: weights of the reference policy.
     steps: training steps of the whole run, for the learning rate.
   """
-  options, threads = parts.training(config), config.compile_threads
+  options = parts.training(config)
   updater = make_updater(
     options,
     policy.model,
@@ -261,7 +263,7 @@ def _make_learner(
     seed=config.seed,
     mask_truncated=options.mask_truncated,
     encode=None if options.trains_vision else roles.encode,
-    compiler=BackgroundCompiler(default_threads() if threads is None else threads),
+    compiler=BackgroundCompiler(compile_threads(config.compile_threads, policy.mesh)),
   )
 
 

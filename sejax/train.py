@@ -69,7 +69,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
   with (
     setup.prover,
     Checkpoints(workdir / "checkpoints", config.checkpoint) as checkpoints,
-    contextlib.ExitStack() as signal_scope,
+    contextlib.ExitStack() as exit_stack,
     tqdm.tqdm(total=setup.steps, delay=1, disable=jax.process_index() > 0) as bar,
   ):
     first, saved, progress = _resume(checkpoints, config, setup, workdir)
@@ -80,13 +80,14 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
     seconds_before = progress.seconds
     logs.resume(first - 1)
     data = setup_lib.pipeline(config, setup.preparer, progress.data)
+    exit_stack.callback(setup.learner.compiler.close)
     setup.learner.prepare_optimizer(state)
     if setup.heldout and progress.before is None:
       before = setup.heldout(setup_lib.decoding_params(setup, state.params), label="before")
       progress.before = before.plain()
 
     # From here on, a request to stop waits for the end of the step. Before, Ctrl-C ends the run.
-    stop = signal_scope.enter_context(preemption.stop_requests())
+    stop = exit_stack.enter_context(preemption.stop_requests())
     bar.initial = bar.n = first
     clock.lap()
     # Shown at once, as compiling the first step takes minutes.
@@ -94,7 +95,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
     following = None
     for step in range(first, setup.steps):
       # ------------------------------------------------------------- one training step
-      done, last = step + 1, step + 1 == setup.steps
+      done, last, asked = step + 1, step + 1 == setup.steps, False
       with profiling(config.log.profile_steps, workdir / EVENTS, step):
         sampled_by = state.params if behaviour is None else behaviour
         rollout = following or _collect(setup, state, sampled_by, data, step)
@@ -103,7 +104,9 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         if config.train.overlap:
           # The next batch is sampled by the policy before the updates, while they are computed.
           behaviour, data_state = setup.learner.updater.copy_trained(state.params), data.state()
-          if not last:
+          asked = stop.requested()
+          following = None
+          if not last and not asked:
             following = _collect(setup, state, behaviour, data, done, updates.send_next)
         with clock("update"):
           state, update_metrics = updates.finish()
@@ -135,7 +138,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
 
       # ------------------------------------------------------------- checkpoint
       check_gradients(state, config.optimizer.max_skipped, checkpoints)
-      asked = stop.requested()
+      asked = asked or stop.requested()
       if last or asked or done % config.checkpoint.every == 0:
         progress.data = hosts.gather_json(data_state if config.train.overlap else data.state())
         progress.seconds = seconds_before + time.monotonic() - began
@@ -217,7 +220,7 @@ def _collect(
       weights,
       data,
       step,
-      when_acted=functools.partial(setup.learner.prepare, state),
+      on_trajectories=functools.partial(setup.learner.prepare, state),
       meanwhile=meanwhile,
     )
 

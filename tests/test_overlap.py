@@ -1,5 +1,7 @@
 """Sampling a batch while the policy learns from the one before it: `train.overlap=1`."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -147,5 +149,9 @@ def test_a_plan_counts_what_learns_and_what_samples_at_once():
   *_, state, prefix, pages, _, _ = overlap["judge decode, a token"].args
   more = add.alive_bytes - turns["add gradient"].alive_bytes
   assert more >= bytes_per_device((state, prefix, pages))
+  # None of it twice: of the embedding there are weights, two moments and a gradient.
+  embedding = gradient["decoder"]["embed"]["embedding"]
+  arrays = {id(x): x for x in jax.tree.leaves((add.args, add.alive))}
+  assert sum((x.shape, x.dtype) == (embedding.shape, jnp.float32) for x in arrays.values()) == 4
   for role in ("actor", "judge"):
     assert getattr(together, role).cache_tokens < getattr(apart, role).cache_tokens

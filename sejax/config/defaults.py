@@ -59,7 +59,8 @@ def default() -> ml_collections.ConfigDict:
   config.checkpoint = _checkpoint()
   config.log = _log()
 
-  # Threads that compile programs before they are called; None: half as many as there are cores.
+  # Threads that compile programs of updates before they are called, and as many of each sampler;
+  # None: half as many as there are cores, and none of samplers on CPUs.
   config.compile_threads = config_dict.placeholder(int)
 
   config.rewards = ml_collections.ConfigDict()

@@ -93,6 +93,7 @@ def with_room(
   batch_size: int,
   *,
   trains: bool = True,
+  overlap: bool = False,
 ) -> rollout.RoleOptions:
   """Returns options that let roles decode as many rows at once as device memory has room for.
 
@@ -102,6 +103,7 @@ def with_room(
     directory: model of the Actor; the Judge is counted as if it were of the same size.
     batch_size: prompts that are sampled together, over all processes.
     trains: whether the run trains; otherwise there is no Judge either.
+    overlap: whether the policy learns meanwhile.
   """
   device = jax.local_devices()[0]
   memory = None if device.platform == "cpu" else chips.device_memory(device)
@@ -111,7 +113,11 @@ def with_room(
   memory = min(hosts.gather_json(memory))  # more than an int32, which arrays would have
   step = planned_step(config)
   step = dataclasses.replace(
-    step, roles=options, batch_size=batch_size, judged=step.judged and trains
+    step,
+    roles=options,
+    batch_size=batch_size,
+    judged=step.judged and trains,
+    overlap=overlap,
   )
   return programs.with_room(step, directory.model, directory.mesh, memory, trains=trains).roles
 

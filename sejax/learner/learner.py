@@ -5,7 +5,7 @@ Axes: B prompts of a rollout, G trajectories, P prompt tokens, R response tokens
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -111,9 +111,9 @@ class Learner:
 
   @property
   def log_prob_passes(self) -> float:
-    """Forward passes over a rollout beside the updates: by the sampling policy, and the reference.
+    """Forward passes over a rollout beside the updates: by the policy before, and the reference.
 
-    The first update computes the log-probs of the sampling policy itself.
+    The first update computes the log-probs of the policy before it itself.
     """
     return (self.sizes.minibatches - 1) / self.sizes.minibatches + self.penalty
 
@@ -186,7 +186,7 @@ class Learner:
     """Yields the micro-batches of a mini-batch, with log-probs by the initial policy.
 
     Args:
-      old: log-probs by the policy that sampled, by micro-batch; None for the first mini-batch.
+      old: log-probs by the policy before the step, by micro-batch; None for the first mini-batch.
       step: number of the training step.
       number: of the mini-batch in the step.
     """
@@ -286,7 +286,7 @@ class Learner:
     """
     # Any prompts do, as long as they are split over the mesh.
     sizes = {"prompts": layouts.row_shards(self.mesh), "prompt_length": self.sizes.block}
-    self._prepare(state, None, None, {"zero gradient", "apply gradient"}, **sizes)
+    self._prepare("optimizer", state, None, None, ("zero gradient", "apply gradient"), **sizes)
 
   def prepare(
     self, state: update.TrainState, batch: Batch, result: Result, features: models.Features | None
@@ -300,6 +300,8 @@ class Learner:
       result: the trajectories.
       features: as the rollout will have them.
     """
+    if not self.compiler.threads:  # On every process, or on none.
+      return
     mask, parts = self._packed(batch, result, batch.real)
     images = None
     if features is None and batch.packed_images is not None:
@@ -312,12 +314,16 @@ class Learner:
     packings = {
       tuple(x.shape for x in rows.packing): rows.packing for part in parts for rows in part.rows
     }
-    for packed in packings.values():
+    names = ["log-probs of policy"] if self.sizes.minibatches > 1 else []
+    names += ["log-probs of reference"] if self.penalty else []
+    inputs = tuple(x.shape for x in jax.tree.leaves((images, features)))
+    for shape, packed in packings.items():
       self._prepare(
+        (shape, mask.shape, batch.actor.ids.shape, inputs),
         state,
         images,
         features,
-        {"log-probs of policy", "log-probs of reference", "add gradient"},
+        (*names, "add gradient"),
         prompts=len(mask) * jax.process_count(),
         prompt_length=batch.actor.ids.shape[1],
         response=mask.shape[-1],
@@ -326,13 +332,19 @@ class Learner:
 
   def _prepare(
     self,
+    key: Hashable,
     state: update.TrainState,
     images: models.Images | None,
     features: models.Features | None,
-    names: Collection[str],
+    names: Sequence[str],
     **sizes: Any,
   ) -> None:
-    """Begins to compile the calls of some names; the arguments are those of `calls`."""
+    """Begins to compile the calls of some names, unless it was done before.
+
+    Args:
+      key: of the shapes of all other arguments, which are those of `calls`.
+      names: of the calls, in their order.
+    """
     state, features, frozen = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
       (state, features, self.frozen),
@@ -343,8 +355,10 @@ class Learner:
       for call in learner.calls(state, images, features, **sizes):
         if call.name in names:
           self.compiler.submit(call.program, *call.args)
+        if call.name == names[-1]:  # What follows need not be traced.
+          return
 
-    self.compiler.run(submit)
+    self.compiler.run(key, submit)
 
   def policy_shapes(self, trained: models.Params) -> models.Params:
     """Does what `policy_params` does with shapes: `frozen` is a tree of `jax.ShapeDtypeStruct`."""

@@ -56,9 +56,9 @@ class MicroBatch(NamedTuple):
   Attributes:
     groups: the groups, in the order of the rows that they are packed into.
     packing: where their tokens lie in these rows.
-    on_policy: whether the policy is still the one that sampled, so that its own log-probs are the
-      old ones.
-    old_logp: log-probs by the policy that sampled, from `Updater.token_logprobs`; anything where
+    on_policy: whether the policy is still the one before the step, so that its own log-probs are
+      the old ones.
+    old_logp: log-probs by the policy before the step, from `Updater.token_logprobs`; anything where
       that is the policy still. With one program for both cases, less is compiled.
     ref_logp: log-probs by the initial policy, likewise; None without a KL penalty.
     key: from `random_key`; None where the objective draws nothing.

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -49,14 +50,16 @@ class CompilationCounter:
   """Counts programs that this process compiles or loads from the compilation cache."""
 
   def __init__(self):
-    self._count = 0
+    self._count, self._lock = 0, threading.Lock()  # Several threads compile.
     jax.monitoring.register_event_duration_secs_listener(self._on_event)
 
   def _on_event(self, event: str, duration: float, **_: object) -> None:
     del duration
-    self._count += event == "/jax/core/compile/backend_compile_duration"
+    with self._lock:
+      self._count += event == "/jax/core/compile/backend_compile_duration"
 
   def lap(self) -> int:
     """Returns the number of programs since the last lap."""
-    count, self._count = self._count, 0
+    with self._lock:
+      count, self._count = self._count, 0
     return count

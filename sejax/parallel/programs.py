@@ -14,6 +14,7 @@ from concurrent import futures
 from typing import Any, NamedTuple, Self
 
 import jax
+from jax.sharding import Mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +133,32 @@ class ProgramCache:
       self.ahead.submit(program, *args)
 
 
-def default_threads() -> int:
-  """Returns how many threads compile in advance: half as many as there are cores."""
-  return max((os.cpu_count() or 1) // 2, 1)
+def compile_threads(asked: int | None, mesh: Mesh, *, guesses: bool = False) -> int:
+  """Returns how many threads may compile in advance.
+
+  Where several processes use GPUs there are none: they share the work of choosing kernels, so that
+  a program which only one of them compiles would wait for the others forever.
+
+  Args:
+    asked: number that the user gave; None is half as many as there are cores.
+    guesses: whether some of the programs are never called; then None is 0 on CPUs, whose cores are
+      the devices.
+  """
+  platform = mesh.devices.flat[0].platform
+  if platform == "gpu" and jax.process_count() > 1:
+    return 0
+  if asked is not None:
+    return asked
+  return 0 if guesses and platform == "cpu" else max((os.cpu_count() or 1) // 2, 1)
 
 
 class BackgroundCompiler:
   """Compiles programs in threads, for calls that come later.
 
   `jax.jit` finds what was compiled here, for arguments of the same shapes and shardings.
+
+  Attributes:
+    threads: number of threads.
   """
 
   def __init__(self, threads: int):
@@ -149,15 +167,15 @@ class BackgroundCompiler:
     Args:
       threads: 0 compiles nothing.
     """
-    self._threads = threads
+    self.threads = threads
     self._pool = futures.ThreadPoolExecutor(threads) if threads else None
     self._submitted: dict[Hashable, futures.Future[jax.stages.Compiled]] = {}
-    self._runs: list[futures.Future[None]] = []
+    self._runs: dict[Hashable, futures.Future[None]] = {}
 
   @property
   def is_free(self) -> bool:
     """Whether a thread has nothing to compile."""
-    return sum(not compiling.done() for compiling in self._submitted.values()) < self._threads
+    return sum(not compiling.done() for compiling in self._submitted.values()) < self.threads
 
   def submit(self, program: Program, *args: Any) -> None:
     """Compiles a program when a thread is free; does nothing if it was submitted before.
@@ -178,16 +196,24 @@ class BackgroundCompiler:
     compiling = self._submitted.pop(_key(program, args), None)
     return None if compiling is None or compiling.cancel() else compiling.result()
 
-  def run(self, submit: Callable[[], None]) -> None:
-    """Runs a function in a thread that submits programs; tracing shapes takes time, too."""
-    if self._pool is not None:
-      self._runs.append(self._pool.submit(submit))
+  def run(self, key: Hashable, submit: Callable[[], None]) -> None:
+    """Runs a function in a thread that submits programs; tracing shapes takes time, too.
+
+    Args:
+      key: of what it submits; nothing is done if it was given before.
+    """
+    if self._pool is not None and key not in self._runs:
+      self._runs[key] = self._pool.submit(submit)
 
   def wait(self) -> None:
     """Waits until all is compiled. Errors are left to the calls, which will raise them, too."""
-    while self._runs:
-      self._runs.pop().result()
-    futures.wait(self._submitted.values())
+    futures.wait(self._runs.values())
+    futures.wait(list(self._submitted.values()))
+
+  def close(self) -> None:
+    """Drops what no thread has begun with: an interpreter that ends would wait for it."""
+    if self._pool is not None:
+      self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _key(program: Program, args: tuple[Any, ...]) -> Hashable:

@@ -193,12 +193,19 @@ def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall
   checks.check_buckets(step.data, step.roles.actor.max_new_tokens, model)
   model = step.compute.on_devices(model, mesh)
   arrays = _Arrays.of(step, model, mesh)
-  sampling = list(arrays.actor_calls(step, step.roles.actor, model, mesh))
-  if step.judged:
-    sampling += arrays.judge_calls(step, step.roles.judge, model, mesh)
-  yield from sampling
-  fullest = max(sampling, key=lambda call: call.alive_bytes)
-  meanwhile = (fullest.args, fullest.alive) if step.overlap else ()
+
+  def sampling(arrays: _Arrays) -> Iterator[ProgramCall]:
+    yield from arrays.actor_calls(step, step.roles.actor, model, mesh)
+    if step.judged:
+      yield from arrays.judge_calls(step, step.roles.judge, model, mesh)
+
+  yield from sampling(arrays)
+  meanwhile = ()
+  if step.overlap:
+    # Without what learns, which the learner's own calls count.
+    calls = sampling(arrays._replace(learning=None))
+    fullest = max(calls, key=lambda call: call.alive_bytes)
+    meanwhile = (fullest.args, fullest.alive)
   for call in arrays.learner_calls(step):
     yield call._replace(alive=(*call.alive, *meanwhile))
 

@@ -32,7 +32,7 @@ ClockLike = Callable[[str], contextlib.AbstractContextManager]
 
 
 # Called with a batch, its trajectories, and the features that its rollout will have.
-WhenActed = Callable[[Batch, Result, models.Features | None], None]
+OnTrajectories = Callable[[Batch, Result, models.Features | None], None]
 
 
 class SampledBatch(NamedTuple):
@@ -128,7 +128,7 @@ class Collector:
     data: Iterator[Sequence[Example]],
     step: int,
     *,
-    when_acted: WhenActed | None = None,
+    on_trajectories: OnTrajectories | None = None,
     meanwhile: Callable[[], None] | None = None,
   ) -> Rollout:
     """Returns the rollout of a step, from one batch or, with resampling, from several.
@@ -137,8 +137,8 @@ class Collector:
 
     Args:
       data: iterator over batches, each a list of examples.
-      when_acted: called when the trajectories of a batch are there, all of which enter the loss, to
-        prepare its updates; not called with `constant_groups` that may leave some out.
+      on_trajectories: called when the trajectories of a batch are there, to prepare its updates;
+        not called where `constant_groups` may leave some out of the loss.
       meanwhile: called once per decode run while it is under way, to send other work to the
         devices; None does nothing.
 
@@ -146,7 +146,7 @@ class Collector:
       ValueError: as `Collator`, `Sampler` and `rewards.reward_groups`.
     """
     watch = None if meanwhile is None else lambda _: meanwhile()
-    rollout = self._collect(weights, data, step, when_acted, watch)
+    rollout = self._collect(weights, data, step, on_trajectories, watch)
     return whitened(rollout) if self.scoring.method["advantage"] in method.WHITENED else rollout
 
   def _collect(
@@ -154,15 +154,15 @@ class Collector:
     weights: SamplingWeights,
     data: Iterator[Sequence[Example]],
     step: int,
-    when_acted: WhenActed | None,
+    on_trajectories: OnTrajectories | None,
     watch: Watch | None,
   ) -> Rollout:
     """Returns the rollout with the advantages of each group by itself."""
     # How often each record occurred in the step, so that a repeated one gets other samples.
     occurrences = collections.Counter()
     if self.constant_groups != "keep":
-      when_acted = None
-    rollout, examples = self._sample_batch(weights, data, step, occurrences, when_acted, watch)
+      on_trajectories = None
+    rollout, examples = self._sample_batch(weights, data, step, occurrences, on_trajectories, watch)
     if self.constant_groups == "keep":
       return rollout
     rollout = rollout._replace(in_loss=rewards_differ(rollout.group))
@@ -190,7 +190,7 @@ class Collector:
     data: Iterator[Sequence[Example]],
     step: int,
     occurrences: collections.Counter[str],
-    when_acted: WhenActed | None,
+    on_trajectories: OnTrajectories | None,
     watch: Watch | None,
   ) -> tuple[Rollout, Sequence[Example]]:
     """Samples, judges and rewards the next batch; returns its rollout and its examples.
@@ -215,8 +215,8 @@ class Collector:
       )
     if not self.keep_features:
       features = None
-    if when_acted:
-      when_acted(batch, acted.result, features)
+    if on_trajectories:
+      on_trajectories(batch, acted.result, features)
     with clock("judge"):
       verdict_texts, verdicts = self._judge(
         weights, batch, features, texts=acted.texts, step=step, watch=watch

@@ -43,9 +43,10 @@ def forecast(
     return
   most, rows = max(map(len, running)), now.rows
   for _ in range(_SMALLER):
-    rows = programs.rows_below(rows, limits.rows)
-    if not rows:
+    smaller = programs.rows_below(rows, limits.rows)
+    if not smaller:
       return
+    rows = programs.rows(smaller, limits.rows)
     share = rows / most
     # Tokens after which this share is left, at least those of the run under way.
     tokens = steps * min(max((1 - share) / max(ended, 0.01), 1), 8)

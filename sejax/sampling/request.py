@@ -42,8 +42,8 @@ class Options:
       large ones make larger matrix products.
     decode_steps: decode steps between host synchronisations.
     pack: shrink the device batch as sequences end.
-    compile_threads: threads that compile what the next decode runs may need; None is half as many
-      as there are cores, and 0 where these are the devices, as half of the guesses are wrong.
+    compile_threads: threads that compile what the next decode runs may need, see
+      `parallel.programs.compile_threads`.
 
   Raises:
     ValueError: an option is below 1; the message names it.

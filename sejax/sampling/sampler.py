@@ -19,7 +19,7 @@ from jaxtyping import DTypeLike
 
 from sejax import models
 from sejax.parallel import hosts, layouts
-from sejax.parallel.programs import ProgramCache, default_threads
+from sejax.parallel.programs import ProgramCache, compile_threads
 from sejax.sampling import keys
 from sejax.sampling.loop import SamplingLoop
 from sejax.sampling.programs import SamplerPrograms
@@ -56,10 +56,7 @@ class Sampler:
     self.mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("data",))
     self.model = dataclasses.replace(model, rows=layouts.row_sharding(self.mesh))
     self.programs = SamplerPrograms(self.model, options, self.mesh, dtype)
-    threads = options.compile_threads
-    if threads is None:
-      threads = 0 if self.mesh.devices.flat[0].platform == "cpu" else default_threads()
-    self.compiled = ProgramCache(threads)
+    self.compiled = ProgramCache(compile_threads(options.compile_threads, self.mesh, guesses=True))
     self._shards = layouts.row_shards(self.mesh)
     vocabulary = model.vocab_size
     options.filters.check(vocabulary)

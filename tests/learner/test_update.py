@@ -246,7 +246,8 @@ def test_an_update_is_that_of_torch(setting):
   assert norm > 2 * ADAMW["clip_norm"]
   assert wanted["clipfrac"] > 0.1
   assert wanted["clipfrac_lower"] > 0
-  np.testing.assert_allclose(metrics["loss"], loss.item(), rtol=1e-5)
+  # Terms of about 1 and of both signs cancel, so that their rounding is that of the sum.
+  np.testing.assert_allclose(metrics["loss"], loss.item(), rtol=1e-5, atol=5e-7)
   np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
   for name, value in wanted.items():
     np.testing.assert_allclose(metrics[name], value.item(), rtol=1e-4, atol=1e-6, err_msg=name)

@@ -60,11 +60,19 @@ def start_two(workdir, more=([], []), **changes):
   ]
 
 
-@pytest.fixture(scope="module")
-def workdirs(tmp_path_factory):
+OVERLAP = {
+  "train.overlap": 1,
+  "loss.rollout_correction": "token_truncate",
+  "train.constant_groups": "resample",
+  "train.resample_limit": 2,
+}
+
+
+@pytest.fixture(scope="module", params=[{}, OVERLAP], ids=["in turns", "overlapping"])
+def workdirs(tmp_path_factory, request):
   """Of a run of one process with four devices, and one of two with two each."""
   root = tmp_path_factory.mktemp("processes")
-  runs = [[start(root / "one", 4)], start_two(root / "two")]
+  runs = [[start(root / "one", 4, **request.param)], start_two(root / "two", **request.param)]
   for process in (process for processes in runs for process in processes):
     _, error = process.communicate(timeout=500)
     assert process.returncode == 0, error[-3000:]

@@ -164,7 +164,7 @@ def test_what_is_compiled_in_advance_is_what_updates_call(tmp_path, monkeypatch,
   with setup.prover, lowered() as found:
     learner.prepare_optimizer(state)
     rollout = setup.collector.collect_rollout(
-      weights, data, 0, when_acted=functools.partial(learner.prepare, state)
+      weights, data, 0, on_trajectories=functools.partial(learner.prepare, state)
     )
     del weights
     learner.compiler.wait()
