@@ -70,6 +70,8 @@ class Sizes(NamedTuple):
 class Buckets:
   """The lengths that arrays are padded to; one program is compiled per combination in use.
 
+  Beside these, what reads images is compiled for each number of images of a row, see `Collator`.
+
   Attributes:
     prompt: numbers of tokens, ascending.
     patch: numbers of patches, ascending, each a multiple of `Model.patch_multiple`.
@@ -123,7 +125,9 @@ class Collator:
     """
     if len(examples) > self.rows:
       raise ValueError(f"{len(examples)} examples do not fit a batch of {self.rows} rows")
-    sizes = self.buckets.choose(Sizes(*hosts.max_over_processes(*_max_sizes(examples))))
+    fullest = max((len(example.grids) for example in examples), default=0)
+    *needed, most = hosts.max_over_processes(*_max_sizes(examples), fullest)
+    sizes = self.buckets.choose(Sizes(*needed))
     rows = [*examples, *[self._padding_row()] * (self.rows - len(examples))]
     grids = [row.grids for row in rows]
     record_ids = tuple(row.id for row in rows)
@@ -136,7 +140,7 @@ class Collator:
       actor=self._prompts([row.actor for row in rows], grids, sizes.actor),
       judge=self._prompts([row.judge for row in rows], grids, sizes.judge),
       judge_tails=tuple(row.judge_tail for row in rows),
-      packed_images=self._pack_images(rows, sizes.patches) if sizes.patches else None,
+      packed_images=self._pack_images(rows, sizes.patches, most) if sizes.patches else None,
     )
 
   def _padding_row(self) -> Example:
@@ -160,9 +164,10 @@ class Collator:
       model=self.model, tokens=tokens, grids=grids, size=size, pad_id=self.pad_id
     )
 
-  def _pack_images(self, rows: Sequence[Example], size: int) -> models.Images:
+  def _pack_images(self, rows: Sequence[Example], size: int, most: int) -> models.Images:
     patches, grids = [row.patches for row in rows], [row.grids for row in rows]
-    return self.model.pack_images(patches, grids, size)
+    # Rounded up to a power of two, as programs are compiled for each number in use.
+    return self.model.pack_images(patches, grids, size, 1 << (most - 1).bit_length())
 
 
 def number_occurrences(

@@ -198,6 +198,7 @@ class Model(ModelConfig, abc.ABC):
     patches: Sequence[Float[np.ndarray, "_ patch_dim"]],
     grids: Sequence[Int[np.ndarray, "_ 3"]],
     size: int,
+    most: int | None = None,
   ) -> Images:
     """Packs the patches of each row's images into arrays of a common size, on the host.
 
@@ -207,9 +208,11 @@ class Model(ModelConfig, abc.ABC):
         images.
       size: patches of a row with padding, S: a multiple of `patch_multiple` and at least the
         patches of the fullest row.
+      most: images of a row that there is room for, as programs are compiled for a number; None for
+        those of the row with most.
 
     Raises:
-      ValueError: the patches do not fit the size, or patches and grids disagree.
+      ValueError: patches or images do not fit, or patches and grids disagree.
     """
 
   def images_shape(self, images: Images) -> tuple[int, int]:

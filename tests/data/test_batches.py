@@ -65,6 +65,7 @@ def test_rows_with_0_1_and_2_images_are_each_as_if_alone(model_directory, collat
 
   examples = [preparer(Problems(6), model_directory)(index) for index in (5, 0, 1)]
   together = collate(3)(examples)
+  assert together.packed_images.lengths.shape == (3, 2)
   hidden = np.asarray(read(params, together.packed_images, together.actor))
   for row, example in enumerate(examples):
     alone = collate(1)([example])

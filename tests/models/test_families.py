@@ -155,6 +155,14 @@ def test_images_that_do_not_fit_are_refused(name, size, count, message):
     model.pack_images(patches, [np.array([[1, 2, 2]]), np.array([[1, 4, 4]])], size)
 
 
+def test_more_images_than_there_is_room_for_are_refused(name):
+  model = torch_reference.tiny_family(name)
+  patches, grids = np.zeros((8, model.patch_dim), np.float32), np.array([[1, 2, 2]] * 2)
+  assert model.pack_images([patches], [grids], 16, 4).lengths.tolist() == [[4, 4, 0, 0]]
+  with pytest.raises(ValueError, match="a row has 2 images; there is room for 1"):
+    model.pack_images([patches], [grids], 16, 1)
+
+
 def test_positions(family):
   batch = family.batch()
   inputs = batch.torch_inputs()

@@ -4,7 +4,7 @@ Two orders of patches occur. In processor order, the patches of an image are in 
 features that they become. In window order, which the vision tower needs, the patches of each
 attention window are contiguous. The images of a row follow each other in both.
 
-Axes: B rows, S patches of a row with padding, s = S / merge_unit features.
+Axes: B rows, S patches of a row with padding, I images of a row, s = S / merge_unit features.
 """
 
 import functools
@@ -15,7 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from sejax.models.qwen2_5_vl.config import VisionConfig
-from sejax.models.transformer.images import PADDING, pad_patches, patch_positions
+from sejax.models.transformer.images import image_lengths, pad_patches, patch_positions
+
+PADDING = -1
 
 
 class Images(NamedTuple):
@@ -25,14 +27,14 @@ class Images(NamedTuple):
     patches: flattened patches in processor order, padded at the end.
     order: index in processor order of each feature of the window order; a permutation.
     positions: row and column of each patch within its image, in window order.
-    image: index of each patch's image within the row, in window order; -1 at padding.
+    lengths: patches of each image, in order; 0 after the last image of a row.
     window: index of each patch's window within the row, in window order; -1 at padding.
   """
 
   patches: Float[Array | np.ndarray, "B S patch_dim"]
   order: Int[Array | np.ndarray, "B s"]
   positions: Int[Array | np.ndarray, "B S 2"]
-  image: Int[Array | np.ndarray, "B S"]
+  lengths: Int[Array | np.ndarray, "B I"]
   window: Int[Array | np.ndarray, "B S"]
 
 
@@ -41,6 +43,7 @@ def pack_images(
   patches: Sequence[Float[np.ndarray, "_ patch_dim"]],
   grids: Sequence[Int[np.ndarray, "_ 3"]],
   size: int,
+  most: int | None = None,
 ) -> Images:
   """Packs the patches of each row's images into arrays of a common size, see `Model.pack_images`.
 
@@ -48,7 +51,7 @@ def pack_images(
     size: a multiple of `config.window_patches`.
 
   Raises:
-    ValueError: the patches do not fit the size, or patches and grids disagree.
+    ValueError: patches or images do not fit, or patches and grids disagree.
   """
   if size < 1 or size % config.window_patches:
     raise ValueError(
@@ -59,7 +62,7 @@ def pack_images(
     patches=pad_patches(patches, grids, size, config.patch_dim),
     order=np.tile(np.arange(size // config.merge_unit, dtype=np.int32), (rows, 1)),
     positions=np.zeros((rows, size, 2), np.int32),
-    image=np.full((rows, size), PADDING, np.int32),
+    lengths=image_lengths(grids, most),
     window=np.full((rows, size), PADDING, np.int32),
   )
   for row, row_grids in enumerate(grids):
@@ -68,7 +71,6 @@ def pack_images(
       np.reshape(row_grids, (-1, 3)),
       order=images.order[row],
       positions=images.positions[row],
-      image=images.image[row],
       window=images.window[row],
     )
   return images
@@ -80,18 +82,16 @@ def _index_row(
   *,
   order: Int[np.ndarray, " s"],
   positions: Int[np.ndarray, "S 2"],
-  image: Int[np.ndarray, " S"],
   window: Int[np.ndarray, " S"],
 ) -> None:
   """Fills the index arrays of one row in place, see `Images`."""
   patch_start, next_window = 0, 0
-  for number, grid in enumerate(grids):
+  for grid in grids:
     image_order, image_window, image_positions = _index_image(config, tuple(map(int, grid)))
     where = slice(patch_start, patch_start + int(np.prod(grid)))
     start = patch_start // config.merge_unit
     order[start : start + len(image_order)] = start + image_order
     positions[where] = image_positions
-    image[where] = number
     window[where] = next_window + np.repeat(image_window, config.merge_unit)
     patch_start = where.stop
     next_window += image_window[-1] + 1

@@ -77,9 +77,10 @@ class Qwen25VL(Model):
     patches: Sequence[Float[np.ndarray, "_ patch_dim"]],
     grids: Sequence[Int[np.ndarray, "_ 3"]],
     size: int,
+    most: int | None = None,
   ) -> Images:
     """Packs the patches of each row's images to a common size, see `images.pack_images`."""
-    return pack_images(self.vision, patches, grids, size)
+    return pack_images(self.vision, patches, grids, size, most)
 
   def encode(self, params: Params, images: Images) -> Float[Array, "B s D"]:
     """Encodes images with the vision tower, see `vision.encode_images`."""

@@ -53,7 +53,7 @@ def encode_images(params: Params, config: ModelConfig, images: Images) -> Float[
     return remat(body, config.remat)
 
   windowed = block(lambda q, k, v: _within_windows(config, q, k, v, images.window))
-  full = block(lambda q, k, v: attend_within_images(config, q, k, v, images.image))
+  full = block(lambda q, k, v: attend_within_images(config, q, k, v, images.lengths))
   x = _scan_blocks(
     params["blocks"],
     x,

@@ -106,11 +106,11 @@ class Qwen2VL(Model):
     patches: Sequence[Float[np.ndarray, "_ patch_dim"]],
     grids: Sequence[Int[np.ndarray, "_ 3"]],
     size: int,
+    most: int | None = None,
   ) -> Images:
     """Packs the patches of each row's images to a common size, see `images.pack_images`."""
-    return pack_images(
-      patches, grids, size, merge=self.vision.spatial_merge_size, patch_dim=self.patch_dim
-    )
+    merge = self.vision.spatial_merge_size
+    return pack_images(patches, grids, size, most=most, merge=merge, patch_dim=self.patch_dim)
 
   def encode(self, params: Params, images: Images) -> Float[Array, "B s D"]:
     """Encodes images with the vision tower (HF `Qwen2VisionTransformerPretrainedModel`)."""
@@ -119,7 +119,7 @@ class Qwen2VL(Model):
     x = dense(params["patch_embed"], images.patches.astype(params["patch_embed"]["kernel"].dtype))
     angles = rotary_angles(vision.head_size, images.positions)
     x = run_blocks(
-      params["blocks"], self, x, angles=angles, image=images.image, activation=_quick_gelu
+      params["blocks"], self, x, angles=angles, lengths=images.lengths, activation=_quick_gelu
     )
     return merge_patches(params["merger"], x, vision.merge_unit)
 

@@ -3,7 +3,7 @@
 The table of learned positions has one size, and images have many. How its entries are mixed for
 each patch depends on the grid alone, and so is computed here.
 
-Axes: B rows, S patches of a row with padding.
+Axes: B rows, S patches of a row with padding, I images of a row.
 """
 
 import functools
@@ -23,14 +23,14 @@ class Images(NamedTuple):
   Attributes:
     patches: flattened patches, image after image as from the image processor, padded at the end.
     positions: row and column of each patch within its image.
-    image: index of each patch's image within the row; -1 at padding.
+    lengths: patches of each image, in order; 0 after the last image of a row.
     entries: indices of the four entries of the position table around each patch.
     weights: weights of these entries in the bilinear interpolation; 0 at padding.
   """
 
   patches: Float[Array | np.ndarray, "B S patch_dim"]
   positions: Int[Array | np.ndarray, "B S 2"]
-  image: Int[Array | np.ndarray, "B S"]
+  lengths: Int[Array | np.ndarray, "B I"]
   entries: Int[Array | np.ndarray, "B S 4"]
   weights: Float[Array | np.ndarray, "B S 4"]
 
@@ -40,12 +40,15 @@ def pack_images(
   patches: Sequence[Float[np.ndarray, "_ patch_dim"]],
   grids: Sequence[Int[np.ndarray, "_ 3"]],
   size: int,
+  most: int | None = None,
 ) -> Images:
   """Packs the images of each row to a common size, see `transformer.images.pack_images`."""
   merge = config.spatial_merge_size
-  packed = shared.pack_images(patches, grids, size, merge=merge, patch_dim=config.patch_dim)
-  entries = np.zeros((*packed.image.shape, 4), np.int32)
-  weights = np.zeros((*packed.image.shape, 4), np.float32)
+  packed = shared.pack_images(
+    patches, grids, size, most=most, merge=merge, patch_dim=config.patch_dim
+  )
+  entries = np.zeros((len(grids), size, 4), np.int32)
+  weights = np.zeros((len(grids), size, 4), np.float32)
   for row, row_grids in enumerate(grids):
     start = 0
     for grid in np.reshape(row_grids, (-1, 3)):

@@ -161,9 +161,10 @@ class Qwen3VL(Model):
     patches: Sequence[Float[np.ndarray, "_ patch_dim"]],
     grids: Sequence[Int[np.ndarray, "_ 3"]],
     size: int,
+    most: int | None = None,
   ) -> Images:
     """Packs the patches of each row's images to a common size, see `images.pack_images`."""
-    return pack_images(self.vision, patches, grids, size)
+    return pack_images(self.vision, patches, grids, size, most)
 
   def encode(self, params: Params, images: Images) -> DeepstackFeatures:
     """Encodes images with the vision tower (HF `Qwen3VLVisionModel`)."""
@@ -178,7 +179,7 @@ class Qwen3VL(Model):
     ends = [*(index + 1 for index in vision.deepstack_visual_indexes), vision.depth]
     for number, (start, stop) in enumerate(itertools.pairwise((0, *ends))):
       blocks = jax.tree.map(lambda p, start=start, stop=stop: p[start:stop], params["blocks"])
-      x = run_blocks(blocks, self, x, angles=angles, image=images.image, activation=gelu)
+      x = run_blocks(blocks, self, x, angles=angles, lengths=images.lengths, activation=gelu)
       if number < len(ends) - 1:
         merger = jax.tree.map(lambda p, n=number: p[n], params["deepstack"]["layers"])
         levels.append(merge_patches(merger, x, vision.merge_unit))

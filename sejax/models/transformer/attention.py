@@ -1,11 +1,11 @@
 """Attention over several sets of keys; chooses between cuDNN's kernel and chunked XLA attention.
 
 The queries of G continuations attend to several sets of keys at once: those of their shared prompt
-and their own. Masks are described by a type (`Causal`, `Lengths` or a function), so that `attend`
-can recognise the cases that cuDNN's kernel supports. All others use `chunked_attention`.
+and their own. Masks are described by a type (`Causal`, `Lengths`, `Segments` or a function), so
+that `attend` can recognise what cuDNN's kernel supports. All others use `chunked_attention`.
 
-Axes: B rows, G members (continuations of a prompt), T queries of a member, S keys, C queries of a
-chunk, N query heads, K key-value heads, r = N / K, H head size.
+Axes: B rows, G members (continuations of a prompt), T queries of a member, S keys, I segments of a
+row, C queries of a chunk, N query heads, K key-value heads, r = N / K, H head size.
 """
 
 import dataclasses
@@ -30,10 +30,26 @@ class Lengths:
   lengths: Int[Array, " B"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Segments:
+  """Mask: queries and keys of a row are cut into the same segments, and attend within these.
+
+  Segments follow each other from the start of a row. What comes after the last is padding: its
+  outputs are finite, and nothing else.
+  """
+
+  lengths: Int[Array, "B I"]
+
+  def of_tokens(self, size: int) -> Int[Array, "B S"]:
+    """Returns the index of each token's segment; that of padding is I."""
+    ends = jnp.cumsum(self.lengths, axis=1)
+    return (jnp.arange(size)[:, None] >= ends[:, None]).sum(axis=-1)
+
+
 # Mask as a function: given the indices of C queries, returns which keys each attends to, as
 # `[B,G,C,S]` or an array that broadcasts to it. The mask over all queries never exists at once.
 Visible = Callable[[Int[Array, " C"]], Bool[Array, "#B #G #C S"]]
-Mask = Causal | Lengths | Visible
+Mask = Causal | Lengths | Segments | Visible
 
 
 class KeySet(NamedTuple):
@@ -93,6 +109,9 @@ def _visible(key_set: KeySet) -> Visible:
       return lambda index: (jnp.arange(size) <= index[:, None])[None, None]
     case Lengths(lengths):
       return lambda _: (jnp.arange(size) < lengths[:, None])[:, None, None]
+    case Segments() as segments:
+      of_keys = segments.of_tokens(size)
+      return lambda index: of_keys[:, None, index, None] == of_keys[:, None, None]
     case visible:
       return visible
 

@@ -1,6 +1,6 @@
 """Packs the images of each row into padded arrays for vision towers without windows, on the host.
 
-Axes: B rows, S patches of a row with padding, s features of an image.
+Axes: B rows, S patches of a row with padding, I images of a row, s features of an image.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-PADDING = -1
-
 
 class Images(NamedTuple):
   """Packed images of B rows.
@@ -18,12 +16,12 @@ class Images(NamedTuple):
   Attributes:
     patches: flattened patches, image after image as from the image processor, padded at the end.
     positions: row and column of each patch within its image.
-    image: index of each patch's image within the row; -1 at padding.
+    lengths: patches of each image, in order; 0 after the last image of a row.
   """
 
   patches: Float[Array | np.ndarray, "B S patch_dim"]
   positions: Int[Array | np.ndarray, "B S 2"]
-  image: Int[Array | np.ndarray, "B S"]
+  lengths: Int[Array | np.ndarray, "B I"]
 
 
 def pack_images(
@@ -31,6 +29,7 @@ def pack_images(
   grids: Sequence[Int[np.ndarray, "_ 3"]],
   size: int,
   *,
+  most: int | None = None,
   merge: int,
   patch_dim: int,
 ) -> Images:
@@ -42,11 +41,12 @@ def pack_images(
       images.
     size: patches of a row with padding, S: a multiple of `merge**2` and at least the patches of the
       fullest row.
+    most: images of a row, I; None for those of the row with most.
     merge: side, in patches, of the square of patches that becomes one feature.
     patch_dim: size of one flattened patch.
 
   Raises:
-    ValueError: the patches do not fit the size, or patches and grids disagree.
+    ValueError: patches or images do not fit, or patches and grids disagree.
   """
   if size < 1 or size % merge**2:
     raise ValueError(f"size is {size} patches; it must be a multiple of {merge**2}")
@@ -54,17 +54,36 @@ def pack_images(
   images = Images(
     patches=pad_patches(patches, grids, size, patch_dim),
     positions=np.zeros((*shape, 2), np.int32),
-    image=np.full(shape, PADDING, np.int32),
+    lengths=image_lengths(grids, most),
   )
   for row, row_grids in enumerate(grids):
     start = 0
-    for number, grid in enumerate(np.reshape(row_grids, (-1, 3))):
+    for grid in np.reshape(row_grids, (-1, 3)):
       where = slice(start, start + int(grid.prod()))
-      images.image[row, where] = number
       positions = patch_positions(merge, tuple(map(int, grid)))
       images.positions[row, where] = positions.reshape(-1, 2)
       start = where.stop
   return images
+
+
+def image_lengths(
+  grids: Sequence[Int[np.ndarray, "_ 3"]], most: int | None
+) -> Int[np.ndarray, "B I"]:
+  """Returns the patches of each image, 0 after the last image of a row, see `pack_images`.
+
+  Raises:
+    ValueError: a row has more images than `most`.
+  """
+  counts = [np.reshape(row, (-1, 3)).prod(axis=1) for row in grids]
+  fullest = max(map(len, counts), default=0)
+  if most is None:
+    most = max(fullest, 1)
+  if fullest > most:
+    raise ValueError(f"a row has {fullest} images; there is room for {most}")
+  lengths = np.zeros((len(grids), most), np.int32)
+  for row, row_counts in zip(lengths, counts, strict=True):
+    row[: len(row_counts)] = row_counts
+  return lengths
 
 
 def pad_patches(

@@ -1,7 +1,7 @@
 """Parts of vision towers that families share: rotation, attention within images, blocks, merger.
 
-Axes: B rows, S patches of a row, s features of a row, N heads, H head size, W hidden size of the
-tower, D hidden size of what a function returns.
+Axes: B rows, S patches of a row, I images of a row, s features of a row, N heads, H head size, W
+hidden size of the tower, D hidden size of what a function returns.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from sejax.models.transformer.attention import KeySet, attend
+from sejax.models.transformer.attention import KeySet, Segments, attend
 from sejax.models.transformer.config import ModelConfig
 from sejax.models.transformer.layers import constrain_rows, dense, layer_norm, remat
 from sejax.models.transformer.params import Params
@@ -40,18 +40,14 @@ def attend_within_images(
   queries: Float[Array, "B S N H"],
   keys: Float[Array, "B S N H"],
   values: Float[Array, "B S N H"],
-  image: Int[Array, "B S"],
+  lengths: Int[Array, "B I"],
 ) -> Float[Array, "B S N H"]:
-  """Computes attention to all patches of the same image.
+  """Computes attention to all patches of the same image; its output is finite at padding.
 
   Args:
-    image: index of each patch's image within the row; padding has an index of its own.
+    lengths: patches of each image; the images of a row follow each other.
   """
-  same_image = KeySet(
-    jnp.swapaxes(keys, 1, 2),
-    jnp.swapaxes(values, 1, 2),
-    lambda index: image[:, None, index, None] == image[:, None, None],
-  )
+  same_image = KeySet(jnp.swapaxes(keys, 1, 2), jnp.swapaxes(values, 1, 2), Segments(lengths))
   return attend(config, queries[:, None], [same_image])[:, 0]
 
 
@@ -81,7 +77,7 @@ def run_blocks(
   x: Float[Array, "B S D"],
   *,
   angles: Float[Array, "B S H/2"],
-  image: Int[Array, "B S"],
+  lengths: Int[Array, "B I"],
   activation: Callable[[Array], Array],
 ) -> Float[Array, "B S D"]:
   """Runs stacked blocks of LayerNorm, attention within images, and an MLP of two dense layers.
@@ -90,12 +86,12 @@ def run_blocks(
     params: parameters of the blocks, stacked.
     x: embedded patches.
     angles: rotation angles of the patches, from `rotary_angles`.
-    image: index of each patch's image within the row; padding has an index of its own.
+    lengths: patches of each image; the images of a row follow each other.
     activation: activation function of the MLP.
   """
 
   def attention(queries: Array, keys: Array, values: Array) -> Array:
-    return attend_within_images(config, queries, keys, values, image)
+    return attend_within_images(config, queries, keys, values, lengths)
 
   def body(x: Array, block: Params) -> tuple[Array, None]:
     x = constrain_rows(x, config.rows)
