@@ -45,7 +45,9 @@ def kernel(monkeypatch, request):
       "dot_product_attention",
       lambda *arrays, implementation, **options: attend(*arrays, implementation="xla", **options),
     )
-    monkeypatch.setattr(cudnn_attention, "usable", lambda config, dtype, tokens: tokens > 1)
+    monkeypatch.setattr(
+      cudnn_attention, "usable", lambda config, dtype, tokens, head_size: tokens > 1
+    )
 
 
 @pytest.mark.parametrize("kernel", [False, True], ids=["blocks", "kernel"], indirect=True)

@@ -1,7 +1,7 @@
 """Compares fused attention with transformers, with XLA's attention in place of cuDNN's kernel.
 
-The kernel needs a GPU. Here the inputs that it would get, one causal sequence per row, are passed
-to XLA's implementation of the same function.
+The kernel needs a GPU. Here the inputs that it would get, one sequence per row, are passed to XLA's
+implementation of the same function.
 """
 
 import dataclasses
@@ -19,19 +19,44 @@ from sejax.models.transformer import cudnn_attention
 from tests.models import grpo, torch_reference
 from tests.models import test_qwen_gradients as gradients
 from tests.models import test_qwen_model as logits
+from tests.models import test_qwen_vision as vision
+
+PROMPT, IMAGE = ("cudnn", True), ("cudnn", False)  # Implementation, and whether it is causal.
+
+
+@jax.custom_vjp
+def spoil_gradient(x, skipped):
+  """Returns `x`, whose gradient is not a number where the kernel skips tokens."""
+  return x
+
+
+spoil_gradient.defvjp(
+  lambda x, skipped: (x, skipped),
+  lambda skipped, gradient: (jnp.where(skipped, jnp.nan, gradient), None),
+)
 
 
 @pytest.fixture
-def calls(monkeypatch) -> list[str]:
-  """Turns the fused path on and records its calls; clears programs compiled by other tests."""
+def calls(monkeypatch) -> list[tuple[str, bool]]:
+  """Turns the fused path on and records its calls; clears programs compiled by other tests.
+
+  Outputs and gradients of what the kernel skips are not a number.
+  """
   attend, implementations = jax.nn.dot_product_attention, []
 
-  def attend_with_xla(*arrays, implementation, **options):
-    implementations.append(implementation)
-    return attend(*arrays, implementation="xla", **options)
+  def attend_with_xla(*arrays, implementation, is_causal, **options):
+    implementations.append((implementation, is_causal))
+    lengths, skipped = options["query_seq_lengths"], False
+    if lengths is not None:
+      skipped = (jnp.arange(arrays[0].shape[1]) >= lengths[:, None])[..., None, None]
+      arrays = [spoil_gradient(x, skipped) for x in arrays]
+    out = attend(*arrays, implementation="xla", is_causal=is_causal, **options)
+    return jnp.where(skipped, jnp.nan, out)
 
   monkeypatch.setattr(jax.nn, "dot_product_attention", attend_with_xla)
-  monkeypatch.setattr(cudnn_attention, "usable", lambda config, dtype, tokens: tokens > 1)
+  monkeypatch.setattr(
+    cudnn_attention, "usable", lambda config, dtype, tokens, head_size: tokens > 1
+  )
   jax.clear_caches()
   yield implementations
   jax.clear_caches()
@@ -41,7 +66,33 @@ def calls(monkeypatch) -> list[str]:
 def test_logits(tiny, case, calls):
   logits.assert_logits(tiny, torch_reference.make_batch(tiny.config, logits.CASES[case]))
   # One call each for prompts and continuations, in one pass and in two passes.
-  assert calls == ["cudnn"] * 4
+  assert calls.count(PROMPT) == 4
+  assert (IMAGE in calls) == (case != "text only")
+
+
+@pytest.mark.parametrize(
+  ("rows", "is_used"),
+  [
+    ([[vision.ODD], [], [(4, 4)]], True),
+    ([[vision.ODD, (4, 4)], [(2, 2)], []], True),
+    ([[(8, 6), vision.ODD, (4, 4), (2, 2)], [(4, 4), vision.ODD]], True),
+    ([[(4, 4)] * (cudnn_attention.MAX_SEGMENTS + 1)], False),
+  ],
+  ids=["one image", "two images", "four images", "more"],
+)
+def test_features(tiny, rows, is_used, calls):
+  batch = torch_reference.make_batch(tiny.config, rows)
+  features = vision.encode(tiny.params, tiny.config, batch.images(tiny.config))
+  assert np.isfinite(features).all()  # Also of padding.
+  with_images = [row for row, grids in enumerate(batch.grids) if len(grids)]
+  torch_batch = dataclasses.replace(
+    batch,
+    patches=[batch.patches[row] for row in with_images],
+    grids=[batch.grids[row] for row in with_images],
+  )
+  want = vision.torch_features(tiny.torch_model, torch_batch)
+  vision.assert_features(features[np.array(with_images)], torch_batch, want)
+  assert set(calls) == ({IMAGE} if is_used else set())
 
 
 @pytest.mark.parametrize("run", [gradients.one_pass, gradients.two_passes])
@@ -74,16 +125,14 @@ def test_devices_that_have_the_kernel(platform, kind, capability, expected):
 def test_when_the_kernel_is_used():
   """For half precision, supported head sizes, several tokens, and if the model allows it."""
   config = dataclasses.replace(qwen.Qwen25VL.released("3b"), fused_attention=True)
-  assert cudnn_attention.usable(config, jnp.bfloat16, 2)
-  assert not cudnn_attention.usable(config, jnp.float32, 2)
-  assert not cudnn_attention.usable(config, jnp.bfloat16, 1)
-  for sections, width in (((2, 2, 2), 12 * 16), ((48, 48, 48), 288 * 16)):
-    text = dataclasses.replace(config.text, mrope_section=sections, hidden_size=width)
-    vision = dataclasses.replace(config.vision, out_hidden_size=width)
-    other = dataclasses.replace(config, text=text, vision=vision)
-    assert not cudnn_attention.usable(other, jnp.bfloat16, 2)
+  for size in (config.text.head_size, config.vision.head_size, 72):
+    assert cudnn_attention.usable(config, jnp.bfloat16, 2, size)
+  assert not cudnn_attention.usable(config, jnp.float32, 2, 128)
+  assert not cudnn_attention.usable(config, jnp.bfloat16, 1, 128)
+  for size in (12, 288):
+    assert not cudnn_attention.usable(config, jnp.bfloat16, 2, size)
   forbidden = dataclasses.replace(config, fused_attention=False)
-  assert not cudnn_attention.usable(forbidden, jnp.bfloat16, 2)
+  assert not cudnn_attention.usable(forbidden, jnp.bfloat16, 2, 128)
 
 
 def test_programs_for_a_gpu_call_the_kernel(monkeypatch):
@@ -107,3 +156,13 @@ def test_programs_for_a_gpu_call_the_kernel(monkeypatch):
   text = jax.jit(loss).trace(params, prompt, tokens).lower(lowering_platforms=("cuda",)).as_text()
   assert text.count("@__cudnn$fmhaSoftmax(") >= 2
   assert text.count("@__cudnn$fmhaSoftmaxBackward(") == 2
+
+  @jax.grad
+  def loss_of_features(params, images):
+    return config.encode(params, images).sum().astype(jnp.float32)
+
+  for rows in ([[(4, 4)], [(8, 6)]], [[(4, 4), (8, 6)], []]):
+    images = torch_reference.make_batch(config, rows).images(config)
+    traced = jax.jit(loss_of_features).trace(params, images)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "@__cudnn$fmhaSoftmaxBackward(" in text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sejax.models.transformer import cudnn_attention
+from sejax.models.transformer import cudnn_attention, vision
 from sejax.parallel import chips
 from sejax.planning import hlo, topologies
 from tests.models import torch_reference
@@ -65,3 +65,24 @@ def test_fused_attention_is_split_over_rows_and_heads(gpus):
   # Two products forth and five back, causal: half of each. An eighth of it all.
   assert cost.flops == 7 * rows * heads * length**2 * size / 8
   assert not cost.collectives
+
+
+@pytest.mark.parametrize("images", [1, 2, cudnn_attention.MAX_SEGMENTS])
+def test_attention_within_images_keeps_no_scores_and_communicates_nothing(gpus, images):
+  rows, patches, heads, size = 16, 4096, 16, 80
+  mesh = Mesh(np.array(gpus("h100:8")).reshape(2, 4, 1), ("data", "fsdp", "tensor"))
+  sharding = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+  config = torch_reference.tiny_config(rows=sharding, fused_attention=True)
+
+  def loss(queries, keys, values, lengths):
+    out = vision.attend_within_images(config, queries, keys, values, lengths)
+    return out.astype(jnp.float32).sum()
+
+  shape = (rows, patches, heads, size)
+  arrays = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding) for _ in range(3)]
+  lengths = jax.ShapeDtypeStruct((rows, images), jnp.int32, sharding=sharding)
+  program = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*arrays, lengths).compile()
+  cost = hlo.cost(program.as_text())
+  assert not cost.collectives
+  scores = rows / 8 * heads * patches**2 * 4  # bytes of fp32
+  assert cost.bytes < 3 * scores  # Chunks move eleven times their size.

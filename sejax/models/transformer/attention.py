@@ -79,8 +79,14 @@ def attend(
     queries: N must be a multiple of K.
     chunk: queries of a row that are computed at once; None is `config.query_chunk`.
   """
-  if cudnn_attention.usable(config, queries.dtype, queries.shape[2]):
+  if cudnn_attention.usable(config, queries.dtype, queries.shape[2], queries.shape[4]):
     match key_sets:
+      case [KeySet(keys, values, Segments(lengths))] if (
+        queries.shape[1] == 1 and lengths.shape[1] <= cudnn_attention.MAX_SEGMENTS
+      ):
+        return cudnn_attention.attend_segments(
+          config, queries[:, 0], keys.swapaxes(1, 2), values.swapaxes(1, 2), lengths
+        )[:, None]
       case [KeySet(keys, values, Causal())] if keys.ndim == 5:
         return cudnn_attention.attend_prompts(config, queries, keys, values)
       case [

@@ -43,7 +43,7 @@ def attend(
     continuation_size: maximum number of tokens of a continuation, R.
     block: tokens of a block, Q; must divide C.
   """
-  if cudnn_attention.usable(config, queries.dtype, continuation_size):
+  if cudnn_attention.usable(config, queries.dtype, continuation_size, queries.shape[3]):
     return _attend_by_sequence(
       config, queries, keys, values, packing, prompt_size, continuation_size
     )
