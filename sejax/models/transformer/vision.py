@@ -66,9 +66,25 @@ def self_attention(
     attention: computes attention from rotated queries and keys and from values.
   """
   qkv = jnp.tensordot(x, params["qkv"]["kernel"], 1) + params["qkv"]["bias"]  # [B,S,3,D]
+  qkv = _materialize_gradient(qkv)
   queries, keys, values = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, heads, -1), 2, 0)
   out = attention(rotate(queries, angles), rotate(keys, angles), values)
   return dense(params["proj"], out.reshape(x.shape))
+
+
+@jax.custom_vjp
+def _materialize_gradient(x: Float[Array, "..."]) -> Float[Array, "..."]:
+  """Returns `x`, whose gradient is not fused with what comes before.
+
+  XLA for GPUs would fuse the joining of heads into the product that gives the gradient of weights,
+  and finds no tiles for that where the head size is 72.
+  """
+  return x
+
+
+_materialize_gradient.defvjp(
+  lambda x: (x, None), lambda _, gradient: (jax.lax.optimization_barrier(gradient),)
+)
 
 
 def run_blocks(
