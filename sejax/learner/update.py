@@ -166,8 +166,9 @@ class Updater:
     """Takes one optimizer step on a mini-batch.
 
     The loss is divided by counts of the whole mini-batch, so that its gradient does not depend on
-    how it is cut, up to the order of sums; the objectives `clip_cov` and `kl_cov` choose their
-    tokens within a micro-batch.
+    how it is cut, up to the order of sums: over micro-batches in fp32, over devices in `dtype` for
+    the weights of layers. The objectives `clip_cov` and `kl_cov` choose their tokens within a
+    micro-batch.
 
     Args:
       state: donated.
