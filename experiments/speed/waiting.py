@@ -11,7 +11,7 @@ same records. Ends with one JSON line:
   it is: a whole batch is prepared ahead, by as many threads as there are cores.
 - `waiting_before`: the same as preparation was before: four examples ahead, by two threads.
 - `collate`: seconds to make a batch of the examples, which the train loop does after it waited.
-- `prepare`: seconds to prepare and collate a batch, one after the other.
+- `prepare`: seconds that a batch takes, collated, where nobody sleeps.
 - `step`: seconds of a step.
 """
 
