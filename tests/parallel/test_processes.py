@@ -60,12 +60,7 @@ def start_two(workdir, more=([], []), **changes):
   ]
 
 
-OVERLAP = {
-  "train.overlap": 1,
-  "loss.rollout_correction": "token_truncate",
-  "train.constant_groups": "resample",
-  "train.resample_limit": 2,
-}
+OVERLAP = {"train.overlap": 1, "loss.rollout_correction": "token_truncate"}
 
 
 @pytest.fixture(scope="module", params=[{}, OVERLAP], ids=["in turns", "overlapping"])
