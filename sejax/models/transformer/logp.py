@@ -1,4 +1,8 @@
-"""Log-probs and entropies of given tokens, computed in chunks so that few logits exist at once."""
+"""Log-probs and entropies of given tokens, computed in chunks so that few logits exist at once.
+
+The fused output layer of tokamax 0.0.12 (`linear_softmax_cross_entropy_loss`) was considered: it
+returns one sum or mean over tokens, no entropy, and has no banned ids.
+"""
 
 from typing import NamedTuple
 
