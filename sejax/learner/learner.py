@@ -279,10 +279,10 @@ class Learner:
     )
 
   def prepare_optimizer(self, state: update.TrainState) -> None:
-    """Begins to compile what updates call whatever their batch.
+    """Starts compiling the programs of updates whose shapes depend on no batch.
 
     Args:
-      state: arrays, which may have been donated, or shapes.
+      state: its shapes and shardings are used, so its arrays may have been donated.
     """
     # Any prompts do, as long as they are split over the mesh.
     sizes = {"prompts": layouts.row_shards(self.mesh), "prompt_length": self.sizes.block}
@@ -291,14 +291,15 @@ class Learner:
   def prepare(
     self, state: update.TrainState, batch: Batch, result: Result, features: models.Features | None
   ) -> None:
-    """Begins to compile what `step` will call, when the trajectories of a rollout are there.
+    """Starts compiling the programs that `step` will call for a rollout.
 
-    Every process must call it. All groups are taken to enter the loss.
+    To be called as soon as the trajectories are sampled, so that programs compile while the Judge
+    reads. Every process must call it. It assumes that all groups enter the loss.
 
     Args:
-      state: as above.
-      result: the trajectories.
-      features: as the rollout will have them.
+      state: its shapes and shardings are used, so its arrays may have been donated.
+      result: tokens of the trajectories.
+      features: `Rollout.features` of the rollout to come.
     """
     if not self.compiler.threads:  # On every process, or on none.
       return
@@ -339,11 +340,11 @@ class Learner:
     names: Sequence[str],
     **sizes: Any,
   ) -> None:
-    """Begins to compile the calls of some names, unless it was done before.
+    """Starts compiling some of the calls that `calls` yields, unless that was done before.
 
     Args:
-      key: of the shapes of all other arguments, which are those of `calls`.
-      names: of the calls, in their order.
+      key: identifies the shapes of the other arguments, which are passed to `calls`.
+      names: names of the calls, in their order.
     """
     state, features, frozen = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),

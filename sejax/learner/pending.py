@@ -1,4 +1,4 @@
-"""Work for the devices that the host sends off in parts, with other work between them."""
+"""Device programs that the host dispatches in parts, so that other programs run between them."""
 
 from collections.abc import Generator
 from typing import Generic, TypeVar
@@ -7,23 +7,23 @@ T = TypeVar("T")
 
 
 class Pending(Generic[T]):
-  """The result of programs of which some were not sent to the devices yet.
+  """The result of a sequence of programs, some of which were not dispatched yet.
 
-  Devices run programs in the order in which they were sent. So that this is the same on every
-  process, nothing is sent by a thread: whoever else uses the devices calls `send_next`.
+  Devices run programs in the order of dispatch, which must be the same on every process. So no
+  thread dispatches them: other users of the devices call `send_next` between their own programs.
   """
 
   def __init__(self, parts: Generator[None, None, T]):
-    """Sends nothing yet.
+    """Dispatches nothing yet.
 
     Args:
-      parts: sends a part of the programs whenever it is resumed, and returns the result.
+      parts: dispatches some programs each time it is resumed, and returns the result.
     """
     self._parts = parts
     self._result: list[T] = []
 
   def send_next(self) -> None:
-    """Sends the next part of the programs, if any is left."""
+    """Dispatches the next part of the programs, if any is left."""
     if self._result:
       return
     try:
@@ -32,7 +32,7 @@ class Pending(Generic[T]):
       self._result.append(end.value)
 
   def finish(self) -> T:
-    """Sends all that is left and returns the result, which the devices may not have yet."""
+    """Dispatches all that is left; returns the result, whose arrays may not be computed yet."""
     while not self._result:
       self.send_next()
     return self._result[0]

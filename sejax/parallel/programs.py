@@ -124,7 +124,7 @@ class ProgramCache:
     return self._compiled[key](*args)
 
   def guess(self, program: Program, *args: Any) -> None:
-    """Compiles in a thread what may be called later, unless all are busy.
+    """Compiles a program that may be called later in a thread, unless all threads are busy.
 
     Args:
       *args: pytrees of arrays, or of `jax.ShapeDtypeStruct` with a sharding.
@@ -192,26 +192,26 @@ class BackgroundCompiler:
     self._submitted[key] = self._pool.submit(_compile, program, shapes)
 
   def take(self, program: Program, *args: Any) -> jax.stages.Compiled | None:
-    """Returns what was submitted, when it is compiled; None if no thread has begun with it."""
+    """Returns a submitted program, waiting for its compilation; None if no thread has begun it."""
     compiling = self._submitted.pop(_key(program, args), None)
     return None if compiling is None or compiling.cancel() else compiling.result()
 
   def run(self, key: Hashable, submit: Callable[[], None]) -> None:
-    """Runs a function in a thread that submits programs; tracing shapes takes time, too.
+    """Runs a function that submits programs in a thread, as tracing their shapes takes time, too.
 
     Args:
-      key: of what it submits; nothing is done if it was given before.
+      key: identifies what it submits; does nothing for a key that was given before.
     """
     if self._pool is not None and key not in self._runs:
       self._runs[key] = self._pool.submit(submit)
 
   def wait(self) -> None:
-    """Waits until all is compiled. Errors are left to the calls, which will raise them, too."""
+    """Waits until all programs are compiled. Errors are left to their calls, which raise them."""
     futures.wait(self._runs.values())
     futures.wait(list(self._submitted.values()))
 
   def close(self) -> None:
-    """Drops what no thread has begun with: an interpreter that ends would wait for it."""
+    """Drops programs that no thread has begun: an exiting interpreter would wait for them."""
     if self._pool is not None:
       self._pool.shutdown(wait=False, cancel_futures=True)
 

@@ -1,7 +1,7 @@
-"""Which sizes the next decode runs may have, so that their programs are compiled in advance.
+"""Forecasts the sizes of the next decode runs, so that their programs are compiled in advance.
 
 The host cannot know when sequences will end. It assumes that they end as fast as during the last
-run, whichever they are. A wrong guess costs a compilation, in a thread that nothing waits for.
+run, in random order. A wrong guess costs a compilation, in a thread that nothing waits for.
 """
 
 from collections.abc import Iterator
