@@ -33,7 +33,6 @@ from sejax.parallel import hosts, preemption
 from sejax.parallel.lock import Lock
 from sejax.reports import training as training_report
 from sejax.rollout import collect
-from sejax.rollout.collect import SamplingWeights
 
 _SHOWN = {  # metrics in the progress bar, with their labels
   "reward": "reward",
@@ -212,7 +211,7 @@ def _collect(
     sampled_by: weights or adapters of the policy that samples.
     meanwhile: see `Collector.collect_rollout`.
   """
-  weights = SamplingWeights(
+  weights = collect.SamplingWeights(
     setup.learner.policy_params(sampled_by), setup.initial_weights.judge_params
   )
   with validation.options_of_section("method"):  # A reward function decides how many weights.

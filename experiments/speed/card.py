@@ -110,12 +110,7 @@ def last_json(text: str) -> dict[str, Any] | None:
 
 
 def reason(status: int, text: str) -> str:
-  """Returns why a part failed, in one line.
-
-  Args:
-    status: exit status.
-    text: what it printed.
-  """
+  """Returns why a part failed, in one line, from its exit status and what it printed."""
   if status in _TIMED_OUT:
     return "its time was over"
   if not status:

@@ -63,8 +63,7 @@ class Simulation:
   """Stands in for a `ProgramCache`: does to lengths what the sampler's programs do.
 
   Attributes:
-    ahead: as of a `ProgramCache`; nothing is compiled.
-    seconds: likewise.
+    ahead: as of a `ProgramCache`, like `seconds`; nothing is compiled.
     tally: sums of what was issued.
     issued: how often each program was called with each number of rows, pages and prompts of a
       shard, or of tokens that are read together.

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int, UInt32
 from sejax import models
 from sejax.data.prepare import Example
 from sejax.parallel import hosts
+from sejax.parallel.programs import rounded_up
 from sejax.sampling import record_hashes
 
 
@@ -167,7 +168,7 @@ class Collator:
   def _pack_images(self, rows: Sequence[Example], size: int, most: int) -> models.Images:
     patches, grids = [row.patches for row in rows], [row.grids for row in rows]
     # Rounded up to a power of two, as programs are compiled for each number in use.
-    return self.model.pack_images(patches, grids, size, 1 << (most - 1).bit_length())
+    return self.model.pack_images(patches, grids, size, rounded_up(most, 1))
 
 
 def number_occurrences(

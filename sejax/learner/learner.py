@@ -22,7 +22,13 @@ from sejax.learner.minibatches import Groups, Sizes, all_lengths, stream_order, 
 from sejax.learner.pending import Pending
 from sejax.models import lora
 from sejax.parallel import hosts, layouts
-from sejax.parallel.programs import BackgroundCompiler, Program, ProgramCall, with_shardings
+from sejax.parallel.programs import (
+  BackgroundCompiler,
+  Program,
+  ProgramCall,
+  shapes_of,
+  with_shardings,
+)
 from sejax.rollout import Compute, collect
 from sejax.sampling import Filters, Result
 
@@ -346,10 +352,7 @@ class Learner:
       key: identifies the shapes of the other arguments, which are passed to `calls`.
       names: names of the calls, in their order.
     """
-    state, features, frozen = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-      (state, features, self.frozen),
-    )
+    state, features, frozen = shapes_of((state, features, self.frozen))
 
     def submit():  # In a thread, too, as tracing takes its time.
       learner = dataclasses.replace(self, frozen=frozen)

@@ -158,7 +158,7 @@ class BackgroundCompiler:
   `jax.jit` finds what was compiled here, for arguments of the same shapes and shardings.
 
   Attributes:
-    threads: number of threads.
+    threads: 0 compiles nothing.
   """
 
   def __init__(self, threads: int):
@@ -186,10 +186,7 @@ class BackgroundCompiler:
     key = _key(program, args)
     if self._pool is None or key in self._submitted:
       return
-    shapes = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), args
-    )
-    self._submitted[key] = self._pool.submit(_compile, program, shapes)
+    self._submitted[key] = self._pool.submit(_compile, program, shapes_of(args))
 
   def take(self, program: Program, *args: Any) -> jax.stages.Compiled | None:
     """Returns a submitted program, waiting for its compilation; None if no thread has begun it."""
@@ -259,6 +256,11 @@ def bytes_per_device(tree: Any) -> int:
   """
   arrays = {id(x): x for x in jax.tree.leaves(tree)}
   return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays.values())
+
+
+def shapes_of(tree: Any) -> Any:
+  """Returns arrays as `jax.ShapeDtypeStruct` with their shardings; donated ones will do."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def with_shardings(shapes: Any, shardings: Any) -> Any:

@@ -66,7 +66,6 @@ def of_gradient(call: ProgramCall, model: models.Model, mesh: Mesh, dtype: DType
 
   Args:
     call: of `Updater.add_gradient`.
-    dtype: precision of computation.
   """
   _, params, frozen, micro, _ = call.args
   size, text, tensor = jnp.dtype(dtype).itemsize, model.text, mesh.shape.get("tensor", 1)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Int
 
-from sejax.parallel.programs import rounded_up
 from sejax.sampling.programs import DecodeSize, SamplerPrograms
 from sejax.sampling.scheduler import Limits, Schedule
 
@@ -37,7 +36,7 @@ def forecast(
   steps = programs.options.run_steps
   running = [np.array(row, int) for row in schedule.running]
   for runs in range(1, _LONGER + 1):
-    pages = _pages(schedule, running, runs * steps, limits)
+    pages = _pages(schedule, running, runs * steps)
     yield now._replace(pages=max(now.pages, programs.pages(pages, limits)))
   if not is_shrinking:
     return
@@ -53,23 +52,17 @@ def forecast(
     generator = np.random.default_rng(0)
     left = [np.sort(generator.permutation(row)[: round(share * len(row))]) for row in running]
     prompts = [np.unique(row // programs.options.members, return_counts=True)[1] for row in left]
-    places = now.prompts
-    while places > 1 and max(map(len, prompts)) <= places // 2:
-      places //= 2
-    members = max(int(counts.max(initial=1)) for counts in prompts)
     yield DecodeSize(
       rows=rows,
-      pages=programs.pages(_pages(schedule, left, round(tokens), limits), limits),
-      prompts=places,
-      members=min(rounded_up(members, 1), programs.options.members),
+      pages=programs.pages(_pages(schedule, left, round(tokens)), limits),
+      prompts=programs.prompts(max(map(len, prompts)), now.prompts),
+      members=programs.members(max(int(counts.max(initial=1)) for counts in prompts)),
     )
 
 
-def _pages(
-  schedule: Schedule, sequences: list[Int[np.ndarray, " r"]], tokens: int, limits: Limits
-) -> int:
+def _pages(schedule: Schedule, sequences: list[Int[np.ndarray, " r"]], tokens: int) -> int:
   """Returns the pages of the fullest shard when its sequences have some more tokens."""
   return max(
-    int((-(-(schedule.num_cached[shard, row] + tokens) // limits.page_size)).sum())
+    int(schedule.pages_for(schedule.num_cached[shard, row] + tokens).sum())
     for shard, row in enumerate(sequences)
   )

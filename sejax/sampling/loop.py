@@ -234,7 +234,7 @@ class SamplingLoop:
     # Where prompts have few rows left, their keys need not meet the queries of whole groups.
     members = options.members
     if is_shrinking:
-      members = min(rounded_up(schedule.most_members, 1), members)
+      members = self._programs.members(schedule.most_members)
     rows = schedule.rows(size)
     sampled_before = schedule.sampled(rows)
     with self._stage("decode"):
@@ -327,9 +327,7 @@ class SamplingLoop:
 
   def _shrink_prompts(self) -> None:
     """Halves the prompts on the device, perhaps several times, when no more are needed."""
-    places = self._places
-    while places > 1 and self._schedule.prompts_used <= places // 2:
-      places //= 2
+    places = self._programs.prompts(self._schedule.prompts_used, self._places)
     if places < self._places:
       self._take("prefix", self._shard(self._schedule.compact_prompts(places)))
       self._places = places

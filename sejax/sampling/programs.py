@@ -161,6 +161,16 @@ class SamplerPrograms:
     pages = rounded_up(max(count, limits.rows // 8, 1), PAGE_STEPS)
     return pages if limits.pages is None else min(pages, limits.pages)
 
+  def prompts(self, count: int, places: int) -> int:
+    """Returns the places of a shard's prompts: `places`, halved as long as `count` prompts fit."""
+    while places > 1 and count <= places // 2:
+      places //= 2
+    return places
+
+  def members(self, count: int) -> int:
+    """Returns the sequences of a prompt that there is room for, at least `count`."""
+    return min(rounded_up(count, 1), self.options.members)
+
   def given(self, tokens: int) -> tuple[int, int]:
     """Returns how given tokens are read together: rows of a shard, and tokens with padding.
 

@@ -174,7 +174,7 @@ class Schedule:
     found: list[int] = []
     for sequence in self._waiting[shard]:
       prompt = sequence // self._members
-      pages -= self._pages_for(self.num_cached[shard, sequence]) + limits.growth
+      pages -= self.pages_for(self.num_cached[shard, sequence]) + limits.growth
       # A sequence that is alone always has room.
       has_pages = pages >= 0 or not (running or found)
       has_place = prompt in known or len(known) < limits.prompts
@@ -191,7 +191,7 @@ class Schedule:
       size: pages of a shard, at least those needed.
     """
     for shard, running in enumerate(self.running):
-      needed = self._pages_for(self.num_cached[shard, running])
+      needed = self.pages_for(self.num_cached[shard, running])
       width = int(needed.max(initial=0))
       pages = self._pages[shard, running, :width]
       missing = (pages == NONE) & (np.arange(width) < needed[:, None])
@@ -204,7 +204,7 @@ class Schedule:
   def pages_needed(self) -> int:
     """Pages that the tokens of running sequences need in the shard where these are most."""
     return max(
-      int(self._pages_for(self.num_cached[shard, running]).sum())
+      int(self.pages_for(self.num_cached[shard, running]).sum())
       for shard, running in enumerate(self.running)
     )
 
@@ -234,7 +234,7 @@ class Schedule:
     if self._limits.pages is None:
       return
     for shard, running in enumerate(self.running):
-      pages = self._pages_for(self.num_cached[shard, running])
+      pages = self.pages_for(self.num_cached[shard, running])
       total = int(pages.sum())
       if total <= self._limits.pages:
         continue
@@ -334,7 +334,7 @@ class Schedule:
       member[shard, index] = _rank(prompt[shard, index])
       row_of_member[shard, prompt[shard, index], member[shard, index]] = index
       lengths[shard, index] = self.num_cached[shard, sequences]
-      width = int(self._pages_for(lengths[shard, index]).max(initial=0))
+      width = int(self.pages_for(lengths[shard, index]).max(initial=0))
       pages_of_row = self._pages[shard, sequences, :width]
       row, number = np.nonzero(pages_of_row != NONE)
       page = pages_of_row[row, number]
@@ -379,7 +379,7 @@ class Schedule:
     places[self._place[shard, used]] = used
     return places
 
-  def _pages_for(self, tokens: Int[np.ndarray, "*q"]) -> Int[np.ndarray, "*q"]:
+  def pages_for(self, tokens: Int[np.ndarray, "*q"]) -> Int[np.ndarray, "*q"]:
     """Returns how many pages hold this many tokens."""
     return -(-tokens // self._limits.page_size)
 
