@@ -1,6 +1,8 @@
 """What tests of several folders share."""
 
+import gc
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -54,6 +56,22 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
   order = {name: place for place, name in enumerate(_LONGEST_FILES)}
   items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs():
+  """Lets go of compiled programs before there are too many.
+
+  On CPUs each of them takes several of the memory maps that Linux gives a process, and XLA aborts
+  when there are no more.
+  """
+  yield
+  limit, maps = pathlib.Path("/proc/sys/vm/max_map_count"), pathlib.Path("/proc/self/maps")
+  if not limit.exists():
+    return
+  if maps.read_bytes().count(b"\n") > int(limit.read_text()) / 3:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
