@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,9 @@ def pytest_configure(config):
   """
   if hasattr(config, "workerinput"):  # It has the environment from the process that started it.
     return
+  # A shell lets what it starts with `&` ignore Ctrl-C, and so would runs that tests interrupt.
+  if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
   # Where the session is interrupted, a worker may still write.
   cache = tempfile.TemporaryDirectory(prefix="sejax_tests_", ignore_cleanup_errors=True)
   config.add_cleanup(cache.cleanup)
