@@ -63,7 +63,13 @@ def start_two(workdir, more=([], []), **changes):
 OVERLAP = {"train.overlap": 1, "loss.rollout_correction": "token_truncate"}
 
 
-@pytest.fixture(scope="module", params=[{}, OVERLAP], ids=["in turns", "overlapping"])
+@pytest.fixture(
+  scope="module",
+  params=[
+    pytest.param({}, id="in turns", marks=pytest.mark.slow),  # What the other does, and less.
+    pytest.param(OVERLAP, id="overlapping"),
+  ],
+)
 def workdirs(tmp_path_factory, request):
   """Of a run of one process with four devices, and one of two with two each."""
   root = tmp_path_factory.mktemp("processes")

@@ -7,7 +7,7 @@ from experiments.speed import simulate
 from sejax.sampling import Options, Role
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize(
   "changes", [{}, {"max_concurrent_rows": 7}, {"cache_tokens": 60}], ids=["all", "rows", "cache"]
