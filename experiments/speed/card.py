@@ -1,7 +1,7 @@
 """What `card.sh` needs beside the scripts that it runs: the device, the main job, the merged JSON.
 
     python experiments/speed/card.py device [--dry_run]
-    python experiments/speed/card.py main_job --workdir=DIR [--dry_run]
+    python experiments/speed/card.py main_job --run_dir=DIR [--dry_run]
     python experiments/speed/card.py merge --folder=DIR NAME...
 
 `device` prints what the measurements run on, and fails where that is no GPU. `main_job` trains the
@@ -23,7 +23,7 @@ from absl import app, flags
 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "On the CPU, as short as can be.")
 _FOLDER = flags.DEFINE_string("folder", None, "Of what the parts left.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Of the main job.")
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Workdir of the main job.")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _TIMED_OUT = (124, 137)  # exit statuses of `timeout`, by its first signal and by its last
@@ -149,7 +149,7 @@ def main(argv: list[str]) -> int:
         print(f"card.py: {error}", file=sys.stderr)
         return 2
     case ["main_job"]:
-      result = main_job(_WORKDIR.value, dry_run=_DRY_RUN.value)
+      result = main_job(_RUN_DIR.value, dry_run=_DRY_RUN.value)
     case ["merge", *names]:
       result = merge(pathlib.Path(_FOLDER.value), names)
     case _:

@@ -86,7 +86,7 @@ cat "$folder/device.log"
 part sampling 110 "$python" "$here/sampling.py" "${size[@]}" --parts=prefill,full "${sampling[@]}"
 part model 150 "$python" "$here/model.py" "${size[@]}" --only_shared
 part attention 195 "$python" "$here/attention.py" "${attention[@]}"
-part main_job 260 "$python" "$here/card.py" main_job "--workdir=$folder/main_job" "${dry_run[@]}"
+part main_job 260 "$python" "$here/card.py" main_job "--run_dir=$folder/main_job" "${dry_run[@]}"
 part train_lora 375 "$python" "$here/train.py" "${size[@]}" --nojudge_repeated "--rank=$rank" \
   "${train[@]}"
 part train_all 465 "$python" "$here/train.py" "${size[@]}" --nojudge_repeated \
