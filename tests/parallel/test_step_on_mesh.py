@@ -14,8 +14,8 @@ from tests.parallel import step_on_mesh
 from tests.subprocesses import free_address, start, wait
 
 MODULE = "tests.parallel.step_on_mesh"
-# By default the one that splits all axes at once.
 OTHERS = ("1x2x4", "8x1x1")
+# By default on the mesh that splits all axes at once.
 RUNS = [
   ("qwen2_5_vl", "2x2x2"),
   ("qwen3_vl", "2x2x2"),
