@@ -3,7 +3,15 @@
 from sejax.sampling.filters import Filters
 from sejax.sampling.keys import Role, record_hashes
 from sejax.sampling.request import Options, Request
-from sejax.sampling.result import Finish, Progress, Result, Stats, StopStrings, Watch
+from sejax.sampling.result import (
+  Finish,
+  Progress,
+  Result,
+  Stats,
+  StopStrings,
+  Watch,
+  mean_over_tokens,
+)
 from sejax.sampling.sampler import Sampler
 
 __all__ = [
@@ -18,5 +26,6 @@ __all__ = [
   "Stats",
   "StopStrings",
   "Watch",
+  "mean_over_tokens",
   "record_hashes",
 ]

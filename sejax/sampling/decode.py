@@ -17,6 +17,7 @@ from sejax import models
 from sejax.parallel import layouts
 from sejax.sampling import filters as filters_lib
 from sejax.sampling import keys
+from sejax.sampling.certainty import Certainty, certainty
 
 
 class State(NamedTuple):
@@ -69,12 +70,28 @@ class SampledTokens(NamedTuple):
   """Tokens of one decode run, with their log-probs in nats.
 
   Only the first n entries of a sequence are valid, where n is the growth of its `num_sampled` in
-  this run. For the two kinds of log-probs see `filters.Draw`.
+  this run. For the two kinds of log-probs see `filters.Draw`. The certainty, `[NR,C]` as well, is
+  that of the distribution over each token; None if it is not measured. So are the log-probs of W
+  watched tokens in the place of each token, with temperature and banned ids.
   """
 
   tokens: Int[Array, "NR C"]
   logp: Float[Array, "NR C"]
   behaviour_logp: Float[Array, "NR C"]
+  certainty: Certainty | None = None
+  watched_logp: Float[Array, "NR C W"] | None = None
+
+
+class Measured(NamedTuple):
+  """What is measured on logits beside drawing from them; static under jit.
+
+  Attributes:
+    certainty_temperature: of self-certainty; None measures no certainty.
+    watched: tokens whose log-probs are returned.
+  """
+
+  certainty_temperature: float | None = None
+  watched: tuple[int, ...] = ()
 
 
 class Status(NamedTuple):
@@ -110,6 +127,8 @@ def decode_tokens(
   filters: filters_lib.Filters,
   eos_ids: tuple[int, ...],
   steps: int,
+  measured: Measured,
+  forced: tuple[int, ...] = (),
 ) -> tuple[Float[Array, "NQ D"], models.Recent, SampledTokens, Status]:
   """Decodes up to `steps` tokens for every active row.
 
@@ -123,6 +142,8 @@ def decode_tokens(
     mesh: mesh with any of the axes data, fsdp and tensor.
     eos_ids: tokens that end a sequence; they belong to it.
     steps: maximum number of decode steps, C.
+    measured: what else is returned.
+    forced: tokens that every sequence begins with, whatever is drawn.
 
   Returns:
     The hidden states, the keys and values of the new tokens, the sampled tokens and the status for
@@ -130,7 +151,7 @@ def decode_tokens(
   """
   rows, shards = len(batch.sequence), layouts.row_shards(mesh)
   eos = jnp.array(eos_ids, jnp.int32)
-  draw = _sharded_draw(filters, mesh, rows)
+  draw = _sharded_draw(filters, measured, mesh, rows)
   # The draw splits rows over `tensor`. Without constraints the compiler would split them so in
   # every layer, and move queries and keys between devices.
   by_row = NamedSharding(mesh, PartitionSpec(layouts.row_axes(mesh)))
@@ -154,18 +175,18 @@ def decode_tokens(
     logits = jax.lax.with_sharding_constraint(model.logits(params, row_hidden), logits_sharding)
     drawn = draw(logits, row_keys, num_sampled)
     drawn = jax.lax.with_sharding_constraint(drawn, by_row)
-    sampled = SampledTokens(
-      tokens=sampled.tokens.at[step].set(drawn.token),
-      logp=sampled.logp.at[step].set(drawn.logp),
-      behaviour_logp=sampled.behaviour_logp.at[step].set(drawn.behaviour_logp),
-    )
+    if forced:
+      begins = jnp.array(forced)[jnp.minimum(num_sampled, len(forced) - 1)]
+      tokens = jnp.where(num_sampled < len(forced), begins, drawn.tokens)
+      drawn = drawn._replace(tokens=tokens)
+    sampled = jax.tree.map(lambda run, new: run.at[step].set(new), sampled, drawn)
     num_sampled = num_sampled + active
-    is_eos = (drawn.token[..., None] == eos).any(-1)
+    is_eos = (drawn.tokens[..., None] == eos).any(-1)
     active = active & (num_sampled < limit) & ~is_eos
     active = jax.lax.with_sharding_constraint(active, by_row)
     row_hidden, recent = model.decode(
       params,
-      drawn.token,
+      drawn.tokens,
       prefix=prefix,
       pages=pages,
       recent=recent,
@@ -179,9 +200,13 @@ def decode_tokens(
   row_hidden, row_keys, limit = (
     take_rows(mesh, x, batch.sequence) for x in (hidden, sequences.keys, sequences.limit)
   )
-  shape = (steps, rows)
+  none = jnp.zeros((steps, rows))
   sampled = SampledTokens(
-    tokens=jnp.zeros(shape, jnp.int32), logp=jnp.zeros(shape), behaviour_logp=jnp.zeros(shape)
+    tokens=none.astype(jnp.int32),
+    logp=none,
+    behaviour_logp=none,
+    certainty=None if measured.certainty_temperature is None else Certainty(none, none),
+    watched_logp=jnp.zeros((steps, rows, len(measured.watched))) if measured.watched else None,
   )
   recent = model.empty_recent(rows, steps, hidden.dtype)
   recent = jax.lax.with_sharding_constraint(recent, recent_shardings)
@@ -193,7 +218,7 @@ def decode_tokens(
   )
   put_rows = _in_shards(mesh, lambda x, index, new: x.at[index].set(new, mode="drop"))
   hidden = put_rows(hidden, batch.sequence, row_hidden)
-  sampled = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), sampled)
+  sampled = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), sampled)
   return hidden, recent, sampled, Status(active=active, num_sampled=num_sampled, steps=taken)
 
 
@@ -211,22 +236,27 @@ def _in_shards(mesh: Mesh, function: Callable[..., Array]) -> Callable[..., Arra
 
 
 def _sharded_draw(
-  filters: filters_lib.Filters, mesh: Mesh, size: int
-) -> Callable[..., filters_lib.Draw]:
-  """Returns a function that draws the next token of every row.
+  filters: filters_lib.Filters, measured: Measured, mesh: Mesh, size: int
+) -> Callable[..., SampledTokens]:
+  """Returns a function that draws the next token of every row, and measures: arrays `[NR,...]`.
 
   Each device filters whole rows: they are sharded over `tensor` too, the vocabulary is not.
 
   Args:
     size: rows of all shards, NR.
   """
+
+  def draw(logits, key, index):
+    drawn = filters_lib.draw(filters, logits, keys.token_bits(key, index))
+    found, watched_logp = None, None
+    if measured.certainty_temperature is not None:
+      found = certainty(filters, logits, measured.certainty_temperature)
+    if measured.watched:
+      logp = jax.nn.log_softmax(filters_lib.scale(filters, logits), axis=-1)
+      watched_logp = logp[..., jnp.array(measured.watched)]
+    return SampledTokens(*drawn, found, watched_logp)
+
   axes = layouts.row_axes(mesh)
   tensor = layouts.tensor_axis(mesh, size // layouts.row_shards(mesh))
   rows = PartitionSpec((*axes, tensor) if tensor else axes)
-  return jax.shard_map(
-    lambda logits, key, index: filters_lib.draw(filters, logits, keys.token_bits(key, index)),
-    mesh=mesh,
-    in_specs=rows,
-    out_specs=rows,
-    check_vma=False,
-  )
+  return jax.shard_map(draw, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)

@@ -111,7 +111,7 @@ def draw(filters: Filters, logits: Float[Array, "*b V"], bits: UInt[Array, "*b 2
     logits: fp32.
     bits: 64 random bits per row. Equal logits and bits give equal tokens.
   """
-  scores = _fold(_scale(filters, logits))
+  scores = _fold(scale(filters, logits))
   top = scores.max(axis=(-2, -1), keepdims=True)
   weights = jnp.exp(scores - top)
   total = _total(_fold_sums(weights))
@@ -127,7 +127,7 @@ def draw(filters: Filters, logits: Float[Array, "*b V"], bits: UInt[Array, "*b 2
   return Draw(token, score - jnp.log(total), score - jnp.log(_total(columns)))
 
 
-def _scale(filters: Filters, logits: Float[Array, "*b V"]) -> Float[Array, "*b V"]:
+def scale(filters: Filters, logits: Float[Array, "*b V"]) -> Float[Array, "*b V"]:
   """Returns logits divided by the temperature, minus infinity for banned ids."""
   scaled = logits / (filters.temperature or 1.0)
   if not filters.banned:

@@ -28,6 +28,7 @@ class Role(enum.IntEnum):
   ACTOR = 0
   JUDGE = 1
   EXTRACTOR = 2
+  TEACHER = 3
 
 
 def record_hashes(

@@ -81,6 +81,8 @@ class SamplingLoop:
       self._options.max_new_tokens,
       pad_id=self._options.pad_id,
       shards=self._local,
+      certainty=self._options.certainty_temperature is not None,
+      watched=len(self._options.watched),
     )
     limits = self._plan.limits
     given, limit = (

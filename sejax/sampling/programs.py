@@ -18,6 +18,7 @@ from sejax import models
 from sejax.parallel import layouts
 from sejax.parallel.programs import Program, ProgramCall, rounded_up
 from sejax.sampling import cache, decode, encode, keys, scheduler
+from sejax.sampling.certainty import Certainty
 from sejax.sampling.request import READ_TOKENS, BatchPlan, Options
 
 # Sizes between each two powers of two that programs are compiled for. Pages are most of what a
@@ -64,7 +65,15 @@ class SamplerPrograms:
     self.specs = decode.specs(model, mesh)
     prefix, pages, hidden = self._shardings(self.specs)
     recent = self._shardings(model.state_specs(mesh)[2])
-    outputs = decode.SampledTokens(rows, rows, rows), decode.Status(*[PartitionSpec()] * 3)
+    measured = decode.Measured(options.certainty_temperature, options.watched)
+    sampled = decode.SampledTokens(
+      rows,
+      rows,
+      rows,
+      certainty=None if options.certainty_temperature is None else Certainty(rows, rows),
+      watched_logp=rows if options.watched else None,
+    )
+    outputs = sampled, decode.Status(*[PartitionSpec()] * 3)
     common = {"model": model, "mesh": mesh}
     self.encode = Program.of(
       encode.encode_rows,
@@ -87,6 +96,8 @@ class SamplerPrograms:
       filters=options.filters,
       eos_ids=options.eos_ids,
       steps=options.run_steps,
+      measured=measured,
+      forced=options.forced,
       **common,
     )
 

@@ -5,6 +5,7 @@ tokens.
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -42,11 +43,15 @@ class Options:
       large ones make larger matrix products.
     decode_steps: decode steps between host synchronisations.
     pack: shrink the device batch as sequences end.
+    certainty_temperature: temperature of self-certainty; None measures neither it nor the entropy.
+    forced: tokens that every sequence begins with, whatever is drawn; their log-probs are those of
+      the tokens that were drawn. Fewer than `max_new_tokens`.
+    watched: tokens whose log-probs are returned in the place of each sampled token.
     compile_threads: threads that compile what the next decode runs may need, see
       `parallel.programs.compile_threads`.
 
   Raises:
-    ValueError: an option is below 1; the message names it.
+    ValueError: an option is out of its range; the message names it.
   """
 
   trajectories: int
@@ -61,6 +66,9 @@ class Options:
   page_size: int = 64
   decode_steps: int = 32
   pack: bool = True
+  certainty_temperature: float | None = None
+  forced: tuple[int, ...] = ()
+  watched: tuple[int, ...] = ()
   compile_threads: int | None = None
 
   def __post_init__(self):
@@ -77,6 +85,16 @@ class Options:
       value = getattr(self, name)
       if value is not None and value < 1:
         raise ValueError(f"options.{name} is {value}; it must be at least 1")
+    if len(self.forced) >= self.max_new_tokens:
+      raise ValueError(
+        f"options.forced has {len(self.forced)} tokens; it must have fewer than"
+        f" max_new_tokens={self.max_new_tokens}"
+      )
+    at = self.certainty_temperature
+    if at is not None and not 0 < at < math.inf:
+      raise ValueError(
+        f"options.certainty_temperature is {at}; it must be a finite number above 0, or None"
+      )
 
   @property
   def run_steps(self) -> int:

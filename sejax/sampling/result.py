@@ -4,9 +4,11 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int8, Int32
 
+from sejax.sampling.certainty import Certainty
 from sejax.sampling.decode import SampledTokens
 
 
@@ -70,6 +72,9 @@ class Result(NamedTuple):
       from; 0 at padding.
     finish: a `Finish` value for each sequence.
     stats: cost of the call.
+    certainty: means over the tokens of each sequence, 0 without tokens; None if not measured.
+    watched_logp: log-probs of the watched tokens in the place of each token, in nats; None without
+      any.
   """
 
   tokens: Int32[np.ndarray, "B G R"]
@@ -78,6 +83,8 @@ class Result(NamedTuple):
   behaviour_logp: Float32[np.ndarray, "B G R"]
   finish: Int8[np.ndarray, "B G"]
   stats: Stats
+  certainty: Certainty | None = None
+  watched_logp: Float32[np.ndarray, "B G R W"] | None = None
 
   @property
   def mask(self) -> Bool[np.ndarray, "B G R"]:
@@ -123,7 +130,15 @@ class OutputBuffer:
   """Host arrays that collect the tokens of this process's prompts over all decode runs."""
 
   def __init__(
-    self, prompts: int, members: int, max_new_tokens: int, *, pad_id: int, shards: Sequence[int]
+    self,
+    prompts: int,
+    members: int,
+    max_new_tokens: int,
+    *,
+    pad_id: int,
+    shards: Sequence[int],
+    certainty: bool = False,
+    watched: int = 0,
   ):
     """Allocates the arrays.
 
@@ -132,12 +147,16 @@ class OutputBuffer:
       members: sequences of each prompt, G.
       max_new_tokens: maximum number of tokens to sample for a sequence, R.
       shards: indices of this process's row shards.
+      certainty: whether it is measured.
+      watched: number of watched tokens.
     """
     shape = (prompts, members, max_new_tokens)
     self.tokens = np.full(shape, pad_id, np.int32)
     self.lengths = np.zeros(shape[:2], np.int32)
     self.logp = np.zeros(shape, np.float32)
     self.behaviour_logp = np.zeros(shape, np.float32)
+    self.certainty = Certainty(*np.zeros((2, *shape), np.float32)) if certainty else None
+    self.watched_logp = np.zeros((*shape, watched), np.float32) if watched else None
     self.stopped = np.zeros(shape[:2], bool)
     self._shards = list(shards)
 
@@ -162,15 +181,19 @@ class OutputBuffer:
       The rows of this process that a stop string ended.
     """
     # [n,R,C]
-    new = [x.reshape(len(self._shards), -1, x.shape[-1]) for x in sampled]
-    stopped = np.zeros((len(running), new[0].shape[1]), bool)
+    new = jax.tree.map(lambda x: x.reshape(len(self._shards), -1, *x.shape[1:]), sampled)
+    outs = SampledTokens(
+      self.tokens, self.logp, self.behaviour_logp, self.certainty, self.watched_logp
+    )
+    stopped = np.zeros((len(running), new.tokens.shape[1]), bool)
     prompts_per_shard = len(self.tokens) // len(self._shards)
     for n, shard in enumerate(self._shards):
       prompt, member = np.divmod(np.array(running[shard], int), self.tokens.shape[1])
       prompt += n * prompts_per_shard
-      row, step = np.nonzero(np.arange(new[0].shape[-1]) < (after[shard] - before[shard])[:, None])
+      taken = (after[shard] - before[shard])[:, None]
+      row, step = np.nonzero(np.arange(new.tokens.shape[-1]) < taken)
       at = prompt[row], member[row], before[shard][row] + step
-      for out, x in zip((self.tokens, self.logp, self.behaviour_logp), new, strict=True):
+      for out, x in zip(jax.tree.leaves(outs), jax.tree.leaves(new), strict=True):
         out[at] = x[n, row, step]
       self.lengths[prompt, member] = after[shard]
       if stop:
@@ -220,4 +243,14 @@ class OutputBuffer:
       tokens=np.where(mask, self.tokens, np.int32(pad_id)),
       logp=np.where(mask, self.logp, 0),
       behaviour_logp=np.where(mask, self.behaviour_logp, 0),
+      certainty=self.certainty and Certainty(*(mean_over_tokens(x, mask) for x in self.certainty)),
+      watched_logp=self.watched_logp,
     )
+
+
+def mean_over_tokens(
+  values: Float32[np.ndarray, "B G R"], mask: Bool[np.ndarray, "B G R"]
+) -> Float32[np.ndarray, "B G"]:
+  """Returns the mean over the tokens of each sequence; 0 without tokens."""
+  count = np.maximum(mask.sum(axis=-1), 1)
+  return (values.sum(axis=-1, where=mask, dtype=np.float64) / count).astype(np.float32)

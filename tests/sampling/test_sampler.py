@@ -27,6 +27,9 @@ def assert_same(left, right, rows=slice(None)):
   for name in FIELDS:
     np.testing.assert_array_equal(getattr(left, name), getattr(right, name)[rows], err_msg=name)
   np.testing.assert_allclose(left.logp, right.logp[rows], atol=1e-5)
+  if left.certainty and right.certainty:
+    for found, expected in zip(left.certainty, right.certainty, strict=True):
+      np.testing.assert_allclose(found, expected[rows], atol=1e-5)
 
 
 @functools.cache
@@ -100,7 +103,9 @@ def test_eos_at_the_limit_is_not_truncated(tiny, ending):
 @pytest.fixture(scope="module")
 def sampled(tiny):
   """A sampler whose sequences end at very different lengths, and its result."""
-  options = Options(3, 16, FILTERED, tuple(range(2, 10)), page_size=4, decode_steps=8)
+  options = Options(
+    3, 16, FILTERED, tuple(range(2, 10)), page_size=4, decode_steps=8, certainty_temperature=1.5
+  )
   sampler = tiny.sampler(options)
   return sampler, sample(sampler, tiny)
 
@@ -143,6 +148,25 @@ def test_the_trainers_logp_is_that_of_the_sampler(tiny, trainer, sampled):
   assert (result.behaviour_logp > result.logp).any()
 
 
+def test_certainty_is_that_of_the_logits_of_one_pass(tiny, trainer, sampled):
+  _, result = sampled
+  _, logits = trainer(tiny.params, result.tokens)
+  allowed = np.delete(logits.astype(np.float64), FILTERED.banned, axis=-1)
+  z = torch.tensor(allowed)
+  p = torch.softmax(z / FILTERED.temperature, -1)
+  entropy = -(p * p.log()).sum(-1).numpy()
+  self_certainty = (torch.logsumexp(z / 1.5, -1) - (z / 1.5).mean(-1)).numpy()
+  for found, per_token in (
+    (result.certainty.entropy, entropy),
+    (result.certainty.self_certainty, self_certainty),
+  ):
+    expected = [
+      [row[:n].mean() for row, n in zip(rows, ns, strict=True)]
+      for rows, ns in zip(per_token, result.lengths, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def bf16_params(tiny):
   return jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params)
@@ -167,6 +191,21 @@ def test_greedy_in_bf16_is_the_argmax_of_full_passes(tiny, trainer, bf16_params)
     _, logits = trainer(bf16_params, tokens)
     tokens[..., n] = logits[..., n, :].argmax(-1)
   np.testing.assert_array_equal(result.tokens, tokens)
+
+
+def test_forced_tokens_come_first_and_watched_ones_are_measured(tiny, trainer, sampled):
+  options = dataclasses.replace(
+    sampled[0].options, decode_steps=2, eos_ids=(), forced=(17, 33, 5), watched=(9, 2, 40)
+  )
+  result = sample(tiny.sampler(options), tiny)
+  assert (result.tokens[..., :3] == [17, 33, 5]).all()
+  assert len({tuple(row) for row in result.tokens[..., 3:].reshape(12, -1).tolist()}) == 12
+  _, logits = trainer(tiny.params, result.tokens)
+  scaled = torch.tensor(logits / FILTERED.temperature)
+  scaled[..., list(FILTERED.banned)] = -torch.inf
+  logp = torch.log_softmax(scaled, -1).numpy()
+  np.testing.assert_allclose(result.watched_logp, logp[..., [9, 2, 40]], atol=1e-4)
+  assert sampled[1].watched_logp is None
 
 
 def test_packing_changes_nothing_but_the_work(tiny, sampled):
