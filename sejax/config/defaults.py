@@ -63,9 +63,16 @@ def default() -> ml_collections.ConfigDict:
   # None: half as many as there are cores, and none of samplers on CPUs.
   config.compile_threads = config_dict.placeholder(int)
 
+  config.teacher = ml_collections.ConfigDict()  # see `sejax.learner.teacher`
+  config.teacher.use = False  # True: an average of the policy answers each problem, too
+  config.teacher.start = 0.01  # the policy's share in it after the first step
+  config.teacher.end = 1e-5  # what this falls to by the end of the run
+
   config.rewards = ml_collections.ConfigDict()
-  # Dotted name of a function that replaces the method's rewards, see `sejax.rewards.functions`.
+  # Dotted name of a function that replaces the method's rewards, see `sejax.rewards.functions`, or
+  # of several with commas between them.
   config.rewards.function = ""
+  config.rewards.options = ml_collections.ConfigDict()  # its keyword-only parameters
   # File of recorded groups for --mode=rewards, see `sejax.rewards.recorded`.
   config.rewards.recorded = ""
   return config
@@ -116,6 +123,9 @@ def _actor() -> ml_collections.ConfigDict:
   actor.max_tokens = 2048  # maximum number of tokens of a trajectory, R
   # Trajectories decoded at once, over all devices; None: as many as device memory has room for.
   actor.max_concurrent_rows = config_dict.placeholder(int)
+  # Temperature at which self-certainty is measured, for metrics and rewards; None: that of
+  # sampling.
+  actor.certainty_temperature = config_dict.placeholder(float)
   actor.update(_filters())
   return actor
 
@@ -135,6 +145,10 @@ def _judge() -> ml_collections.ConfigDict:
   judge.max_concurrent_rows = config_dict.placeholder(int)  # verdicts decoded at once, as above
   judge.update(_filters(top_p=0.9))
   judge.num_judge_repeats = 1  # verdicts per trajectory, M; valid scores are averaged
+  # Read the score as an expectation over the probabilities of 0.0, 0.1 to 1.0, without generating
+  # a verdict, see `sejax.rollout.expected_score`. max_tokens, top_p, top_k and min_p have no effect
+  # then, and a temperature of 0 is 1.
+  judge.expected = False
   judge.released_reading = False  # released: True, see `sejax.text.verdicts.score`
   # Verdicts whose boxed score differs from that in their own JSON object: "count" takes the boxed
   # score and counts them in the metrics, "invalid" discards them.
@@ -190,6 +204,13 @@ def _data() -> ml_collections.ConfigDict:
   data.figures.levels = figures.LEVELS  # levels of difficulty
   data.figures.length = 100_000  # number of problems
   data.figures.seed = 0  # seed of the sequence of problems
+
+  data.view = ml_collections.ConfigDict()  # see `sejax.data.views`
+  data.view.use = False  # True: each problem is two groups of a batch, of which one is a view
+  data.view.scale = 0.85  # smallest scale of a picture's sides
+  data.view.margin = 0.05  # largest margin, as a share of a side
+  data.view.quality = 60  # lowest JPEG quality
+  data.view.brightness = 0.15  # largest change of brightness, as a share
 
   # Limits on an image's area in pixels: smaller images are enlarged, larger ones reduced. None: as
   # in the model directory.
@@ -247,6 +268,9 @@ def _train() -> ml_collections.ConfigDict:
   # "drop" them, or "resample" further prompts to replace them.
   train.constant_groups = "keep"
   train.resample_limit = 4  # maximum number of batches sampled in a step with "resample"
+  # collapse_score from which on the run is stopped, after its checkpoint is saved, see
+  # `sejax.monitoring.collapse`; None: it is not.
+  train.stop_on_collapse = config_dict.placeholder(float)
   train.mask_truncated = False  # leave truncated trajectories out of the loss
   # Padded lengths of responses in the update, ascending; empty: a quarter, a half and all of
   # actor.max_tokens.
@@ -285,9 +309,11 @@ def _checkpoint() -> ml_collections.ConfigDict:
   checkpoint = ml_collections.ConfigDict()
   checkpoint.every = 30  # steps between checkpoints; the last step is always saved
   checkpoint.keep = 3  # number of latest checkpoints kept
-  # Number of best checkpoints kept: by held-out pass@1 of those saved at an evaluated step, or by
-  # the step's reward if eval.num_problems is 0.
-  checkpoint.keep_best = 1
+  checkpoint.keep_best = 1  # number of best checkpoints kept
+  # What is best: "heldout", the held-out pass@1 of those saved at an evaluated step, or the reward
+  # if eval.num_problems is 0; "reward", the step's mean reward; or "collapse", the lowest
+  # collapse_score.
+  checkpoint.best_by = "heldout"
   checkpoint.export_dtype = "bfloat16"  # precision of the exported model; or float32
   return checkpoint
 

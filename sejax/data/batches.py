@@ -35,6 +35,7 @@ class Batch(NamedTuple):
     judge: the Judge's prompts up to where the candidate solution is inserted.
     judge_tails: what follows the candidate, for `Processor.tokenize_candidate`.
     packed_images: image patches, shared by both roles; None if no row of any process has an image.
+    views: row of the other view of each row's record; itself in padding rows. None without views.
   """
 
   record_ids: tuple[str, ...]
@@ -46,6 +47,7 @@ class Batch(NamedTuple):
   judge: models.Prompt
   judge_tails: tuple[tuple[str | int, ...], ...]
   packed_images: models.Images | None
+  views: Int[np.ndarray, " B"] | None = None
 
   @property
   def real(self) -> Bool[np.ndarray, " B"]:
@@ -106,6 +108,7 @@ class Collator:
   Attributes:
     dataset: name of the data set, hashed together with the record ids.
     rows: rows of this process in each batch, B.
+    paired: whether each two adjacent examples are views of one record.
     buckets: the lengths to pad to.
     pad_id: token id used as padding.
   """
@@ -115,6 +118,7 @@ class Collator:
   rows: int
   buckets: Buckets
   pad_id: int
+  paired: bool = False
 
   def __call__(self, examples: Sequence[Example]) -> Batch:
     """Collates examples in their order and appends padding rows.
@@ -132,6 +136,8 @@ class Collator:
     rows = [*examples, *[self._padding_row()] * (self.rows - len(examples))]
     grids = [row.grids for row in rows]
     record_ids = tuple(row.id for row in rows)
+    row = np.arange(self.rows)
+    views = np.where(row < len(examples), row ^ 1, row) if self.paired else None
     return Batch(
       record_ids=record_ids,
       record_hashes=record_hashes(self.dataset, record_ids, [row.occurrence for row in rows]),
@@ -142,6 +148,7 @@ class Collator:
       judge=self._prompts([row.judge for row in rows], grids, sizes.judge),
       judge_tails=tuple(row.judge_tail for row in rows),
       packed_images=self._pack_images(rows, sizes.patches, most) if sizes.patches else None,
+      views=views,
     )
 
   def _padding_row(self) -> Example:

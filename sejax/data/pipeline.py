@@ -8,6 +8,7 @@ so the order does not depend on the number of worker processes.
 
 import collections
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from sejax.data.prepare import TOO_LONG, Dropped, Example, Preparer
+from sejax.data.prepare import TOO_LONG, Dropped, Example, Preparer, with_views
 from sejax.data.records import NO_GOLD, Source, gold_errors
 from sejax.errors import quoted, shortened
 from sejax.parallel import hosts, preemption
@@ -161,6 +162,11 @@ class Pipeline:
     """
     if options.batch_size % processes:
       raise ValueError(f"batch_size={options.batch_size} does not divide by {processes} processes")
+    if preparer.view is not None and options.batch_size // processes % 2:
+      raise ValueError(
+        f"config.batch_size={options.batch_size} gives each of {processes} processes an odd number"
+        " of rows; with config.data.view.use=True each problem needs two"
+      )
     if not len(preparer.source):
       raise ValueError(f"{preparer.source.name} holds no records")
     _ = preparer.processor  # Loads it here, so that an error is raised once and not per record.
@@ -226,7 +232,7 @@ class Pipeline:
         self._drop(prepared)
       else:
         self._dropped_in_a_row, self._any_usable = 0, True
-        yield prepared._replace(position=position)
+        yield from with_views(prepared._replace(position=position))
 
   def _drop(self, dropped: Dropped) -> None:
     self.dropped[dropped.kind] += 1
@@ -319,7 +325,13 @@ def read(
     stream = stream.shuffle(options.seed).repeat()
   if first >= len(stream):
     return iter(())
-  return in_parallel(stream[first::step].map(preparer), options.workers, ahead)
+  prepared = stream.map_with_index(functools.partial(_prepare, preparer))
+  return in_parallel(prepared[first::step], options.workers, ahead)
+
+
+def _prepare(preparer: Preparer, position: int, index: int) -> Example | Dropped:
+  """Prepares a record at a position of the stream."""
+  return preparer(index, position // len(preparer.source))
 
 
 def in_parallel(dataset: grain.MapDataset, workers: int, ahead: int) -> Iterator[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float32, Int32
 
-from sejax.data import images, records
+from sejax.data import images, records, views
 from sejax.data.records import BadRecord, Record, Source
 from sejax.models.processor import Processor
 from sejax.text import messages, prompts
@@ -35,6 +35,7 @@ class Example(NamedTuple):
     position: position in the pipeline's stream of records; 0 outside of a pipeline.
     occurrence: number of earlier occurrences of the same record in a training step, see
       `batches.number_occurrences`.
+    view: what differs in the other view of the record, see `with_views`; None without one.
   """
 
   index: int
@@ -48,6 +49,26 @@ class Example(NamedTuple):
   grids: Int32[np.ndarray, "n 3"]
   position: int = 0
   occurrence: int = 0
+  view: "View | None" = None
+
+
+class View(NamedTuple):
+  """Another view of a record; the fields are those of `Example`."""
+
+  image_files: tuple[bytes, ...]
+  actor: Int32[np.ndarray, " P"]
+  judge: Int32[np.ndarray, " P"]
+  judge_tail: tuple[str | int, ...]
+  patches: Float32[np.ndarray, "S patch_dim"]
+  grids: Int32[np.ndarray, "n 3"]
+
+
+def with_views(example: Example) -> list[Example]:
+  """Returns the examples of a record: itself and, if there is one, its other view after it."""
+  if example.view is None:
+    return [example]
+  plain = example._replace(view=None)
+  return [plain, plain._replace(**example.view._asdict())]
 
 
 class Dropped(NamedTuple):
@@ -113,6 +134,7 @@ class Preparer:
     judge_system: system prompt of the Judge.
     judged: whether a Judge reads the trajectories; without one, the Actor's prompt fills the
       Judge's fields of an example.
+    view: how pictures change in a second view; None makes none.
   """
 
   source: Source
@@ -126,14 +148,19 @@ class Preparer:
   include_instruction: bool = False
   judge_system: str = dataclasses.field(default_factory=prompts.judge_system)
   judged: bool = True
+  view: views.Options | None = None
 
   @property
   def processor(self) -> Processor:
     """The model's processor, loaded once per process."""
     return load_processor(self.directory, self.min_pixels, self.max_pixels)
 
-  def __call__(self, index: int) -> Example | Dropped:
-    """Returns the example of a record, or why it was dropped."""
+  def __call__(self, index: int, passes: int = 0) -> Example | Dropped:
+    """Returns the example of a record, or why it was dropped.
+
+    Args:
+      passes: earlier passes over the records, of which each has other views.
+    """
     tokenized = self.tokenize(index)
     if isinstance(tokenized, Dropped):
       return tokenized
@@ -150,7 +177,30 @@ class Preparer:
       **tokenized.prompts._asdict(),
       patches=patches,
       grids=grids,
+      view=None if self.view is None else self._other_view(tokenized, passes),
     )
+
+  def _other_view(self, tokenized: Tokenized, passes: int) -> View:
+    """Returns the other view of a record.
+
+    Pictures stay as they are where the changed ones exceed a limit or cannot be used, as one whose
+    sides differ by as much as they may can.
+    """
+    record = tokenized.record
+    try:
+      files = tuple(
+        views.change(image, self.view, record=record.id, occurrence=passes, number=number)
+        for number, image in enumerate(tokenized.images)
+      )
+      patches, grids = self.processor.images([self._decode(file) for file in files])
+      tokens = self._prompts(record, grids)
+      is_usable = self._excess(tokens, grids) is None
+    except (ValueError, OSError):
+      is_usable = False
+    if not is_usable:
+      files, tokens = record.images, tokenized.prompts
+      patches, grids = self.processor.images(tokenized.images)
+    return View(files, **tokens._asdict(), patches=patches, grids=grids)
 
   def tokenize(self, index: int) -> Tokenized | Dropped:
     """Does everything for a record except cutting its images into patches, the slowest part.
@@ -170,14 +220,20 @@ class Preparer:
       return Dropped(index, error.record_id or record_id, error.kind, error.message)
     except ValueError as error:
       return Dropped(index, record_id, _UNUSABLE, str(error))
+    if excess := self._excess(tokens, grids):
+      return Dropped(index, record_id, TOO_LONG, excess)
+    return Tokenized(record, decoded, tokens)
+
+  def _excess(self, tokens: Prompts, grids: Int32[np.ndarray, "n 3"]) -> str | None:
+    """Returns which size limit a record exceeds; None if it fits."""
     for what, size, limit in (
       ("Actor's prompt has {} tokens", len(tokens.actor), self.prompt_limit),
       ("Judge's prompt has {} tokens", len(tokens.judge), self.judge_limit),
       ("images have {} patches", int(grids.prod(axis=1).sum()), self.patch_limit),
     ):
       if size > limit:
-        return Dropped(index, record_id, TOO_LONG, f"the {what.format(size)}; the limit is {limit}")
-    return Tokenized(record, decoded, tokens)
+        return f"the {what.format(size)}; the limit is {limit}"
+    return None
 
   def _prompts(self, record: Record, grids: Int32[np.ndarray, "n 3"]) -> Prompts:
     processor = self.processor
