@@ -50,6 +50,18 @@ class LaggingState(NamedTuple):
   behaviour: models.Params
 
 
+class TaughtState(NamedTuple):
+  """What a run with a teacher saves.
+
+  Attributes:
+    train: parameters and optimizer state.
+    teacher: the teacher's share of what is trained, see `sejax.learner.teacher`.
+  """
+
+  train: TrainState
+  teacher: models.Params
+
+
 class MicroBatch(NamedTuple):
   """Whole groups whose activations exist at the same time, with all that their update needs.
 
