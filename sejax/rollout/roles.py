@@ -19,7 +19,9 @@ from sejax import models
 from sejax.data.batches import Batch
 from sejax.models.processor import Processor
 from sejax.parallel import hosts
-from sejax.sampling import Options, Progress, Request, Result, Role, Sampler, Watch
+from sejax.rollout.expected_score import ScoreTag
+from sejax.sampling import Finish, Options, Progress, Request, Result, Role, Sampler, Watch
+from sejax.text import boxes
 
 # Tokens reserved for the tail that closes a candidate, so that one of full length still fits into
 # the power of two.
@@ -33,17 +35,22 @@ class RoleOptions:
   Attributes:
     actor: options for trajectories.
     judge: options for verdicts; `repeats` is the number of verdicts on each trajectory, M.
+    expected: whether scores are read as expectations, see `expected_score`; no verdict is
+      generated then.
   """
 
   actor: Options
   judge: Options
+  expected: bool = False
 
   def greedy(self) -> Self:
     """Returns the options for one greedily decoded trajectory per prompt, and M verdicts on it."""
     filters = dataclasses.replace(self.actor.filters, temperature=0.0)
     return dataclasses.replace(
       self,
-      actor=dataclasses.replace(self.actor, trajectories=1, filters=filters),
+      actor=dataclasses.replace(
+        self.actor, trajectories=1, filters=filters, certainty_temperature=None
+      ),
       judge=dataclasses.replace(self.judge, trajectories=1),
     )
 
@@ -106,11 +113,13 @@ class Roles(NamedTuple):
 
   Attributes:
     processor: the Actor's; both roles read and write its tokens.
+    score_tag: how expected scores are read; None where verdicts are generated.
   """
 
   processor: Processor
   actor: Sampler
   judge: Sampler
+  score_tag: ScoreTag | None = None
 
   @classmethod
   def create(
@@ -129,11 +138,17 @@ class Roles(NamedTuple):
       processor: the Actor's.
       mesh: None is the first device.
       dtype: precision of the samplers' weights and KV caches.
+
+    Raises:
+      ValueError: the tokenizer writes scores in a way that cannot be read as expectations.
     """
+    judge_options = with_tokens(options.judge, processor, judge)
+    tag = ScoreTag.of(processor) if options.expected else None
     return cls(
       processor,
       actor=Sampler(actor, with_tokens(options.actor, processor, actor), mesh, dtype),
-      judge=Sampler(judge, with_tokens(options.judge, processor, judge), mesh, dtype),
+      judge=Sampler(judge, tag.options(judge_options) if tag else judge_options, mesh, dtype),
+      score_tag=tag,
     )
 
   def check_context(self, batch: Batch) -> None:
@@ -160,11 +175,16 @@ class Roles(NamedTuple):
     """
     candidate, verdict = self.actor.options.max_new_tokens, self.judge.options.max_new_tokens
     context = self.judge.model.context
+    tail += len(self._opening)
     if prompt + padded_length(candidate + tail) + verdict > context:
+      lower = "lower one of the two"
+      reply = f"config.judge.max_tokens={verdict}"
+      if self.score_tag:
+        lower, reply = "lower the latter", f"{len(self._opening) + verdict} of the score"
       raise ValueError(
         f"the Judge's prompt of {prompt} tokens, config.actor.max_tokens={candidate} and"
-        f" config.judge.max_tokens={verdict} are more than the model's context of {context}; lower"
-        " one of the two, or choose config.judge.rubric=short and a lower config.data.max_pixels"
+        f" {reply} are more than the model's context of {context}; {lower}, or choose"
+        " config.judge.rubric=short and a lower config.data.max_pixels"
       )
 
   def encode(self, params: models.Params, batch: Batch) -> models.Features | None:
@@ -183,6 +203,7 @@ class Roles(NamedTuple):
     *,
     seed: int,
     step: int,
+    role: Role = Role.ACTOR,
     read: ReadGroup | None = None,
     watch: Watch | None = None,
   ) -> Completions:
@@ -191,12 +212,13 @@ class Roles(NamedTuple):
     Args:
       params: the Actor's, in any layout and precision.
       features: from `encode`.
+      role: the Actor, or another that answers with its model.
       read: reads the texts of each prompt, while others are sampled.
       watch: see `Sampler`, which also names the errors.
     """
     request = Request(batch.actor, batch.record_hashes, features, limits=_limits(self.actor, batch))
     reader = _TextReader(self.processor, read, watch)
-    result = self.actor(params, request, seed=seed, step=step, role=Role.ACTOR, watch=reader)
+    result = self.actor(params, request, seed=seed, step=step, role=role, watch=reader)
     return reader.completions(result)
 
   def judge_all(
@@ -213,7 +235,8 @@ class Roles(NamedTuple):
   ) -> Completions:
     """Samples M verdicts on each candidate (arXiv:2603.21289).
 
-    They come as `[B, G*M]`, the M verdicts on a candidate adjacent.
+    They come as `[B, G*M]`, the M verdicts on a candidate adjacent. Where scores are expectations,
+    a verdict is the score in its tag, and none is truncated.
 
     Args:
       params: the Judge's, in any layout and precision.
@@ -229,16 +252,32 @@ class Roles(NamedTuple):
     request = Request(
       batch.judge, batch.record_hashes, features, given, lengths, _limits(self.judge, batch)
     )
+    if self.score_tag is not None:
+      result = self.judge(params, request, seed=seed, step=step, role=Role.JUDGE, watch=watch)
+      return self._expected(result, read)
     reader = _TextReader(self.processor, read, watch)
     result = self.judge(params, request, seed=seed, step=step, role=Role.JUDGE, watch=reader)
     return reader.completions(result)
+
+  def _expected(self, result: Result, read: ReadGroup | None) -> Completions:
+    """Returns the expected scores as verdicts."""
+    scores = self.score_tag.expectation(result.watched_logp)
+    texts = [[f"{boxes.OPENER}{score:.6f}}}" for score in row] for row in scores.tolist()]
+    readings = [read(row, [False] * len(row)) for row in texts] if read else []
+    finish = np.full_like(result.finish, Finish.STOP_STRING)
+    return Completions(result._replace(finish=finish), texts, readings)
+
+  @property
+  def _opening(self) -> tuple[int, ...]:
+    """Tokens that the Judge's reply is made to open with."""
+    return self.score_tag.opening if self.score_tag else ()
 
   def _tokenize_candidates(
     self, batch: Batch, candidates: Sequence[Sequence[str]]
   ) -> tuple[Int[np.ndarray, "B G T"], Int[np.ndarray, "B G"]]:
     """Returns the given tokens and their number; T is equal on all processes (`padded_length`)."""
     tokens = [
-      [self.processor.tokenize_candidate(tail, text) for text in texts]
+      [[*self.processor.tokenize_candidate(tail, text), *self._opening] for text in texts]
       for tail, texts in zip(batch.judge_tails, candidates, strict=True)
     ]
     lengths = np.array([[len(row) for row in rows] for rows in tokens], np.int32)
