@@ -8,9 +8,9 @@ What a Colab TPU or a single GPU can do in an hour or so; the weights are downlo
 from sejax.config import presets
 
 
-def get_config(variant=None):
-  """Returns the configuration; for variants see `sejax.config.presets.apply`."""
-  config = presets.figures_lora("Qwen/Qwen2.5-VL-3B-Instruct", variant)
+def get_config(recipe=None):
+  """Returns the configuration; for recipes see `sejax.rewards.recipes`."""
+  config = presets.figures_lora("Qwen/Qwen2.5-VL-3B-Instruct", recipe)
   config.data.max_pixels = config.data.min_pixels
   config.data.patch_buckets = (1536,)
   return config

@@ -2,8 +2,8 @@
 
 python -m sejax.main --config=configs/figures_qwen3_vl_lora.py:2b --workdir=runs/qwen3_2b
 
-After the colon stands the size, 2b or 4b, optionally followed by a comma and a variant, as in
-`:4b,majority`; see `sejax.config.presets.apply`. The weights are downloaded from the hub.
+After the colon stands the size, 2b or 4b, optionally followed by a comma and a recipe, as in
+`:4b,majority`; see `sejax.rewards.recipes`. The weights are downloaded from the hub.
 """
 
 from sejax.config import presets
@@ -11,8 +11,8 @@ from sejax.config import presets
 
 def get_config(argument="2b"):
   """Returns the configuration."""
-  size, variant = presets.choose_size(argument, ("2b", "4b"))
-  config = presets.figures_lora(f"Qwen/Qwen3-VL-{size.upper()}-Instruct", variant)
+  size, recipe = presets.choose_size(argument, ("2b", "4b"))
+  config = presets.figures_lora(f"Qwen/Qwen3-VL-{size.upper()}-Instruct", recipe)
   config.data.min_pixels = None  # The range of pixels is that of the model's directory.
   config.data.max_pixels = None
   config.data.patch_buckets = (256,)

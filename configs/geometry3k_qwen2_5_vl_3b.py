@@ -5,15 +5,15 @@ python -m sejax.main --config=configs/geometry3k_qwen2_5_vl_3b.py --workdir=DIR 
 
 The data is hiyouga/geometry3k as downloaded from the hub. A baseline is chosen after a colon,
 as in
-`--config=configs/geometry3k_qwen2_5_vl_3b.py:majority`; see `sejax.config.presets.apply`.
+`--config=configs/geometry3k_qwen2_5_vl_3b.py:majority`; see `sejax.rewards.recipes`.
 """
 
 from sejax.config import presets
 
 
-def get_config(variant=None):
+def get_config(recipe=None):
   """Returns the configuration."""
-  config = presets.released("Qwen/Qwen2.5-VL-3B-Instruct", variant)
+  config = presets.released("Qwen/Qwen2.5-VL-3B-Instruct", recipe)
   config.data.source = "parquet"
   config.data.name = "geometry3k"
   config.eval.num_problems = 601

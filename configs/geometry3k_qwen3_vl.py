@@ -5,7 +5,7 @@ python -m sejax.main --config=configs/geometry3k_qwen3_vl.py:8b --workdir=DIR \
 
 The data is hiyouga/geometry3k as downloaded from the hub. The size after the colon is 2b, 4b, 8b
 or 32b, optionally followed by a comma and a baseline, as in
-`--config=configs/geometry3k_qwen3_vl.py:8b,majority`; see `sejax.config.presets.apply`.
+`--config=configs/geometry3k_qwen3_vl.py:8b,majority`; see `sejax.rewards.recipes`.
 """
 
 from sejax.config import presets

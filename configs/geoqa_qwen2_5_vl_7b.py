@@ -5,15 +5,15 @@ python -m sejax.main --config=configs/geoqa_qwen2_5_vl_7b.py --workdir=DIR \
 
 The data is leonardPKU/GEOQA_R1V_Train_8K as downloaded from the hub; it has no held-out split. A
 baseline is chosen after a colon, as in
-`--config=configs/geoqa_qwen2_5_vl_7b.py:majority`; see `sejax.config.presets.apply`.
+`--config=configs/geoqa_qwen2_5_vl_7b.py:majority`; see `sejax.rewards.recipes`.
 """
 
 from sejax.config import presets
 
 
-def get_config(variant=None):
+def get_config(recipe=None):
   """Returns the configuration."""
-  config = presets.released("Qwen/Qwen2.5-VL-7B-Instruct", variant)
+  config = presets.released("Qwen/Qwen2.5-VL-7B-Instruct", recipe)
   config.data.source = "parquet"
   config.data.name = "geoqa"
   config.eval.num_problems = 0

@@ -5,15 +5,15 @@ python -m sejax.main --config=configs/mmr1_qwen2_5_vl_7b.py --workdir=DIR \
 
 The data is MMR1/MMR1-Math-RL-Data-v0 as downloaded from the hub. A baseline is chosen after a
 colon, as in
-`--config=configs/mmr1_qwen2_5_vl_7b.py:majority`; see `sejax.config.presets.apply`.
+`--config=configs/mmr1_qwen2_5_vl_7b.py:majority`; see `sejax.rewards.recipes`.
 """
 
 from sejax.config import presets
 
 
-def get_config(variant=None):
+def get_config(recipe=None):
   """Returns the configuration."""
-  config = presets.released("Qwen/Qwen2.5-VL-7B-Instruct", variant)
+  config = presets.released("Qwen/Qwen2.5-VL-7B-Instruct", recipe)
   config.data.source = "parquet"
   config.data.name = "mmr1"
   config.eval.split = "validation"

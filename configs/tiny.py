@@ -9,8 +9,8 @@ from sejax.config import presets
 from sejax.data import figures
 
 
-def get_config(variant=None):
-  """Returns the configuration; for variants see `sejax.config.presets.apply`."""
+def get_config(recipe=None):
+  """Returns the configuration; for recipes see `sejax.rewards.recipes`."""
   config = config_lib.default()
   config.batch_size = 32
   config.mini_batch_size = 16
@@ -45,5 +45,5 @@ def get_config(variant=None):
   config.data.prompt_limit = 64
   config.data.prompt_buckets = (56, 64)
   config.data.patch_buckets = (64,)
-  presets.apply(config, variant)
+  presets.apply(config, recipe)
   return config

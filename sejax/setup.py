@@ -1,5 +1,6 @@
 """Sets up a training run: opens models and data, and builds samplers and learner."""
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -15,13 +16,15 @@ from jax.sharding import Mesh
 
 from sejax import config as config_lib
 from sejax import models, rewards, rollout
-from sejax.config import parts, paths
-from sejax.data import batches, counting, sources
+from sejax.config import parts, paths, validation
+from sejax.data import batches, counting, sources, views
 from sejax.data import pipeline as pipeline_lib
 from sejax.data.prepare import Preparer
 from sejax.data.records import Source
+from sejax.errors import OptionError
 from sejax.evaluation.heldout import HeldOut
 from sejax.learner.learner import Learner, make_updater
+from sejax.learner.teacher import Teacher
 from sejax.models import lora
 from sejax.parallel import chips, layouts, meshes
 from sejax.parallel.programs import BackgroundCompiler, compile_threads
@@ -56,6 +59,7 @@ class TrainSetup(NamedTuple):
     roles: samplers of Actor and Judge.
     collector: collects the rollout of each step.
     learner: trains the policy on a rollout.
+    teacher: moves the average of the policy; None without one.
     heldout: held-out problems; None without evaluation.
     prover: grades answers; a context manager that ends its worker processes.
     steps: number of steps of the whole run.
@@ -69,6 +73,7 @@ class TrainSetup(NamedTuple):
   roles: rollout.Roles
   collector: collect.Collector
   learner: Learner
+  teacher: Teacher | None
   heldout: HeldOut | None
   prover: Prover
   steps: int
@@ -88,14 +93,16 @@ def set_up(
   source = sources.open_source(config.data)
   preparer = parts.preparer(config, source)
   prover = Prover()
-  reward_function = rewards.find(config.rewards.function, prover)
+  reward_function = rewards.find(config.rewards.function, prover, config.rewards.options.to_dict())
+  _try(config, reward_function, source)
   roles = _make_roles(config, policy, judge, preparer)
-  needs_gold = rewards.needs_gold(reward_function)
+  needs_gold = rewards.is_marked(reward_function, "needs_gold")
   pipeline_lib.check(preparer, config.data.max_bad_share, needs_gold=needs_gold)
-  _warn_of_repetitions(config.batch_size, source)
+  records = config.batch_size // (2 if config.data.view.use else 1)
+  _warn_of_repetitions(config.batch_size, records, source)
   heldout = _open_heldout(config, policy, roles, training=preparer, prover=prover)
   steps = counting.num_steps(
-    config.train, config.data, preparer, workdir, batch_size=config.batch_size, seed=config.seed
+    config.train, config.data, preparer, workdir, batch_size=records, seed=config.seed
   )
   initial_weights = _load(policy, judge)
   return TrainSetup(
@@ -117,6 +124,7 @@ def set_up(
       clock=clock,
     ),
     learner=_make_learner(config, policy, roles, frozen=initial_weights.frozen, steps=steps),
+    teacher=parts.teacher(config, steps),
     heldout=heldout,
     prover=prover,
     steps=steps,
@@ -127,6 +135,33 @@ def _use_compilation_cache(workdir: pathlib.Path) -> None:
   """Lets jax keep all compiled programs in the workdir, for restarts."""
   jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _try(
+  config: ml_collections.ConfigDict, function: rewards.RewardFunction | None, source: Source
+) -> None:
+  """Tries a reward function on a padding row, before anything is read or sampled.
+
+  Raises:
+    ValueError: the function or its options cannot work, or views do not fit into batches.
+  """
+  if config.data.view.use and config.batch_size % (2 * jax.process_count()):
+    wanted = f"a multiple of {2 * jax.process_count()}: with data.view.use each problem is two rows"
+    raise OptionError("batch_size", config.batch_size, wanted)
+  evidence = rewards.of_padding(
+    config.group_size,
+    config.judge.num_judge_repeats if config.judge.use else 0,
+    views=config.data.view.use,
+    teacher=config.teacher.use,
+  )
+  with validation.options_of_section("method"):  # The function decides how many weights.
+    rewards.try_on_padding(
+      function,
+      source,
+      config.method.to_dict(),
+      evidence=evidence,
+      max_tokens=config.actor.max_tokens,
+    )
 
 
 def _open_models(config: ml_collections.ConfigDict) -> tuple[ModelDirectory, ModelDirectory]:
@@ -214,6 +249,7 @@ def _make_collector(
     rows=config.batch_size // jax.process_count(),
     buckets=batches.Buckets.of(config.data),
     pad_id=roles.processor.pad_id,
+    paired=config.data.view.use,
   )
   return collect.Collector(
     roles=roles,
@@ -267,10 +303,14 @@ def _make_learner(
   )
 
 
-def _warn_of_repetitions(batch_size: int, source: Source) -> None:
-  """Warns if batches are larger than the data set, so that records repeat within a step."""
-  least, rest = divmod(batch_size, len(source))
-  if batch_size > len(source) and jax.process_index() == 0:
+def _warn_of_repetitions(batch_size: int, records: int, source: Source) -> None:
+  """Warns if batches are larger than the data set, so that records repeat within a step.
+
+  Args:
+    records: that a batch reads.
+  """
+  least, rest = divmod(records, len(source))
+  if records > len(source) and jax.process_index() == 0:
     times = f"{least} or {least + 1}" if rest else f"{least}"
     logging.warning(
       "config.batch_size=%d is more than the %d records of %s: each occurs %s times in a step, and"
@@ -298,7 +338,7 @@ def pipeline(
     max_bad_share=config.data.max_bad_share,
   )
   return pipeline_lib.Pipeline(
-    preparer,
+    dataclasses.replace(preparer, view=views.Options.of(config.data.view)),
     options,
     process=jax.process_index(),
     processes=jax.process_count(),
@@ -346,13 +386,16 @@ def _check_memory(config: ml_collections.ConfigDict, policy: ModelDirectory) -> 
   """
   model, mesh, frozen = policy.model, policy.mesh, policy.compute.dtype.itemsize
   # Bytes per trained parameter: fp32 weight and second moment, and the first moment.
-  trained = 0 if config.lora.rank else 8 + jnp.dtype(config.optimizer.first_moment_dtype).itemsize
+  averaged = 4 if config.teacher.use else 0
+  trained = 8 + jnp.dtype(config.optimizer.first_moment_dtype).itemsize + averaged
+  trained = 0 if config.lora.rank else trained
   needed = 0
   for path, shape in traverse_util.flatten_dict(model.shapes(), sep="/").items():
     shard = layouts.sharding(mesh, path, shape, model.layout).shard_shape(shape)
     # A frozen vision tower is part of the trained tree, in fp32, but has no moments.
     without_moments = trained and config.train.freeze_vision and model.is_vision(path)
-    needed += math.prod(shard) * (frozen + (4 if without_moments else trained))
+    kept = 4 + averaged if without_moments else trained
+    needed += math.prod(shard) * (frozen + kept)
   available = chips.device_memory(mesh.local_devices[0])
   if available and needed > available:
     raise ValueError(

@@ -18,14 +18,13 @@ import tqdm
 from sejax import config as config_lib
 from sejax import models
 from sejax import setup as setup_lib
-from sejax.config import validation
 from sejax.data.pipeline import Pipeline
 from sejax.errors import shortened
 from sejax.evaluation import summary as summary_lib
 from sejax.learner.checkpoints import Checkpoints, Progress, Restored, fingerprint
 from sejax.learner.export import export as export_model
 from sejax.learner.learner import check_gradients
-from sejax.learner.update import LaggingState, TrainState
+from sejax.learner.update import LaggingState, TaughtState, TrainState
 from sejax.monitoring import metrics
 from sejax.monitoring.timing import Clock, CompilationCounter, profiling
 from sejax.monitoring.writers import EVENTS, Logs
@@ -33,6 +32,8 @@ from sejax.parallel import hosts, preemption
 from sejax.parallel.lock import Lock
 from sejax.reports import training as training_report
 from sejax.rollout import collect
+
+SavedState = TrainState | LaggingState | TaughtState
 
 _SHOWN = {  # metrics in the progress bar, with their labels
   "reward": "reward",
@@ -72,7 +73,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
     tqdm.tqdm(total=setup.steps, delay=1, disable=jax.process_index() > 0) as bar,
   ):
     first, saved, progress = _resume(checkpoints, config, setup, workdir)
-    state, behaviour = saved if isinstance(saved, LaggingState) else (saved, None)
+    state, behaviour, teacher = _split(saved)
     del saved  # Its arrays are donated.
     # On resume, records the new values of fields that may change; hub names stay as written.
     config_lib.save(original_config, workdir)
@@ -97,7 +98,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       done, last, asked = step + 1, step + 1 == setup.steps, False
       with profiling(config.log.profile_steps, workdir / EVENTS, step):
         sampled_by = state.params if behaviour is None else behaviour
-        rollout = following or _collect(setup, state, sampled_by, data, step)
+        rollout = following or _collect(setup, state, sampled_by, data, step, teacher=teacher)
         del sampled_by  # Arrays that updates donate.
         updates = setup.learner.step(state, rollout, step)
         if config.train.overlap:
@@ -106,9 +107,11 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
           asked = stop.requested()
           following = None
           if not last and not asked:
-            following = _collect(setup, state, behaviour, data, done, updates.send_next)
+            following = _collect(setup, state, behaviour, data, done, meanwhile=updates.send_next)
         with clock("update"):
           state, update_metrics = updates.finish()
+          if setup.teacher:
+            teacher = setup.teacher.follow(teacher, state.params, step)
           updated = metrics.of_updates(update_metrics)  # Waits for the updates, to time them.
       step_metrics = metrics.of_rollout(rollout, setup.source, setup.prover, config.method.tie)
       step_metrics |= updated
@@ -138,19 +141,27 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
       # ------------------------------------------------------------- checkpoint
       check_gradients(state, config.optimizer.max_skipped, checkpoints)
       asked = asked or stop.requested()
+      limit, collapse = config.train.stop_on_collapse, step_metrics["collapse_score"]
+      collapsed = limit is not None and collapse >= limit
+      asked = asked or collapsed
       if last or asked or done % config.checkpoint.every == 0:
         progress.data = hosts.gather_json(data_state if config.train.overlap else data.state())
         progress.seconds = seconds_before + time.monotonic() - began
-        # Checkpoints are compared by held-out pass@1, or by the reward if nothing is evaluated.
-        score = step_metrics.get("heldout_pass_at_1") if setup.heldout else step_metrics["reward"]
-        saved = LaggingState(state, behaviour) if config.train.overlap else state
+        score = _score(step_metrics, config.checkpoint.best_by, evaluates=setup.heldout is not None)
+        saved = _joined(state, behaviour if config.train.overlap else None, teacher)
         checkpoints.save(done, saved, progress, score)
         del saved  # Its arrays are donated.
       if asked and not last:
         checkpoints.wait()
         bar.close()
         data.log_dropped()
-        print(f"stopped after step {done} of {setup.steps}; rerun the same command to resume")
+        why = "; rerun the same command to resume"
+        if collapsed:
+          why = (
+            f": collapse_score={collapse:.3f} reached config.train.stop_on_collapse={limit};"
+            " rerun with a higher one, or None, to resume"
+          )
+        print(f"stopped after step {done} of {setup.steps}{why}")
         return
     checkpoints.wait()
     data.log_dropped()
@@ -164,13 +175,36 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
 
 def _initial(
   config: ml_collections.ConfigDict, setup: setup_lib.TrainSetup
-) -> tuple[TrainState | LaggingState, int]:
+) -> tuple[SavedState, int]:
   """Returns what is saved at step 0, and the fingerprint of the frozen weights."""
   weights, updater = setup.initial_weights, setup.learner.updater
   state = updater.init(setup.load_trained())
-  if config.train.overlap:
-    state = LaggingState(state, updater.copy_trained(state.params))
-  return state, fingerprint((weights.frozen, weights.judge_params))
+  saved = _joined(
+    state,
+    updater.copy_trained(state.params) if config.train.overlap else None,
+    setup.teacher.begin(state.params) if setup.teacher else None,
+  )
+  return saved, fingerprint((weights.frozen, weights.judge_params))
+
+
+def _joined(
+  state: TrainState, behaviour: models.Params | None, teacher: models.Params | None
+) -> SavedState:
+  """Returns what is saved. A run has no behaviour policy of its own and a teacher at once."""
+  if behaviour is not None:
+    return LaggingState(state, behaviour)
+  return state if teacher is None else TaughtState(state, teacher)
+
+
+def _split(
+  saved: SavedState,
+) -> tuple[TrainState, models.Params | None, models.Params | None]:
+  """Returns the training state, the behaviour policy and the teacher; reverses `_joined`."""
+  if isinstance(saved, LaggingState):
+    return saved.train, saved.behaviour, None
+  if isinstance(saved, TaughtState):
+    return saved.train, None, saved.teacher
+  return saved, None, None
 
 
 def _resume(
@@ -202,6 +236,8 @@ def _collect(
   sampled_by: models.Params,
   data: Pipeline,
   step: int,
+  *,
+  teacher: models.Params | None = None,
   meanwhile: Callable[[], None] | None = None,
 ) -> collect.Rollout:
   """Returns the rollout of a step.
@@ -209,19 +245,21 @@ def _collect(
   Args:
     state: before the updates that learn from it; arrays that were donated will do.
     sampled_by: weights or adapters of the policy that samples.
+    teacher: weights or adapters of the teacher; None without one.
     meanwhile: see `Collector.collect_rollout`.
   """
   weights = collect.SamplingWeights(
-    setup.learner.policy_params(sampled_by), setup.initial_weights.judge_params
+    setup.learner.policy_params(sampled_by),
+    setup.initial_weights.judge_params,
+    None if teacher is None else setup.learner.policy_params(teacher),
   )
-  with validation.options_of_section("method"):  # A reward function decides how many weights.
-    return setup.collector.collect_rollout(
-      weights,
-      data,
-      step,
-      on_trajectories=functools.partial(setup.learner.prepare, state),
-      meanwhile=meanwhile,
-    )
+  return setup.collector.collect_rollout(
+    weights,
+    data,
+    step,
+    on_trajectories=functools.partial(setup.learner.prepare, state),
+    meanwhile=meanwhile,
+  )
 
 
 def _evaluate(
@@ -231,6 +269,20 @@ def _evaluate(
   result = setup.heldout(setup_lib.decoding_params(setup, state.params))
   progress.after, progress.evaluated = result.plain(), step
   return {f"heldout_{name}": value for name, value in result.summary().items()}
+
+
+def _score(step_metrics: Mapping[str, float], best_by: str, *, evaluates: bool) -> float | None:
+  """Returns what checkpoints are compared by, higher is better; None if it was not measured.
+
+  Args:
+    best_by: `config.checkpoint.best_by`.
+    evaluates: whether there are held-out problems; without any, `heldout` is the reward.
+  """
+  if best_by == "collapse":
+    return -step_metrics["collapse_score"]
+  if best_by == "heldout" and evaluates:
+    return step_metrics.get("heldout_pass_at_1")
+  return step_metrics["reward"]
 
 
 def _show(bar: tqdm.tqdm, step_metrics: Mapping[str, float], timing: Mapping[str, float]) -> None:
@@ -279,8 +331,8 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     restored = checkpoints.restore(*_initial(config, setup))
   if restored is None:
     raise ValueError(f"{directory} holds no checkpoint to export")
-  saved = restored.state
-  _export(config, workdir, setup, saved.train if isinstance(saved, LaggingState) else saved)
+  state, *_ = _split(restored.state)
+  _export(config, workdir, setup, state)
   print(f"step {restored.step} written to {workdir / 'model'}")
 
 

@@ -22,6 +22,7 @@ from sejax.config import workdir as workdir_lib
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models import weights
 from sejax.parallel import chips
+from sejax.rewards.recipes import RECIPES
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = f"--config={ROOT / 'configs' / 'tiny.py'}"
@@ -88,11 +89,10 @@ MISTAKES = {
     ("--config=none.py", "--workdir=out"),
     "--config=none.py is not a file; give a configuration such as configs/*.py",
   ),
-  "no such variant": (
+  "no such recipe": (
     None,
     (f"{TINY}:majorty", "--workdir=out"),
-    f"{TINY}:majorty: there is no variant 'majorty'; choose majority, frequency, judge_only,"
-    " supervised, control, log_q or released, or none",
+    f"{TINY}:majorty: there is no recipe 'majorty'; choose {', '.join(RECIPES)}, or none",
   ),
   "the workdir is a file": (
     lambda: pathlib.Path("out").touch(),

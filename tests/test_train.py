@@ -7,56 +7,25 @@ import shutil
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import PIL.Image
 import pytest
 import safetensors.numpy
 
 from configs import tiny
-from sejax import method, train
+from sejax import method
 from sejax import setup as setup_lib
-from sejax.config import validation
-from sejax.data import figures
 from sejax.monitoring import metrics as monitoring
 from sejax.monitoring import writers
-
-PROBLEMS = 12
+from tests import runs
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
   """Returns a function that trains, by default two steps in a new workdir."""
 
-  def run(variant=None, workdir=None, **changes):
-    if workdir is None:
-      workdir = tmp_path_factory.mktemp("run")
-    config = tiny.get_config(variant)
-    config.update(batch_size=4, mini_batch_size=2, group_size=4)
-    config.actor.max_tokens = 48
-    config.train.update(steps=2, micro_batch_size=2, response_buckets=())
-    config.eval.update(num_problems=4, batch_size=4)
-    config.optimizer.learning_rate = 1e-3
-    config.model.unroll = False  # compiles faster
-    config.log.compilation_cache = False  # The tests share one cache for all runs.
-    config.update_from_flattened_dict(changes)
-    validation.validate(config)
-    train.run(config, workdir)
-    return workdir
+  def run(recipe=None, workdir=None, **changes):
+    return runs.run(workdir or tmp_path_factory.mktemp("run"), recipe, **changes)
 
   return run
-
-
-def write_set(folder, golds):
-  """Writes figure problems as JSON lines with the given gold answers."""
-  folder.mkdir()
-  source = figures.source(length=PROBLEMS, families=dict.fromkeys(figures.LEARNABLE, 1.0))
-  lines = []
-  for index, gold in enumerate(golds):
-    problem = source.problem(index)
-    PIL.Image.fromarray(problem.image).save(folder / f"{index}.png")
-    line = {"question": problem.question, "image": f"{index}.png", "answer": gold}
-    lines.append(json.dumps(line))
-  (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
-  return str(folder / "train.jsonl")
 
 
 def parameters(workdir):
@@ -67,31 +36,29 @@ def parameters(workdir):
 def right_and_wrong(run, tmp_path):
   """Returns the workdirs of two runs on the same problems, with right and with wrong golds."""
 
-  def runs(variant=None):
-    source = figures.source(length=PROBLEMS, families=dict.fromkeys(figures.LEARNABLE, 1.0))
-    golds = [source.problem(index).answer for index in range(PROBLEMS)]
-    workdirs = []
+  def both(recipe=None):
+    golds, workdirs = runs.golds(), []
     for name, answers in (("right", golds), ("wrong", [f"no {gold}" for gold in golds])):
-      path = write_set(tmp_path / name, answers)
+      path = runs.write_set(tmp_path / name, answers)
       changes = {
         "data.source": "jsonl",
         "data.path": path,
         "data.name": "same",
         "eval.num_problems": 0,
       }
-      workdirs.append(run(variant, **changes))
+      workdirs.append(run(recipe, **changes))
     return workdirs
 
-  return runs
+  return both
 
 
 def test_gold_answers_do_not_reach_training(right_and_wrong):
-  runs = right_and_wrong()
-  right, wrong = map(parameters, runs)
+  workdirs = right_and_wrong()
+  right, wrong = map(parameters, workdirs)
   assert right.keys() == wrong.keys()
   assert all(np.array_equal(right[name], wrong[name]) for name in right)
   # The metrics show that the gold answers did differ.
-  metrics = [list(writers.read(workdir / writers.METRICS)) for workdir in runs]
+  metrics = [list(writers.read(workdir / writers.METRICS)) for workdir in workdirs]
   assert any(a["pass@1"] != b["pass@1"] for a, b in zip(*metrics, strict=True))
   assert all(a["reward"] == b["reward"] for a, b in zip(*metrics, strict=True))
 
@@ -192,12 +159,32 @@ def test_without_evaluation_the_reward_is_the_score_and_older_checkpoints_go_on(
   assert scores(workdir) == {1: rewards[0], 3: rewards[2]}
 
 
+def test_a_run_that_collapses_stops_with_a_checkpoint(run, capsys):
+  changes = {
+    "train.stop_on_collapse": 1e-9,
+    "checkpoint.best_by": "collapse",
+    "eval.num_problems": 0,
+    "judge.use": False,
+  }
+  workdir = run(**changes)
+  (line,) = writers.read(workdir / writers.METRICS)
+  score = line["majority_share"] * np.exp(-line["sampled_entropy"])
+  assert line["collapse_score"] == pytest.approx(score)
+  assert scores(workdir) == {1: -line["collapse_score"]}
+  said = f"collapse_score={line['collapse_score']:.3f} reached config.train.stop_on_collapse=1e-09"
+  assert f"stopped after step 1 of 2: {said}" in capsys.readouterr().out
+  # It goes on where that is asked for.
+  run(workdir=workdir, **changes | {"train.stop_on_collapse": None})
+  lines = writers.read(workdir / writers.METRICS)
+  assert scores(workdir) == {n: -line["collapse_score"] for n, line in enumerate(lines, 1)}
+
+
 def test_a_batch_that_is_larger_than_the_set_holds_no_copies(run, tmp_path, monkeypatch):
   remarks = []
   monkeypatch.setattr(
     setup_lib.logging, "warning", lambda text, *values: remarks.append(text % values)
   )
-  path = write_set(tmp_path / "two", ["1", "2"])
+  path = runs.write_set(tmp_path / "two", ["1", "2"])
   changes = {
     "data.source": "jsonl",
     "data.path": path,

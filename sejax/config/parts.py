@@ -18,10 +18,11 @@ from sejax.data.prepare import Preparer
 from sejax.data.records import Source
 from sejax.evaluation import answering
 from sejax.learner import learner, minibatches
+from sejax.learner.teacher import Teacher
 from sejax.models import lora
 from sejax.parallel import chips, hosts
 from sejax.planning import programs
-from sejax.rollout import sample
+from sejax.rollout import expected_score, sample
 from sejax.sampling import Filters, Options
 from sejax.text import prompts
 
@@ -71,9 +72,15 @@ def judge_directory(config: ml_collections.ConfigDict, mesh: Mesh) -> rollout.Mo
 
 def role_options(config: ml_collections.ConfigDict) -> rollout.RoleOptions:
   """Returns the sampling options of Actor and Judge."""
+  actor = _role(config, config.actor, repeats=1)
+  certainty_temperature = config.actor.certainty_temperature or config.actor.temperature or 1.0
+  judge = _role(config, config.judge, repeats=config.judge.num_judge_repeats)
+  if config.judge.expected:
+    judge = dataclasses.replace(judge, max_new_tokens=expected_score.USUAL_STEPS)
   return rollout.RoleOptions(
-    actor=_role(config, config.actor, repeats=1),
-    judge=_role(config, config.judge, repeats=config.judge.num_judge_repeats),
+    actor=dataclasses.replace(actor, certainty_temperature=certainty_temperature),
+    judge=judge,
+    expected=config.judge.expected,
   )
 
 
@@ -153,8 +160,10 @@ def sample_options(config: ml_collections.ConfigDict) -> sample.Options:
   """Returns the options of `--mode=sample`, with a Judge whatever `config.judge.use` says."""
   config = config.copy_and_resolve_references()
   config.judge.use = True
+  roles = role_options(config)
+  actor = dataclasses.replace(roles.actor, certainty_temperature=None)
   return sample.Options(
-    role_options=role_options(config),
+    role_options=dataclasses.replace(roles, actor=actor),
     scoring=scoring(config),
     make_preparer=functools.partial(preparer, config),
     seed=config.seed,
@@ -242,6 +251,16 @@ def training(config: ml_collections.ConfigDict) -> learner.Options:
   )
 
 
+def teacher(config: ml_collections.ConfigDict, steps: int) -> Teacher | None:
+  """Returns how the average of the policy moves; None without one.
+
+  Args:
+    steps: training steps of the whole run.
+  """
+  options = config.teacher
+  return Teacher(options.start, options.end, steps) if options.use else None
+
+
 def row_sizes(config: ml_collections.ConfigDict) -> dict[str, int]:
   """Returns the batch sizes that the mesh must split evenly, by the names of their fields."""
   sizes = {
@@ -269,4 +288,5 @@ def planned_step(config: ml_collections.ConfigDict) -> programs.Step:
     data=config.data,
     row_sizes=row_sizes(config),
     overlap=bool(config.train.overlap),
+    teacher=config.teacher.use,
   )

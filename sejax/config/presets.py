@@ -1,23 +1,24 @@
-"""Configurations of the released run, of its ablations and of the baselines."""
+"""Configurations that several files of `configs/` start from."""
 
 from collections.abc import Collection, Mapping
 
 import ml_collections
 
 from sejax import config as config_lib
-from sejax.errors import quoted
+from sejax.errors import quoted, shortened
+from sejax.rewards.recipes import RECIPES
 
 
-def released(model: str, variant: str | None, *, tensor: int = 1) -> ml_collections.ConfigDict:
+def released(model: str, recipe: str | None, *, tensor: int = 1) -> ml_collections.ConfigDict:
   """Returns the configuration of the released run of arXiv:2603.21289, for a model on the hub.
 
   Args:
     model: hub name, such as `Qwen/Qwen2.5-VL-7B-Instruct`.
-    variant: see `apply`.
+    recipe: see `sejax.rewards.recipes`.
     tensor: size of the mesh axis `tensor`; all other devices are on the axis `fsdp`.
 
   Raises:
-    ValueError: as `apply`.
+    ValueError: there is no such recipe.
   """
   config = config_lib.default()
   config.seed = 2
@@ -31,21 +32,21 @@ def released(model: str, variant: str | None, *, tensor: int = 1) -> ml_collecti
   config.eval.greedy = True
   config.eval.batch_size = 512
   config.checkpoint.every = 30
-  apply(config, variant)
+  apply(config, recipe)
   return config
 
 
-def figures_lora(model: str, variant: str | None) -> ml_collections.ConfigDict:
+def figures_lora(model: str, recipe: str | None) -> ml_collections.ConfigDict:
   """Returns the configuration of training adapters on built-in figures, for one chip of 16 GB.
 
   Args:
     model: hub name of a model of at most 4B parameters.
-    variant: see `apply`.
+    recipe: see `sejax.rewards.recipes`.
 
   Raises:
-    ValueError: as `apply`.
+    ValueError: there is no such recipe.
   """
-  config = released(model, variant)
+  config = released(model, recipe)
   config.batch_size = config.mini_batch_size = 16
   config.lora.rank = 64
   config.optimizer.learning_rate = 2e-5
@@ -78,10 +79,10 @@ def geometry3k(name: str, argument: str, tensor: Mapping[str, int]) -> ml_collec
     tensor: size of the mesh axis `tensor` by model size.
 
   Raises:
-    ValueError: as `choose_size` and `apply`.
+    ValueError: there is no such size or recipe.
   """
-  size, variant = choose_size(argument, tensor)
-  config = released(name.format(size=size.upper()), variant, tensor=tensor[size])
+  size, recipe = choose_size(argument, tensor)
+  config = released(name.format(size=size.upper()), recipe, tensor=tensor[size])
   config.data.source = "parquet"
   config.data.name = "geometry3k"
   config.data.min_pixels = config.data.max_pixels = None
@@ -91,68 +92,38 @@ def geometry3k(name: str, argument: str, tensor: Mapping[str, int]) -> ml_collec
 
 
 def choose_size(argument: str, sizes: Collection[str]) -> tuple[str, str | None]:
-  """Returns the size and the variant of `--config=FILE:SIZE,VARIANT`.
+  """Returns the size and the recipe of `--config=FILE:SIZE,RECIPE`.
 
   Args:
-    argument: the text after the colon: a size, and optionally a comma and a variant, see `apply`.
+    argument: the text after the colon: a size, and optionally a comma and a recipe.
 
   Raises:
     ValueError: the size is unknown.
   """
-  size, _, variant = argument.partition(",")
+  size, _, recipe = argument.partition(",")
   if size not in sizes:
     raise ValueError(
-      f"there is no size {quoted(size)}; choose {', '.join(sizes)}, optionally with a variant after"
+      f"there is no size {quoted(size)}; choose {', '.join(sizes)}, optionally with a recipe after"
       " a comma, as in 8b,majority"
     )
-  return size, variant or None
+  return size, recipe or None
 
 
-def apply(config: ml_collections.ConfigDict, variant: str | None) -> None:
-  """Changes a configuration of the full method, in place, to an ablation or a baseline.
+def apply(config: ml_collections.ConfigDict, recipe: str | None) -> None:
+  """Changes a configuration of the full method, in place, to a recipe.
 
-  The variants are:
-
-  - None: the full method, unchanged;
-  - `majority`: majority voting alone, as in MM-UPT (arXiv:2505.22453). A tie rewards no answer;
-    MM-UPT's code rewards the answer seen first, which is `method.tie="first"`;
-  - `frequency`: self-consistency alone;
-  - `judge_only`: the Judge's scores alone;
-  - `supervised`: gold answers, as an upper bound;
-  - `control`: the same reward for every answer, so that only the format penalty teaches;
-  - `log_q`: the advantage as in the paper's text; the released run instead subtracts the group's
-    mean (`centered`);
-  - `released`: the full method, with answers and verdicts read as by the released code.
+  Args:
+    recipe: a name of `sejax.rewards.recipes`; None, or an empty name, is the full method itself.
 
   Raises:
-    ValueError: there is no such variant.
+    ValueError: there is no such recipe.
   """
-  match variant:
-    case None:
-      pass
-    case "majority" | "frequency":
-      config.method.self_consistency = variant
-      _without_judge(config)
-    case "judge_only":
-      config.rewards.function = "sejax.rewards.judge_only"
-    case "supervised" | "control":
-      config.rewards.function = f"sejax.rewards.{variant}"
-      _without_judge(config)
-    case "log_q":
-      config.method.advantage = "log_q"
-    case "released":
-      config.answers.equivalence = "exact"
-      config.answers.unparsable = "vote"
-      config.answers.released_extraction = True
-      config.judge.include_instruction = True
-      config.judge.released_reading = True
-      config.method.invalid_verdict = "zero"
-    case _:
-      raise ValueError(
-        f"there is no variant {quoted(variant)}; choose majority, frequency, judge_only,"
-        " supervised, control, log_q or released, or none"
-      )
-
-
-def _without_judge(config: ml_collections.ConfigDict) -> None:
-  config.judge.use = False
+  if not recipe:
+    return
+  if recipe not in RECIPES:
+    raise ValueError(
+      f"there is no recipe {shortened(repr(recipe), 60)}; choose {', '.join(RECIPES)}, or none"
+    )
+  fields = RECIPES[recipe].fields()
+  config.rewards.options = ml_collections.ConfigDict(fields.pop("rewards.options", {}))
+  config.update_from_flattened_dict(fields)

@@ -49,12 +49,13 @@ def holds_run(workdir: pathlib.Path) -> bool:
 # limits on errors, and fields that affect only memory and speed (and the order of sums).
 _FREE = (
   r"log\.",
-  r"checkpoint\.",
+  r"checkpoint\.(?!best_by)",  # Scores of two kinds do not compare.
   r"sampling\.",
   r"compile_threads$",
   r"(actor|judge|eval)\.max_concurrent_rows$",
   r"model\.(remat|unroll|query_chunk|logits_chunk|fused_attention)$",
   r"optimizer\.max_skipped$",
+  r"train\.stop_on_collapse$",
   r"data\.(workers|max_bad_share|on_bad_record|inspect_\w+)$",
   r"eval\.(sets|protocol|batch_size|every|allow_training_problems)$",
   r"rewards\.recorded$",
@@ -62,7 +63,7 @@ _FREE = (
 # Fields that training does not read, and fields that the evaluation of benchmarks does not read.
 _FREE_IN_TRAINING = (r"eval\.(sets_path|predictions|extractor|instruction)$",)
 _FREE_IN_EVALUATION = (
-  r"(loss|method|optimizer|rewards|train)\.",
+  r"(loss|method|optimizer|rewards|teacher|train)\.",
   r"eval\.(num_problems|split|path)$",
 )
 
@@ -80,8 +81,8 @@ def require_same(
 
   Fields may differ that only affect logging, the frequency of checkpoints, error handling of data,
   memory or speed. So may the size of micro-batches, unless the objective depends on it, the number
-  of steps, if the learning rate does not depend on it, and the choice of benchmarks. Does nothing
-  if no run has begun.
+  of steps, if neither learning rate nor teacher depend on it, and the choice of benchmarks. Does
+  nothing if no run has begun.
 
   Args:
     evaluates: whether the run is `--mode=evaluate`, to which other fields matter than to training.
@@ -99,7 +100,7 @@ def require_same(
   now = flatten(_plain(config))
   before, now = _with_loss_defaults(before), _with_loss_defaults(now)
   free = [*_FREE, *(_FREE_IN_EVALUATION if evaluates else _FREE_IN_TRAINING)]
-  if config.optimizer.schedule == "constant":
+  if config.optimizer.schedule == "constant" and (evaluates or not config.teacher.use):
     free.append(r"train\.(steps|epochs)$")
   if evaluates or not method.OBJECTIVES[config.loss.objective].per_micro_batch:
     # Both decide which groups share a micro-batch.

@@ -18,7 +18,7 @@ from ml_collections import config_dict
 from sejax import config as config_lib
 from sejax import method
 from sejax.config import renames
-from sejax.data import sources
+from sejax.data import sources, views
 from sejax.errors import ConfigError, OptionError, shortened
 from sejax.evaluation import benchmarks
 from sejax.learner import optimizer
@@ -37,6 +37,7 @@ _CHOICES = {
   "judge.rubric": prompts.RUBRICS,
   "model.remat": get_args(Remat),
   "model.dtype": ("auto", "float32", "bfloat16"),
+  "checkpoint.best_by": ("heldout", "reward", "collapse"),
   "checkpoint.export_dtype": ("bfloat16", "float32"),
   "optimizer.first_moment_dtype": optimizer.PRECISIONS,
   "optimizer.schedule": optimizer.SCHEDULES,
@@ -104,6 +105,9 @@ def validate(config: ml_collections.ConfigDict, *, reads_data: bool = True) -> N
   _validate_data(config.data)
   for role in ("actor", "judge"):
     _validate_filters(role, config[role])
+  at = config.actor.certainty_temperature
+  at_is_good = at is None or 0 < at < math.inf
+  _require(at_is_good, "actor.certainty_temperature", at, "a finite number above 0, or None")
   _validate_training(config)
   lora.Options.of(config.lora)
   prompts.Rubric(**config.judge.weights)
@@ -127,7 +131,7 @@ def _validate_names(config: ml_collections.ConfigDict) -> None:
   """Checks that every field exists, because a configuration file can add any."""
   known = config_lib.flatten(config_lib.default())
   for name in config_lib.flatten(config):
-    if name not in known and not name.startswith("data.figures.families."):
+    if name not in known and not name.startswith(("data.figures.families.", "rewards.options.")):
       raise ConfigError(f"config.{shortened(name)} {renames.explain(name)}")
 
 
@@ -189,6 +193,26 @@ def _validate_training(config: ml_collections.ConfigDict) -> None:
   ascending = sizes == tuple(sorted(set(sizes))) and all(1 <= size <= largest for size in sizes)
   _require(
     ascending, "train.response_buckets", sizes, f"ascending, in [1, actor.max_tokens={largest}]"
+  )
+  limit = config.train.stop_on_collapse
+  in_range = limit is None or 0 < limit <= 1
+  _require(in_range, "train.stop_on_collapse", limit, "in (0, 1], or None")
+  views.Options.of(config.data.view)
+  for name in ("start", "end"):
+    share = config.teacher[name]
+    _require(0 <= share <= 1, f"teacher.{name}", share, "in [0, 1]")
+  _require(
+    not (config.teacher.use and config.train.overlap),
+    "train.overlap",
+    config.train.overlap,
+    "0 with teacher.use=True: the teacher follows the policy after each step",
+  )
+  repeats = config.judge.num_judge_repeats
+  _require(
+    not config.judge.expected or repeats == 1,
+    "judge.num_judge_repeats",
+    repeats,
+    "1 with judge.expected=True: a score is not sampled then, and all would be equal",
   )
   correction = config.loss.rollout_correction
   _require(

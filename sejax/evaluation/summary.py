@@ -9,7 +9,7 @@ from typing import Any
 from sejax.data.pipeline import State
 from sejax.evaluation.heldout import HeldOutResult
 from sejax.learner.checkpoints import Progress
-from sejax.monitoring import writers
+from sejax.monitoring import collapse, writers
 
 
 def write(
@@ -25,6 +25,8 @@ def write(
   """
   summary = {"steps": steps, "seconds": progress.seconds, "stages": _stages(workdir)}
   summary["records"] = _records(progress.data)
+  if (falls := _labels_fall_from(workdir)) is not None:
+    summary["label_accuracy_falls_from"] = falls
   summary |= {"before": {}, "after": {}, "change": {}}
   if progress.before is not None and progress.after is not None:
     before, after = map(HeldOutResult.of, (progress.before, progress.after))
@@ -46,6 +48,13 @@ def _records(states: Sequence[State]) -> dict[str, Any]:
   return {"read": sum(state["seen"] for state in states), "dropped": dict(dropped)}
 
 
+def _labels_fall_from(workdir: pathlib.Path) -> int | None:
+  """Returns the step from which the accuracy of the labels falls; None if it does not."""
+  names = ("step", "label_accuracy", "label_accuracy_count")
+  lines = [line for line in writers.read(workdir / writers.METRICS) if line.keys() >= {*names}]
+  return collapse.falls_from(*([line[name] for line in lines] for name in names))
+
+
 def _stages(workdir: pathlib.Path) -> dict[str, float]:
   """Returns the total seconds of each stage of a training step."""
   stages: dict[str, float] = {}
@@ -60,6 +69,10 @@ def _stages(workdir: pathlib.Path) -> dict[str, float]:
 def lines(summary: dict[str, Any]) -> list[str]:
   """Formats the summary as lines of text."""
   text = [f"{summary['steps']} steps in {summary['seconds']:.0f} s"]
+  if "label_accuracy_falls_from" in summary:
+    text.append(
+      f"majorities are right less often from step {summary['label_accuracy_falls_from']} on"
+    )
   if not summary["change"]:
     return text
   shared = summary["training_problems"]

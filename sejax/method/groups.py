@@ -162,6 +162,7 @@ def group_of_rewards(
   format_ok: Bool[ArrayLike, "B G"],
   lengths: Int[ArrayLike, "B G"] | None = None,
   max_tokens: int | None = None,
+  is_bounded: bool = True,
   *,
   format_penalty: float = -0.5,
   overlong_buffer: int = 0,
@@ -174,11 +175,12 @@ def group_of_rewards(
   """Returns rewards and advantages of groups whose base rewards come from a reward function.
 
   Args:
-    base: rewards in [0, 1] in place of self-consistency; the factor is 1. Of K of them, each has
-      its penalties; their mean is the reward R, and `gdpo` standardizes each by itself.
+    base: rewards in place of self-consistency; the factor is 1. Of K of them, each has its
+      penalties; their mean is the reward R, and `gdpo` standardizes each by itself.
     format_ok: whether the trajectory keeps the output format.
     lengths: as in `group`, like all others.
     max_tokens: the longest response.
+    is_bounded: whether base rewards are in [0, 1], and stay so with the format penalty.
     format_penalty: added where the format is broken.
     overlong_buffer: tokens over which the punishment of overlong trajectories grows.
     overlong_factor: the largest punishment.
@@ -204,6 +206,7 @@ def group_of_rewards(
     base=base,
     **others,
     penalty=_static(
+      is_bounded=is_bounded,
       format_penalty=format_penalty,
       max_tokens=max_tokens,
       overlong_buffer=overlong_buffer,

@@ -14,6 +14,7 @@ def reward(
   lengths: Int[Array, "B G"] | None = None,
   *,
   format_penalty: float,
+  is_bounded: bool = True,
   max_tokens: int | None = None,
   overlong_buffer: int = 0,
   overlong_factor: float = 1.0,
@@ -23,17 +24,18 @@ def reward(
   With an overlong buffer, DAPO's punishment of overlong trajectories is then added.
 
   Args:
-    self_consistency: r in [0, 1].
+    self_consistency: r in [0, 1], or another base reward.
     factor: g, from `sejax.method.modulation.modulation_factor`.
     format_ok: whether the trajectory keeps the output format.
     lengths: tokens of each trajectory; may be None without an overlong buffer, like `max_tokens`.
     format_penalty: added to the reward of a trajectory that breaks it; at most 0.
+    is_bounded: False for base rewards that may leave [0, 1]; R is not clipped then.
     max_tokens: as in `sejax.method.length_penalty.soft_overlong`, like the next two.
     overlong_buffer: 0 punishes no length.
     overlong_factor: the largest punishment.
 
   Returns:
-    R in [0, 1], or in [-overlong_factor, 1].
+    R in [0, 1], or in [-overlong_factor, 1], if it is bounded.
 
   Raises:
     ValueError: the penalty is above 0, or an option of the punishment is out of its range.
@@ -43,7 +45,9 @@ def reward(
   inputs.between("overlong_buffer", overlong_buffer, 0, longest)
   inputs.between("overlong_factor", overlong_factor, 0.0, inputs.LARGEST)
   penalty = jnp.where(format_ok, 0.0, format_penalty)
-  R = jnp.clip(self_consistency * factor + penalty, 0.0, 1.0)
+  R = self_consistency * factor + penalty
+  if is_bounded:
+    R = jnp.clip(R, 0.0, 1.0)
   if not overlong_buffer:
     return R
   return R + soft_overlong(

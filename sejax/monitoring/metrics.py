@@ -14,11 +14,15 @@ Means over all groups sampled in the step, by all processes, including those tha
 - `response_length`: tokens of a trajectory;
 - `truncated`, `format`: share of trajectories that were cut at `actor.max_tokens`, and share in the
   required format;
+- `sampled_entropy`, `self_certainty`: means over a trajectory's tokens, in nats, of the policy's
+  entropy when it was sampled, and of what `sejax.sampling.certainty` measures;
 - `constant_groups`: share of groups whose rewards are all equal;
 - `truncated_verdicts`, `contradictory_verdicts`: number of a group's verdicts that were cut at
   `judge.max_tokens`, and of those whose boxed score differs from that in their JSON object;
 - `undecided_grades`: with gold answers, number of a group's answers whose grading was given up
   (over 1000 characters, or out of time or memory); they count as wrong.
+
+- `collapse_score`: see `sejax.monitoring.collapse`; computed from means of this list.
 
 Groups in the loss:
 
@@ -43,9 +47,10 @@ and their standard errors, such as `heldout_pass_at_1` and `heldout_pass_at_1_er
 
 A line of `timing.jsonl` has these fields beside `step`:
 
-- `data_seconds`, `sample_seconds`, `judge_seconds`, `reward_seconds`, `update_seconds` (including
-  the log-prob passes) and, after an evaluation, `evaluate_seconds`: wall time of each stage
-  on process 0; `total_seconds`: time since the previous line, which covers all stages;
+- `data_seconds`, `sample_seconds`, `teacher_seconds` with a teacher, `judge_seconds`,
+  `reward_seconds`, `update_seconds` (including the log-prob passes) and, after an evaluation,
+  `evaluate_seconds`: wall time of each stage on process 0; `total_seconds`: time since the previous
+  line, which covers all stages;
 - `tokens_per_second`: tokens of all sampled trajectories, without verdicts, per second of
   `total_seconds`;
 - `compilations`: programs that process 0 compiled or loaded from the cache;
@@ -63,7 +68,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sejax import method, models
 from sejax.data.records import Source, gold_if_readable
-from sejax.monitoring import flops
+from sejax.monitoring import collapse, flops
 from sejax.parallel import chips, hosts
 from sejax.rollout.collect import Rollout, SampledBatch, rewards_differ
 from sejax.text.equivalence import Prover
@@ -86,7 +91,8 @@ def of_rollout(rollout: Rollout, source: Source, prover: Prover, tie: str) -> di
   everyone = hosts.gather_json([parts, counts])
   sampled, trained = np.sum([counts for _, counts in everyone], axis=0).tolist()
   step_metrics = _means([part for parts, _ in everyone for part in parts])
-  return step_metrics | {"sampled_groups": sampled, "trained_groups": trained}
+  step_metrics |= {"sampled_groups": sampled, "trained_groups": trained}
+  return step_metrics | {"collapse_score": collapse.collapse_score(step_metrics)}
 
 
 def _of_sampled(part: SampledBatch, source: Source, prover: Prover, tie: str) -> Sums:
@@ -117,6 +123,8 @@ def _of_sampled(part: SampledBatch, source: Source, prover: Prover, tie: str) ->
     {
       **_of_trajectories(part.group, part.lengths, part.truncated, real),
       **counts,
+      "sampled_entropy": evidence.entropy[real].mean(axis=1),
+      "self_certainty": evidence.self_certainty[real].mean(axis=1),
       "format": evidence.format_ok[real].mean(axis=1),
       "constant_groups": ~rewards_differ(part.group)[real],
     }

@@ -44,6 +44,7 @@ class Step:
     data: the configuration's section, for the lengths that arrays are padded to.
     row_sizes: batch sizes that the mesh must divide, by the fields that give them.
     overlap: whether a batch is sampled while the policy learns from the one before it.
+    teacher: whether there is a teacher, who samples with the Actor's programs.
   """
 
   compute: Compute
@@ -55,6 +56,7 @@ class Step:
   data: ml_collections.ConfigDict
   row_sizes: Mapping[str, int]
   overlap: bool
+  teacher: bool = False
 
 
 class _Arrays(NamedTuple):
@@ -70,6 +72,7 @@ class _Arrays(NamedTuple):
     learner: trains the policy.
     learning: the call whose arrays are on the devices while a batch is sampled; None where sampling
       and updates take turns.
+    teacher: average of what is trained; None without one.
   """
 
   frozen: models.Params
@@ -80,6 +83,7 @@ class _Arrays(NamedTuple):
   prompt_length: int
   learner: learner.Learner
   learning: ProgramCall | None = None
+  teacher: models.Params | None = None
 
   @classmethod
   def of(cls, step: Step, model: models.Model, mesh: Mesh) -> "_Arrays":
@@ -121,6 +125,7 @@ class _Arrays(NamedTuple):
       features=actor.programs.encode.eval_shape(model.vision_params(policy), images),
       prompt_length=checks.prompt_width(step.data),
       learner=training,
+      teacher=state.params if step.teacher else None,
     )
     if not step.overlap:
       return arrays
@@ -163,7 +168,7 @@ class _Arrays(NamedTuple):
   def _kept(self) -> Any:
     """What is on the devices beside sampling."""
     learning = self.learning and (self.learning.args, self.learning.alive)
-    return self.state, self.frozen, learning
+    return self.state, self.frozen, learning, self.teacher
 
   def learner_calls(self, step: Step) -> Iterator[ProgramCall]:
     """Yields the calls of training."""
@@ -171,13 +176,14 @@ class _Arrays(NamedTuple):
     if step.overlap:  # Those of another batch than the one that is sampled meanwhile.
       images, features = jax.tree.map(lambda x: x.update(), (images, features))
     trains_vision = step.training.trains_vision
-    return self.learner.calls(
+    calls = self.learner.calls(
       self.state,
       images if trains_vision else None,
       None if trains_vision else features,
       prompts=step.batch_size,
       prompt_length=self.prompt_length,
     )
+    return (call._replace(alive=(*call.alive, self.teacher)) for call in calls)
 
 
 def of_step(step: Step, model: models.Model, mesh: Mesh) -> Iterator[ProgramCall]:
@@ -225,7 +231,7 @@ def with_room(
   model = step.compute.on_devices(model, mesh)
   arrays = _Arrays.of(step, model, mesh)
   if not trains:
-    arrays = arrays._replace(state=None, policy=arrays.frozen, learning=None)
+    arrays = arrays._replace(state=None, policy=arrays.frozen, learning=None, teacher=None)
   learning = 0.0
   if arrays.learning:
     learned = dataclasses.replace(model, logits_chunk=step.training.logits_chunk)

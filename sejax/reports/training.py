@@ -7,7 +7,8 @@ written to its workdir so far.
 
 - `before`, `after`, `change`: held-out metrics as fractions, such as `pass_at_1`, each with its
   standard error, such as `pass_at_1_error`; the error of a change is that of paired problems;
-- `steps`, `seconds` and `stages`, the seconds of each stage.
+- `steps`, `seconds` and `stages`, the seconds of each stage;
+- `label_accuracy_falls_from`: see `sejax.monitoring.collapse.falls_from`; left out if it does not.
 
 A line of `groups.jsonl` holds one group of G trajectories:
 
@@ -39,7 +40,7 @@ _LONGEST = 32  # maximum characters of an answer in a table; its trajectory is s
 # `_CURVES` whose expression matches its name, and one of `timing.jsonl` likewise by `_TIMING`.
 _CURVES = {
   "Accuracy": r"pass@|pass_at|maj@|maj_at|greedy",
-  "Labels against gold answers, and agreement": r"label|agreement",
+  "Labels against gold answers, agreement and collapse": r"label|agreement|collapse",
   "Rewards, votes and verdicts": r"reward|majority|consistency|judge|verdict|advantage|distinct"
   r"|abstention|format|constant",
   "Entropy and length": r"entropy|length|truncated|tokens",
@@ -110,6 +111,7 @@ def _summary(path: pathlib.Path) -> dict[str, Any] | None:
       "trained_on": trained_on,
       "problems": summary["problems"] if trained_on else None,
       "steps": summary["steps"],
+      "falls_from": summary.get("label_accuracy_falls_from"),
       "duration": _duration(summary["seconds"]),
       "stages": [
         (_words(stage), _duration(seconds), f"{seconds / total:.0%}")

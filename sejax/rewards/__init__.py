@@ -1,22 +1,24 @@
 """Rewards: reads answers and verdicts from texts, and computes rewards with reward functions."""
 
+from sejax.rewards.baselines import control, judge_only, supervised
+from sejax.rewards.evidence import Evidence, of_padding
+from sejax.rewards.finding import find, options_of
 from sejax.rewards.functions import (
   CannotReward,
-  Evidence,
+  OwnAdvantages,
   RewardFunction,
   RewardFunctionError,
-  control,
-  find,
-  judge_only,
-  needs_gold,
+  is_marked,
   reward_groups,
-  supervised,
+  try_on_padding,
+  unbounded,
 )
 from sejax.rewards.reading import (
   Reading,
   Scored,
   Scoring,
   Verdicts,
+  number_like,
   read_answers,
   read_verdicts,
   score_groups,
@@ -25,6 +27,7 @@ from sejax.rewards.reading import (
 __all__ = [
   "CannotReward",
   "Evidence",
+  "OwnAdvantages",
   "Reading",
   "RewardFunction",
   "RewardFunctionError",
@@ -33,11 +36,16 @@ __all__ = [
   "Verdicts",
   "control",
   "find",
+  "is_marked",
   "judge_only",
-  "needs_gold",
+  "number_like",
+  "of_padding",
+  "options_of",
   "read_answers",
   "read_verdicts",
   "reward_groups",
   "score_groups",
   "supervised",
+  "try_on_padding",
+  "unbounded",
 ]

@@ -1,60 +1,50 @@
-"""Reward functions: the method's own reward, built-in baselines, and user-defined functions.
+"""Reward functions: what they receive and return, and how rewards become advantages.
 
 `config.rewards.function = "package.module.function"` replaces the method's reward. The function
-receives the `Evidence` of a batch and the source of its records, and returns a reward in [0, 1] for
+receives the `Evidence` of a batch and the source of its records. It returns a reward in [0, 1] for
 each trajectory, or K of them as an array `[K, B, G]`, which `config.method.reward_weights` weighs;
-the format penalty, which is at most 0, is added afterwards. If it has a parameter `prover`, it also
-receives the run's `Prover`, with which the metrics grade answers. An exception in a reward function
-is raised as `RewardFunctionError` with its traceback, except for `CannotReward`, which ends the run
-with its message alone.
+or, if it is marked as `unbounded`, any finite numbers; or `OwnAdvantages`. The format penalty,
+which is at most 0, is added to rewards afterwards. Keyword-only parameters are options, which
+`config.rewards.options` sets. If it has a parameter `prover`, it also receives the run's `Prover`,
+with which the metrics grade answers. See `finding` for several functions.
 
-The functions in this module are baselines of the paper's comparison (arXiv:2603.21289) that cannot
-be expressed as options of the method.
+An exception in a reward function is raised as `RewardFunctionError` with its traceback, except for
+`CannotReward`, which ends the run with its message alone. Functions must accept padding rows, and
+are tried on one before the run.
 """
 
 import functools
-import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Float, Float32
 
 from sejax import method
-from sejax.data.records import BadRecord, Source
+from sejax.data.records import Source
 from sejax.errors import one_line, quoted
-from sejax.text.equivalence import Prover
+from sejax.method import inputs
+from sejax.rewards.evidence import Evidence
 
 
-class Evidence(NamedTuple):
-  """Input of a reward function: everything known about B groups of G trajectories without labels.
+class OwnAdvantages(NamedTuple):
+  """What a reward function returns whose advantages do not follow from its rewards alone.
+
+  Then `config.method.advantage` has no effect, and the format penalty and the punishment of
+  overlong trajectories change the rewards alone.
 
   Attributes:
-    index: positions of the records in the source; -1 in padding rows.
-    questions: texts of the records.
-    texts: the trajectories, B lists of G.
-    answers: answers extracted from the trajectories; None if there is none.
-    answer_ids: within a group, equal answers have equal ids; `ABSTAIN` if there is no answer.
-    format_ok: whether the trajectory has the required output format.
-    judge_scores: the Judge's scores in [0, 1]; 0 if not valid, hence everywhere without a Judge.
-    judge_valid: whether the Judge gave a valid score.
-    lengths: tokens of each trajectory; None if they are not known.
+    rewards: for metrics, and to find groups whose rewards are all equal.
+    advantages: A, weight of each trajectory in the policy loss; any finite numbers.
   """
 
-  index: Int[np.ndarray, " B"]
-  questions: Sequence[str]
-  texts: Sequence[Sequence[str]]
-  answers: Sequence[Sequence[str | None]]
-  answer_ids: Int32[np.ndarray, "B G"]
-  format_ok: Bool[np.ndarray, "B G"]
-  judge_scores: Float[np.ndarray, "B G"]
-  judge_valid: Bool[np.ndarray, "B G"]
-  lengths: Int32[np.ndarray, "B G"] | None = None
+  rewards: Float[np.ndarray, "B G"]
+  advantages: Float[np.ndarray, "B G"]
 
 
-RewardFunction = Callable[[Evidence, Source], Float[np.ndarray, "*K B G"]]
+RewardFunction = Callable[[Evidence, Source], Float[np.ndarray, "*K B G"] | OwnAdvantages]
 
 # Options of the method that also hold for rewards from a function.
 SHARED_OPTIONS = tuple(
@@ -75,77 +65,19 @@ class RewardFunctionError(RuntimeError):
     super().__init__(f"{name} raised {type(cause).__name__}: {one_line(cause)}")
 
 
-def judge_only(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
-  """Returns the Judge's score as the reward, without self-consistency (arXiv:2603.21289)."""
-  del source
-  return np.where(evidence.judge_valid, evidence.judge_scores, 0.0)
+class _BadRewards(ValueError):  # noqa: N818
+  """Raised if what a function returned is not an array of rewards."""
 
 
-def supervised(evidence: Evidence, source: Source, prover: Prover) -> Float[np.ndarray, "B G"]:
-  """Rewards 1 for the gold answer: supervised GRPO, the upper bound of the comparison.
-
-  Raises:
-    CannotReward: the gold answer of a record is missing or unreadable.
-  """
-  rows = np.flatnonzero(evidence.index >= 0)
-  try:
-    golds = [source.gold(int(index)) for index in evidence.index[rows]]
-  except BadRecord as error:
-    raise CannotReward(f"{error}; supervision needs a gold answer of every record") from None
-  if None in golds:
-    index = evidence.index[rows[golds.index(None)]]
-    raise CannotReward(f"record {index} of {source.name} has no gold answer; supervision needs one")
-  rewards = np.zeros(evidence.answer_ids.shape)
-  rewards[rows] = prover.grade([evidence.answers[b] for b in rows], golds)
-  return rewards
+def unbounded(function: RewardFunction) -> RewardFunction:
+  """Marks a reward function whose rewards may be any finite numbers, not only those in [0, 1]."""
+  function.unbounded = True
+  return function
 
 
-def control(evidence: Evidence, source: Source) -> Float[np.ndarray, "B G"]:
-  """Rewards every trajectory with 1, so that only the format penalty gives a training signal."""
-  del source
-  return np.ones(evidence.answer_ids.shape)
-
-
-def find(name: str, prover: Prover) -> RewardFunction | None:
-  """Imports the reward function of a dotted name; None for an empty name, the method's reward.
-
-  Args:
-    name: `package.module.function`.
-    prover: bound to the function's parameter `prover`, if it has one.
-
-  Raises:
-    ValueError: there is no such function.
-    RewardFunctionError: its module raises an exception when it is imported.
-  """
-  if not name:
-    return None
-  no_function = f"config.rewards.function={quoted(name)} is not a function"
-  module, _, attribute = name.rpartition(".")
-  if not module or not all(part.isidentifier() for part in name.split(".")):
-    raise ValueError(f"{no_function}; name one as package.module.function")
-  try:
-    function = getattr(importlib.import_module(module), attribute, None)
-  except ModuleNotFoundError as error:
-    # Is it the named module that is missing, or one that it imports?
-    if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-      raise RewardFunctionError(f"the module {module}", error) from error
-    raise ValueError(f"{no_function} that can be imported: {error}") from None
-  except Exception as error:
-    raise RewardFunctionError(f"the module {module}", error) from error
-  if function is None:
-    raise ValueError(f"{no_function} that can be imported: {module} has no {attribute}")
-  if not callable(function):
-    raise ValueError(no_function)
-  try:
-    takes_prover = "prover" in inspect.signature(function).parameters
-  except (TypeError, ValueError):  # functions written in C may have no signature
-    takes_prover = False
-  return functools.partial(function, prover=prover) if takes_prover else function
-
-
-def needs_gold(function: RewardFunction | None) -> bool:
-  """Whether a function returned by `find` needs gold answers: only `supervised` is known to."""
-  return getattr(function, "func", function) is supervised
+def is_marked(function: RewardFunction | None, mark: str) -> bool:
+  """Whether a function returned by `finding.find` is marked as `unbounded` or `needs_gold`."""
+  return bool(getattr(_unwrapped(function), mark, False))
 
 
 def reward_groups(
@@ -173,8 +105,9 @@ def reward_groups(
   Raises:
     CannotReward: raised by the function.
     RewardFunctionError: the function raised any other exception.
-    ValueError: the function did not return a `[B, G]` or `[K, B, G]` array of numbers in [0, 1], or
-      there are not as many weights; or an option needs lengths that are not known.
+    OptionError: there are not as many weights as rewards, an option needs lengths that are not
+      known, or advantages are to be whitened that are the function's own.
+    ValueError: the function did not return a `[B, G]` or `[K, B, G]` array of numbers in [0, 1].
   """
   if function is None:
     return method.group(
@@ -186,56 +119,124 @@ def reward_groups(
       max_tokens,
       **options,
     )
-  name = f"the reward function {_name(function)}"
-  try:
-    returned = function(evidence, source)
-  except CannotReward:
-    raise
-  except Exception as error:
-    raise RewardFunctionError(name, error) from error
-  base = _checked(returned, evidence.answer_ids.shape, name)
-  return method.group_of_rewards(
-    base,
+  returned = call(function, evidence, source)
+  if isinstance(returned, OwnAdvantages) and options["advantage"] in method.WHITENED:
+    wanted = f"another one: {name_of(function)} has advantages of its own, which are not whitened"
+    raise inputs.OptionError("advantage", options["advantage"], wanted)
+  group = method.group_of_rewards(
+    returned.rewards if isinstance(returned, OwnAdvantages) else returned,
     evidence.format_ok,
     evidence.lengths,
     max_tokens,
+    not is_marked(function, "unbounded"),
     **{name: options[name] for name in SHARED_OPTIONS},
   )
+  if isinstance(returned, OwnAdvantages):
+    return group._replace(advantage=returned.advantages)
+  return group
 
 
-def _name(function: RewardFunction) -> str:
-  """Returns the dotted name of a function, or of the class of a callable object."""
+def try_on_padding(
+  function: RewardFunction | None,
+  source: Source,
+  options: Mapping[str, Any],
+  *,
+  evidence: Evidence,
+  max_tokens: int,
+) -> None:
+  """Rewards a padding row, so that a mistake shows before anything is sampled.
+
+  Args:
+    function: None does nothing.
+    source: as in `reward_groups`, like `options`, and what is raised.
+    evidence: from `evidence.of_padding`.
+    max_tokens: the longest trajectory.
+  """
+  if function is not None:
+    reward_groups(evidence, source, options, function, max_tokens=max_tokens)
+
+
+def call(
+  function: RewardFunction, evidence: Evidence, source: Source
+) -> Float32[np.ndarray, "*K B G"] | OwnAdvantages:
+  """Calls a reward function and checks what it returns.
+
+  Raises:
+    ValueError: as `reward_groups`, which also names the others.
+  """
+  name = f"the reward function {name_of(function)}"
+  try:
+    returned = function(evidence, source)
+  except (CannotReward, RewardFunctionError, _BadRewards):
+    raise
+  except Exception as error:
+    raise RewardFunctionError(name, error) from error
+  shape, is_unbounded = evidence.answer_ids.shape, is_marked(function, "unbounded")
+  if isinstance(returned, OwnAdvantages):
+    return _checked_own(returned, shape, name, is_unbounded=is_unbounded)
+  return _checked(returned, shape, name, is_unbounded=is_unbounded)
+
+
+def _checked_own(
+  returned: OwnAdvantages, shape: tuple[int, ...], name: str, *, is_unbounded: bool
+) -> OwnAdvantages:
+  """Does what `_checked` does for rewards with advantages of their own."""
+  rewards = _checked(returned.rewards, shape, name, is_unbounded=is_unbounded)
+  advantages = _checked(returned.advantages, shape, f"{name}, as advantages,", is_unbounded=True)
+  if rewards.ndim != 2 or advantages.ndim != 2:
+    raise _BadRewards(f"{name} returned several rewards with advantages of its own; return one")
+  return OwnAdvantages(rewards, advantages)
+
+
+def _unwrapped(function: RewardFunction | None) -> RewardFunction | None:
   while isinstance(function, functools.partial):
     function = function.func
+  return function
+
+
+def name_of(function: RewardFunction) -> str:
+  """Returns the dotted name of a function, or of the class of a callable object."""
+  function = _unwrapped(function)
   owner = function if hasattr(function, "__qualname__") else type(function)
   return f"{owner.__module__}.{owner.__qualname__}"
 
 
-def _checked(returned: Any, shape: tuple[int, ...], name: str) -> Float32[np.ndarray, "*K B G"]:
+def _checked(
+  returned: Any, shape: tuple[int, ...], name: str, *, is_unbounded: bool
+) -> Float32[np.ndarray, "*K B G"]:
   """Converts what a reward function returned to an array and validates it.
 
+  Args:
+    shape: of a reward, (B, G).
+    name: what to call the function in messages.
+    is_unbounded: whether all finite numbers are accepted.
+
   Raises:
-    ValueError: it has the wrong shape or type, or values outside [0, 1].
+    ValueError: it has the wrong shape or type, or values out of range.
   """
   sizes = ", ".join(map(str, shape))
-  wanted = f"it must be of shape ({sizes}) or (K, {sizes}), in [0, 1]"
+  numbers = "finite" if is_unbounded else "in [0, 1]"
+  wanted = f"it must be of shape ({sizes}) or (K, {sizes}), {numbers}"
   try:
     array = np.asarray(returned)
   except Exception as error:  # ragged lists and other libraries' arrays raise various types
-    raise ValueError(
+    raise _BadRewards(
       f"{name} returned {type(returned).__name__}, which is not an array ({one_line(error, 100)});"
       f" {wanted}"
     ) from None
   if array.shape[-2:] != shape or array.ndim > 3 or array.size == 0:
     what = f"an array of shape {array.shape}" if array.shape else quoted(returned)
-    raise ValueError(f"{name} returned {what}; {wanted}")
+    raise _BadRewards(f"{name} returned {what}; {wanted}")
   kinds = (jnp.bool_, jnp.integer, jnp.floating)
   if not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
-    raise ValueError(f"{name} returned an array of type {array.dtype}, not of numbers; {wanted}")
-  outside = np.argwhere(~((array >= 0) & (array <= 1)))  # NaN too
+    raise _BadRewards(f"{name} returned an array of type {array.dtype}, not of numbers; {wanted}")
+  with np.errstate(over="ignore"):
+    rounded = array.astype(np.float32)
+  good = np.isfinite(rounded) if is_unbounded else (array >= 0) & (array <= 1)
+  outside = np.argwhere(~good)  # NaN too
   if outside.size:
     *number, b, g = outside[0].tolist()
     found = array[tuple(outside[0])]
     which = f"as reward {number[0]} " if number else ""
-    raise ValueError(f"{name} returned {found} {which}for trajectory {g} of group {b}; {wanted}")
-  return array.astype(np.float32)
+    raise _BadRewards(f"{name} returned {found} {which}for trajectory {g} of group {b}; {wanted}")
+  return rounded

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 from sejax import method
+from sejax.method.consistency import ABSTAIN
 from sejax.text import answers, verdicts
 
 
@@ -64,12 +65,14 @@ class Verdicts(NamedTuple):
     valid: whether a trajectory has a valid verdict.
     truncated: number of its verdicts that were cut off at the token limit.
     contradictory: number of its verdicts whose `\boxed{}` differs from the score in their JSON.
+    each: score of each of the M verdicts, NaN where it is not valid.
   """
 
   scores: Float32[np.ndarray, "B G"]
   valid: Bool[np.ndarray, "B G"]
   truncated: Int32[np.ndarray, "B G"]
   contradictory: Int32[np.ndarray, "B G"]
+  each: Float32[np.ndarray, "B G M"]
 
   def counts(self) -> dict[str, Int32[np.ndarray, " B"]]:
     """Returns the numbers of truncated and of contradictory verdicts on each group, by name."""
@@ -160,6 +163,36 @@ def read_answers(
   return extracted, ids
 
 
+def number_like(
+  answer_ids: Int32[np.ndarray, "B G"],
+  group: Sequence[Sequence[str | None]],
+  others: Sequence[Sequence[str | None]],
+  reading: Reading,
+) -> Int32[np.ndarray, "B n"]:
+  """Numbers other answers to the same questions as those of the groups are numbered.
+
+  Args:
+    answer_ids: of the groups, from `read_answers`.
+    group: answers of the groups.
+    others: n other answers for each group.
+
+  Returns:
+    The id in `answer_ids` of an equal answer; numbers from G on for answers that no trajectory of
+    the group has, equal ones for equal answers; `ABSTAIN` without an answer.
+  """
+  together = answers.vote_ids(
+    [[*row, *more] for row, more in zip(group, others, strict=True)],
+    equivalence=reading.equivalence,
+    unparsable=reading.unparsable,
+  )
+  size = answer_ids.shape[1]
+  found = np.full((len(together), together.shape[1] - size), ABSTAIN, np.int32)
+  for row, ids, own in zip(found, together.tolist(), answer_ids.tolist(), strict=True):
+    known = {ABSTAIN: ABSTAIN} | dict(zip(ids[:size], own, strict=True))
+    row[:] = [known.get(i, size + i) for i in ids[size:]]
+  return found
+
+
 def read_verdicts(
   texts: Sequence[Sequence[Sequence[str]]],
   reading: Reading,
@@ -177,11 +210,13 @@ def read_verdicts(
     truncated: whether each verdict was cut off at the token limit; None if none was.
   """
   shape = (len(texts), len(texts[0]) if texts else 0)
+  most = max((len(repeats) for group in texts for repeats in group), default=0)
   read = Verdicts(
     scores=np.zeros(shape, np.float32),
     valid=np.zeros(shape, bool),
     truncated=np.zeros(shape, np.int32),
     contradictory=np.zeros(shape, np.int32),
+    each=np.full((*shape, most), np.nan, np.float32),
   )
   for b, g in np.ndindex(shape):
     repeats = texts[b][g]
@@ -197,6 +232,7 @@ def read_verdicts(
       ]
     # The released code's reading returns NaN for a box that says so.
     usable = [score for score in scores if score is not None and not math.isnan(score)]
+    read.each[b, g, : len(scores)] = [math.nan if s is None else s for s in scores]
     read.valid[b, g] = bool(usable)
     read.scores[b, g] = sum(usable) / len(usable) if usable else 0.0
   return read

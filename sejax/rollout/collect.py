@@ -23,7 +23,7 @@ from sejax.data.prepare import Example
 from sejax.data.records import Source
 from sejax.parallel import hosts
 from sejax.rollout.roles import Completions, Roles, split_repeats
-from sejax.sampling import Result, Watch
+from sejax.sampling import Result, Role, Watch, mean_over_tokens
 from sejax.text import answers
 
 # A `monitoring.timing.Clock`, which this package does not import: called with the name of a stage,
@@ -84,10 +84,11 @@ class Rollout(NamedTuple):
 
 
 class SamplingWeights(NamedTuple):
-  """Parameter trees to sample with, in any layout and precision."""
+  """Parameter trees to sample with, in any layout and precision; None without a teacher."""
 
   actor: models.Params
   judge: models.Params
+  teacher: models.Params | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class Collector:
     roles: samplers of Actor and Judge.
     collate: collates examples into a batch.
     source: source of the records, passed to the reward function.
-    clock: times the stages `data`, `sample`, `judge` and `reward`.
+    clock: times the stages `data`, `sample`, `teacher`, `judge` and `reward`.
     scoring: how texts become rewards.
     reward_function: replaces the method's rewards, see `rewards.find`; None uses the method's.
     seed: seed of the run.
@@ -217,12 +218,16 @@ class Collector:
       features = None
     if on_trajectories:
       on_trajectories(batch, acted.result, features)
+    taught = None
+    if weights.teacher is not None:
+      with clock("teacher"):
+        taught = self._ask_teacher(weights.teacher, batch, features, step=step, watch=watch)
     with clock("judge"):
       verdict_texts, verdicts = self._judge(
         weights, batch, features, texts=acted.texts, step=step, watch=watch
       )
     with clock("reward"):
-      evidence = self._evidence(batch, acted, verdicts)
+      evidence = self._evidence(batch, acted, verdicts, taught)
       group = rewards.reward_groups(
         evidence,
         self.source,
@@ -301,21 +306,71 @@ class Collector:
       [split_repeats(texts, repeats)], self.scoring.reading, [split_repeats(truncated, repeats)]
     )
 
+  def _ask_teacher(
+    self,
+    teacher: models.Params,
+    batch: Batch,
+    features: models.Features | None,
+    *,
+    step: int,
+    watch: Watch | None,
+  ) -> list[list[str | None]]:
+    """Returns the teacher's answers, `[B][G]`.
+
+    Args:
+      features: image features from the Actor's vision tower; None where that is trained.
+    """
+    if features is None:
+      features = self.roles.encode(teacher, batch)
+    taught = self.roles.act(
+      teacher,
+      batch,
+      features,
+      seed=self.seed,
+      step=step,
+      role=Role.TEACHER,
+      read=self._read_answers,
+      watch=watch,
+    )
+    return [extracted for extracted, _, _ in taught.readings]
+
   def _evidence(
-    self, batch: Batch, acted: Completions, verdicts: rewards.Verdicts
+    self,
+    batch: Batch,
+    acted: Completions,
+    verdicts: rewards.Verdicts,
+    taught: list[list[str | None]] | None,
   ) -> rewards.Evidence:
-    """Returns the inputs of the rewards."""
-    extracted, answer_ids, format_ok = zip(*acted.readings, strict=True)
+    """Returns the inputs of the rewards.
+
+    Args:
+      taught: the teacher's answers; None without a teacher.
+    """
+    result, reading = acted.result, self.scoring.reading
+    extracted, ids, format_ok = zip(*acted.readings, strict=True)
+    answer_ids, view_ids, teacher_ids = np.stack(ids), None, None
+    if batch.views is not None:
+      others = [extracted[row] for row in batch.views]
+      view_ids = rewards.number_like(answer_ids, extracted, others, reading)
+    if taught is not None:
+      teacher_ids = rewards.number_like(answer_ids, extracted, taught, reading)
     return rewards.Evidence(
       index=batch.index,
       questions=batch.questions,
       texts=acted.texts,
       answers=list(extracted),
-      answer_ids=np.stack(answer_ids),
+      answer_ids=answer_ids,
       format_ok=np.stack(format_ok),
       judge_scores=verdicts.scores,
       judge_valid=verdicts.valid,
-      lengths=acted.result.lengths,
+      verdicts=verdicts.each if self.scoring.judged else None,
+      lengths=result.lengths,
+      truncated=result.truncated,
+      logp=mean_over_tokens(result.logp, result.mask),
+      entropy=result.certainty.entropy,
+      self_certainty=result.certainty.self_certainty,
+      view_ids=view_ids,
+      teacher_ids=teacher_ids,
     )
 
   def _merge(self, parts: Sequence[tuple[Rollout, Sequence[Example]]]) -> Rollout:
@@ -331,9 +386,10 @@ class Collector:
     others = [(part, row) for part, row in sources if not rollouts[part].in_loss[row]]
     sources = (trained + others)[:rows]
     batch = self.collate([parts[part][1][row] for part, row in sources])
+    batch = batch._replace(views=None)  # They no longer stand side by side.
     evidence = _merge_fields([rollout.evidence for rollout in rollouts], sources)
     # Statistics describe one sampler call; the merged result carries those of the last.
-    results = [rollout.result._replace(stats=None) for rollout in rollouts]
+    results = [rollout.result._replace(stats=None, certainty=None) for rollout in rollouts]
     result = _merge_fields(results, sources)._replace(stats=rollouts[-1].result.stats)
     return Rollout(
       batch=batch,

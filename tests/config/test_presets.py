@@ -16,7 +16,7 @@ FILES = [(name, size) for name, sizes in SIZES.items() for size in sizes]
 
 
 @pytest.mark.parametrize(("name", "size"), FILES)
-def test_sizes_and_variants(name, size):
+def test_sizes_and_recipes(name, size):
   get_config = importlib.import_module(f"configs.{name}").get_config
   config = get_config(size)
   validation.validate(config, reads_data=False)
@@ -38,5 +38,5 @@ def test_a_size_that_is_none(name):
   sizes = ", ".join(SIZES[name])
   with pytest.raises(ValueError, match=f"^there is no size 'majority'; choose {sizes}, optionally"):
     get_config("majority")
-  with pytest.raises(ValueError, match=r"^there is no variant 'most'"):
+  with pytest.raises(ValueError, match=r"^there is no recipe 'most'"):
     get_config(f"{SIZES[name][0]},most")

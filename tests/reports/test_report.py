@@ -117,6 +117,13 @@ def test_figures_before_and_after(workdir, capsys):
   assert capsys.readouterr().out == f"report written to {workdir / 'report.html'}\n"
 
 
+def test_a_page_says_from_where_labels_are_wrong_more_often(workdir):
+  assert "majorities are right less often" not in show(workdir).text
+  path = workdir / "summary.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | {"label_accuracy_falls_from": 12}))
+  assert "By gold answers, majorities are right less often from step 12 on." in show(workdir).text
+
+
 def test_every_curve_is_drawn_under_its_heading(workdir):
   page = show(workdir)
   drawn = {label.partition(" over")[0]: path for label, path in page.curves.items()}

@@ -49,7 +49,13 @@ NO_FUNCTION = 3
 def test_without_a_function_the_method_rewards():
   evidence, options = make_evidence(), config_lib.default().method
   group = rewards.reward_groups(evidence, SOURCE, options, rewards.find("", None))
-  expected = method.group(*evidence[4:], **options)
+  expected = method.group(
+    evidence.answer_ids,
+    evidence.format_ok,
+    evidence.judge_scores,
+    evidence.judge_valid,
+    **options,
+  )
   for name, value in expected._asdict().items():
     assert np.array_equal(getattr(group, name), value), name
 
@@ -90,6 +96,79 @@ def test_a_function_may_return_several_rewards():
   # both rewards do, by 4 / sqrt(2).
   expected = np.array([[3, -3], [4, -4], [0, 0]]) / np.sqrt(2)
   np.testing.assert_allclose(group.advantage, expected, rtol=1e-4)
+
+
+def own_advantages(evidence, source):
+  base = np.full(evidence.answer_ids.shape, 0.25)
+  return rewards.OwnAdvantages(base, 3 * base - 5)
+
+
+def test_a_function_may_return_advantages_of_its_own():
+  options = config_lib.default().method.to_dict()
+  group = rewards.reward_groups(make_evidence(), SOURCE, options, own_advantages)
+  assert np.asarray(group.reward).tolist() == [[0.25, 0.25], [0.25, 0.0], [0.0, 0.0]]
+  assert np.asarray(group.advantage).tolist() == [[-4.25, -4.25]] * 3
+  with pytest.raises(ValueError, match=r"advantage='gdpo' must be another one: .*own_advantages"):
+    rewards.reward_groups(make_evidence(), SOURCE, options | {"advantage": "gdpo"}, own_advantages)
+  names = "tests.rewards.test_functions.of_one_third, tests.rewards.test_functions.own_advantages"
+  with pytest.raises(rewards.CannotReward, match=r"own_advantages has advantages of its own; name"):
+    rewards.reward_groups(make_evidence(), SOURCE, options, rewards.find(names, None))
+
+
+@rewards.unbounded
+def far(evidence, source, *, scale=1.0, power):
+  return np.full(evidence.answer_ids.shape, -scale * 10.0**power)
+
+
+def test_unbounded_rewards_and_options():
+  name, options = "tests.rewards.test_functions.far", config_lib.default().method.to_dict()
+  function = rewards.find(name, None, {"power": 1, "scale": 0.5})
+  group = rewards.reward_groups(make_evidence(), SOURCE, options, function)
+  # A broken format costs 0.5, and nothing is clipped.
+  assert np.asarray(group.reward).tolist() == [[-5, -5], [-5, -5.5], [-5.5, -5.5]]
+  too_far = rewards.find(name, None, {"power": 300})
+  with pytest.raises(ValueError, match=r"returned -1e\+300 for trajectory 0 .*finite"):
+    rewards.reward_groups(make_evidence(), SOURCE, options, too_far)
+  assert rewards.options_of(far) == {"scale": 1.0, "power": None}
+  for names, known in ((name, "power, scale"), (f"{name},sejax.rewards.control", "power, scale")):
+    with pytest.raises(ValueError, match=rf"options has 'size', which no reward .* are: {known}"):
+      rewards.find(names, None, {"size": 3})
+  with pytest.raises(ValueError, match=r"options has 'size', which no reward .* are: none"):
+    rewards.find("", None, {"size": 3})
+
+
+def test_several_functions_are_several_rewards():
+  prefix = "tests.rewards.test_functions"
+  function = rewards.find(f"{prefix}.of_one_third, {prefix}.two_rewards", None)
+  options = config_lib.default().method.to_dict() | {"reward_weights": (0.0, 0.0, 1.0)}
+  group = rewards.reward_groups(make_evidence(), SOURCE, options, function)
+  np.testing.assert_allclose(group.reward[0], [0.9, 0.25], rtol=1e-6)
+  assert not rewards.is_marked(function, "unbounded")
+  assert rewards.is_marked(rewards.find(f"{prefix}.two_rewards,{prefix}.far", None), "unbounded")
+  gold = rewards.find("sejax.rewards.control,sejax.rewards.supervised", None)
+  assert rewards.is_marked(gold, "needs_gold")
+  with pytest.raises(ValueError, match=r"the reward function tests.*too_large returned 1\.5"):
+    reward(rewards.find(f"{prefix}.of_one_third,{prefix}.too_large", None))
+
+
+def test_a_function_is_tried_on_an_empty_row():
+  seen = []
+
+  def keep(evidence, source):
+    seen.append(evidence)
+    return evidence.self_certainty
+
+  options = config_lib.default().method.to_dict()
+  evidence = rewards.of_padding(4, 2, teacher=True)
+  rewards.try_on_padding(keep, SOURCE, options, evidence=evidence, max_tokens=8)
+  (row,) = seen
+  assert row.answer_ids.tolist() == [[-1] * 4]
+  assert row.verdicts.shape == (1, 4, 2)
+  assert row.teacher_ids.tolist() == [[-1] * 4]
+  assert row.view_ids is None
+  with pytest.raises(rewards.RewardFunctionError, match="fails raised ValueError"):
+    rewards.try_on_padding(fails, SOURCE, options, evidence=evidence, max_tokens=8)
+  rewards.try_on_padding(None, SOURCE, options, evidence=evidence, max_tokens=8)
 
 
 def test_overlong_trajectories_are_punished():

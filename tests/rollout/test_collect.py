@@ -13,6 +13,8 @@ from sejax.monitoring import flops
 from sejax.monitoring import metrics as monitoring
 from sejax.monitoring import timing as timing_lib
 from sejax.rollout import collect
+from sejax.sampling import Role
+from sejax.sampling.certainty import Certainty
 from sejax.sampling.result import Finish, Result, Stats
 from sejax.text.equivalence import Prover
 
@@ -37,8 +39,12 @@ class Roles:
     self.encoded.append("judge")
     return "judge's"
 
-  def act(self, params, batch, features, *, seed, step, read, watch):
-    del params, seed, step, watch
+  def act(self, params, batch, features, *, seed, step, read, watch, role=Role.ACTOR):
+    del seed, step, watch
+    if role is Role.TEACHER:
+      assert params == "teacher's weights"
+      texts = [[f"\\boxed{{{i + 10}}}", f"\\boxed{{{i}.0}}"] for i in batch.index]
+      return rollout_lib.Completions(None, texts, self._read(read, texts, np.zeros((B, G))))
     assert features == "actor's"
     self.batches += 1
     self.records["actor"] += batch.record_hashes[batch.real].tolist()
@@ -48,7 +54,8 @@ class Roles:
     finish = np.full((B, G), Finish.EOS, np.int8)
     finish[batch.index == 1, 1] = Finish.LENGTH
     logp = -tokens.astype(np.float32)
-    result = Result(tokens, lengths, logp, logp, finish, STATS)
+    certainty = Certainty(np.full((B, G), 0.5, np.float32), tokens[..., 0].astype(np.float32))
+    result = Result(tokens, lengths, logp, logp, finish, STATS, certainty)
     return rollout_lib.Completions(result, texts, self._read(read, texts, finish))
 
   def judge_all(self, params, batch, features, candidates, *, seed, step, read, watch):
@@ -91,6 +98,8 @@ def collected():
     shares_tower=False,
     keep_features=True,
     advantage="centered",
+    teacher=None,
+    views=False,
     **changes,
   ):
     config = tiny.get_config()
@@ -107,6 +116,7 @@ def collected():
       rows=B,
       buckets=batches.Buckets.of(config.data),
       pad_id=preparer.processor.pad_id,
+      paired=views,
     )
     collector = collect.Collector(
       roles=roles,
@@ -122,9 +132,46 @@ def collected():
       keep_features=keep_features,
     )
     data = iter([[preparer(index) for index in rows] for rows in indices])
-    return collector.collect_rollout(collect.SamplingWeights(None, None), data, 0), roles
+    weights = collect.SamplingWeights(None, None, teacher)
+    return collector.collect_rollout(weights, data, 0), roles
 
   return run
+
+
+def test_evidence_of_the_sampler(collected):
+  rollout, _ = collected([3, 2, 1], constant_groups="keep")
+  evidence = rollout.evidence
+  assert evidence.logp.tolist() == [[-3, -3], [-2, -2], [-1, -1], [0, 0]]  # 0 without tokens
+  assert evidence.self_certainty[:3].tolist() == [[3, 3], [2, 2], [1, 1]]
+  assert evidence.entropy.tolist() == [[0.5, 0.5]] * 4
+  assert evidence.truncated.tolist() == [[False, False]] * 2 + [[False, True], [False, False]]
+  assert evidence.verdicts[:3] == pytest.approx(0.9)
+  assert evidence.verdicts.shape == (B, G, 1)
+  assert evidence.view_ids is None
+  assert evidence.teacher_ids is None
+  rollout, _ = collected([3, 2, 1], constant_groups="keep", judge=False)
+  assert rollout.evidence.verdicts is None
+
+
+def test_a_teachers_answers_are_numbered_as_the_groups_are(collected):
+  rollout, roles = collected([3, 2], constant_groups="keep", teacher="teacher's weights")
+  # Its second answer, written otherwise, is the group's only one.
+  assert rollout.evidence.answer_ids[:2].tolist() == [[0, 0], [0, 0]]
+  assert rollout.evidence.teacher_ids[:2].tolist() == [[G + 1, 0], [G + 1, 0]]
+  assert roles.encoded == ["actor", "judge"]
+  _, roles = collected(
+    [3, 2], constant_groups="keep", teacher="teacher's weights", keep_features=False
+  )
+  assert roles.encoded == ["actor", "actor", "judge"]  # By its own tower, where that is trained.
+
+
+def test_two_views_vote_for_each_other(collected):
+  rollout, _ = collected([3, 3, 2, 5], constant_groups="keep", views=True)
+  assert rollout.batch.views.tolist() == [1, 0, 3, 2]
+  assert rollout.evidence.view_ids.tolist() == [[0, 0], [0, 0], [G + 1] * 2, [G + 1] * 2]
+  rollout, _ = collected([3, 3], constant_groups="keep", views=True)
+  assert rollout.batch.views.tolist() == [1, 0, 2, 3]
+  assert rollout.evidence.view_ids[2:].tolist() == [[0, 0]] * 2  # each its own
 
 
 def test_verdicts_and_rewards_belong_to_their_trajectories(collected):
