@@ -10,7 +10,17 @@ from sejax import config as config_lib
 from sejax import rewards
 from sejax.config import presets
 from sejax.rewards import recipes
-from sejax.rewards.recipes import cocov, empo, evolmm, multi, self_certainty, ttrv, votes
+from sejax.rewards.recipes import (
+  co_teacher,
+  co_view,
+  cocov,
+  empo,
+  evolmm,
+  multi,
+  self_certainty,
+  ttrv,
+  votes,
+)
 from tests.golden import load
 
 GOLDEN = load("objectives.json")["group_rewards"]
@@ -92,6 +102,19 @@ def test_evolmm_counts_the_words_before_the_last_box():
   for option, value in {"power": 0.0, "length_weight": 1.5, "target_words": 0}.items():
     with pytest.raises(rewards.CannotReward, match=f"options.{option}={value} must be"):
       evolmm.reward(evidence_of(ids, texts=texts), None, **{option: value})
+
+
+@pytest.mark.parametrize("case", GOLDEN["co_rewarding"])
+def test_co_rewarding(case):
+  answers, others, expected = case["answers"], case["other_answers"], case["expected"]
+  both = ids_of([*answers, *others])
+  ids, other_ids = both[:, : len(answers)], both[:, len(answers) :]
+  own = co_view.reward(evidence_of(ids, view_ids=other_ids), None)
+  np.testing.assert_array_equal(own, [expected["I_original"]])
+  other = co_view.reward(evidence_of(other_ids, view_ids=ids), None)
+  np.testing.assert_array_equal(other, [expected["I_rephrased"]])
+  taught = co_teacher.reward(evidence_of(ids, teacher_ids=other_ids), None)
+  np.testing.assert_array_equal(taught, [expected["II_policy"]])
 
 
 @pytest.mark.parametrize("case", GOLDEN["cocov"])
