@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Se
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
@@ -20,15 +19,10 @@ from sejax.learner import optimizer, packing, update
 from sejax.learner.checkpoints import Checkpoints
 from sejax.learner.minibatches import Groups, Sizes, all_lengths, stream_order, take_program
 from sejax.learner.pending import Pending
+from sejax.learner.programs import LearnerPrograms, scale_adapters
 from sejax.models import lora
 from sejax.parallel import hosts, layouts
-from sejax.parallel.programs import (
-  BackgroundCompiler,
-  Program,
-  ProgramCall,
-  shapes_of,
-  with_shardings,
-)
+from sejax.parallel.programs import BackgroundCompiler, Program, shapes_of
 from sejax.rollout import Compute, collect
 from sejax.sampling import Filters, Result
 
@@ -135,8 +129,7 @@ class Learner:
 
   @functools.cached_property
   def _scale_adapters(self) -> Program:
-    dtype = jax.tree.leaves(self.frozen)[0].dtype
-    return Program.of(lora.scaled, options=self.adapters, dtype=dtype)
+    return scale_adapters(self.adapters, self.frozen)
 
   def step(
     self, state: update.TrainState, rollout: collect.Rollout, step: int
@@ -346,124 +339,25 @@ class Learner:
     names: Sequence[str],
     **sizes: Any,
   ) -> None:
-    """Starts compiling some of the calls that `calls` yields, unless that was done before.
+    """Starts compiling some of what `LearnerPrograms.calls` yields, unless that was done before.
 
     Args:
       key: identifies the shapes of the other arguments, which are passed to `calls`.
       names: names of the calls, in their order.
     """
     state, features, frozen = shapes_of((state, features, self.frozen))
+    programs = LearnerPrograms(
+      self.updater, self.mesh, frozen, self.adapters, self.sizes, self.penalty
+    )
 
     def submit():  # In a thread, too, as tracing takes its time.
-      learner = dataclasses.replace(self, frozen=frozen)
-      for call in learner.calls(state, images, features, **sizes):
+      for call in programs.calls(state, images, features, **sizes):
         if call.name in names:
           self.compiler.submit(call.program, *call.args)
         if call.name == names[-1]:  # What follows need not be traced.
           return
 
     self.compiler.run(key, submit)
-
-  def policy_shapes(self, trained: models.Params) -> models.Params:
-    """Does what `policy_params` does with shapes: `frozen` is a tree of `jax.ShapeDtypeStruct`."""
-    if self.adapters is None:
-      return trained
-    shardings = jax.tree.map(lambda x: x.sharding, trained)
-    scaled = with_shardings(self._scale_adapters.eval_shape(trained), shardings)
-    return lora.combine(self.frozen, scaled)
-
-  def calls(
-    self,
-    state: update.TrainState,
-    images: models.Images | None,
-    features: models.Features | None,
-    *,
-    prompts: int,
-    prompt_length: int,
-    response: int | None = None,
-    packed: models.Packing | None = None,
-  ) -> Iterator[ProgramCall]:
-    """Yields the calls of `step`.
-
-    The learner's `frozen` must be a tree of `jax.ShapeDtypeStruct`.
-
-    Args:
-      state: shapes of the train state.
-      images: shapes of the images of all prompts; None where there are none.
-      features: shapes of their features by the frozen tower; None where the tower is trained.
-      prompts: prompts of a rollout, B.
-      prompt_length: prompt tokens with padding, P.
-      response: response tokens with padding, R; None is the most that there may be.
-      packed: packing of a micro-batch, or its shapes; None is the largest that there may be.
-    """
-    sizes, kept, policy = self.sizes, (state, self.frozen), state.params
-    if self.adapters is not None:
-      scale = self._scale_adapters
-      yield ProgramCall("scale adapters", scale, (state.params,), (kept,))
-      policy = self.policy_shapes(state.params)
-    rows = layouts.row_shards(self.mesh)
-    whole = self._group_shapes(
-      prompts, prompt_length, response or sizes.max_tokens, images, features
-    )
-    packed = jax.tree.map(
-      lambda x: layouts.row_shape(self.mesh, x.shape, jnp.int32),
-      packed or packing.shapes(rows, sizes.trajectories, sizes.capacity(self.mesh, prompt_length)),
-    )
-    taken = packed.starts.shape[0] * packed.starts.shape[1]
-    index = layouts.replicated_shape(self.mesh, (taken,), jnp.int32)
-    take = take_program(self.mesh)
-    groups = take.eval_shape(whole, index)
-    logp = groups.tokens.update(dtype=jnp.float32)
-    later = -(-(sizes.minibatches - 1) * prompts // (sizes.minibatches * rows)) * rows
-    sampled_logp = layouts.row_shape(self.mesh, (later, *logp.shape[1:]), logp.dtype)
-    logprobs, alive = self.updater.token_logprobs, (kept, whole, sampled_logp)
-    zeros, add = self.updater.zero_gradient, self.updater.add_gradient
-    gradient = with_shardings(
-      zeros.eval_shape(state.params), jax.tree.map(lambda x: x.sharding, state.params)
-    )
-    yield ProgramCall("take groups", take, (whole, index), (*alive, gradient))
-    if later:
-      yield ProgramCall("log-probs of policy", logprobs, (policy, groups, packed), alive)
-    yield ProgramCall("zero gradient", zeros, (state.params,), alive)
-    if self.penalty:
-      args = (self.frozen, groups, packed)
-      yield ProgramCall("log-probs of reference", logprobs, args, (*alive, gradient))
-    key = layouts.replicated_shape(self.mesh, (2,), jnp.uint32)
-    on_policy = layouts.replicated_shape(self.mesh, (), jnp.bool_)
-    ref = logp if self.penalty else None
-    micro = update.MicroBatch(groups, packed, on_policy, logp, ref, key)
-    frozen = None if self.adapters is None else self.frozen
-    counts = method.Denominators(*[layouts.replicated_shape(self.mesh, (), jnp.int32)] * 3)
-    args = (gradient, state.params, frozen, micro, counts)
-    yield ProgramCall("add gradient", add, args, alive)
-    metrics = jax.tree.map(
-      lambda x: layouts.replicated_shape(self.mesh, x.shape, x.dtype), add.eval_shape(*args)[1]
-    )
-    apply = self.updater.apply_gradient
-    yield ProgramCall("apply gradient", apply, (state, gradient, metrics), alive)
-
-  def _group_shapes(
-    self,
-    prompts: int,
-    prompt_length: int,
-    response: int,
-    images: models.Images | None,
-    features: models.Features | None,
-  ) -> Groups:
-    """Returns the shapes of a rollout's groups; the arguments are those of `calls`."""
-    rows = functools.partial(layouts.row_shape, self.mesh)
-    tokens = (prompts, self.sizes.trajectories, response)
-    return Groups(
-      ids=rows((prompts, prompt_length), jnp.int32),
-      lengths=rows((prompts,), jnp.int32),
-      positions=rows((prompts, 3, prompt_length), jnp.int32),
-      images=images if features is None else None,
-      features=features,
-      tokens=rows(tokens, jnp.int32),
-      mask=rows(tokens, jnp.bool_),
-      advantage=rows(tokens[:-1], jnp.float32),
-      behaviour_logp=rows(tokens, jnp.float32),
-    )
 
 
 def make_updater(

@@ -22,9 +22,10 @@ from jaxtyping import DTypeLike
 
 from sejax import models
 from sejax.learner import learner, update
+from sejax.learner.programs import LearnerPrograms
 from sejax.models import lora
 from sejax.parallel import layouts
-from sejax.parallel.programs import BackgroundCompiler, ProgramCall, with_shardings
+from sejax.parallel.programs import ProgramCall, with_shardings
 from sejax.planning import room
 from sejax.rollout import Compute, RoleOptions, checks, padded_length
 from sejax.sampling import Options, Sampler
@@ -69,7 +70,7 @@ class _Arrays(NamedTuple):
     images: images of a batch.
     features: their features, by the policy.
     prompt_length: tokens of the Actor's prompts, with padding.
-    learner: trains the policy.
+    learner: programs that train the policy.
     learning: the call whose arrays are on the devices while a batch is sampled; None where sampling
       and updates take turns.
     teacher: average of what is trained; None without one.
@@ -81,7 +82,7 @@ class _Arrays(NamedTuple):
   images: models.Images
   features: models.Features
   prompt_length: int
-  learner: learner.Learner
+  learner: LearnerPrograms
   learning: ProgramCall | None = None
   teacher: models.Params | None = None
 
@@ -98,17 +99,13 @@ class _Arrays(NamedTuple):
       mesh=mesh,
     )
     frozen = _parameters(model.shapes(), mesh, model, step.compute.dtype)
-    training = learner.Learner(
-      updater=updater,
-      mesh=mesh,
-      frozen=frozen,
-      adapters=step.training.adapters,
-      sizes=step.training.sizes,
-      penalty=step.training.has_penalty,
-      seed=0,  # of values, not of shapes
-      mask_truncated=step.training.mask_truncated,
-      encode=None,
-      compiler=BackgroundCompiler(0),
+    training = LearnerPrograms(
+      updater,
+      mesh,
+      frozen,
+      step.training.adapters,
+      step.training.sizes,
+      step.training.has_penalty,
     )
     state = _train_state(step.training.adapters, model, mesh, updater)
     images = _images(step, model, mesh)
