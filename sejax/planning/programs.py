@@ -122,7 +122,8 @@ class _Arrays(NamedTuple):
       features=actor.programs.encode.eval_shape(model.vision_params(policy), images),
       prompt_length=checks.prompt_width(step.data),
       learner=training,
-      teacher=state.params if step.teacher else None,
+      # Arrays of its own, which count beside those that are trained.
+      teacher=jax.tree.map(lambda x: x.update(), state.params) if step.teacher else None,
     )
     if not step.overlap:
       return arrays

@@ -128,6 +128,18 @@ def test_a_step_calls_what_is_planned_in_the_planned_shapes(tmp_path, changes):
   assert {name for name, _ in planned - called} - PACKED == {"write", "take"}
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_teacher_is_counted_beside_every_call(rank):
+  alone, taught = (
+    planned_calls(configuration(**{"teacher.use": use, "lora.rank": rank})) for use in (False, True)
+  )
+  trained = alone[-1].args[0].params  # of "apply gradient"
+  assert alone[-1].name == "apply gradient"
+  size = sum(x.size * 4 for x in jax.tree.leaves(trained))
+  added = {b.name: b.alive_bytes - a.alive_bytes for a, b in zip(alone, taught, strict=True)}
+  assert {*added.values()} == {size}, added
+
+
 def test_smaller_batches_call_no_other_programs(tmp_path):
   changes = {
     "actor.max_concurrent_rows": 6,
