@@ -170,7 +170,8 @@ def compute(case, *, counts_empty=False, max_tokens=None, behaviour_logp=None, *
 def test_the_table_is_complete():
   assert {*GOLDEN["losses"]} == {*SECTIONS, *APART}
   assert {built.objective for built in SECTIONS.values()} | {*APART} == {*method.OBJECTIVES}
-  assert {*GOLDEN} == {"about", "losses", *OTHER_SECTIONS}
+  rewards = {"self_certainty", "group_rewards"}  # see tests/rewards
+  assert {*GOLDEN} == {"about", "losses", *OTHER_SECTIONS, *rewards}
   named = {*GOLDEN["about"]["functions"]} - {"self_certainty"}  # a reward, see the file's about
   assert named == {*SECTIONS, *APART, *NOT_BUILT, *OTHER_SECTIONS}
 

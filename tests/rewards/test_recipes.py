@@ -114,7 +114,10 @@ def test_co_rewarding(case):
   other = co_view.reward(evidence_of(other_ids, view_ids=ids), None)
   np.testing.assert_array_equal(other, [expected["I_rephrased"]])
   taught = co_teacher.reward(evidence_of(ids, teacher_ids=other_ids), None)
-  np.testing.assert_array_equal(taught, [expected["II_policy"]])
+  labels = expected["II_policy"]
+  if labels == "error: division by zero":  # There, where the teacher has no answer.
+    labels = [0] * len(answers)
+  np.testing.assert_array_equal(taught, [labels])
 
 
 @pytest.mark.parametrize("case", GOLDEN["cocov"])
