@@ -24,7 +24,8 @@ JSON line:
 - `shared_prefill`: time to read each prompt of 512 tokens 8 times, over that of reading it once.
 - `tail_cost`: with lengths of which 90% are an eighth of the limit, time over that of as many
   tokens at the full batch's rate. `tail_packing`: time without packing over time with it.
-- `top_p_cost`: time with top-p 0.9 over time without.
+- `top_p_cost`: time with top-p 0.9 over time without. `certainty_cost`: with entropy and
+  self-certainty measured, as every training run does, over without.
 - `length_growth`: time per token with a limit of 1,024 tokens, over that with 128; of 2,048 over
   256 with `--size=3b`.
 - `tokens_per_second`: trajectories that run to the limit, prompts read and all.
@@ -245,7 +246,7 @@ def decode(bench: Bench) -> dict[str, float | None]:
 
 
 def options(bench: Bench) -> dict[str, float]:
-  """Compares with top-p, and with a cache of which most is never used."""
+  """Compares with top-p, with measured certainty, and with a cache that is hardly used."""
   size = bench.size
   request = bench.request(size.short)
   limits = np.full((PROMPTS, TRAJECTORIES), size.few)
@@ -253,6 +254,7 @@ def options(bench: Bench) -> dict[str, float]:
     {
       "plain": bench.sampler(request, max_new_tokens=size.few),
       "top-p 0.9": bench.sampler(request, max_new_tokens=size.few, filters=Filters(top_p=0.9)),
+      "certainty": bench.sampler(request, max_new_tokens=size.few, certainty_temperature=1.0),
       f"limit {8 * size.few:,}": bench.sampler(
         request._replace(limits=limits), max_new_tokens=8 * size.few
       ),
@@ -260,8 +262,12 @@ def options(bench: Bench) -> dict[str, float]:
     REPEATS.value,
   )
   show(f"prompts of {size.short}", found, limits.sum())
-  plain, top_p, long = found.values()
-  return {"top_p_cost": top_p / plain, "length_growth": long / plain}
+  plain, top_p, certainty, long = found.values()
+  return {
+    "top_p_cost": top_p / plain,
+    "certainty_cost": certainty / plain,
+    "length_growth": long / plain,
+  }
 
 
 def main(_: list[str]) -> None:
