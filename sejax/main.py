@@ -83,6 +83,8 @@ _MODES = {
 }
 _FLAGS_OF = {"compile": (_TOPOLOGY, _PROGRAMS), "sample": (_IMAGE, _QUESTION, _JUDGE)}
 
+_FREE_SECTION = "rewards.options"
+
 # What the value of a flag must be, by the type of the flag, for messages.
 _KINDS = {
   "bool": "true or false",
@@ -251,10 +253,13 @@ def _with_local_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 def _check_overrides(argv: Sequence[str]) -> None:
   """Checks that every `--config.FIELD` exists; ml_collections would name only its last part."""
-  fields = config_lib.flatten(config_lib.default())
+  # The options of a reward function are a section without fields: it has its own names for them.
+  fields = [*config_lib.flatten(config_lib.default()), _FREE_SECTION]
   for argument in argv:
     if given := re.match(r"--?(?:no)?config\.([^=]+)", argument):
       name = given[1]
+      if name.startswith(f"{_FREE_SECTION}."):
+        continue
       if name not in fields and not any(field.startswith(f"{name}.") for field in fields):
         raise ValueError(f"--config.{shortened(name)} {renames.explain(name)}")
 
@@ -295,6 +300,12 @@ def _explain_parse_error(error: Exception, path: str | None) -> str:
   """
   if isinstance(error, UnicodeDecodeError):
     return f"a file of flags or of the configuration is not UTF-8 text ({error})"
+  unknown = [name for name in _ARGUMENTS if name.startswith(f"--config.{_FREE_SECTION}.")]
+  if isinstance(error, AttributeError) and unknown:
+    return (
+      f"{shortened(unknown[-1])} is no option in {shortened(path)}; give all of them at once, as in"
+      f" --config.{_FREE_SECTION}=\"{{'power': 0.5}}\""
+    )
   if not isinstance(error, flags.Error | ValueError):
     return _explain_file_error(error, path)
   flag = re.match(r"flag --([\w.]+)=", str(error))

@@ -1,6 +1,7 @@
 """The command line: the worked example end to end, and one-line messages for wrong input."""
 
 import json
+import math
 import pathlib
 import re
 import subprocess
@@ -15,6 +16,7 @@ from sejax.rewards import recorded
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLE = f"--config={ROOT / 'configs' / 'worked_example.py'}"
+TINY = f"--config={ROOT / 'configs' / 'tiny.py'}"
 REWARDS = "--mode=rewards"
 
 
@@ -253,6 +255,25 @@ def test_a_section_of_any_names_may_be_given_as_a_whole():
   config = main._parse(["sejax", EXAMPLE, "--workdir=unused", families])
   assert config.data.figures.families.to_dict() == {"dots": 2.0}
   validation.validate(config)
+
+
+@pytest.mark.parametrize(
+  ("recipe", "given", "expected"),
+  [
+    ("frequency", "={'tokens': 20}", {"tokens": 20}),  # of a function of one's own
+    ("empo", ".low=0.1", {"low": 0.1, "high": math.inf}),
+    ("empo", "={'low': 0.1}", {"low": 0.1}),
+  ],
+)
+def test_options_of_a_reward_function_can_be_given(recipe, given, expected):
+  arguments = [f"{TINY}:{recipe}", "--workdir=unused", f"--config.rewards.options{given}"]
+  assert main._parse(["sejax", *arguments]).rewards.options.to_dict() == expected
+
+
+def test_an_option_that_the_recipe_has_not_is_named():
+  arguments = [f"{TINY}:empo", "--workdir=unused", "--config.rewards.options.lo=0.1"]
+  with pytest.raises(ValueError, match=r"--config\.rewards\.options\.lo=0\.1 is no option in"):
+    main._parse(["sejax", *arguments])
 
 
 def test_help_is_shown():
