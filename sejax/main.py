@@ -17,7 +17,6 @@ Exit statuses:
 
 import errno
 import importlib
-import pathlib
 import re
 import sys
 import traceback
@@ -30,6 +29,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sejax import config as config_lib
+from sejax import storage
 from sejax.config import overrides, renames, validation
 from sejax.config import workdir as workdir_lib
 from sejax.errors import one_line, quoted, shortened
@@ -140,7 +140,7 @@ def _run_mode(config: ml_collections.ConfigDict) -> int:
   if mode == "compile":
     return 0 if _call(config, _TOPOLOGY.value, _PROGRAMS.value) else 1
   if mode == "sample":
-    images = [workdir_lib.local_path("--image", image) for image in _IMAGE.value]
+    images = [storage.expand("--image", image) for image in _IMAGE.value]
     _call(config, images, _QUESTION.value, judge=_JUDGE.value)
     return 0
   workdir = workdir_lib.locate(_WORKDIR.value, checkpoints=mode in ("export", "train"))
@@ -167,7 +167,7 @@ def _guarded() -> int:
     return 1
 
 
-def _evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def _evaluate(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   """Runs `--mode=evaluate`, which resumes an earlier evaluation in the same workdir."""
   with Lock(workdir):
     if not config.eval.predictions:
@@ -211,7 +211,7 @@ def _parse(argv: Sequence[str]) -> ml_collections.ConfigDict:
   """
   path, argv = _with_local_config(argv)
   no_file = "is not a file; give a configuration such as configs/*.py"
-  if path is not None and not pathlib.Path(path.partition(":")[0]).is_file():
+  if path is not None and not storage.Path(path.partition(":")[0]).is_file():
     raise ValueError(f"--config={shortened(path)} {no_file}")
   _check_overrides(argv)
   _ARGUMENTS[:] = argv
@@ -246,7 +246,9 @@ def _with_local_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     if name == "config" and argument.startswith("-"):
       if not equals and index + 1 < len(argv):  # --config FILE
         index, value = index + 1, argv[index + 1]
-      path = workdir_lib.local_path("--config", value)
+      if storage.is_remote(value):
+        raise ValueError(f"--config={shortened(value)} must be a file of this machine")
+      path = storage.expand("--config", value)
       argv[index] = f"--config={path}" if equals else path
   return path, argv
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from flax import traverse_util
 from jax.sharding import Mesh
 
 from sejax import config as config_lib
-from sejax import models, rewards, rollout
+from sejax import models, rewards, rollout, storage
 from sejax.config import parts, paths, validation
 from sejax.data import batches, counting, sources, views
 from sejax.data import pipeline as pipeline_lib
@@ -80,7 +79,7 @@ class TrainSetup(NamedTuple):
 
 
 def set_up(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, clock: collect.ClockLike
+  config: ml_collections.ConfigDict, workdir: storage.Path, clock: collect.ClockLike
 ) -> TrainSetup:
   """Sets up a training run; reads the weights last, after all checks.
 
@@ -131,7 +130,7 @@ def set_up(
   )
 
 
-def _use_compilation_cache(workdir: pathlib.Path) -> None:
+def _use_compilation_cache(workdir: storage.Path) -> None:
   """Lets jax keep all compiled programs in the workdir, for restarts."""
   jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -7,7 +7,6 @@ the same results as one without interruption. `export` writes the model of the l
 
 import contextlib
 import functools
-import pathlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -16,7 +15,7 @@ import ml_collections
 import tqdm
 
 from sejax import config as config_lib
-from sejax import models
+from sejax import models, storage
 from sejax import setup as setup_lib
 from sejax.data.pipeline import Pipeline
 from sejax.errors import shortened
@@ -44,7 +43,7 @@ _SHOWN = {  # metrics in the progress bar, with their labels
 }
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def run(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   """Trains a policy: `--mode=train`. Writes model, logs, summary and report to the workdir.
 
   Args:
@@ -60,9 +59,9 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
       _run(config, workdir.resolve(), lock, logs)
 
 
-def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, logs: Logs) -> None:
+def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, logs: Logs) -> None:
   """Sets the run up and trains; see `run`."""
-  original_config, config = config, config_lib.with_local_models(config, judged=config.judge.use)
+  original_config, config = config, config_lib.with_local_inputs(config, config_lib.OF_TRAINING)
   began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
   setup = setup_lib.set_up(config, workdir, clock)
 
@@ -149,6 +148,7 @@ def _run(config: ml_collections.ConfigDict, workdir: pathlib.Path, lock: Lock, l
         progress.seconds = seconds_before + time.monotonic() - began
         score = _score(step_metrics, config.checkpoint.best_by, evaluates=setup.heldout is not None)
         saved = _joined(state, behaviour if config.train.overlap else None, teacher)
+        logs.flush()
         checkpoints.save(done, saved, progress, score)
         del saved  # Its arrays are donated.
       if asked and not last:
@@ -211,7 +211,7 @@ def _resume(
   checkpoints: Checkpoints,
   config: ml_collections.ConfigDict,
   setup: setup_lib.TrainSetup,
-  workdir: pathlib.Path,
+  workdir: storage.Path,
 ) -> Restored:
   """Returns the last checkpoint, or the initial state at step 0.
 
@@ -294,7 +294,7 @@ def _show(bar: tqdm.tqdm, step_metrics: Mapping[str, float], timing: Mapping[str
 
 def _finish(
   config: ml_collections.ConfigDict,
-  workdir: pathlib.Path,
+  workdir: storage.Path,
   setup: setup_lib.TrainSetup,
   state: TrainState,
   progress: Progress,
@@ -312,7 +312,7 @@ def _finish(
   print(f"report: {workdir / 'report.html'}")
 
 
-def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def export(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   """Exports the policy of the last checkpoint to `model/` in the workdir: `--mode=export`.
 
   Raises:
@@ -325,7 +325,7 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     )
   config_lib.require_same(config, workdir)
   workdir = workdir.resolve()
-  config = config_lib.with_local_models(config, judged=config.judge.use)
+  config = config_lib.with_local_inputs(config, config_lib.OF_TRAINING)
   setup = setup_lib.set_up(config, workdir, Clock())
   with Checkpoints(directory, config.checkpoint, read_only=True) as checkpoints:
     restored = checkpoints.restore(*_initial(config, setup))
@@ -338,7 +338,7 @@ def export(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 def _export(
   config: ml_collections.ConfigDict,
-  workdir: pathlib.Path,
+  workdir: storage.Path,
   setup: setup_lib.TrainSetup,
   state: TrainState,
 ) -> None:

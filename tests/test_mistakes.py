@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from absl import logging
 
-from sejax import assets, main, train
+from sejax import assets, main, storage, train
 from sejax import setup as setup_lib
-from sejax.config import workdir as workdir_lib
 from sejax.models import qwen2_5_vl as qwen
 from sejax.models import weights
 from sejax.parallel import chips
@@ -106,15 +105,14 @@ MISTAKES = {
   ),
   "a bucket": (
     None,
-    (TINY, "--workdir=gs://bucket/run"),
-    "--workdir=gs://bucket/run is a remote path; give a folder or file of this machine, such as one"
-    " that the bucket is mounted on",
+    (TINY, "--workdir=az://bucket/run"),
+    "--workdir=az://bucket/run is of no known kind; give a path of this machine, or gs:// or s3://",
   ),
   "a bucket of data": (
     None,
-    (TINY, "--workdir=out", *JSONL, "--config.data.path=s3://bucket/set.jsonl"),
-    "config.data.path=s3://bucket/set.jsonl is a remote path; give a folder or file of this"
-    " machine, such as one that the bucket is mounted on",
+    (TINY, "--workdir=out", *JSONL, "--config.data.path=az://bucket/set.jsonl"),
+    "config.data.path=az://bucket/set.jsonl is of no known kind; give a path of this machine, or"
+    " gs:// or s3://",
   ),
   "nobody's home": (
     None,
@@ -274,10 +272,10 @@ def test_a_mistake_is_answered_in_one_line(mistake, said):
 
 
 def test_a_folder_without_rights_is_named(said, monkeypatch):
-  def refuse(**_):
+  def refuse(_):
     raise PermissionError(13, "Permission denied")
 
-  monkeypatch.setattr(workdir_lib.tempfile, "TemporaryFile", refuse)  # the tests may run as root
+  monkeypatch.setattr(storage, "probe", refuse)  # the tests may run as root
   status, error = said(TINY, "--workdir=out")
   assert status == 2
   assert error == (

@@ -1,6 +1,6 @@
 """Files that come with the package."""
 
-import pathlib
+from sejax import storage
 
 # A directory in the form of the released checkpoints; its README.md is the model card.
-TINY_VLM = pathlib.Path(__file__).parent / "tiny_vlm"
+TINY_VLM = storage.Path(__file__).parent / "tiny_vlm"

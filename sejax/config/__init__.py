@@ -1,13 +1,14 @@
 """The configuration of a run: defaults, presets, validation, saving and resuming."""
 
 from sejax.config.defaults import FEWER_WEIGHTS, LESS_MEMORY, default, flatten
-from sejax.config.paths import PATHS, expand_paths, with_local_models
+from sejax.config.paths import OF_TRAINING, PATHS, expand_paths, with_local_inputs
 from sejax.config.resume import holds_run, require_same, save, save_if_new
 from sejax.errors import ConfigError
 
 __all__ = [
   "FEWER_WEIGHTS",
   "LESS_MEMORY",
+  "OF_TRAINING",
   "PATHS",
   "ConfigError",
   "default",
@@ -17,5 +18,5 @@ __all__ = [
   "require_same",
   "save",
   "save_if_new",
-  "with_local_models",
+  "with_local_inputs",
 ]

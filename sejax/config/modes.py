@@ -4,19 +4,18 @@ Each splits the configuration into the options that the packages it calls take, 
 """
 
 import functools
-import pathlib
 from collections.abc import Sequence
 
 import ml_collections
 
+from sejax import storage
 from sejax.config import parts, validation
-from sejax.config.paths import require_model, with_local_models
+from sejax.config.paths import require_model, with_local_inputs
 from sejax.data import sources
 from sejax.errors import OptionError
 from sejax.evaluation import evaluate as evaluate_lib
 from sejax.evaluation.extractor import Extractor
 from sejax.evaluation.responder import Responder
-from sejax.models import hub
 from sejax.parallel import layouts, meshes
 from sejax.planning import compilation
 from sejax.reports import inspection
@@ -57,15 +56,15 @@ def plan(config: ml_collections.ConfigDict, topology: str, programs: Sequence[st
   )
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def evaluate(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   """Evaluates a model or stored responses on benchmarks: `--mode=evaluate`.
 
   Raises:
     ValueError: as `evaluate_lib.run`, or a model cannot be loaded.
   """
   evaluate_lib.chosen(config.eval.sets)  # Reports wrong names before models are loaded.
-  if not config.eval.predictions:
-    config = with_local_models(config, judged=False)
+  reads = ("eval.predictions",) if config.eval.predictions else ("model.path",)
+  config = with_local_inputs(config, (*reads, "eval.sets_path", "eval.extractor"))
   evaluate_lib.run(
     config.eval,
     workdir,
@@ -109,31 +108,30 @@ def extractor(config: ml_collections.ConfigDict) -> Extractor:
   Raises:
     ValueError: the model cannot be loaded, or an option cannot work with it.
   """
-  directory = hub.local_directory("config.eval.extractor", config.eval.extractor)
   mesh = meshes.create(config.mesh)
   layouts.check_rows(mesh, "eval.batch_size", config.eval.batch_size)
   return Extractor(
     config.eval.extractor,
-    ModelDirectory.open("eval.extractor", directory, mesh, parts.compute(config)),
+    ModelDirectory.open("eval.extractor", config.eval.extractor, mesh, parts.compute(config)),
     config.sampling,
     batch_size=config.eval.batch_size,
     seed=config.seed,
   )
 
 
-def inspect(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def inspect(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   """Writes a page about the data set: `--mode=inspect`.
 
   Raises:
     ValueError: the data set or the model directory cannot be opened.
   """
   require_model(config, "give a model directory, whose tokens are counted")
-  config = with_local_models(config, judged=False)
+  config = with_local_inputs(config, ("model.path", "data.path", "data.image_folder"))
   preparer = parts.preparer(config, sources.open_source(config.data))
   inspection.run(config.data, preparer, workdir, batch_size=config.batch_size)
 
 
-def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def report(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   """Writes the page about a training run: `--mode=report`.
 
   Args:
@@ -147,13 +145,14 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   training_report.run(workdir)
 
 
-def reward(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def reward(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   """Computes rewards of recorded groups: `--mode=rewards`.
 
   Raises:
     ValueError: as `recorded.run`.
     OptionError: an option of the method needs lengths in tokens, which are not recorded.
   """
+  config = with_local_inputs(config, ("rewards.recorded",))
   with validation.options_of_section("method"):
     recorded.run(
       config.rewards.recorded, workdir, parts.scoring(config), group_size=config.group_size
@@ -174,7 +173,10 @@ def sample(
     ValueError: as `sample_lib.ask`.
   """
   require_model(config, "give a directory of weights: --config.model.path")
-  config = with_local_models(config, judged=judge)
+  config = config.copy_and_resolve_references()
+  config.judge.use = judge
+  config = with_local_inputs(config, ("model.path", "judge.path"))
+  images = [storage.local_copy("--image", image) for image in images]
   mesh = sample_lib.local_mesh()
   sample_lib.run(
     parts.model_directory(config, mesh),

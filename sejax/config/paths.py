@@ -1,10 +1,11 @@
 """The configuration fields that hold paths, and how these are resolved."""
 
 import functools
+from collections.abc import Sequence
 
 import ml_collections
 
-from sejax.config import workdir as workdir_lib
+from sejax import storage
 from sejax.models import hub
 
 # Fields whose value is a path: two spellings of the same path are the same value.
@@ -25,12 +26,12 @@ def expand_paths(config: ml_collections.ConfigDict) -> None:
   """Replaces a leading `~` by the home directory in all paths, in place.
 
   Raises:
-    ValueError: as `workdir.local_path`.
+    ValueError: as `storage.expand`.
   """
   for name in PATHS:
     *sections, field = name.split(".")
     section = functools.reduce(ml_collections.ConfigDict.__getitem__, sections, config)
-    section[field] = workdir_lib.local_path(f"config.{name}", section[field])
+    section[field] = storage.expand(f"config.{name}", section[field])
 
 
 def require_model(
@@ -48,21 +49,33 @@ def require_model(
     raise ValueError(f"config.model.path is empty; {wanted}")
 
 
-def with_local_models(
-  config: ml_collections.ConfigDict, *, judged: bool
+# Paths that training reads.
+OF_TRAINING = ("model.path", "judge.path", "data.path", "data.image_folder", "eval.path")
+_MODELS = ("model.path", "judge.path", "eval.extractor")
+
+
+def with_local_inputs(
+  config: ml_collections.ConfigDict, names: Sequence[str]
 ) -> ml_collections.ConfigDict:
-  """Replaces hub names in `model.path` and `judge.path` by local directories.
+  """Replaces paths in buckets, and names of models on the hub, by those of local copies.
 
   Args:
-    judged: whether there is a Judge; without one, its model is not downloaded.
+    names: fields that are read; others may stay as they are. The Judge's model is not copied where
+      none is used.
 
   Returns:
-    A copy of the configuration, see `hub.local_directory`.
+    A copy of the configuration, see `hub.local_directory` and `storage.local_copy`.
 
   Raises:
-    ValueError: a path is neither a directory nor the name of a model on the hub.
+    ValueError: a path cannot be read, or is neither a directory nor the name of a model on the hub.
   """
   config = config.copy_and_resolve_references()
-  for name in ("model", "judge") if judged else ("model",):
-    config[name].path = hub.local_directory(f"config.{name}.path", config[name].path)
+  for name in names:
+    if name == "judge.path" and not config.judge.use:
+      continue
+    section, field = name.split(".")
+    path = storage.local_copy(f"config.{name}", config[section][field])
+    config[section][field] = (
+      hub.local_directory(f"config.{name}", path) if name in _MODELS else path
+    )
   return config

@@ -2,14 +2,14 @@
 
 import itertools
 import json
-import pathlib
+import os
 import re
 from typing import Any
 
 import jax
 import ml_collections
 
-from sejax import method
+from sejax import method, storage
 from sejax.config.defaults import default, flatten
 from sejax.config.paths import PATHS
 from sejax.config.renames import upgrade
@@ -19,7 +19,7 @@ from sejax.errors import ConfigError, quoted
 _RUN_FILES = ("metrics.jsonl", "checkpoints/[0-9]*", "*/problems.jsonl")
 
 
-def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def save(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   """Writes the configuration to `config.json` in the workdir, with absolute paths.
 
   Only process 0 writes.
@@ -28,19 +28,17 @@ def save(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     return
   plain = _plain(config)
   absolute = {
-    name: str(pathlib.Path(path).absolute())  # A run may be resumed from another folder.
+    name: os.path.abspath(path)  # A run may be resumed from another folder.
     for name, path in flatten(plain).items()
-    if name in PATHS and path and pathlib.Path(path).exists()
+    if name in PATHS and path and not storage.is_remote(path) and os.path.exists(path)
   }
   saved = ml_collections.ConfigDict(plain)
   saved.update_from_flattened_dict(absolute)
   text = json.dumps(saved.to_dict(), indent=2, sort_keys=True)
-  new = workdir / "config.json.new"  # Another process may be reading the old one.
-  new.write_text(text + "\n", encoding="utf-8")
-  new.replace(workdir / "config.json")
+  storage.write_text(workdir / "config.json", text + "\n")
 
 
-def holds_run(workdir: pathlib.Path) -> bool:
+def holds_run(workdir: storage.Path) -> bool:
   """Returns whether a run has begun in the workdir."""
   return any(itertools.chain.from_iterable(workdir.glob(name) for name in _RUN_FILES))
 
@@ -68,14 +66,14 @@ _FREE_IN_EVALUATION = (
 )
 
 
-def save_if_new(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def save_if_new(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   """Saves the configuration, unless a run has begun in the workdir."""
   if not holds_run(workdir):
     save(config, workdir)
 
 
 def require_same(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path, *, evaluates: bool = False
+  config: ml_collections.ConfigDict, workdir: storage.Path, *, evaluates: bool = False
 ) -> None:
   """Checks that a run is resumed with the configuration that it was begun with.
 
@@ -136,8 +134,12 @@ def _with_loss_defaults(values: dict[str, Any]) -> dict[str, Any]:
 def _is_same(name: str, before: Any, now: Any) -> bool:
   """Whether two values of a field are the same; paths are compared after resolving them."""
   if name in PATHS and before and now:
-    return pathlib.Path(before).expanduser().resolve() == pathlib.Path(now).expanduser().resolve()
+    return _absolute(before) == _absolute(now)
   return before == now
+
+
+def _absolute(path: str) -> str:
+  return path if storage.is_remote(path) else os.path.realpath(os.path.expanduser(path))
 
 
 def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -1,42 +1,16 @@
-"""Checks of local paths and of the workdir."""
+"""Checks of the workdir."""
 
-import pathlib
-import re
-import tempfile
+import os
 
-from sejax.errors import quoted, shortened
+from sejax import storage
+from sejax.errors import one_line, quoted, shortened
 
-# "gs://bucket/run", "s3://...", "file:///..."
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 # orbax reads "[" as a pattern and "\" as "/", and then does not find the checkpoints it has saved.
 _UNREADABLE = "[\\"
 _REMOTE_PARTS = {"gs:", "s3:"}  # orbax takes paths with a folder of this name for remote ones
 
 
-def local_path(name: str, value: str) -> str:
-  """Returns a path with `~` replaced by the home directory.
-
-  Args:
-    name: flag or field that gives the path, for messages.
-    value: the path; may be empty.
-
-  Raises:
-    ValueError: the path is remote, or names the home directory of an unknown user.
-  """
-  if _SCHEME.match(value):
-    raise ValueError(
-      f"{name}={shortened(value)} is a remote path; give a folder or file of this machine, such as"
-      " one that the bucket is mounted on"
-    )
-  try:
-    return str(pathlib.Path(value).expanduser()) if value.startswith("~") else value
-  except RuntimeError:
-    raise ValueError(
-      f"{name}={shortened(value)} cannot be expanded, as there is no such user; give the whole path"
-    ) from None
-
-
-def locate(value: str, *, checkpoints: bool) -> pathlib.Path:
+def locate(value: str, *, checkpoints: bool) -> storage.Path:
   """Returns the path of the workdir.
 
   Args:
@@ -44,15 +18,21 @@ def locate(value: str, *, checkpoints: bool) -> pathlib.Path:
     checkpoints: whether checkpoints are saved in it, which orbax supports only for some paths.
 
   Raises:
-    ValueError: the path is empty or remote, or orbax cannot read checkpoints back from it.
+    ValueError: the path is empty, cannot be reached, or orbax cannot read checkpoints back from it.
   """
   if not value:
     raise ValueError("--workdir is empty; give the folder that the run writes to")
-  workdir = pathlib.Path(local_path("--workdir", value))
-  absolute = str(workdir.resolve())
+  workdir = storage.Path(storage.expand("--workdir", value))
+  absolute = os.fspath(workdir.resolve())
+  if checkpoints and absolute.startswith("s3://"):
+    raise ValueError(
+      f"--workdir={shortened(absolute)}: orbax saves checkpoints on disks and in gs:// alone; give"
+      " one of these, or a folder that the bucket is mounted on"
+    )
+  names = absolute.removeprefix("gs://").split("/")
   if checkpoints and (
     any(c in absolute for c in _UNREADABLE)
-    or not _REMOTE_PARTS.isdisjoint(pathlib.Path(absolute).parts)
+    or not _REMOTE_PARTS.isdisjoint(names)
     or not _is_unicode(absolute)
   ):
     raise ValueError(
@@ -62,7 +42,7 @@ def locate(value: str, *, checkpoints: bool) -> pathlib.Path:
   return workdir
 
 
-def make(workdir: pathlib.Path) -> None:
+def make(workdir: storage.Path) -> None:
   """Creates the workdir if it is missing, and checks that files can be written in it.
 
   Raises:
@@ -70,11 +50,13 @@ def make(workdir: pathlib.Path) -> None:
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=workdir):
-      pass
-  except OSError as error:
+    storage.probe(workdir)
+  except Exception as error:  # Clients of buckets raise errors of any type.
+    if not (isinstance(error, OSError) or storage.is_remote(workdir)):
+      raise
+    reason = getattr(error, "strerror", None) or one_line(error, 120)
     raise ValueError(
-      f"--workdir={shortened(workdir)} cannot be written ({error.strerror}); give a folder that can"
+      f"--workdir={shortened(workdir)} cannot be written ({reason}); give a folder that can"
     ) from None
 
 

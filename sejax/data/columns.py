@@ -3,13 +3,13 @@
 import decimal
 import math
 import numbers
-import pathlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from sejax import storage
 from sejax.data import image_files
 from sejax.data.records import BadRecord, Record
 from sejax.errors import quoted, shortened
@@ -46,7 +46,7 @@ def missing_columns(names: Iterable[str]) -> tuple[str, ...]:
   return ()
 
 
-def read_record(record_id: str, row: Mapping[str, Any], folder: pathlib.Path) -> Record:
+def read_record(record_id: str, row: Mapping[str, Any], folder: storage.Path) -> Record:
   """Converts a row to a record.
 
   Columns:
@@ -194,7 +194,7 @@ def _with_plain_placeholders(question: str, image_numbers: list[int], is_numbere
   return pattern.sub("<image>", question)
 
 
-def _image_bytes(value: Any, folder: pathlib.Path) -> bytes:
+def _image_bytes(value: Any, folder: storage.Path) -> bytes:
   if isinstance(value, Mapping) and not {"bytes", "path"}.isdisjoint(value):
     content, path = value.get("bytes"), value.get("path")
     value = path if _is_null(content) else content

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import pathlib
 from typing import Any
 
 import grain
@@ -20,6 +19,7 @@ import ml_collections
 import tqdm
 from absl import logging
 
+from sejax import storage
 from sejax.data import pipeline
 from sejax.data.prepare import Dropped, Preparer
 from sejax.parallel import hosts
@@ -32,7 +32,7 @@ def num_steps(
   train: ml_collections.ConfigDict,
   data: ml_collections.ConfigDict,
   preparer: Preparer,
-  workdir: pathlib.Path,
+  workdir: storage.Path,
   *,
   batch_size: int,
   seed: int,
@@ -59,7 +59,7 @@ def num_steps(
 
 
 def count_usable(
-  data: ml_collections.ConfigDict, preparer: Preparer, workdir: pathlib.Path, *, seed: int
+  data: ml_collections.ConfigDict, preparer: Preparer, workdir: storage.Path, *, seed: int
 ) -> int:
   """Returns the number of usable records, from the workdir or by checking all of them.
 
@@ -95,10 +95,7 @@ def count_usable(
     logging.info("%d of %d records can be used: %s", usable, len(source), pipeline.tally(dropped))
   if jax.process_index() == 0:
     content = {"usable": usable, "records": len(source), "dropped": dropped, "identity": identity}
-    # Replaced atomically: the run may be killed here, and an export may write the file at once.
-    temporary = file.with_name(f"{FILE}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    storage.write_text(file, json.dumps(content, indent=2) + "\n")
   return usable
 
 
@@ -158,7 +155,7 @@ def _identity(data: ml_collections.ConfigDict, preparer: Preparer) -> str:
   return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _read_count(file: pathlib.Path, identity: str) -> int | None:
+def _read_count(file: storage.Path, identity: str) -> int | None:
   """Returns the saved count if it belongs to this data set and configuration, else None."""
   if jax.process_index() > 0 or not file.exists():
     return None

@@ -11,10 +11,10 @@ Face cache every file is a link to a place outside the snapshot. The folder itse
 import base64
 import binascii
 import os
-import pathlib
 import re
 import urllib.parse
 
+from sejax import storage
 from sejax.data.records import BadRecord
 from sejax.errors import quoted, shortened
 
@@ -29,7 +29,7 @@ _SIGNATURES = re.compile(
 )
 
 
-def read(text: str, folder: pathlib.Path) -> bytes:
+def read(text: str, folder: storage.Path) -> bytes:
   """Returns the image file that a text contains or points to.
 
   Args:
@@ -72,7 +72,7 @@ def _decode_base64(content: bytes, text: str) -> bytes:
     raise BadRecord("bad image value", f"the base64 {quoted(text)} is broken: {error}") from None
 
 
-def _read_inside(folder: pathlib.Path, path: str) -> bytes:
+def _read_inside(folder: storage.Path, path: str) -> bytes:
   target = _resolve_inside(folder, path)
   try:
     if not target.is_file():  # a pipe or a device would block
@@ -84,7 +84,7 @@ def _read_inside(folder: pathlib.Path, path: str) -> bytes:
     ) from None
 
 
-def _resolve_inside(folder: pathlib.Path, path: str) -> pathlib.Path:
+def _resolve_inside(folder: storage.Path, path: str) -> storage.Path:
   """Returns the file of a path in the folder, judging the path by its text; see the module."""
   if "\0" in path:
     raise BadRecord("missing image", f"the image path {quoted(path)} holds a NUL")
@@ -93,7 +93,7 @@ def _resolve_inside(folder: pathlib.Path, path: str) -> pathlib.Path:
     names = _relative_to_folder(os.path.normpath(f"/{names.lstrip('/')}"), folder)
   elif _DRIVE.match(path):
     names = None
-  if names is None or pathlib.PurePosixPath(os.path.normpath(names)).parts[:1] == ("..",):
+  if names is None or os.path.normpath(names).split("/")[0] == "..":
     raise BadRecord(
       "path outside the folder",
       f"the image path {quoted(path)} leads out of {shortened(folder)}; it must not",
@@ -101,9 +101,9 @@ def _resolve_inside(folder: pathlib.Path, path: str) -> pathlib.Path:
   return folder / os.path.normpath(names)
 
 
-def _relative_to_folder(path: str, folder: pathlib.Path) -> str | None:
+def _relative_to_folder(path: str, folder: storage.Path) -> str | None:
   """Returns an absolute path relative to the folder or what it links to; None if outside."""
   for root in (os.path.abspath(folder), os.path.realpath(folder)):
-    if pathlib.PurePosixPath(path).is_relative_to(root):
+    if os.path.commonpath([path, root]) == root:
       return os.path.relpath(path, root)
   return None

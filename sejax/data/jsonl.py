@@ -1,11 +1,11 @@
 """Data sets in a JSON lines file, with image files beside it."""
 
 import json
-import pathlib
 from typing import Any
 
 import numpy as np
 
+from sejax import storage
 from sejax.data import columns
 from sejax.data.records import BadRecord, Record
 from sejax.errors import shortened
@@ -18,7 +18,7 @@ class JsonlSource:
   field `id` is optional; the default id is `<file stem>/<line number>`. Blank lines are skipped.
   """
 
-  def __init__(self, path: pathlib.Path, *, name: str = "", folder: pathlib.Path | None = None):
+  def __init__(self, path: storage.Path, *, name: str = "", folder: storage.Path | None = None):
     """Scans the file once for its lines.
 
     Args:
@@ -76,7 +76,7 @@ class JsonlSource:
     return row
 
 
-def _find_lines(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+def _find_lines(path: storage.Path) -> tuple[np.ndarray, np.ndarray]:
   """Returns the byte offset and the number (from 1) of each line that is not blank."""
   offsets, numbers, offset = [], [], 0
   with path.open("rb") as file:

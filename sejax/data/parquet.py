@@ -3,7 +3,6 @@
 import bisect
 import collections
 import itertools
-import pathlib
 import re
 import threading
 from collections.abc import Collection, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sejax import storage
 from sejax.data import columns
 from sejax.data.records import BadRecord, Record
 from sejax.errors import quoted, shortened
@@ -36,7 +36,7 @@ class ParquetSource:
   """
 
   def __init__(
-    self, files: Sequence[pathlib.Path], *, name: str, prefix: str, folder: pathlib.Path
+    self, files: Sequence[storage.Path], *, name: str, prefix: str, folder: storage.Path
   ):
     """Reads the metadata of the files, but no rows.
 
@@ -51,7 +51,7 @@ class ParquetSource:
     """
     self.name = name
     self._prefix, self._folder = prefix, folder
-    self._row_groups: list[tuple[pathlib.Path, int]] = []  # file, and index of the row group in it
+    self._row_groups: list[tuple[storage.Path, int]] = []  # file, and index of the row group in it
     self._starts = [0]  # index of each row group's first row, and the total number of rows
     for path in files:
       metadata = _check_columns(path)
@@ -62,7 +62,7 @@ class ParquetSource:
 
   @classmethod
   def open(
-    cls, path: pathlib.Path, *, split: str, name: str = "", folder: pathlib.Path | None = None
+    cls, path: storage.Path, *, split: str, name: str = "", folder: storage.Path | None = None
   ) -> Self:
     """Opens a single file, or one split of a directory as downloaded from the hub.
 
@@ -144,7 +144,7 @@ class ParquetSource:
     return sum(table.nbytes for table in self._cache.values())
 
 
-def split_files(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+def split_files(path: storage.Path) -> dict[str, list[storage.Path]]:
   """Finds the parquet files of a downloaded hub repository, sorted by name, for each split.
 
   A split in the folder of a subset is named `subset/split`. Each of these paths belongs to the
@@ -159,7 +159,7 @@ def split_files(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   """
   found = itertools.chain.from_iterable(path.glob(f"{'*/' * depth}*.parquet") for depth in range(4))
   splits = collections.defaultdict(list)
-  for file in sorted(filter(pathlib.Path.is_file, found)):
+  for file in sorted(filter(storage.Path.is_file, found)):
     *folders, name = file.relative_to(path).parts
     if any(folder.startswith(".") for folder in folders):
       continue
@@ -175,7 +175,7 @@ def split_files(path: pathlib.Path) -> dict[str, list[pathlib.Path]]:
   return dict(splits)
 
 
-def _resolve_split(path: pathlib.Path, split: str, splits: Collection[str]) -> str:
+def _resolve_split(path: storage.Path, split: str, splits: Collection[str]) -> str:
   """Returns the full name of a split; the subset may be omitted if only one has the split.
 
   Raises:
@@ -197,7 +197,7 @@ def _resolve_split(path: pathlib.Path, split: str, splits: Collection[str]) -> s
   )
 
 
-def _check_shards(path: pathlib.Path, split: str, files: Sequence[pathlib.Path]) -> None:
+def _check_shards(path: storage.Path, split: str, files: Sequence[storage.Path]) -> None:
   """Raises ValueError if shards of a split are missing, or come from different downloads."""
   numbers = [_NUMBERED.fullmatch(file.name) for file in files]
   if all(numbers) and split.rpartition("/")[2] != files[0].stem:
@@ -213,7 +213,7 @@ def _check_shards(path: pathlib.Path, split: str, files: Sequence[pathlib.Path])
     )
 
 
-def _check_columns(path: pathlib.Path) -> pq.FileMetaData:
+def _check_columns(path: storage.Path) -> pq.FileMetaData:
   """Returns the metadata of a file that has all required columns.
 
   Raises:

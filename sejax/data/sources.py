@@ -1,10 +1,10 @@
 """Opens the data source that `config.data` describes: figures, jsonl, parquet or tfds."""
 
-import pathlib
 from collections.abc import Callable
 
 import ml_collections
 
+from sejax import storage
 from sejax.data.records import Source
 from sejax.errors import OptionError, quoted
 
@@ -49,14 +49,14 @@ def _parquet(data: ml_collections.ConfigDict) -> Source:
   from sejax.data import parquet
 
   return parquet.ParquetSource.open(
-    pathlib.Path(data.path), split=data.split, name=data.name, folder=_folder(data)
+    storage.Path(data.path), split=data.split, name=data.name, folder=_folder(data)
   )
 
 
 def _jsonl(data: ml_collections.ConfigDict) -> Source:
   from sejax.data import jsonl
 
-  return jsonl.JsonlSource(pathlib.Path(data.path), name=data.name, folder=_folder(data))
+  return jsonl.JsonlSource(storage.Path(data.path), name=data.name, folder=_folder(data))
 
 
 def _tfds(data: ml_collections.ConfigDict) -> Source:
@@ -65,8 +65,8 @@ def _tfds(data: ml_collections.ConfigDict) -> Source:
   return tfds.TfdsSource(data.path, data.name, data.split)
 
 
-def _folder(data: ml_collections.ConfigDict) -> pathlib.Path | None:
-  return pathlib.Path(data.image_folder) if data.image_folder else None
+def _folder(data: ml_collections.ConfigDict) -> storage.Path | None:
+  return storage.Path(data.image_folder) if data.image_folder else None
 
 
 SOURCES: dict[str, Callable[[ml_collections.ConfigDict], Source]] = {

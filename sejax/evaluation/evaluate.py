@@ -12,15 +12,15 @@ See `sejax.evaluation.benchmarks` for the benchmarks and their protocols, and
 `sejax.evaluation.rows` for the file formats.
 """
 
+import contextlib
 import functools
-import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import ml_collections
 import tqdm
 
+from sejax import storage
 from sejax.evaluation import benchmarks, grading, results, rows
 from sejax.evaluation.benchmarks.protocol import Graded, Problem, Protocol, StoredAnswers
 from sejax.evaluation.extractor import Extractor
@@ -46,7 +46,7 @@ def chosen(sets: Sequence[str]) -> list[str]:
 
 def run(
   evaluation: ml_collections.ConfigDict,
-  workdir: pathlib.Path,
+  workdir: storage.Path,
   *,
   responder: Responder | None,
   extractor: Extractor | None,
@@ -69,7 +69,7 @@ def run(
   if jax.process_index() > 0:
     return
   table = results.markdown(all_sets)
-  (workdir / "summary.md").write_text(table, encoding="utf-8")
+  storage.write_text(workdir / "summary.md", table)
   pages.write(workdir / "summary.html", results.page(all_sets))
   print(table, end="")
   print(f"page: {workdir / 'summary.html'}")
@@ -78,7 +78,7 @@ def run(
 def _evaluate(
   name: str,
   evaluation: ml_collections.ConfigDict,
-  folder: pathlib.Path,
+  folder: storage.Path,
   grade: Callable[[Protocol, Sequence[tuple[Problem, StoredAnswers]]], list[Graded]],
   responder: Responder | None,
 ) -> results.Result:
@@ -133,7 +133,7 @@ def _grade_all(
   responses: Iterable[Sequence[tuple[Problem, StoredAnswers]]],
   grade: Callable[[Sequence[tuple[Problem, StoredAnswers]]], list[Graded]],
   protocol_name: str,
-  folder: pathlib.Path,
+  folder: storage.Path,
   total: int,
 ) -> list[Graded]:
   """Grades responses as they arrive and appends each graded problem to `problems.jsonl`.
@@ -147,15 +147,17 @@ def _grade_all(
     total: number of problems, for the progress bar.
   """
   graded, writes = list(done), jax.process_index() == 0
-  path = folder / results.PROBLEMS if writes else pathlib.Path(os.devnull)
+  file = storage.LineFile(folder / results.PROBLEMS)
+  if writes and not done:
+    file.rewrite([])
   with (
-    path.open("a" if done else "w", encoding="utf-8") as file,
+    contextlib.closing(file),
     tqdm.tqdm(desc=folder.name, total=total, initial=len(done), disable=not writes) as bar,
   ):
     for batch in responses:
       new = grade(batch)
-      file.writelines(results.lines(new, protocol_name))
-      file.flush()
+      if writes:
+        file.append("".join(results.lines(new, protocol_name)))
       graded += new
       bar.update(len(new))
   return graded

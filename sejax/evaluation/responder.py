@@ -5,11 +5,10 @@ An interrupted evaluation therefore resumes with the responses that it would hav
 """
 
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from sejax import rollout
+from sejax import rollout, storage
 from sejax.data import columns
 from sejax.data.prepare import Preparer
 from sejax.data.records import Record
@@ -32,7 +31,7 @@ class BenchmarkSource:
   name: str
   problems: Sequence[Problem]
   protocol: Protocol
-  folder: pathlib.Path
+  folder: storage.Path
 
   def __len__(self) -> int:
     return len(self.problems)

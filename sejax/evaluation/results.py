@@ -4,12 +4,12 @@ import collections
 import dataclasses
 import json
 import math
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from sejax import storage
 from sejax.evaluation import metrics
 from sejax.evaluation.benchmarks.protocol import (
   Graded,
@@ -19,6 +19,7 @@ from sejax.evaluation.benchmarks.protocol import (
   cluster_interval,
   right_samples,
 )
+from sejax.parallel import hosts
 from sejax.reports import pages
 from sejax.text import answers
 
@@ -131,11 +132,12 @@ def lines(graded: Iterable[Graded], protocol_name: str) -> Iterable[str]:
 
 
 def resume(
-  folder: pathlib.Path, problems: Iterable[Problem], samples: int, protocol_name: str
+  folder: storage.Path, problems: Iterable[Problem], samples: int, protocol_name: str
 ) -> list[Graded]:
   """Returns the problems that an interrupted evaluation has graded completely.
 
-  Incomplete lines and problems are removed from the file, so that new ones can be appended.
+  A collective operation: process 0 reads the file. Incomplete lines and problems are removed from
+  it, so that new ones can be appended.
 
   Args:
     folder: results of the benchmark.
@@ -146,19 +148,14 @@ def resume(
   Raises:
     ValueError: the file was written with another protocol.
   """
-  path = folder / PROBLEMS
-  if not path.exists():
-    return []
+  file = storage.LineFile(folder / PROBLEMS)
+  found = _records(file) if jax.process_index() == 0 else None
   records: dict[str, list[dict[str, Any]]] = {}
-  for line in path.read_text(encoding="utf-8").splitlines():
-    try:
-      record = json.loads(line)
-    except ValueError:  # the last line, if the evaluation was killed while writing it
-      continue
+  for record in hosts.gather_json(found)[0]:
     if record["protocol"] != protocol_name:
       raise ValueError(
-        f"{path} holds responses graded by the protocol {record['protocol']}, not {protocol_name};"
-        " give another --workdir"
+        f"{file.path} holds responses graded by the protocol {record['protocol']}, not"
+        f" {protocol_name}; give another --workdir"
       )
     records.setdefault(record["id"], []).append(record)
   done = [
@@ -166,11 +163,21 @@ def resume(
     for problem in problems
     if len(records.get(problem.id, ())) == samples
   ]
-  if jax.process_index() == 0:
-    new = path.with_suffix(".new")
-    new.write_text("".join(lines(done, protocol_name)), encoding="utf-8")
-    new.replace(path)
+  if jax.process_index() == 0 and file.exists():
+    file.rewrite(line.encode() for line in lines(done, protocol_name))
   return done
+
+
+def _records(file: storage.LineFile) -> list[dict[str, Any]]:
+  """Returns the records of a file, each sample of a problem once."""
+  records = {}
+  for _, line in file.read():
+    try:
+      record = json.loads(line)
+    except ValueError:  # the last line, if its writer was killed
+      continue
+    records[record["id"], record["sample"]] = record
+  return list(records.values())
 
 
 def _graded(problem: Problem, records: Sequence[Mapping[str, Any]]) -> Graded:
@@ -178,10 +185,10 @@ def _graded(problem: Problem, records: Sequence[Mapping[str, Any]]) -> Graded:
   return Graded(problem, *(tuple(record[name] for record in records) for name in fields))
 
 
-def write_scores(result: Result, folder: pathlib.Path) -> None:
+def write_scores(result: Result, folder: storage.Path) -> None:
   """Writes `scores.json` of a benchmark."""
   text = json.dumps(result.plain(), indent=2, allow_nan=False)
-  (folder / SCORES).write_text(text + "\n", encoding="utf-8")
+  storage.write_text(folder / SCORES, text + "\n")
 
 
 def markdown(results: Sequence[Result]) -> str:

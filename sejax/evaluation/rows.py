@@ -1,20 +1,21 @@
 """Reads the files of benchmarks: problems as published, and predictions (stored responses)."""
 
 import csv
+import io
 import json
-import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from sejax import storage
 from sejax.errors import quoted, shortened
 from sejax.evaluation.benchmarks.protocol import Benchmark, Problem, Protocol, StoredAnswers
 
 _MAX_FIELD = 2**31 - 1  # characters; fields of tables may hold images in base64
 
 
-def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+def read(path: storage.Path) -> Iterator[dict[str, Any]]:
   """Yields the rows of a `.jsonl`, `.json`, `.tsv` or `.parquet` file as dictionaries.
 
   The file of a `.json` may be a list of objects, or an object of objects whose keys become the
@@ -34,7 +35,7 @@ def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     raise ValueError(f"{path} cannot be read: {error}") from None
 
 
-def find_files(data: str, benchmark: Benchmark) -> list[pathlib.Path]:
+def find_files(data: str, benchmark: Benchmark) -> list[storage.Path]:
   """Returns the files with the problems of a benchmark.
 
   Args:
@@ -44,7 +45,7 @@ def find_files(data: str, benchmark: Benchmark) -> list[pathlib.Path]:
   Raises:
     ValueError: there is none.
   """
-  path = pathlib.Path(data)
+  path = storage.Path(data)
   if data and path.is_file():
     return [path]
   for pattern in benchmark.files if data else ():
@@ -57,7 +58,7 @@ def find_files(data: str, benchmark: Benchmark) -> list[pathlib.Path]:
 
 
 def read_problems(
-  files: Iterable[pathlib.Path], benchmark: Benchmark, protocol: Protocol
+  files: Iterable[storage.Path], benchmark: Benchmark, protocol: Protocol
 ) -> list[Problem]:
   """Reads the problems of a benchmark that belong to a protocol.
 
@@ -76,7 +77,7 @@ def read_problems(
   return benchmark.complete_problems(included, files[0].parent)
 
 
-def find_predictions(place: str, name: str) -> pathlib.Path:
+def find_predictions(place: str, name: str) -> storage.Path:
   """Returns the file with the predictions for a benchmark.
 
   Args:
@@ -87,7 +88,7 @@ def find_predictions(place: str, name: str) -> pathlib.Path:
   Raises:
     ValueError: there is none.
   """
-  path = pathlib.Path(place)
+  path = storage.Path(place)
   choices = (path, path / f"{name}.jsonl", path / name / "problems.jsonl")
   file = next((choice for choice in choices if choice.is_file()), None)
   if file is None:
@@ -99,7 +100,7 @@ def find_predictions(place: str, name: str) -> pathlib.Path:
 
 
 def read_answers(
-  path: pathlib.Path, problems: Iterable[Problem], benchmark: Benchmark
+  path: storage.Path, problems: Iterable[Problem], benchmark: Benchmark
 ) -> list[tuple[Problem, StoredAnswers]]:
   """Reads predictions, and returns the problems that have any, in the problems' order.
 
@@ -126,7 +127,7 @@ def read_answers(
   return answered
 
 
-def _read_problem(path: pathlib.Path, row: dict[str, Any], benchmark: Benchmark) -> Problem:
+def _read_problem(path: storage.Path, row: dict[str, Any], benchmark: Benchmark) -> Problem:
   try:
     return benchmark.read_problem(row)
   except ValueError as error:
@@ -143,28 +144,32 @@ def _joined(first: StoredAnswers, more: StoredAnswers) -> StoredAnswers:
   return StoredAnswers(first.id, *(None if a is None else a + b for a, b in pairs))
 
 
-def _read_jsonl(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  with path.open(encoding="utf-8-sig") as file:
+def _open_text(path: storage.Path, newline: str | None = None) -> io.TextIOWrapper:
+  return io.TextIOWrapper(path.open("rb"), encoding="utf-8-sig", newline=newline)
+
+
+def _read_jsonl(path: storage.Path) -> Iterator[dict[str, Any]]:
+  with _open_text(path) as file:
     for number, line in enumerate(file, 1):
       if line.strip():
         yield _object(json.loads(line), number)
 
 
-def _read_json(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  content = json.loads(path.read_text(encoding="utf-8-sig"))
+def _read_json(path: storage.Path) -> Iterator[dict[str, Any]]:
+  content = json.loads(path.read_bytes().decode("utf-8-sig"))
   if isinstance(content, dict):
     content = [{"id": key, **_object(value, key)} for key, value in content.items()]
   for number, value in enumerate(content, 1):
     yield _object(value, number)
 
 
-def _read_tsv(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+def _read_tsv(path: storage.Path) -> Iterator[dict[str, Any]]:
   csv.field_size_limit(_MAX_FIELD)
-  with path.open(encoding="utf-8-sig", newline="") as file:
+  with _open_text(path, newline="") as file:
     yield from csv.DictReader(file, delimiter="\t")
 
 
-def _read_parquet(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+def _read_parquet(path: storage.Path) -> Iterator[dict[str, Any]]:
   for batch in pq.ParquetFile(path).iter_batches(batch_size=64):
     yield from batch.to_pylist()
 

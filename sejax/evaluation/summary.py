@@ -2,10 +2,10 @@
 
 import collections
 import json
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from sejax import storage
 from sejax.data.pipeline import State
 from sejax.evaluation.heldout import HeldOutResult
 from sejax.learner.checkpoints import Progress
@@ -13,7 +13,7 @@ from sejax.monitoring import collapse, writers
 
 
 def write(
-  workdir: pathlib.Path, steps: int, progress: Progress, training_problems: int
+  workdir: storage.Path, steps: int, progress: Progress, training_problems: int
 ) -> dict[str, Any]:
   """Writes `summary.json` to the workdir and returns its content.
 
@@ -38,7 +38,7 @@ def write(
       "training_problems": training_problems,
     }
   text = json.dumps(summary, indent=2) + "\n"
-  (workdir / "summary.json").write_text(text, encoding="utf-8")
+  storage.write_text(workdir / "summary.json", text)
   return summary
 
 
@@ -48,14 +48,14 @@ def _records(states: Sequence[State]) -> dict[str, Any]:
   return {"read": sum(state["seen"] for state in states), "dropped": dict(dropped)}
 
 
-def _labels_fall_from(workdir: pathlib.Path) -> int | None:
+def _labels_fall_from(workdir: storage.Path) -> int | None:
   """Returns the step from which the accuracy of the labels falls; None if it does not."""
   names = ("step", "label_accuracy", "label_accuracy_count")
   lines = [line for line in writers.read(workdir / writers.METRICS) if line.keys() >= {*names}]
   return collapse.falls_from(*([line[name] for line in lines] for name in names))
 
 
-def _stages(workdir: pathlib.Path) -> dict[str, float]:
+def _stages(workdir: storage.Path) -> dict[str, float]:
   """Returns the total seconds of each stage of a training step."""
   stages: dict[str, float] = {}
   for line in writers.read(workdir / writers.TIMING):

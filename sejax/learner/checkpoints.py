@@ -12,8 +12,6 @@ latest; and they may have queries, keys and values in one axis, see `models.fuse
 
 import contextlib
 import dataclasses
-import pathlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -26,7 +24,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, UInt32
 from orbax.checkpoint.checkpoint_managers import preservation_policy as preservation
 
-from sejax import models
+from sejax import models, storage
 from sejax.errors import one_line
 from sejax.parallel import layouts
 
@@ -88,7 +86,7 @@ class Checkpoints:
 
   def __init__(
     self,
-    directory: pathlib.Path,
+    directory: storage.Path,
     options: ml_collections.ConfigDict,
     *,
     read_only: bool = False,
@@ -250,7 +248,7 @@ class Checkpoints:
       damaged = self._directory.parent / "damaged"
       damaged.mkdir(exist_ok=True)
       target = damaged / f"{step}"
-      shutil.rmtree(target, ignore_errors=True)
+      target.rmtree(missing_ok=True)
       (self._directory / str(step)).rename(target)
     if jax.process_count() > 1:
       jax.experimental.multihost_utils.sync_global_devices(f"set aside {step}")
@@ -322,7 +320,7 @@ class _OtherWeightsError(ValueError):
   """A checkpoint was saved with other frozen weights."""
 
 
-def _check_fingerprint(progress: Progress, fingerprint: int, directory: pathlib.Path) -> None:
+def _check_fingerprint(progress: Progress, fingerprint: int, directory: storage.Path) -> None:
   if progress.fingerprint != fingerprint:
     raise _OtherWeightsError(
       f"{directory} belongs to a run with other initial weights (fingerprint"

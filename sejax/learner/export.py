@@ -1,12 +1,10 @@
 """Exports a policy as a model directory in the format of the released checkpoints."""
 
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import safetensors
 
-from sejax import models
+from sejax import models, storage
 from sejax.errors import one_line
 from sejax.models import lora
 
@@ -14,7 +12,7 @@ from sejax.models import lora
 def export(
   policy: models.Params,
   model: models.Model,
-  directory: pathlib.Path,
+  directory: storage.Path,
   *,
   source: str,
   dtype: str,

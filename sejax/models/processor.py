@@ -10,7 +10,7 @@ messages.
 
 import dataclasses
 import functools
-import pathlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -22,6 +22,7 @@ import transformers
 from jaxtyping import Float32, Int32
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from sejax import storage
 from sejax.errors import one_line, quoted
 from sejax.models.tensor_files import parse_json
 from sejax.text.messages import Message
@@ -79,7 +80,7 @@ class Processor:
   @classmethod
   def load(
     cls,
-    directory: str | pathlib.Path,
+    directory: str | os.PathLike,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
   ) -> Self:
@@ -95,7 +96,7 @@ class Processor:
       ValueError: a file or a special token is missing, a file cannot be read, or `min_pixels` is
         above `max_pixels`.
     """
-    directory = pathlib.Path(directory)
+    directory = storage.Path(directory)
     if not (directory / "tokenizer.json").exists():
       raise ValueError(f"{directory} has no tokenizer.json")
     try:
@@ -391,7 +392,7 @@ def _placeholder(text: str | None, texts: list[str | None]) -> str:
 
 
 def _image_processor(
-  directory: pathlib.Path, min_pixels: int | None, max_pixels: int | None
+  directory: storage.Path, min_pixels: int | None, max_pixels: int | None
 ) -> transformers.Qwen2VLImageProcessorPil:
   """Loads the image processor; limits that are not None replace those of the directory."""
   kind = transformers.Qwen2VLImageProcessorPil
@@ -415,7 +416,7 @@ def _image_processor(
 
 
 def _eos_ids(
-  directory: pathlib.Path, tokenizer: transformers.PreTrainedTokenizerFast
+  directory: storage.Path, tokenizer: transformers.PreTrainedTokenizerFast
 ) -> tuple[int, ...]:
   """Returns the ids of the tokens that end a response, from the same files as HF `generate`."""
   path = directory / "generation_config.json"

@@ -1,7 +1,8 @@
 """Registry of model families, keyed by the `model_type` in `config.json`."""
 
-import pathlib
+import os
 
+from sejax import storage
 from sejax.errors import quoted
 from sejax.models.model import Model
 from sejax.models.qwen2_5_vl import Qwen25VL
@@ -29,13 +30,13 @@ def released(name: str) -> Model | None:
   return None
 
 
-def load_config(directory: str | pathlib.Path) -> Model:
+def load_config(directory: str | os.PathLike) -> Model:
   """Reads the `config.json` of a model directory.
 
   Raises:
     ValueError: the file is missing, its `model_type` is not registered, or a field cannot work.
   """
-  file = pathlib.Path(directory) / "config.json"
+  file = storage.Path(directory) / "config.json"
   if not file.exists():
     raise ValueError(f"{directory} has no config.json; give a model directory as published")
   raw = parse_json(file.read_bytes(), file)

@@ -11,13 +11,14 @@ transposed and cast afterwards. Measured on eight shards of each weight matrix o
 """
 
 import json
-import pathlib
+import posixpath
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
+from sejax import storage
 from sejax.errors import quoted
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -36,7 +37,7 @@ class StoredTensor(NamedTuple):
     start: offset of the tensor's first byte in the file.
   """
 
-  file: pathlib.Path
+  file: storage.Path
   name: str
   dtype: str
   shape: tuple[int, ...]
@@ -52,7 +53,7 @@ class StoredTensor(NamedTuple):
     return np.memmap(self.file, _DTYPES[self.dtype], "r", self.start, self.shape)
 
 
-def read_directory(directory: pathlib.Path) -> dict[str, StoredTensor]:
+def read_directory(directory: storage.Path) -> dict[str, StoredTensor]:
   """Lists the tensors of a model directory, by name.
 
   The directory holds a single weights file, or several files and an index.
@@ -74,7 +75,7 @@ def read_directory(directory: pathlib.Path) -> dict[str, StoredTensor]:
   return tensors
 
 
-def read_header(file: pathlib.Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+def read_header(file: storage.Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
   """Reads the header of a safetensors file.
 
   Returns:
@@ -83,7 +84,7 @@ def read_header(file: pathlib.Path) -> tuple[dict[str, StoredTensor], dict[str, 
   Raises:
     ValueError: the file is damaged or no safetensors file, or a tensor does not hold floats.
   """
-  size = file.stat().st_size
+  size = file.stat().length
   with file.open("rb") as stream:
     data_start = 8 + int.from_bytes(stream.read(8), "little")
     if not 8 < data_start <= size:
@@ -103,12 +104,12 @@ def read_header(file: pathlib.Path) -> tuple[dict[str, StoredTensor], dict[str, 
   return tensors, metadata
 
 
-def sort_metadata(file: pathlib.Path) -> None:
+def sort_metadata(file: storage.Path) -> None:
   """Sorts the metadata of a safetensors file in place, so that equal contents give equal bytes.
 
   The safetensors package writes metadata in random order.
   """
-  with file.open("r+b") as stream:
+  with open(file, "r+b") as stream:
     size = int.from_bytes(stream.read(8), "little")
     header = parse_json(stream.read(size), file)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -117,7 +118,7 @@ def sort_metadata(file: pathlib.Path) -> None:
     stream.write(text.ljust(size))
 
 
-def parse_json(text: str | bytes, file: pathlib.Path) -> dict[str, Any]:
+def parse_json(text: str | bytes, file: storage.Path) -> dict[str, Any]:
   """Parses a JSON object.
 
   Args:
@@ -135,7 +136,7 @@ def parse_json(text: str | bytes, file: pathlib.Path) -> dict[str, Any]:
   return parsed
 
 
-def _files_by_tensor(directory: pathlib.Path) -> dict[str, pathlib.Path]:
+def _files_by_tensor(directory: storage.Path) -> dict[str, storage.Path]:
   """Returns the file of each tensor according to the index; empty if there is no index."""
   index = directory / INDEX
   if not index.exists():
@@ -146,7 +147,7 @@ def _files_by_tensor(directory: pathlib.Path) -> dict[str, pathlib.Path]:
   if not isinstance(weight_map, dict) or not all(isinstance(x, str) for x in weight_map.values()):
     raise ValueError(f"{index} must hold a weight_map from tensors to files")
   for name in set(weight_map.values()):
-    if pathlib.PurePath(name).name != name:
+    if posixpath.basename(name) != name:
       raise ValueError(
         f"{index} names {quoted(name)}; weights must be files of the directory itself"
       )
@@ -158,7 +159,7 @@ def _files_by_tensor(directory: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _parse_tensor(
-  file: pathlib.Path, name: str, data_start: int, size: int, entry: dict[str, Any]
+  file: storage.Path, name: str, data_start: int, size: int, entry: dict[str, Any]
 ) -> StoredTensor:
   """Checks a header's entry of a tensor.
 

@@ -6,10 +6,11 @@ makes queries, keys and values. Rotary frequencies in a file are ignored; they a
 configuration.
 """
 
+import contextlib
 import json
-import pathlib
-import shutil
-from collections.abc import Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from flax import traverse_util
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, DTypeLike
 
+from sejax import storage
 from sejax.models.model import Model
 from sejax.models.registry import load_config
 from sejax.models.tensor_files import (
@@ -97,7 +99,7 @@ class _Parameter(NamedTuple):
 
 
 def load(
-  directory: str | pathlib.Path,
+  directory: str | os.PathLike,
   mesh: jax.sharding.Mesh | None = None,
   dtype: DTypeLike = jnp.float32,
   *,
@@ -128,7 +130,7 @@ def load(
       f"the mesh has axes of types {mesh.axis_types}; build it with jax.sharding.Mesh(devices,"
       " names), whose axes are Auto"
     )
-  directory = pathlib.Path(directory)
+  directory = storage.Path(directory)
   model = load_config(directory)
   rules = model.decode_layout if decoding else model.layout
   parameters = _parameters(model)
@@ -146,14 +148,15 @@ def load(
 def save(
   params: Params,
   model: Model,
-  directory: str | pathlib.Path,
-  source: str | pathlib.Path | None = None,
+  directory: str | os.PathLike,
+  source: str | os.PathLike | None = None,
   max_file_bytes: int = 5_000_000_000,
 ) -> None:
   """Saves a model directory that transformers can load.
 
   The directory appears whole or not at all: files are written to a temporary one that is renamed at
-  the end. Every process must call this function; process 0 writes.
+  the end. In a bucket, `config.json` is removed first and written last. Every process must call
+  this function; process 0 writes.
 
   Args:
     params: parameter tree; each tensor is saved in the precision of its array.
@@ -168,28 +171,54 @@ def save(
     ValueError: the tree does not match the configuration, or the directory holds files that this
       function did not write.
   """
-  directory = pathlib.Path(directory).resolve()
+  directory = storage.Path(directory).resolve()
   _check_directory(directory)
   arrays = traverse_util.flatten_dict(params, sep="/")
   parameters = _parameters(model)
   _check_arrays(parameters, arrays)
 
-  partial = directory.with_name(f".{directory.name}.partial")
   if jax.process_index() > 0:  # Takes part in gathering the shards; process 0 writes.
     _write_weights(None, parameters, arrays, max_file_bytes)
     return
-  shutil.rmtree(partial, ignore_errors=True)
+  dtype = jnp.result_type(*arrays.values()).name
+  with _new_directory(directory) as (local, finish_file):
+    _write_weights(local, parameters, arrays, max_file_bytes, finish_file)
+    for name in _PROCESSOR_FILES if source else ():
+      if (file := storage.Path(source) / name).exists():
+        file.copy(local / name)
+        finish_file(local / name)
+    _write_json(local / "config.json", {**model.to_hf(), "dtype": dtype})
+    finish_file(local / "config.json")
+
+
+@contextlib.contextmanager
+def _new_directory(
+  directory: storage.Path,
+) -> Iterator[tuple[storage.Path, Callable[[storage.Path], None]]]:
+  """Lends a local folder whose files make up a new model directory.
+
+  Yields:
+    The folder, and what to call with each of its files as it is complete, the configuration last.
+    It moves files to a bucket, so that only one has to fit on the disk.
+  """
+  if storage.is_remote(directory):
+    with tempfile.TemporaryDirectory() as folder:
+      if directory.exists():
+        (directory / "config.json").unlink(missing_ok=True)
+        directory.rmtree()
+      yield (
+        storage.Path(folder),
+        lambda file: storage.upload(file, directory / file.name),
+      )
+    return
+  partial = directory.with_name(f".{directory.name}.partial")
+  partial.rmtree(missing_ok=True)
   partial.mkdir(parents=True)
   try:
-    _write_weights(partial, parameters, arrays, max_file_bytes)
-    dtype = jnp.result_type(*arrays.values()).name
-    _write_json(partial / "config.json", {**model.to_hf(), "dtype": dtype})
-    for name in _PROCESSOR_FILES if source else ():
-      if (file := pathlib.Path(source) / name).exists():
-        shutil.copyfile(file, partial / name)
+    yield partial, lambda file: None
     _replace_directory(directory, partial)
   finally:
-    shutil.rmtree(partial, ignore_errors=True)
+    partial.rmtree(missing_ok=True)
 
 
 def _parameters(model: Model) -> list[_Parameter]:
@@ -237,7 +266,7 @@ def _by_short_name(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTenso
 
 
 def _check_tensors(
-  directory: pathlib.Path,
+  directory: storage.Path,
   model: Model,
   parameters: list[_Parameter],
   tensors: Mapping[str, StoredTensor],
@@ -348,12 +377,17 @@ def _check_arrays(parameters: list[_Parameter], arrays: Mapping[str, Array]) -> 
 
 
 def _write_weights(
-  directory: pathlib.Path | None,
+  directory: storage.Path | None,
   parameters: list[_Parameter],
   arrays: Mapping[str, Array],
   max_file_bytes: int,
+  finish_file: Callable[[storage.Path], None] = lambda file: None,
 ) -> None:
-  """Writes weights files and their index; with None only gathers the tensors from all processes."""
+  """Writes weights files and their index; with None only gathers the tensors from all processes.
+
+  Args:
+    finish_file: called with each file as it is complete.
+  """
   files = _split_into_files(parameters, arrays, max_file_bytes)
   if len(files) == 1:
     names = [WEIGHTS]
@@ -364,6 +398,7 @@ def _write_weights(
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     if directory is not None:
       _write_json(directory / INDEX, index)
+      finish_file(directory / INDEX)
   for name, file in zip(names, files, strict=True):
     if directory is None:
       for p, i in file:
@@ -372,6 +407,7 @@ def _write_weights(
     tensors = {p.names[i]: _tensor_to_host(p, arrays[p.path], i) for p, i in file}
     safetensors.numpy.save_file(tensors, directory / name, metadata=_METADATA)
     sort_metadata(directory / name)
+    finish_file(directory / name)
 
 
 def _split_into_files(
@@ -408,7 +444,7 @@ def _tensor_to_host(parameter: _Parameter, array: Array, layer: int) -> np.ndarr
   return np.ascontiguousarray(tensor.reshape(parameter.tensor_shape))
 
 
-def _check_directory(directory: pathlib.Path) -> None:
+def _check_directory(directory: storage.Path) -> None:
   """Checks that a directory is absent, empty or an earlier export."""
   if not directory.exists():
     return
@@ -420,17 +456,17 @@ def _check_directory(directory: pathlib.Path) -> None:
     raise ValueError(f"{directory} exists and is not an earlier export; choose another directory")
 
 
-def _replace_directory(directory: pathlib.Path, new: pathlib.Path) -> None:
+def _replace_directory(directory: storage.Path, new: storage.Path) -> None:
   """Moves the directory `new` to `directory`, replacing an earlier export."""
   if not directory.exists():
     new.rename(directory)
     return
   old = directory.with_name(f".{directory.name}.old")
-  shutil.rmtree(old, ignore_errors=True)
+  old.rmtree(missing_ok=True)
   directory.rename(old)
   new.rename(directory)
-  shutil.rmtree(old)
+  old.rmtree()
 
 
-def _write_json(file: pathlib.Path, content: Mapping[str, Any]) -> None:
+def _write_json(file: storage.Path, content: Mapping[str, Any]) -> None:
   file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

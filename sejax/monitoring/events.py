@@ -7,21 +7,27 @@ A file is a sequence of TFRecords, each of which holds one `Event` protocol buff
 (tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto).
 """
 
-import pathlib
 import struct
 import time
 from collections.abc import Mapping
 
 import numpy as np
 
+from sejax import storage
+
+# Seconds of events per file in a bucket, where files cannot be appended to. TensorBoard reads many
+# files slowly.
+_INTERVAL = 600.0
+
 
 class EventFile:
-  """One event file of scalars, flushed after every step.
+  """Event files of scalars, flushed after every step.
 
-  No background thread holds events back, so what a killed run had written is in the file.
+  No background thread holds events back, so what a killed run had written is in the file. In a
+  bucket, each interval's events are a file of their own, written at its end.
   """
 
-  def __init__(self, directory: pathlib.Path, first_step: int):
+  def __init__(self, directory: storage.Path, first_step: int):
     """Opens a new file in the directory, which TensorBoard reads after the files already there.
 
     Args:
@@ -31,10 +37,9 @@ class EventFile:
     directory.mkdir(parents=True, exist_ok=True)
     # TensorBoard reads files in the order of their names. The time keeps names distinct even after
     # some files were removed.
-    number = len(list(directory.glob("events.out.tfevents.*")))
-    path = directory / f"events.out.tfevents.{number:06d}.{time.time_ns()}"
-    self._file = path.open("xb")
-    self._write(_bytes(3, b"brain.Event:2"))  # file_version
+    self._number = len(list(directory.glob("events.out.tfevents.*")))
+    self._directory, self._is_remote = directory, storage.is_remote(directory)
+    self._open()
     start = _varint(1 << 3) + _varint(1)  # SessionLog.status = START
     self._write(_step(first_step) + _bytes(7, start))
 
@@ -43,10 +48,21 @@ class EventFile:
     values = [_bytes(1, tag.encode()) + _float(2, value) for tag, value in scalars.items()]
     summary = b"".join(_bytes(1, value) for value in values)
     self._write(_step(step) + _bytes(5, summary))
+    if self._is_remote and time.monotonic() - self._opened > _INTERVAL:
+      self._file.close()
+      self._open()
 
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
+
+  def _open(self) -> None:
+    """Opens the next file; one in a bucket is written when it is closed."""
+    name = f"events.out.tfevents.{self._number:06d}.{time.time_ns()}"
+    self._number, self._opened = self._number + 1, time.monotonic()
+    path = self._directory / name
+    self._file = path.open("wb") if self._is_remote else open(path, "xb")  # noqa: SIM115 (stays open)
+    self._write(_bytes(3, b"brain.Event:2"))  # file_version
 
   def _write(self, event: bytes) -> None:
     """Adds the time to an `Event` and writes it as a TFRecord."""

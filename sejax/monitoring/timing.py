@@ -1,12 +1,13 @@
 """Measures where the time of a training step goes: seconds by stage, profiles, compilations."""
 
 import contextlib
-import pathlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
 
 import jax
+
+from sejax import storage
 
 
 class Clock:
@@ -37,12 +38,12 @@ class Clock:
 
 
 @contextlib.contextmanager
-def profiling(steps: Sequence[int], directory: pathlib.Path, step: int) -> Iterator[None]:
+def profiling(steps: Sequence[int], directory: storage.Path, step: int) -> Iterator[None]:
   """Profiles a `with` block for TensorBoard if `step` is one of `steps`."""
   if step not in steps:
     yield
     return
-  with jax.profiler.trace(str(directory)):
+  with storage.written_locally(directory) as local, jax.profiler.trace(local):
     yield
 
 

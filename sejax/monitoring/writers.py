@@ -11,15 +11,18 @@ There are three files of JSON lines in the workdir. Each line is an object with 
 See `sejax.monitoring.metrics` for the fields of the first two, `sejax.reports.training` for those
 of the third.
 
-A line has been passed to the operating system when its call returns. The lines of a step must be
-written before its checkpoint, so that a resumed run finds all lines up to its first step.
+A line has been passed to the operating system when its call returns, or, in a bucket, is written
+within `storage.lines.INTERVAL`: a killed run loses at most the lines of that time. The lines of a
+step must be written before its checkpoint, see `Logs.flush`, so that a resumed run finds all lines
+up to its first step.
 """
 
 import contextlib
 import importlib
+import itertools
 import json
 import math
-import pathlib
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -28,6 +31,7 @@ import jax
 import ml_collections
 from absl import logging
 
+from sejax import storage
 from sejax.errors import one_line, quoted
 from sejax.monitoring import events
 
@@ -43,7 +47,7 @@ class Logs:
 
   def __init__(
     self,
-    workdir: pathlib.Path,
+    workdir: storage.Path,
     log: ml_collections.ConfigDict,
     hyperparameters: Mapping[str, Any],
   ):
@@ -58,6 +62,7 @@ class Logs:
       ValueError: Weights & Biases is not installed (on every process), or refuses access.
     """
     self._workdir = workdir
+    self._files = {name: storage.LineFile(workdir / name) for name in (METRICS, TIMING, GROUPS)}
     self._log, self._hyperparameters = log, hyperparameters
     self._wandb = _import_wandb(log.wandb_project)
     self._is_writer = jax.process_index() == 0
@@ -72,6 +77,7 @@ class Logs:
     return self
 
   def __exit__(self, *error: object) -> None:
+    self.flush()
     if self._events:
       self._events.close()
     if self._wandb_run:
@@ -89,10 +95,15 @@ class Logs:
     self._resumed = True
     if not self._is_writer:
       return
-    for name in (METRICS, TIMING, GROUPS):
-      _truncate_after(self._workdir / name, step)
+    for file in self._files.values():
+      _truncate_after(file, step)
     if self._log.tensorboard:
       self._events = events.EventFile(self._workdir / EVENTS, step + 1)
+
+  def flush(self) -> None:
+    """Writes what waits to be written to a bucket; to be called before a checkpoint is saved."""
+    for file in self._files.values():
+      file.flush()
 
   def metrics(self, step: int, values: Mapping[str, Any]) -> None:
     """Logs scalars by name; NaN and infinities become null in the JSON line.
@@ -129,8 +140,7 @@ class Logs:
       raise RuntimeError("Logs.resume must be called before anything is logged")
     if self._is_writer:
       text = "".join(json.dumps(_json_value(record), allow_nan=False) + "\n" for record in records)
-      with (self._workdir / name).open("ab") as file:
-        file.write(text.encode())
+      self._files[name].append(text)
 
   @contextlib.contextmanager
   def _wandb_errors(self) -> Iterator[None]:
@@ -148,59 +158,55 @@ class Logs:
     """Starts a Weights & Biases run, or continues that of the same workdir."""
     id_file = self._workdir / "wandb_id.txt"
     if not id_file.exists():
-      id_file.write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
+      storage.write_text(id_file, uuid.uuid4().hex + "\n")
     run = self._wandb.init(
       project=self._log.wandb_project,
       id=id_file.read_text(encoding="utf-8").strip(),
       resume="allow",
-      dir=str(self._workdir),
+      dir=tempfile.mkdtemp() if storage.is_remote(self._workdir) else str(self._workdir),
       config=self._hyperparameters,
     )
     run.define_metric("*", step_metric="step")
     return run
 
 
-def read(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """Yields the records of a log file; none if the file does not exist.
+def read(path: storage.Path) -> Iterator[dict[str, Any]]:
+  """Yields the records of a log file in the order of their steps; none if there is no file.
 
   A last line without a line break is left out: it is being written, or its writer was killed.
 
   Raises:
     ValueError: another line is not a JSON object with a step.
   """
-  return (record for record, _ in _lines(path))
+  return (record for record, _ in _lines(storage.LineFile(path)))
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[dict[str, Any], int]]:
-  """Yields each record with the byte offset of the end of its line."""
-  if not path.exists():
-    return
-  end = 0
-  with path.open("rb") as file:
-    for number, line in enumerate(file, 1):
-      if not line.endswith(b"\n"):
-        return
-      end += len(line)
-      try:
-        record = json.loads(line)
-        is_valid = isinstance(record["step"], int)
-      except (ValueError, TypeError, KeyError, IndexError):
-        is_valid = False
-      if not is_valid:
-        raise ValueError(f"{path}:{number} is not a JSON object with a step; remove the line")
-      yield record, end
+def _lines(file: storage.LineFile) -> Iterator[tuple[dict[str, Any], bytes]]:
+  """Yields each record with its line."""
+  known, part = -1, None  # the last step of the parts before this one
+  last = -1
+  for place, line in file.read():
+    if not line.endswith(b"\n"):
+      continue
+    try:
+      record = json.loads(line)
+      is_valid = isinstance(record["step"], int)
+    except (ValueError, TypeError, KeyError, IndexError):
+      is_valid = False
+    if not is_valid:
+      raise ValueError(f"{place} is not a JSON object with a step; remove the line")
+    if (name := place.rpartition(":")[0]) != part:
+      known, part = last, name
+    if record["step"] > known:  # Else a killed process has left it in a part, too.
+      last = max(last, record["step"])
+      yield record, line
 
 
-def _truncate_after(path: pathlib.Path, step: int) -> None:
+def _truncate_after(file: storage.LineFile, step: int) -> None:
   """Truncates a log file before the first line of a later step."""
-  size = 0
-  for record, end in _lines(path):
-    if record["step"] > step:
-      break
-    size = end
-  if path.exists():
-    with path.open("r+b") as file:
-      file.truncate(size)
+  if file.exists():
+    lines = itertools.takewhile(lambda item: item[0]["step"] <= step, _lines(file))
+    file.rewrite(line for _, line in lines)
 
 
 def _json_value(value: Any) -> Any:

@@ -9,7 +9,6 @@ the mere existence of a file, which stays behind when its owner is killed.
 import contextlib
 import json
 import os
-import pathlib
 import socket
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import NamedTuple, Self
 import jax
 import numpy as np
 
+from sejax import storage
 from sejax.parallel import hosts
 
 NAME = "lock.json"
@@ -53,7 +53,7 @@ class Owner(NamedTuple):
     )
 
   @classmethod
-  def read(cls, path: pathlib.Path) -> Self | None:
+  def read(cls, path: storage.Path) -> Self | None:
     """Returns the owner in a lock file; None if it is incomplete, as while it is being written.
 
     Raises:
@@ -71,7 +71,7 @@ class Lock:
   All processes of the run must enter together: if the lock is taken, all of them raise.
   """
 
-  def __init__(self, workdir: pathlib.Path):
+  def __init__(self, workdir: storage.Path):
     """Does not take the lock yet.
 
     Args:
@@ -149,14 +149,9 @@ class Lock:
         self._remove_stale()
     return self._refusal(None)
 
-  def _create(self, path: pathlib.Path) -> bool:
+  def _create(self, path: storage.Path) -> bool:
     """Creates a file with this owner; returns False if the file exists."""
-    try:
-      with path.open("x", encoding="utf-8") as file:
-        file.write(json.dumps(self._owner._asdict()) + "\n")
-    except FileExistsError:
-      return False
-    return True
+    return storage.create(path, json.dumps(self._owner._asdict()) + "\n")
 
   def _remove_stale(self) -> None:
     """Removes a stale lock file.
@@ -167,7 +162,7 @@ class Lock:
     removal = self._path.with_name(f".{NAME}.stale")
     if not self._create(removal):
       time.sleep(0.02)
-      if self._age(removal) > _UNREADABLE_SECONDS:  # The process that removes was killed.
+      if storage.age(removal) > _UNREADABLE_SECONDS:  # The process that removes was killed.
         removal.unlink()
       return
     try:
@@ -178,7 +173,7 @@ class Lock:
 
   def _is_stale(self, owner: Owner | None) -> bool:
     """Whether the lock file's owner, None if unreadable, is gone."""
-    age = self._age(self._path)
+    age = storage.age(self._path)
     if owner is None:
       return age > _UNREADABLE_SECONDS
     if owner.machine != self._owner.machine:
@@ -187,15 +182,6 @@ class Lock:
       return True
     # The owner has the pid of this process, but is not it: a restarted container counts pids anew.
     return owner.pid == os.getpid() and owner.token not in _tokens_of_this_process
-
-  def _age(self, path: pathlib.Path) -> float:
-    """Returns seconds since a file was renewed, by the file system's clock, not the host's."""
-    probe = self._path.with_name(f".{NAME}.{self._owner.token}")
-    try:
-      probe.touch()
-      return probe.stat().st_mtime - path.stat().st_mtime
-    finally:
-      probe.unlink(missing_ok=True)
 
   def _refusal(self, owner: Owner | None) -> str:
     user = "another process" if owner is None else f"process {owner.pid} on {owner.host}"
@@ -208,7 +194,7 @@ class Lock:
     while not self._released.wait(_RENEWAL_SECONDS):
       with contextlib.suppress(OSError):  # A file server may be unreachable for a while.
         if self.is_held():
-          os.utime(self._path)
+          storage.renew(self._path)
 
 
 def _machine() -> str:
@@ -216,7 +202,7 @@ def _machine() -> str:
   parts = [socket.gethostname()]
   with contextlib.suppress(OSError):  # Without /proc only the host name is known.
     parts.append(
-      pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+      storage.Path("/proc/sys/kernel/random/boot_id").read_bytes().decode("ascii").strip()
     )
     parts.append(os.readlink("/proc/self/ns/pid"))
   return " ".join(parts)
@@ -230,7 +216,7 @@ def _is_alive(pid: int) -> bool:
   except PermissionError:  # The process of another user.
     return True
   try:  # A zombie has ended, but is listed until its parent reads its exit status.
-    status = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    status = storage.Path(f"/proc/{pid}/stat").read_bytes().decode("ascii", errors="replace")
   except OSError:
     return True
   return status.rpartition(")")[2].split()[0] not in ("Z", "X")

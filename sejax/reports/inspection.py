@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import markupsafe
 import ml_collections
 import tqdm
 
+from sejax import storage
 from sejax.data import batches, pipeline
 from sejax.data.prepare import Dropped, Example, Preparer
 from sejax.data.records import BadRecord, Source
@@ -42,7 +42,7 @@ class Statistics(NamedTuple):
 
 
 def run(
-  data: ml_collections.ConfigDict, preparer: Preparer, workdir: pathlib.Path, *, batch_size: int
+  data: ml_collections.ConfigDict, preparer: Preparer, workdir: storage.Path, *, batch_size: int
 ) -> None:
   """Prepares the records of a data set and writes `inspect.html` to the workdir.
 

@@ -9,7 +9,6 @@ import base64
 import io
 import itertools
 import math
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import jinja2
 import markupsafe
 import PIL.Image
 
+from sejax import storage
 from sejax.data import images
 
 _THUMBNAIL = 320  # pixels of a thumbnail's longer side
@@ -94,9 +94,9 @@ def _macros() -> Any:
   return _TEMPLATES.get_template("macros.html").module
 
 
-def write(path: pathlib.Path, page: str) -> None:
+def write(path: storage.Path, page: str) -> None:
   """Writes a page as UTF-8; lone surrogates, which JSON allows and UTF-8 does not, are escaped."""
-  path.write_text(page, encoding="utf-8", errors="backslashreplace")
+  storage.write_text(path, page)
 
 
 def make_thumbnail(file: bytes) -> Thumbnail:

@@ -22,13 +22,13 @@ A line of `groups.jsonl` holds one group of G trajectories:
 import base64
 import itertools
 import json
-import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import markupsafe
 
+from sejax import storage
 from sejax.errors import quoted
 from sejax.monitoring import writers
 from sejax.reports import pages
@@ -54,7 +54,7 @@ _TIMING = {
 _COUNTS = "_count"  # suffix of metrics that count the groups that another metric's mean is over
 
 
-def run(workdir: pathlib.Path) -> None:
+def run(workdir: storage.Path) -> None:
   """Writes `report.html` to the workdir of a run, whether or not the run has ended.
 
   Raises:
@@ -65,7 +65,7 @@ def run(workdir: pathlib.Path) -> None:
   print(f"report written to {path}")
 
 
-def page(workdir: pathlib.Path) -> str:
+def page(workdir: storage.Path) -> str:
   """Returns the HTML of the page; see `run`."""
   metrics = _curves(workdir / writers.METRICS)
   if not metrics:
@@ -90,7 +90,7 @@ def page(workdir: pathlib.Path) -> str:
   )
 
 
-def _summary(path: pathlib.Path) -> dict[str, Any] | None:
+def _summary(path: storage.Path) -> dict[str, Any] | None:
   """Returns the values of `summary.json` for the template; None until the run has ended."""
   if not path.exists():
     return None
@@ -140,7 +140,7 @@ def _words(name: str) -> str:
   return name.replace("_at_", "@").replace("_", " ")
 
 
-def _curves(path: pathlib.Path) -> dict[str, tuple[list[int], list[float | None]]]:
+def _curves(path: storage.Path) -> dict[str, tuple[list[int], list[float | None]]]:
   """Reads the curves of a file of JSON lines: steps and values of each metric, sorted by name."""
   curves = {}
   for record in writers.read(path):
@@ -171,7 +171,7 @@ def _charts(
       yield heading, drawn
 
 
-def _groups(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
+def _groups(path: storage.Path) -> tuple[list[dict[str, Any]], int]:
   """Returns groups evenly spread over the file, and the number of groups in it.
 
   Reads the file twice, line by line, because it may be larger than memory.

@@ -1,17 +1,16 @@
 """Computes the method's rewards for recorded responses, without a model: `--mode=rewards`."""
 
 import json
-import pathlib
 
 import numpy as np
 
-from sejax import method
+from sejax import method, storage
 from sejax.errors import quoted, shortened
 from sejax.rewards.reading import Scored, Scoring, score_groups
 from sejax.text.equivalence import Prover
 
 
-def run(path: str, workdir: pathlib.Path, scoring: Scoring, *, group_size: int) -> None:
+def run(path: str, workdir: storage.Path, scoring: Scoring, *, group_size: int) -> None:
   """Computes rewards and metrics of recorded groups; writes them to the workdir.
 
   The file has JSON lines with one group per line:
@@ -76,13 +75,13 @@ def read_groups(path: str, group_size: int, num_judge_repeats: int) -> list[dict
     ValueError: the file has no groups, a line has another form, or only some groups have a gold
       answer.
   """
-  if not path or not pathlib.Path(path).is_file():
+  if not path or not storage.Path(path).is_file():
     raise ValueError(
       f"config.rewards.recorded={quoted(path)} is not a file; give a file of JSON lines"
     )
   records = []
   # Not splitlines(), which also splits at other separators that a JSON text may contain.
-  for number, line in enumerate(pathlib.Path(path).read_text(encoding="utf-8").split("\n"), 1):
+  for number, line in enumerate(storage.Path(path).read_text(encoding="utf-8").split("\n"), 1):
     if not line.strip():
       continue
     try:
@@ -141,15 +140,16 @@ def _are_flags(values: object, group_size: int, repeats: int) -> bool:
 
 
 def _write(
-  scored: Scored, records: list[dict], metrics: dict[str, float], workdir: pathlib.Path
+  scored: Scored, records: list[dict], metrics: dict[str, float], workdir: storage.Path
 ) -> None:
   arrays = {name: np.asarray(value) for name, value in scored.group._asdict().items()}
   arrays |= {"answer_ids": scored.answer_ids, "format_ok": scored.format_ok}
   if scored.verdicts is not None:
     arrays |= {"judge_scores": scored.verdicts.scores, "judge_valid": scored.verdicts.valid}
-  with (workdir / "rewards.jsonl").open("w", encoding="utf-8") as file:
-    for b, record in enumerate(records):
-      row = {"id": record.get("id", b), "answers": scored.answers[b]}
-      row |= {name: value[b].tolist() for name, value in arrays.items()}
-      file.write(json.dumps(row) + "\n")
-  (workdir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+  lines = []
+  for b, record in enumerate(records):
+    row = {"id": record.get("id", b), "answers": scored.answers[b]}
+    row |= {name: value[b].tolist() for name, value in arrays.items()}
+    lines.append(json.dumps(row) + "\n")
+  storage.write_text(workdir / "rewards.jsonl", "".join(lines))
+  storage.write_text(workdir / "metrics.json", json.dumps(metrics, indent=2) + "\n")

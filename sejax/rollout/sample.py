@@ -9,7 +9,6 @@ score, reward and advantage.
 
 import dataclasses
 import os
-import pathlib
 import shutil
 import sys
 import time
@@ -21,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from sejax import models, rewards, rollout
+from sejax import models, rewards, rollout, storage
 from sejax.data import batches, image_files, prepare
 from sejax.data.records import Record, Source
 from sejax.errors import shortened
@@ -248,7 +247,7 @@ def _read(path: str) -> bytes:
     return inline
   if not os.path.isfile(path):  # `pathlib.Path.is_file` raises if the text is too long for a path.
     raise ValueError(f"--image={shortened(path)} is not a file")
-  return pathlib.Path(path).read_bytes()
+  return storage.Path(path).read_bytes()
 
 
 def _prepare(preparer: prepare.Preparer) -> prepare.Example | prepare.Dropped:

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import json
 import os
-import pathlib
 import queue
 import re
 import signal
@@ -22,11 +21,12 @@ import numpy as np
 from absl import logging
 from jaxtyping import Bool
 
+from sejax import storage
 from sejax.errors import quoted
 from sejax.text import rounding, sentences
 from sejax.text.canonical import canonical
 
-_PROGRAM = pathlib.Path(__file__).with_name("math_worker.py")
+_PROGRAM = storage.Path(__file__).with_name("math_worker.py")
 _MAX_CHARACTERS = 1000  # Longer answers are not evaluated.
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _LETTER = re.compile(r"[A-Za-z]")

@@ -4,22 +4,29 @@ import pathlib
 
 import pytest
 
+from sejax import storage
 from sejax.config import workdir as workdir_lib
 
 
 @pytest.mark.parametrize(
   "value",
   [
-    "gs://bucket/run",
-    "s3://bucket/run",
+    "az://bucket/run",
+    "hf://bucket/run",
     "file:///tmp/run",
     "gs:/bucket",
     "GS://b",
     "https://a.b/c",
   ],
 )
-def test_remote_paths_are_refused(value):
-  with pytest.raises(ValueError, match=r"--workdir=.* is a remote path; give a folder"):
+def test_remote_paths_of_other_kinds_are_refused(value):
+  with pytest.raises(ValueError, match=r"--workdir=.* is of no known kind; give a path of this"):
+    workdir_lib.locate(value, checkpoints=False)
+
+
+@pytest.mark.parametrize("value", ["/gs/bucket/run", "/s3/run", "//gs/b"])
+def test_folders_that_would_be_taken_for_buckets_are_refused(value):
+  with pytest.raises(ValueError, match="would be taken for a bucket; give it by a link of another"):
     workdir_lib.locate(value, checkpoints=False)
 
 
@@ -31,9 +38,9 @@ def test_local_paths_stay_as_they_are(value):
 def test_home_is_found(monkeypatch, tmp_path):
   monkeypatch.setenv("HOME", str(tmp_path))
   assert workdir_lib.locate("~/runs/a", checkpoints=True) == tmp_path / "runs" / "a"
-  assert workdir_lib.local_path("config.data.path", "~") == str(tmp_path)
-  assert workdir_lib.local_path("config.data.path", "a~b") == "a~b"
-  assert workdir_lib.local_path("config.data.path", "") == ""
+  assert storage.expand("config.data.path", "~") == str(tmp_path)
+  assert storage.expand("config.data.path", "a~b") == "a~b"
+  assert storage.expand("config.data.path", "") == ""
 
 
 @pytest.mark.parametrize("name", ["[a]", "a[0", "a\\b", "a\udcff", "gs:", "s3:"])

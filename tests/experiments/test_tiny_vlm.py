@@ -1,6 +1,7 @@
 """The bundled model: its files, its logits by transformers, and what its card says of it."""
 
 import json
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +19,7 @@ from sejax.models import qwen2_5_vl as qwen
 from sejax.models.processor import Processor
 from sejax.text import messages, prompts
 
-DIRECTORY = assets.TINY_VLM
+DIRECTORY = pathlib.Path(assets.TINY_VLM)
 
 
 def test_the_weights_are_small_and_in_bf16():

@@ -56,6 +56,12 @@ def until(condition, process):
     time.sleep(0.01)
 
 
+def own_terminal():
+  """Makes standard input a process's terminal, whose end it does not ignore as under `nohup`."""
+  signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 def holds_lock(workdir, process):
   lock = workdir / "lock.json"  # of an earlier process that was killed, perhaps
   return lock.exists() and f'"pid": {process.pid},' in lock.read_text()
@@ -109,7 +115,7 @@ def test_stopped_by_ctrl_c_and_by_a_terminal_that_closes(reference, workdir):
     stdout=inside,
     stderr=inside,
     start_new_session=True,
-    preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    preexec_fn=own_terminal,
   )
   os.close(inside)
   until(lambda: kill.logged(workdir) > done, process)

@@ -6,10 +6,10 @@ the result, set `config.data.source = "tfds"`, `config.data.path` to the data di
 """
 
 import argparse
-import pathlib
 import sys
 from collections.abc import Sequence
 
+from sejax import storage
 from sejax.data.tfds import builders
 from sejax.text import terminal
 
@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   terminal.prepare()
   parser = argparse.ArgumentParser(prog="python -m sejax.data.tfds", description=__doc__)
   parser.add_argument("--name", required=True, choices=sorted(builders.BUILDERS))
-  parser.add_argument("--source", required=True, type=pathlib.Path)
-  parser.add_argument("--data_dir", required=True, type=pathlib.Path)
+  parser.add_argument("--source", required=True, type=storage.Path)
+  parser.add_argument("--data_dir", required=True, type=storage.Path)
   parser.add_argument("--any_counts", action="store_true", help="accept other than released sizes")
   parser.add_argument("--on_bad_record", default="stop", choices=builders.ON_BAD_RECORD)
   arguments = parser.parse_args(argv)

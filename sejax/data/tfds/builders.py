@@ -1,13 +1,13 @@
 """tensorflow-datasets builders that convert training sets from the Hugging Face hub."""
 
 import collections
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from absl import logging
 
+from sejax import storage
 from sejax.data import parquet
 from sejax.data.records import BadRecord
 from sejax.errors import quoted
@@ -76,7 +76,7 @@ class _HubBuilder(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-    folder = pathlib.Path(dl_manager.manual_dir)
+    folder = storage.Path(dl_manager.manual_dir)
     splits = {
       split: parquet.ParquetSource.open(folder, split=split, name=self.name)
       for split in sorted(parquet.split_files(folder))
@@ -179,8 +179,8 @@ BUILDERS = {builder.name: builder for builder in (Geometry3k, Geoqa, Mmr1)}
 
 def build(
   name: str,
-  source: pathlib.Path,
-  data_dir: pathlib.Path,
+  source: storage.Path,
+  data_dir: storage.Path,
   *,
   any_counts: bool = False,
   on_bad_record: str = "stop",

@@ -1,6 +1,6 @@
 """Reads a data set that `sejax.data.tfds` has built."""
 
-import pathlib
+import os
 
 from sejax.data.records import Record
 from sejax.data.tfds.builders import BUILDERS
@@ -10,7 +10,7 @@ from sejax.errors import OptionError
 class TfdsSource:
   """Source of the records in one split of a built data set."""
 
-  def __init__(self, data_dir: str | pathlib.Path, name: str, split: str):
+  def __init__(self, data_dir: str | os.PathLike, name: str, split: str):
     """Opens a split.
 
     Args:

@@ -12,7 +12,6 @@ extract them instead, and the results say so.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
@@ -20,6 +19,7 @@ from typing import Protocol as Interface
 import numpy as np
 from jaxtyping import Bool, Float
 
+from sejax import storage
 from sejax.errors import ConfigError, quoted, shortened
 from sejax.evaluation import metrics
 from sejax.evaluation.benchmarks import fields
@@ -219,7 +219,7 @@ class Benchmark:
   problem_id: Callable[[Row], str] = lambda row: fields.text(row, "id", "index")
   expand_stored: Callable[[Row], list[Row]] = lambda row: [row]
   read_stored: Callable[[Row, str], StoredAnswers] = read_stored
-  complete_problems: Callable[[list[Problem], pathlib.Path], list[Problem]] = (
+  complete_problems: Callable[[list[Problem], storage.Path], list[Problem]] = (
     lambda problems, folder: problems
   )
 

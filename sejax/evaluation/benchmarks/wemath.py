@@ -21,7 +21,6 @@ Row formats: `ID`, `key`, `question`, `option` (one text), `answer`, `knowledge 
 import dataclasses
 import functools
 import json
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from sejax import storage
 from sejax.evaluation import metrics
 from sejax.evaluation.benchmarks import fields, letters
 from sejax.evaluation.benchmarks.fields import Row
@@ -201,12 +201,12 @@ def is_right(problem: Problem, answer: str, prover: Prover) -> bool:
   return answer == problem.gold
 
 
-def with_domains(problems: list[Problem], folder: pathlib.Path) -> list[Problem]:
+def with_domains(problems: list[Problem], folder: storage.Path) -> list[Problem]:
   """Adds a tag with the domain of each problem's concept, if the folder has the file of domains."""
   path = folder / DOMAINS
   if not path.is_file():
     return problems
-  nodes = json.loads(path.read_text(encoding="utf-8"))
+  nodes = json.loads(path.read_bytes())
   nodes = nodes.values() if isinstance(nodes, dict) else nodes
   domains = {node["full node"].rpartition("_")[2].strip(): node["root2"] for node in nodes}
   return [
