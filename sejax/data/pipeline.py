@@ -153,8 +153,8 @@ class Pipeline:
       preparer: makes the examples.
       options: how to read the source.
       process: index of this process.
-      states: to restore, the `state()` of every process that saved, in any order. The number of
-        processes may differ from the current one if all had read equally far.
+      states: to restore, the `state()` of every process that saved, in any order. Their number may
+        differ from that of the processes now.
 
     Raises:
       ValueError: `batch_size` is not a multiple of `processes`, the source is empty, the model
@@ -174,6 +174,8 @@ class Pipeline:
     self._process, self._processes = process, processes
     self._rows = options.batch_size // processes
     self._position, self.seen, self.dropped = 0, 0, collections.Counter()
+    # Positions from here on that were read when the run had another number of processes.
+    self._read_before: set[int] = set()
     self._logged = collections.Counter()  # dropped records since the start or restore, by kind
     self._dropped_in_a_row = 0
     self._any_usable = bool(states)  # whether the run has had an example
@@ -209,6 +211,7 @@ class Pipeline:
       "process": self._process,
       "processes": self._processes,
       "turn": self._position,  # the key in existing checkpoints
+      "read_before": sorted(x for x in self._read_before if x >= self._position),
       "seen": self.seen,
       "dropped": dict(self.dropped),
     }
@@ -227,6 +230,8 @@ class Pipeline:
     for prepared in self._prepared:
       position = self._position + self._process
       self._position += self._processes
+      if position in self._read_before:
+        continue
       self.seen += 1
       if isinstance(prepared, Dropped):
         self._drop(prepared)
@@ -290,18 +295,18 @@ class Pipeline:
     saved = states[0]["processes"]
     if sorted(state["process"] for state in states) != list(range(saved)):
       raise ValueError(f"the data's state is of {saved} processes, and {len(states)} are given")
+    self._read_before.update(x for state in states for x in state.get("read_before", ()))
     if saved == self._processes:
       state = next(state for state in states if state["process"] == self._process)
       self._position, self.seen = state["turn"], state["seen"]
       self.dropped.update(state["dropped"])
       return
-    positions = sorted(state["turn"] for state in states)
-    if positions[0] != positions[-1]:
-      raise ValueError(
-        f"the data cannot go on with {self._processes} processes: the {saved} that saved had read"
-        f" {positions[0] // saved} to {positions[-1] // saved} records each; restore with {saved}"
-      )
-    self._position = positions[0]
+    # Processes take turns; some may be further than others, as bad records are passed over.
+    first = min(state["turn"] for state in states)
+    for state in states:
+      ends = first + state["process"], state["turn"] + state["process"]
+      self._read_before.update(range(*ends, saved))
+    self._position = first
     if self._process == 0:  # It takes over all counts, so that sums over processes do not change.
       self.seen = sum(state["seen"] for state in states)
       for state in states:
