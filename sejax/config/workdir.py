@@ -23,7 +23,7 @@ def locate(value: str, *, checkpoints: bool) -> storage.Path:
   if not value:
     raise ValueError("--workdir is empty; give the folder that the run writes to")
   workdir = storage.Path(storage.expand("--workdir", value))
-  absolute = os.fspath(workdir.resolve())
+  absolute = os.fspath(storage.absolute(workdir))
   if checkpoints and absolute.startswith("s3://"):
     raise ValueError(
       f"--workdir={shortened(absolute)}: orbax saves checkpoints on disks and in gs:// alone; give"

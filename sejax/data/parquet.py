@@ -84,7 +84,7 @@ class ParquetSource:
     files = split_files(path)
     split = _resolve_split(path, split, files)
     _check_shards(path, split, files[split])
-    name = name or path.resolve().name
+    name = name or storage.absolute(path).name
     return cls(files[split], name=name, prefix=split, folder=folder or path)
 
   def __len__(self) -> int:

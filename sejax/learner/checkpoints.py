@@ -99,7 +99,7 @@ class Checkpoints:
         `keep_best` with the best scores.
       read_only: whether to leave the directory unchanged, as a run may be writing to it.
     """
-    self._directory = directory
+    self._directory = storage.Path(directory)
     self._read_only = read_only
     self._retention = _LatestAndBest(options.keep, options.keep_best)
     self._open()

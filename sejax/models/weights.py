@@ -171,7 +171,7 @@ def save(
     ValueError: the tree does not match the configuration, or the directory holds files that this
       function did not write.
   """
-  directory = storage.Path(directory).resolve()
+  directory = storage.absolute(directory)
   _check_directory(directory)
   arrays = traverse_util.flatten_dict(params, sep="/")
   parameters = _parameters(model)

@@ -70,6 +70,17 @@ def device_memory(device: jax.Device) -> int | None:
   return (device.memory_stats() or {}).get("bytes_limit")
 
 
+def has_bfloat16(device: jax.Device) -> bool:
+  """Whether a device computes in bfloat16 as fast as in other half precisions.
+
+  NVIDIA's do from Ampere on. CPUs compute in it slower than in float32.
+  """
+  if device.platform == "cpu":
+    return False
+  is_nvidia = device.device_kind.startswith("NVIDIA") or device.device_kind.startswith("Tesla")
+  return not is_nvidia or float(device.compute_capability) >= 8.0
+
+
 def current() -> Chip | None:
   """Returns the chip that this process runs on; None if it is not in the table."""
   return of_kind(jax.devices()[0].device_kind)

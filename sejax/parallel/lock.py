@@ -77,8 +77,8 @@ class Lock:
     Args:
       workdir: the folder to lock; created if missing.
     """
-    self._workdir = workdir
-    self._path = workdir / NAME
+    self._workdir = storage.Path(workdir)
+    self._path = self._workdir / NAME
     self._owner = Owner.current()
     self._released = threading.Event()
 

@@ -77,7 +77,7 @@ def page(workdir: storage.Path) -> str:
   configuration = workdir / "config.json"
   return pages.render(
     "training.html",
-    title=f"{workdir.resolve().name}: training run",
+    title=f"{storage.absolute(workdir).name}: training run",
     summary=_summary(workdir / "summary.json"),
     curves=[
       *_charts(metrics, _CURVES),

@@ -11,6 +11,7 @@ os.environ["EPATH_USE_TF"] = "false"
 from sejax.storage.copies import local_copy, upload, written_locally
 from sejax.storage.files import (
   Path,
+  absolute,
   age,
   create,
   expand,
@@ -24,6 +25,7 @@ from sejax.storage.lines import LineFile
 __all__ = [
   "LineFile",
   "Path",
+  "absolute",
   "age",
   "create",
   "expand",

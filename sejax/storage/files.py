@@ -32,6 +32,12 @@ def is_remote(path: str | os.PathLike) -> bool:
   return os.fspath(path).startswith(tuple(f"{scheme}://" for scheme in _PACKAGES))
 
 
+def absolute(path: str | os.PathLike) -> Path:
+  """Returns the absolute path, without following links."""
+  path = Path(path)
+  return path if is_remote(path) else Path(os.path.abspath(path))
+
+
 def expand(name: str, value: str) -> str:
   """Checks the scheme of a path, and replaces `~` by the home directory.
 
