@@ -81,7 +81,6 @@ _MODES = {
   "sample": "sejax.config.modes.sample",
   "train": "sejax.train.run",
 }
-_FLAGS_OF = {"compile": (_TOPOLOGY, _PROGRAMS), "sample": (_IMAGE, _QUESTION, _JUDGE)}
 
 _FREE_SECTION = "rewards.options"
 
@@ -92,7 +91,15 @@ _KINDS = {
   "int": "a whole number",
   overrides.SECTION: "set field by field, as in --config.model.path=DIR",
 }
+_PUSH = flags.DEFINE_string(
+  "push", "", "For --mode=export: ORGANISATION/NAME on the Hugging Face hub to upload the model to."
+)
 _MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "Mode to run.")
+_FLAGS_OF = {
+  "compile": (_TOPOLOGY, _PROGRAMS),
+  "export": (_PUSH,),
+  "sample": (_IMAGE, _QUESTION, _JUDGE),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,10 +153,13 @@ def _run_mode(config: ml_collections.ConfigDict) -> int:
   workdir = workdir_lib.locate(_WORKDIR.value, checkpoints=mode in ("export", "train"))
   if mode not in ("export", "report"):  # These only read an existing run.
     workdir_lib.make(workdir)
+  config_lib.keep_revisions(config, workdir)
   if mode in ("inspect", "rewards"):
     config_lib.save_if_new(config, workdir)
   if mode == "evaluate":
     _evaluate(config, workdir)
+  elif mode == "export":
+    _call(config, workdir, _PUSH.value)
   else:
     _call(config, workdir)
   return 0

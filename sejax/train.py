@@ -7,6 +7,8 @@ the same results as one without interruption. `export` writes the model of the l
 
 import contextlib
 import functools
+import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 
@@ -24,11 +26,13 @@ from sejax.learner.checkpoints import Checkpoints, Progress, Restored, fingerpri
 from sejax.learner.export import export as export_model
 from sejax.learner.learner import check_gradients
 from sejax.learner.update import LaggingState, TaughtState, TrainState
+from sejax.models import hub
 from sejax.monitoring import metrics
 from sejax.monitoring.timing import Clock, CompilationCounter, profiling
 from sejax.monitoring.writers import EVENTS, Logs
 from sejax.parallel import hosts, preemption
 from sejax.parallel.lock import Lock
+from sejax.reports import model_card
 from sejax.reports import training as training_report
 from sejax.rollout import collect
 
@@ -75,7 +79,7 @@ def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, l
     state, behaviour, teacher = _split(saved)
     del saved  # Its arrays are donated.
     # On resume, records the new values of fields that may change; hub names stay as written.
-    config_lib.save(original_config, workdir)
+    config_lib.save(config_lib.with_revisions(original_config, config), workdir)
     seconds_before = progress.seconds
     logs.resume(first - 1)
     data = setup_lib.pipeline(config, setup.preparer, progress.data)
@@ -312,12 +316,19 @@ def _finish(
   print(f"report: {workdir / 'report.html'}")
 
 
-def export(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
+def export(config: ml_collections.ConfigDict, workdir: storage.Path, push: str = "") -> None:
   """Exports the policy of the last checkpoint to `model/` in the workdir: `--mode=export`.
 
+  Args:
+    workdir: of a training run.
+    push: name on the Hugging Face hub that the model is uploaded to, with its card; empty: nothing
+      is.
+
   Raises:
-    ValueError: the workdir has no checkpoint.
+    ValueError: the workdir has no checkpoint, or the hub does not take the model.
   """
+  if push:
+    hub.require_name("--push", push)
   directory = storage.absolute(workdir) / "checkpoints"
   if not directory.is_dir():
     raise ValueError(
@@ -334,6 +345,18 @@ def export(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   state, *_ = _split(restored.state)
   _export(config, workdir, setup, state)
   print(f"step {restored.step} written to {workdir / 'model'}")
+  if push and jax.process_index() == 0:
+    print(f"uploaded to {_push(workdir, restored.step, push)}")
+
+
+def _push(workdir: storage.Path, step: int, name: str) -> str:
+  """Uploads `model/` with its card and the configuration; returns its address on the hub."""
+  with tempfile.TemporaryDirectory() as folder:
+    for file in (workdir / "model").iterdir():
+      file.copy(os.path.join(folder, file.name))
+    (workdir / "config.json").copy(os.path.join(folder, "sejax_config.json"))
+    storage.write_text(os.path.join(folder, "README.md"), model_card.text(workdir, step))
+    return hub.upload(folder, name)
 
 
 def _export(

@@ -95,6 +95,9 @@ def _model() -> ml_collections.ConfigDict:
   model = ml_collections.ConfigDict()
   # Model directory in Hugging Face format, or ORGANISATION/NAME on the Hugging Face hub.
   model.path = ""
+  # Branch, tag or commit of the hub; empty: the newest commit when the run begins, which
+  # config.json then names. The same of judge.revision, data.revision and eval.revision.
+  model.revision = ""
   # Activations saved for the backward pass, see `models.transformer.config.ModelConfig`.
   model.remat = "nothing"
   model.unroll = False  # unroll the layers in the update instead of scanning them
@@ -133,7 +136,8 @@ def _actor() -> ml_collections.ConfigDict:
 def _judge() -> ml_collections.ConfigDict:
   """Returns the options of the Judge and of sampling verdicts."""
   judge = ml_collections.ConfigDict()
-  judge.path = ""  # model directory with the Actor's tokenizer; empty: model.path
+  judge.path = ""  # model directory or hub name, with the Actor's tokenizer; empty: model.path
+  judge.revision = ""  # of judge.path on the hub
   judge.use = True  # False: no verdicts, every modulation factor is 1
   judge.rubric = "full"  # or "short", for small models
   # Weights of the full rubric's criteria; must sum to 1.
@@ -189,7 +193,10 @@ def _data() -> ml_collections.ConfigDict:
   """Returns the options of the data set, see `sejax.data.sources`, and of its batches."""
   data = ml_collections.ConfigDict()
   data.source = "figures"  # built-in synthetic problems; or parquet, jsonl, tfds
-  data.path = ""  # a file, a data set directory in hub format, or the tfds data directory
+  # A file, a data set directory in the hub's format, for source="parquet" also ORGANISATION/NAME on
+  # the Hugging Face hub, or the tfds data directory.
+  data.path = ""
+  data.revision = ""  # of data.path on the hub
   # Split of the data set, preceded by its subset if it has several ("en/train"); "figures" has
   # "train" and "heldout".
   data.split = "train"
@@ -282,7 +289,9 @@ def _eval() -> ml_collections.ConfigDict:
   """Returns the options of evaluation: on held-out problems in training, and on benchmarks."""
   evaluation = ml_collections.ConfigDict()
   evaluation.split = "test"  # split of the data with the held-out problems; figures: "heldout"
-  evaluation.path = ""  # path of the held-out data; empty: data.path
+  evaluation.path = ""  # path or hub name of the held-out data; empty: data.path
+  # Of eval.path or eval.sets_path on the hub; of several sets one each, with commas between them.
+  evaluation.revision = ""
   evaluation.num_problems = 128  # number of problems, from the start of the split; 0: no evaluation
   # Whether all held-out problems may be training problems. How many are is always reported.
   evaluation.allow_training_problems = False
@@ -295,7 +304,9 @@ def _eval() -> ml_collections.ConfigDict:
   evaluation.sets = ()
   evaluation.protocol = "toolkit"  # or "authors", "strict": how answers are read and compared
   evaluation.instruction = ""  # appended to each prompt of the protocol
-  evaluation.sets_path = ""  # folder of the benchmarks, or the file of the only one
+  # Folder of the benchmarks, or the file of the only one; or "hub": the Hugging Face hub by their
+  # published names; or ORGANISATION/NAME of the only one there.
+  evaluation.sets_path = ""
   # Stored responses to grade, instead of sampling: a file of JSON lines with `id` and `response` or
   # `responses`, or a folder with one file per benchmark.
   evaluation.predictions = ""

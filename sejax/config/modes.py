@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import ml_collections
 
 from sejax import storage
-from sejax.config import parts, validation
-from sejax.config.paths import require_model, with_local_inputs
+from sejax.config import parts, resume, validation
+from sejax.config.paths import require_model, with_local_inputs, with_revisions
 from sejax.data import sources
 from sejax.errors import OptionError
 from sejax.evaluation import evaluate as evaluate_lib
+from sejax.evaluation import hub_sets
 from sejax.evaluation.extractor import Extractor
 from sejax.evaluation.responder import Responder
 from sejax.parallel import layouts, meshes
@@ -64,7 +65,13 @@ def evaluate(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   """
   evaluate_lib.chosen(config.eval.sets)  # Reports wrong names before models are loaded.
   reads = ("eval.predictions",) if config.eval.predictions else ("model.path",)
+  original = config
   config = with_local_inputs(config, (*reads, "eval.sets_path", "eval.extractor"))
+  if hub_sets.is_asked_for(config.eval.sets_path):
+    config.eval.sets_path, config.eval.revision = hub_sets.download(
+      evaluate_lib.chosen(config.eval.sets), config.eval.sets_path, config.eval.revision
+    )
+  resume.save_if_new(with_revisions(original, config), workdir)
   evaluate_lib.run(
     config.eval,
     workdir,

@@ -40,7 +40,7 @@ def save(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
 
 def holds_run(workdir: storage.Path) -> bool:
   """Returns whether a run has begun in the workdir."""
-  return any(itertools.chain.from_iterable(workdir.glob(name) for name in _RUN_FILES))
+  return any(itertools.chain.from_iterable(storage.glob(workdir, name) for name in _RUN_FILES))
 
 
 # Patterns of fields that may differ when a run resumes: logging, checkpoints, reading of data,

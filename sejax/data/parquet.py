@@ -157,7 +157,8 @@ def split_files(path: storage.Path) -> dict[str, list[storage.Path]]:
   Raises:
     ValueError: the directory has no parquet files.
   """
-  found = itertools.chain.from_iterable(path.glob(f"{'*/' * depth}*.parquet") for depth in range(4))
+  patterns = [f"{'*/' * depth}*.parquet" for depth in range(4)]
+  found = itertools.chain.from_iterable(storage.glob(path, pattern) for pattern in patterns)
   splits = collections.defaultdict(list)
   for file in sorted(filter(storage.Path.is_file, found)):
     *folders, name = file.relative_to(path).parts

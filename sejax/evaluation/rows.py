@@ -49,7 +49,7 @@ def find_files(data: str, benchmark: Benchmark) -> list[storage.Path]:
   if data and path.is_file():
     return [path]
   for pattern in benchmark.files if data else ():
-    if matches := sorted(path.glob(pattern)):
+    if matches := storage.glob(path, pattern):
       return matches
   raise ValueError(
     f"config.eval.sets_path={quoted(data)} holds no {benchmark.name}; it must be its file, or a"

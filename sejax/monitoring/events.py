@@ -37,7 +37,7 @@ class EventFile:
     directory.mkdir(parents=True, exist_ok=True)
     # TensorBoard reads files in the order of their names. The time keeps names distinct even after
     # some files were removed.
-    self._number = len(list(directory.glob("events.out.tfevents.*")))
+    self._number = len(storage.glob(directory, "events.out.tfevents.*"))
     self._directory, self._is_remote = directory, storage.is_remote(directory)
     self._open()
     start = _varint(1 << 3) + _varint(1)  # SessionLog.status = START

@@ -8,13 +8,14 @@ import os
 # etils would read buckets with tensorflow wherever that is installed, which nothing here needs.
 os.environ["EPATH_USE_TF"] = "false"
 
-from sejax.storage.copies import local_copy, upload, written_locally
+from sejax.storage.copies import cache_folder, local_copy, upload, written_locally
 from sejax.storage.files import (
   Path,
   absolute,
   age,
   create,
   expand,
+  glob,
   is_remote,
   probe,
   renew,
@@ -27,8 +28,10 @@ __all__ = [
   "Path",
   "absolute",
   "age",
+  "cache_folder",
   "create",
   "expand",
+  "glob",
   "is_remote",
   "local_copy",
   "probe",

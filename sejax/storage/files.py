@@ -5,6 +5,7 @@ earlier one. A local file is written beside its place and then renamed.
 """
 
 import contextlib
+import glob as glob_lib
 import importlib.util
 import os
 import re
@@ -36,6 +37,17 @@ def absolute(path: str | os.PathLike) -> Path:
   """Returns the absolute path, without following links."""
   path = Path(path)
   return path if is_remote(path) else Path(os.path.abspath(path))
+
+
+def glob(folder: Path, pattern: str) -> list[Path]:
+  """Returns what matches a pattern in a folder, sorted; `**/` on this machine is any folders.
+
+  Why not `Path.glob`: it takes brackets in the folder's own name for a pattern.
+  """
+  if is_remote(folder):
+    return sorted(folder.glob(pattern))
+  found = glob_lib.glob(pattern, root_dir=folder, recursive=True)
+  return sorted(Path(folder) / name for name in found)
 
 
 def expand(name: str, value: str) -> str:

@@ -338,6 +338,7 @@ BENCHMARK = Benchmark(
     "dynamath/**/sample_variant*.parquet",
     "dynamath/variants.jsonl",
   ),
+  hub="DynaMath/DynaMath_Sample",
   read_problem=read_problem,
   protocols={
     "authors": Protocol(

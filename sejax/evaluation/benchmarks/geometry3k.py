@@ -51,6 +51,7 @@ def is_right(problem: Problem, answer: str, prover: Prover) -> bool | None:
 BENCHMARK = Benchmark(
   name="geometry3k",
   files=("geometry3k/data/test-*.parquet", "geometry3k/problems.jsonl"),
+  hub="hiyouga/geometry3k",
   read_problem=read_problem,
   protocols={
     "boxed": Protocol(

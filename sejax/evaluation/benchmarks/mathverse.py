@@ -177,6 +177,7 @@ BENCHMARK = Benchmark(
     "mathverse/testmini.json*",
     "mathverse*/testmini_text_only.json*",
   ),
+  hub="AI4Math/MathVerse",
   read_problem=read_problem,
   protocols={"authors": _AUTHORS, "toolkit": _TOOLKIT},
   problem_id=lambda row: fields.text(row, "sample_index", "id", "index"),

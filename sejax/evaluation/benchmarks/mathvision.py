@@ -320,6 +320,7 @@ BENCHMARK = Benchmark(
     "MathVision_MINI.tsv",
     "mathvision*/testmini.jsonl",
   ),
+  hub="MathLLMs/MathVision",
   read_problem=read_problem,
   protocols={
     "authors": Protocol(prompt=prompt, extract=extract, is_right=is_right, scores=_SCORES),

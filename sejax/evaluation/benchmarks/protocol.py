@@ -202,6 +202,7 @@ class Benchmark:
   Attributes:
     name: name in `config.eval.sets`.
     files: glob patterns of its files in `config.eval.sets_path`; the first that matches is used.
+    hub: published name on the Hugging Face hub; None where there is none.
     read_problem: reads a row in any form in which the set is published; raises ValueError for
       other rows.
     protocols: by name; if there is only one, it is used for every name.
@@ -216,6 +217,7 @@ class Benchmark:
   files: tuple[str, ...]
   read_problem: Callable[[Row], Problem]
   protocols: Mapping[str, Protocol]
+  hub: str | None = None
   problem_id: Callable[[Row], str] = lambda row: fields.text(row, "id", "index")
   expand_stored: Callable[[Row], list[Row]] = lambda row: [row]
   read_stored: Callable[[Row, str], StoredAnswers] = read_stored

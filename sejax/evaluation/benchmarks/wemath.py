@@ -306,6 +306,7 @@ def _toolkit(*, whole_words: bool) -> Protocol:
 BENCHMARK = Benchmark(
   name="wemath",
   files=("WeMath.tsv", "wemath/**/testmini[-.]*parquet", "wemath/testmini.json*"),
+  hub="We-Math/We-Math",
   read_problem=read_problem,
   protocols={
     "authors": Protocol(
