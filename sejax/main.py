@@ -110,11 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     return _run_mode(_parse(sys.argv if argv is None else argv))
   except ValueError as error:
-    print(f"sejax: {one_line(error, longest=sys.maxsize)}", file=sys.stderr)
-    return 2
+    return _refuse(one_line(error, longest=sys.maxsize))
   except OSError as error:
-    print(f"sejax: {_explain_system_error(error)}", file=sys.stderr)
-    return 2
+    return _refuse(_explain_system_error(error))
   except KeyboardInterrupt:
     resumes = flags.FLAGS.is_parsed() and _MODE.value in ("evaluate", "train")
     hint = "; rerun the same command to resume" if resumes else ""
@@ -128,9 +126,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if jax.process_count() == 1:
       raise
     traceback.print_exc()
+    processes.show_last_words()
     lost = "this process cannot go on; perhaps another process is gone"
     print(f"sejax: {lost}: {one_line(error)}", file=sys.stderr)
     return 3
+
+
+def _refuse(message: str) -> int:
+  """Prints why the run cannot begin or go on; returns the exit status."""
+  print(f"sejax: {message}", file=sys.stderr)
+  processes.tell(message)
+  return 2
 
 
 def _run_mode(config: ml_collections.ConfigDict) -> int:
@@ -172,8 +178,9 @@ def _guarded() -> int:
   """
   try:
     return main()
-  except Exception:
+  except Exception as error:
     traceback.print_exc()
+    processes.tell(f"{type(error).__name__}: {one_line(error)}, see its own console")
     return 1
 
 
@@ -199,7 +206,9 @@ def _report_out_of_memory(error: BaseException) -> int:
   """Prints what to do about memory; returns the exit status."""
   if jax.process_count() > 1:
     traceback.print_exception(error)
-  print(f"sejax: out of memory ({one_line(error)}); {config_lib.LESS_MEMORY}", file=sys.stderr)
+  message = f"out of memory ({one_line(error)}); {config_lib.LESS_MEMORY}"
+  print(f"sejax: {message}", file=sys.stderr)
+  processes.tell(message)
   return 3
 
 

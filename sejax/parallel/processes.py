@@ -1,15 +1,26 @@
 """Multi-process runs: joining `jax.distributed`, and ending all processes if one fails."""
 
+import contextlib
+import json
 import os
+import socket
 import sys
-from typing import NoReturn
+import threading
+import time
+from typing import Any, NoReturn
 
 import jax
+from jax._src import distributed
 
 from sejax.errors import one_line
 
 # The other processes end if one has been silent for this long.
 _HEARTBEAT_SECONDS = 30
+# Where a process that cannot go on leaves its last words: a key of the store that jax's processes
+# share. jax has no public function for it.
+_LAST_WORDS, _POLL_SECONDS = "sejax/last_words", 1.0
+_SHOWN: list[dict[str, Any]] = []
+_SHOWING = threading.Lock()
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -38,6 +49,42 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
       " --coordinator=HOST:PORT, --num_processes and --process_id, or start it under SLURM, Open"
       " MPI or on a TPU pod"
     ) from None
+  if jax.process_index() == 0:
+    threading.Thread(target=_wait_for_last_words, daemon=True, name="last words").start()
+
+
+def tell(message: str) -> None:
+  """Says on process 0's console why another process of the run cannot go on."""
+  if jax.distributed.is_initialized() and jax.process_index() > 0:
+    words = {"process": jax.process_index(), "host": socket.gethostname(), "message": message}
+    with contextlib.suppress(Exception):  # It is told once; or process 0 is gone itself.
+      _store().key_value_set(_LAST_WORDS, json.dumps(words))
+
+
+def _store() -> Any:
+  return distributed.global_state.client
+
+
+def show_last_words() -> bool:
+  """Prints, once, why another process cannot go on; returns whether any has said so."""
+  with _SHOWING:
+    try:
+      words = json.loads(_store().key_value_try_get(_LAST_WORDS))
+    except Exception:  # Nobody has left any.
+      return False
+    if words not in _SHOWN:
+      _SHOWN.append(words)
+      print(
+        f"sejax: process {words['process']} on {words['host']} cannot go on: {words['message']}",
+        file=sys.stderr,
+        flush=True,
+      )
+    return True
+
+
+def _wait_for_last_words() -> None:
+  while jax.distributed.is_initialized() and not show_last_words():
+    time.sleep(_POLL_SECONDS)
 
 
 def leave(status: int) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -122,9 +123,12 @@ def test_a_process_that_cannot_go_on_says_why_and_ends_the_other(tmp_path):
   first, second = start_two(tmp_path / "run", ([], missing))
   _, error = second.communicate(timeout=120)
   assert second.returncode == 2
-  assert error.splitlines()[-1].startswith("sejax: ")
+  reason = error.splitlines()[-1]
+  assert reason.startswith("sejax: ")
   began = time.monotonic()
   _, error = first.communicate(timeout=120)
+  told = f"sejax: process 1 on {socket.gethostname()} cannot go on: {reason[len('sejax: ') :]}"
+  assert told in error.splitlines()
   assert time.monotonic() - began < 60
   assert first.returncode != 0
   assert "another process is gone" in error or "distributed service" in error
