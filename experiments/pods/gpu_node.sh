@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A run on one node with eight GPUs, or, submitted to SLURM, on one or several of them.
 #
-#   DATA=/data/geometry3k WORKDIR=runs/7b ./experiments/pods/gpu_node.sh
-#   DATA=/data/geometry3k WORKDIR=/shared/7b sbatch --nodes=2 ./experiments/pods/gpu_node.sh
+#   DATA=hiyouga/geometry3k WORKDIR=runs/7b ./experiments/pods/gpu_node.sh
+#   DATA=hiyouga/geometry3k WORKDIR=/shared/7b sbatch --nodes=2 ./experiments/pods/gpu_node.sh
 #
 # Rerun the same command to resume a stopped run. SLURM sends SIGTERM two minutes before the time
 # is over: the step in progress is saved, and the job is queued again. Flags go to sejax.main.
@@ -13,7 +13,7 @@
 #SBATCH --signal=TERM@120
 set -euo pipefail
 
-DATA=${DATA:?set DATA, the folder of the parquet files}
+DATA=${DATA:?set DATA, the folder of the parquet files or their name on the hub}
 WORKDIR=${WORKDIR:?set WORKDIR; several nodes must share it}
 CONFIG=${CONFIG:-configs/geometry3k_qwen2_5_vl_7b.py}
 PYTHON=${PYTHON:-.venv/bin/python}

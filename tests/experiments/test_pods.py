@@ -3,10 +3,13 @@
 import os
 import pathlib
 import shlex
+import shutil
+import string
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 ROOT = pathlib.Path(__file__).parents[2]
 PODS = ROOT / "experiments" / "pods"
@@ -82,25 +85,53 @@ def test_gpu_nodes_under_slurm(tmp_path):
   assert "scontrol" not in run("gpu_node.sh", **given | slurm).stdout
 
 
-def test_tpu_pod(tmp_path):
-  log = tmp_path / "commands"
-  path = fake(tmp_path, "gcloud", f'echo "$*" >> {log}; echo ACTIVE')
-  given = {"ZONE": "z", "BUCKET": "b", "PATH": path}
-  for verb in ("create", "run", "stop", "delete"):
-    done = run("tpu_pod.sh", verb, **given)
-    assert done.returncode == 0, done.stderr
-  commands = log.read_text().splitlines()
-  assert "queued-resources create sejax" in commands[0]
-  assert "queued-resources delete sejax" in commands[-1]
-  started = next(line for line in commands if "-m sejax.main" in line)
-  command = shlex.split(started.partition("nohup ")[2].partition(">")[0])
-  assert {"--distributed", "--config.mesh.tensor=4", "--workdir=bucket/runs/geometry3k_7b"} <= {
-    *command
-  }
+SKY = sorted((PODS / "sky").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SKY, ids=lambda path: path.stem)
+def test_skypilot_tasks_start_a_run(file):
+  task = yaml.safe_load(file.read_text())
+  assert task["envs"]["BUCKET"] is None  # must be given
+  variables = {**task["envs"], "BUCKET": "my-bucket"}
+  lines = task["run"].replace("\\\n", " ").strip().split("\n")
+  command = shlex.split(string.Template(lines[-1]).substitute(variables))
+  assert "--workdir=gs://my-bucket/runs/geometry3k_7b" in command
+  assert ("--distributed" in command) == task["resources"]["accelerators"].startswith("tpu")
   assert_taken(command)
 
 
-def test_verbs_that_are_none():
-  done = run("tpu_pod.sh", "fly", ZONE="z", BUCKET="b")
-  assert done.returncode == 2
-  assert "fly is none of create, install, run" in done.stderr
+@pytest.mark.parametrize("file", SKY, ids=lambda path: path.stem)
+def test_skypilot_takes_the_tasks(file):
+  sky = pytest.importorskip("sky", reason="pip install skypilot")
+  task = yaml.safe_load(file.read_text())
+  read = sky.Task.from_yaml_config(task, env_overrides=[("BUCKET", "my-bucket")])
+  (resources,) = read.resources
+  assert resources.use_spot
+  assert str(resources.cloud) == "GCP"
+
+
+def test_xpk_starts_a_run(tmp_path):
+  path = fake(tmp_path, "xpk", 'printf "%q " "$@"')
+  done = run("xpk.sh", "--dry-run", CLUSTER="c", BUCKET="my-bucket", PATH=path)
+  assert done.returncode == 0, done.stderr
+  given = shlex.split(done.stdout)
+  assert given[:2] == ["workload", "create"]
+  assert given[-1] == "--dry-run"
+  (text,) = (word for word in given if word.startswith("--command="))
+  install, _, command = text.removeprefix("--command=").partition(" && ")
+  assert install == "pip install -q '.[tpu,gcs]'"
+  assert_taken(shlex.split(command))
+
+
+def test_xpk_takes_the_workload(tmp_path):
+  xpk = shutil.which("xpk")
+  if xpk is None:
+    pytest.skip("pip install xpk")
+  manifest = tmp_path / "manifest.yaml"
+  flags = ["--dry-run", "--skip-validation", "--project=p", "--zone=us-west4-a"]
+  flags += [f"--output-manifest-file={manifest}"]
+  done = run("xpk.sh", *flags, CLUSTER="c", BUCKET="b", HOME=str(tmp_path))
+  assert done.returncode == 0, done.stdout
+  (made,) = [part for part in yaml.safe_load_all(manifest.read_text()) if part]
+  assert made["kind"] == "JobSet"
+  assert "--workdir=gs://b/runs/geometry3k_7b" in manifest.read_text()
