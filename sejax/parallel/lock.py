@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 
 import jax
 import numpy as np
+from absl import logging
 
 from sejax import storage
 from sejax.parallel import hosts
@@ -25,6 +26,7 @@ NAME = "lock.json"
 # The lock of an owner on another host is stale if it has not been renewed for this long.
 _STALE_SECONDS = 180.0
 _RENEWAL_SECONDS = 20.0
+_POLL_SECONDS = 0.5
 # A lock file without a readable owner is being written; after this long its writer was killed.
 _UNREADABLE_SECONDS = 5.0
 _tokens_of_this_process: set[str] = set()
@@ -139,14 +141,26 @@ class Lock:
 
   def _try_until_deadline(self) -> str:
     deadline = time.monotonic() + 2 * _UNREADABLE_SECONDS
+    seen: tuple[Owner, float] | None = None  # an owner on another host, and the lock's age
     while time.monotonic() < deadline:
       if self._create(self._path):
         return ""
       with contextlib.suppress(FileNotFoundError):  # The owner released the lock in between.
         owner = Owner.read(self._path)
-        if not self._is_stale(owner):
+        if self._is_stale(owner):
+          self._remove_stale()
+          continue
+        if owner is None or owner.machine == self._owner.machine:
           return self._refusal(owner)
-        self._remove_stale()
+        # If it lives, it renews the lock soon; if not, as after a preemption, the lock goes stale.
+        age = storage.age(self._path)
+        if seen is None:
+          logging.info("waiting whether process %d on %s still runs", owner.pid, owner.host)
+          deadline += _STALE_SECONDS
+        elif owner != seen[0] or age < seen[1]:
+          return self._refusal(owner)
+        seen = owner, age
+        time.sleep(_POLL_SECONDS)
     return self._refusal(None)
 
   def _create(self, path: storage.Path) -> bool:

@@ -89,15 +89,20 @@ def test_a_killed_process_holds_nothing(tmp_path, holder):
   assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("age", "stale"), [(0, False), (100, False), (300, True)])
-def test_elsewhere_the_last_renewal_decides(age, stale, tmp_path):
-  write(tmp_path, age, pid=os.getpid())  # whose pid means nothing here
-  if stale:
-    assert take(tmp_path)
-  else:
-    with pytest.raises(ValueError, match=f"process {os.getpid()} on elsewhere"):
-      take(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [lock.NAME]
+def test_elsewhere_a_lock_that_is_renewed_is_held(tmp_path):
+  write(tmp_path, age=100, pid=os.getpid())  # whose pid means nothing here
+  renewal = threading.Timer(1.0, os.utime, (tmp_path / lock.NAME,))
+  renewal.start()
+  with pytest.raises(ValueError, match=f"process {os.getpid()} on elsewhere"):
+    take(tmp_path)
+  renewal.join()
+  assert [path.name for path in tmp_path.iterdir()] == [lock.NAME]
+
+
+@pytest.mark.parametrize("age", [178, 300])
+def test_elsewhere_a_lock_that_is_not_renewed_is_taken(age, tmp_path):
+  write(tmp_path, age, pid=os.getpid())
+  assert take(tmp_path)
 
 
 def test_here_a_living_process_holds_it_however_long_it_slept(tmp_path, holder):
