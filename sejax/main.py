@@ -12,7 +12,9 @@ Exit statuses:
 - 2: invalid input or a system error, with one line on standard error and mostly before anything is
   compiled;
 - 3: out of memory, or another process of the run was lost;
-- 130: Ctrl-C before the first step.
+- 130: Ctrl-C before the first step;
+- 143, 129: SIGTERM or SIGHUP, after which a run saved its step before its last; the same command
+  resumes it.
 """
 
 import errno
@@ -167,7 +169,7 @@ def _run_mode(config: ml_collections.ConfigDict) -> int:
   elif mode == "export":
     _call(config, workdir, _PUSH.value)
   else:
-    _call(config, workdir)
+    return _call(config, workdir) or 0
   return 0
 
 

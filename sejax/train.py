@@ -47,11 +47,14 @@ _SHOWN = {  # metrics in the progress bar, with their labels
 }
 
 
-def run(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
+def run(config: ml_collections.ConfigDict, workdir: storage.Path) -> int:
   """Trains a policy: `--mode=train`. Writes model, logs, summary and report to the workdir.
 
   Args:
     workdir: an existing folder. If it holds a run with the same configuration, that run resumes.
+
+  Returns:
+    The exit status: 0, or, where a signal other than Ctrl-C has stopped it, 128 and its number.
 
   Raises:
     ValueError: a field, file or directory cannot work, or another process uses the workdir.
@@ -60,10 +63,10 @@ def run(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
     config_lib.require_same(config, workdir)
     config_lib.save_if_new(config, workdir)
     with Logs(workdir, config.log, config.to_dict()) as logs:  # First, as it may ask for a login.
-      _run(config, storage.absolute(workdir), lock, logs)
+      return _run(config, storage.absolute(workdir), lock, logs)
 
 
-def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, logs: Logs) -> None:
+def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, logs: Logs) -> int:
   """Sets the run up and trains; see `run`."""
   original_config, config = config, config_lib.with_local_inputs(config, config_lib.OF_TRAINING)
   began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
@@ -166,7 +169,7 @@ def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, l
             " rerun with a higher one, or None, to resume"
           )
         print(f"stopped after step {done} of {setup.steps}{why}")
-        return
+        return stop.status
     checkpoints.wait()
     data.log_dropped()
     bar.close()
@@ -175,6 +178,7 @@ def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, l
       after = setup.heldout(setup_lib.decoding_params(setup, state.params), label="after")
       progress.after = after.plain()
   _finish(config, workdir, setup, state, progress)
+  return 0
 
 
 def _initial(

@@ -35,7 +35,6 @@ _SEED = flags.DEFINE_integer("kill_seed", 0, "Of the moments.")
 # The main job, short, with a checkpoint after every step, so that there are many to be caught in.
 STEPS = 6
 KINDS = ("SIGKILL", "SIGKILL while saving", "SIGTERM", "SIGINT", "SIGHUP")
-_STOPPED_BY_CTRL_C = 130  # where there was no step to finish yet
 _CHANGES = {
   "batch_size": 4,
   "mini_batch_size": 2,
@@ -95,7 +94,7 @@ def interrupt(workdir: pathlib.Path, number: signal.Signals, due: Callable[[], b
   process.send_signal(number)
   status = process.wait()
   # Before its first step a process ends at once.
-  if status not in ((0, -number, _STOPPED_BY_CTRL_C) if caught else (0,)):
+  if status not in ((0, -number, 128 + number) if caught else (0,)):
     raise RuntimeError(f"the run in {workdir} ended with status {status}")
   return caught
 

@@ -32,7 +32,7 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   exec "${COMMAND[@]}" "$@"  # One process for all GPUs.
 fi
 # One process for each GPU, which find each other by SLURM's variables.
-srun "${COMMAND[@]}" --distributed "$@"
+srun "${COMMAND[@]}" --distributed "$@" || [ $? = 143 ]
 if [ ! -e "$WORKDIR/summary.json" ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -4,8 +4,8 @@
 
 Trains the tiny model, with small batches so that steps are short, on this machine's disk and in a
 bucket that a server on this machine stands for (`tests/buckets.py`), in turns, after a run that
-compiles. Steps are timed without the first ten. A real bucket answers more slowly: what counts there
-is how often it is asked. Ends with one JSON line:
+compiles. Steps are timed without the first ten. A real bucket answers more slowly: what counts is
+how often it is asked. Ends with one JSON line:
 
 - `overhead`: time of a step in the bucket over that on the disk, less 1.
 - `objects`, `megabytes`: that the run left in the bucket, and `of_checkpoints` among them.

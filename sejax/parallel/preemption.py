@@ -11,8 +11,6 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-import numpy as np
-
 from sejax.parallel import hosts
 
 # Schedulers send SIGTERM before they preempt a machine; Windows has no SIGHUP.
@@ -23,15 +21,22 @@ _MESSAGE = b"\nStopping after what is in progress, and saving it; Ctrl-C again s
 
 
 class StopRequest:
-  """Records whether any process of the run has been asked to stop."""
+  """Records whether any process of the run has been asked to stop.
+
+  Attributes:
+    status: exit status of a run that stops. It is 0 after Ctrl-C, which a person gave. After
+      another signal it is that of a process which the signal ended, by which a scheduler knows that
+      the run is not over.
+  """
 
   def __init__(self):
-    self._received = False
+    self.status = 0
+    self._received = 0  # the number of the signal
 
   def handle(self, number: int, frame: FrameType | None) -> None:
     """Records the request; a signal handler."""
     del frame
-    self._received = True
+    self._received = number
     if number == signal.SIGINT:
       with contextlib.suppress(OSError):  # Standard error may be closed.
         os.write(2, _MESSAGE)  # A handler must not use `print`, which it may have interrupted.
@@ -42,7 +47,9 @@ class StopRequest:
 
   def requested(self) -> bool:
     """Whether any process was asked to stop; all must call it, and get the same result."""
-    return bool(hosts.any_process(np.array([self._received])).any())
+    (number,) = hosts.max_over_processes(self._received)
+    self.status = 0 if number in (0, signal.SIGINT) else 128 + number
+    return number > 0
 
 
 @contextlib.contextmanager

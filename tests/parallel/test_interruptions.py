@@ -120,7 +120,7 @@ def test_stopped_by_ctrl_c_and_by_a_terminal_that_closes(reference, workdir):
   os.close(inside)
   until(lambda: kill.logged(workdir) > done, process)
   os.close(outside)
-  assert process.wait() == 0
+  assert process.wait() == 128 + signal.SIGHUP
   assert kill.logged(workdir) > done
   assert not (workdir / "lock.json").exists()
 
