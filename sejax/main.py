@@ -1,8 +1,9 @@
 """The command line: `python -m sejax.main --config=FILE --workdir=DIR [--config.a.b=x]`.
 
 `--mode=sample` takes `--image`, `--question` and `--judge` instead of `--workdir`, and
-`--mode=compile` takes `--topology`. With several processes, start the same command in each, with
-`--distributed`, or with `--coordinator`, `--num_processes` and `--process_id`.
+`--mode=compile` takes `--topology`, or `--warm` with `--workdir`. With several processes, start the
+same command in each, with `--distributed`, or with `--coordinator`, `--num_processes` and
+`--process_id`.
 
 Exit statuses:
 
@@ -71,6 +72,15 @@ _PROGRAMS = flags.DEFINE_list(
   "programs", [], "For --mode=compile: only programs with one of these in their name."
 )
 
+_WARM = flags.DEFINE_bool(
+  "warm",
+  False,
+  "For --mode=compile: compile for the devices that are here, and keep the programs in --workdir.",
+)
+_PUSH = flags.DEFINE_string(
+  "push", "", "For --mode=export: ORGANISATION/NAME on the Hugging Face hub to upload the model to."
+)
+
 # The function `(config, workdir)` of each mode, imported only when it is called. Those of "compile"
 # and "sample" have no workdir and take their own flags.
 _MODES = {
@@ -83,6 +93,13 @@ _MODES = {
   "sample": "sejax.config.modes.sample",
   "train": "sejax.train.run",
 }
+_MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "Mode to run.")
+_WARMS = "sejax.config.modes.warm"  # in place of that of "compile", with --warm
+_FLAGS_OF = {
+  "compile": (_TOPOLOGY, _PROGRAMS, _WARM),
+  "export": (_PUSH,),
+  "sample": (_IMAGE, _QUESTION, _JUDGE),
+}
 
 _FREE_SECTION = "rewards.options"
 
@@ -92,15 +109,6 @@ _KINDS = {
   "float": "a number",
   "int": "a whole number",
   overrides.SECTION: "set field by field, as in --config.model.path=DIR",
-}
-_PUSH = flags.DEFINE_string(
-  "push", "", "For --mode=export: ORGANISATION/NAME on the Hugging Face hub to upload the model to."
-)
-_MODE = flags.DEFINE_enum("mode", "train", sorted(_MODES), "Mode to run.")
-_FLAGS_OF = {
-  "compile": (_TOPOLOGY, _PROGRAMS),
-  "export": (_PUSH,),
-  "sample": (_IMAGE, _QUESTION, _JUDGE),
 }
 
 
@@ -152,7 +160,7 @@ def _run_mode(config: ml_collections.ConfigDict) -> int:
   mode = _MODE.value
   validation.validate(config, reads_data=mode != "compile")
   config_lib.expand_paths(config)
-  if mode == "compile":
+  if mode == "compile" and not _WARM.value:
     return 0 if _call(config, _TOPOLOGY.value, _PROGRAMS.value) else 1
   if mode == "sample":
     images = [storage.expand("--image", image) for image in _IMAGE.value]
@@ -200,7 +208,7 @@ def _call(*arguments: Any, **options: Any) -> Any:
 
   The imports take seconds, so they come after all checks of flags and configuration.
   """
-  module, _, function = _MODES[_MODE.value].rpartition(".")
+  module, _, function = (_WARMS if _WARM.value else _MODES[_MODE.value]).rpartition(".")
   return getattr(importlib.import_module(module), function)(*arguments, **options)
 
 
@@ -298,7 +306,10 @@ def _check_flags(config: Any) -> None:
       if flag.present and _MODE.value != mode:
         raise ValueError(f"--{flag.name} is for --mode={mode}; the mode is {_MODE.value}")
   required = {"config": config}
-  if _MODE.value == "compile":
+  for flag in (_TOPOLOGY, _PROGRAMS):
+    if flag.present and _WARM.value:
+      raise ValueError(f"--{flag.name} does not go with --warm, which compiles what is run here")
+  if _MODE.value == "compile" and not _WARM.value:
     required["topology"] = _TOPOLOGY.value
   elif _MODE.value != "sample":
     required["workdir"] = _WORKDIR.value

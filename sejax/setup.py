@@ -26,7 +26,7 @@ from sejax.learner.learner import Learner, make_updater
 from sejax.learner.teacher import Teacher
 from sejax.models import lora
 from sejax.parallel import chips, layouts, meshes
-from sejax.parallel.programs import BackgroundCompiler, compile_threads
+from sejax.parallel.programs import BackgroundCompiler, compile_threads, keep_programs
 from sejax.rollout import ModelDirectory, checks, collect
 from sejax.text.equivalence import Prover
 
@@ -87,7 +87,7 @@ def set_up(
     ValueError: a field, file or directory cannot work; the message names it.
   """
   if config.log.compilation_cache:
-    _use_compilation_cache(workdir)
+    keep_programs(workdir)
   policy, judge = _open_models(config)
   source = sources.open_source(config.data)
   preparer = parts.preparer(config, source)
@@ -128,12 +128,6 @@ def set_up(
     prover=prover,
     steps=steps,
   )
-
-
-def _use_compilation_cache(workdir: storage.Path) -> None:
-  """Lets jax keep all compiled programs in the workdir, for restarts."""
-  jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _try(

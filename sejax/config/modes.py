@@ -3,6 +3,7 @@
 Each splits the configuration into the options that the packages it calls take, see `parts`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -18,7 +19,8 @@ from sejax.evaluation import hub_sets
 from sejax.evaluation.extractor import Extractor
 from sejax.evaluation.responder import Responder
 from sejax.parallel import layouts, meshes
-from sejax.planning import compilation
+from sejax.parallel.programs import keep_programs
+from sejax.planning import compilation, warming
 from sejax.reports import inspection
 from sejax.reports import training as training_report
 from sejax.rewards import recorded
@@ -41,9 +43,7 @@ def plan(config: ml_collections.ConfigDict, topology: str, programs: Sequence[st
     ValueError: as `compilation.run`.
     OptionError: `config.judge.path` is set.
   """
-  if config.judge.use and config.judge.path:
-    wanted = "empty for --mode=compile, which knows no Judge but the frozen policy"
-    raise OptionError("judge.path", config.judge.path, wanted)
+  _require_own_judge(config)
   require_model(config)
   config = config.copy_and_resolve_references()
   if config.model.dtype == "auto":
@@ -55,6 +55,39 @@ def plan(config: ml_collections.ConfigDict, topology: str, programs: Sequence[st
     topology=topology,
     programs=programs,
   )
+
+
+def warm(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
+  """Fills a workdir's compilation cache with a step's programs: `--mode=compile --warm`.
+
+  Raises:
+    ValueError: a model cannot be opened, or an option cannot work with it.
+    OptionError: the run would not read the cache, or it has a Judge of its own.
+  """
+  if not config.log.compilation_cache:
+    raise OptionError("log.compilation_cache", False, "True for --warm, which fills that cache")
+  _require_own_judge(config)
+  config = with_local_inputs(config, ("model.path",))
+  mesh = meshes.create(config.mesh)
+  directory = parts.model_directory(config, mesh)
+  keep_programs(workdir)
+  step = parts.planned_step(config)
+  roles = parts.with_room(
+    config, directory, step.roles, config.batch_size, overlap=bool(config.train.overlap)
+  )
+  count = warming.run(dataclasses.replace(step, roles=roles), directory.model, mesh)
+  print(f"{count} programs are in {workdir / 'compilation_cache'}")
+
+
+def _require_own_judge(config: ml_collections.ConfigDict) -> None:
+  """Checks that the Judge is the frozen policy, as planning knows no other.
+
+  Raises:
+    OptionError: it is another model.
+  """
+  if config.judge.use and config.judge.path:
+    wanted = "empty for --mode=compile, which knows no Judge but the frozen policy"
+    raise OptionError("judge.path", config.judge.path, wanted)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Self
 import jax
 from jax.sharding import Mesh
 
+from sejax import storage
+
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -107,7 +109,7 @@ class ProgramCache:
 
   @property
   def count(self) -> int:
-    """Programs called so far."""
+    """Programs called or added so far."""
     return len(self._compiled)
 
   def call(self, program: Program, *args: Any) -> Any:
@@ -116,12 +118,20 @@ class ProgramCache:
     Args:
       *args: pytrees of arrays.
     """
+    return self.add(program, *args)(*args)
+
+  def add(self, program: Program, *args: Any) -> jax.stages.Compiled:
+    """Returns the compiled program, after compiling it if the shapes are new.
+
+    Args:
+      *args: pytrees of arrays, or of `jax.ShapeDtypeStruct` with a sharding.
+    """
     key = _key(program, args)
     if key not in self._compiled:
       start = time.perf_counter()
       self._compiled[key] = self.ahead.take(program, *args) or _compile(program, args)
       self.seconds += time.perf_counter() - start
-    return self._compiled[key](*args)
+    return self._compiled[key]
 
   def guess(self, program: Program, *args: Any) -> None:
     """Compiles a program that may be called later in a thread, unless all threads are busy.
@@ -220,6 +230,12 @@ def _key(program: Program, args: tuple[Any, ...]) -> Hashable:
 
 def _compile(program: Program, args: tuple[Any, ...]) -> jax.stages.Compiled:
   return program.lower(*args).compile()
+
+
+def keep_programs(workdir: storage.Path) -> None:
+  """Lets jax keep all compiled programs in a workdir, for restarts."""
+  jax.config.update("jax_compilation_cache_dir", os.fspath(workdir / "compilation_cache"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 class ProgramCall(NamedTuple):

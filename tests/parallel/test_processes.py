@@ -103,6 +103,32 @@ def test_two_processes_make_the_run_of_one(workdirs):
 
 
 @pytest.mark.whole_run
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+  peaceful, changing = tmp_path / "peaceful", tmp_path / "changing"
+  parts = [(peaceful, 1, 3), (changing, 1, 1), (changing, 2, 2), (changing, 1, 3)]
+  for workdir, processes, steps in parts:
+    changes = {"train.steps": steps, "data.figures.length": 100, "judge.use": False}
+    changes |= {"eval.num_problems": 0, "log.sample_groups": CHANGES["batch_size"]}
+    started = start_two(workdir, **changes) if processes == 2 else [start(workdir, 4, **changes)]
+    for process in started:
+      _, error = process.communicate(timeout=500)
+      assert process.returncode == 0, error[-3000:]
+  expected, found = (list(writers.read(run / writers.METRICS)) for run in (peaceful, changing))
+  assert [line["step"] for line in found] == [0, 1, 2]
+  for line, other in zip(expected, found, strict=True):
+    assert other == pytest.approx(line, rel=2e-4, abs=2e-5)
+  groups, again = (
+    [(line["step"], line["id"]) for line in writers.read(run / writers.GROUPS)]
+    for run in (peaceful, changing)
+  )
+  assert len({record for _, record in groups}) == 3 * CHANGES["batch_size"]  # none was read twice
+  # Process 0 keeps its own groups: of two processes half.
+  half = [(step, record) for step, record in groups if step == 1 and (step, record) in again]
+  assert len(half) == CHANGES["batch_size"] // 2
+  assert sorted(again) == sorted([pair for pair in groups if pair[0] != 1] + half)
+
+
+@pytest.mark.whole_run
 def test_a_killed_process_ends_the_other_with_a_message(tmp_path):
   first, second = start_two(tmp_path / "run", **{"train.steps": 1000, "eval.num_problems": 0})
   end = time.monotonic() + 300
