@@ -34,7 +34,7 @@ from sejax.models.tensor_files import (
   sort_metadata,
 )
 from sejax.models.transformer.params import Params
-from sejax.parallel import layouts
+from sejax.parallel import layouts, processes
 
 # Prefixes of module names in a transformers model -> prefixes in published files. Some checkpoints
 # use the former.
@@ -155,13 +155,14 @@ def save(
   """Saves a model directory that transformers can load.
 
   The directory appears whole or not at all: files are written to a temporary one that is renamed at
-  the end. In a bucket, `config.json` is removed first and written last. Every process must call
-  this function; process 0 writes.
+  the end. In a bucket, `config.json` is removed first and written last, so that a directory without
+  it is an interrupted export, which the next one replaces. Every process must call this function;
+  process 0 writes.
 
   Args:
     params: parameter tree; each tensor is saved in the precision of its array.
-    directory: directory to write. It may exist if it is empty or an earlier export, which is
-      replaced.
+    directory: directory to write. It may exist if it is empty or an earlier export, also an
+      interrupted one, which is replaced.
     source: model directory from which tokenizer, chat template, processor and generation settings
       are copied; None leaves them out.
     max_file_bytes: maximum size of a weights file. Larger weights are split into several files with
@@ -173,6 +174,7 @@ def save(
   """
   directory = storage.absolute(directory)
   _check_directory(directory)
+  processes.wait_for_all(600)  # Process 0 removes what is in the directory.
   arrays = traverse_util.flatten_dict(params, sep="/")
   parameters = _parameters(model)
   _check_arrays(parameters, arrays)
@@ -383,7 +385,7 @@ def _write_weights(
   max_file_bytes: int,
   finish_file: Callable[[storage.Path], None] = lambda file: None,
 ) -> None:
-  """Writes weights files and their index; with None only gathers the tensors from all processes.
+  """Writes weights files, then their index; with None only gathers the tensors from all processes.
 
   Args:
     finish_file: called with each file as it is complete.
@@ -396,9 +398,6 @@ def _write_weights(
     weight_map = {p.names[i]: n for n, file in zip(names, files, strict=True) for p, i in file}
     total = sum(array.nbytes for array in arrays.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    if directory is not None:
-      _write_json(directory / INDEX, index)
-      finish_file(directory / INDEX)
   for name, file in zip(names, files, strict=True):
     if directory is None:
       for p, i in file:
@@ -408,6 +407,9 @@ def _write_weights(
     safetensors.numpy.save_file(tensors, directory / name, metadata=_METADATA)
     sort_metadata(directory / name)
     finish_file(directory / name)
+  if directory is not None and len(files) > 1:
+    _write_json(directory / INDEX, index)
+    finish_file(directory / INDEX)
 
 
 def _split_into_files(
@@ -446,14 +448,23 @@ def _tensor_to_host(parameter: _Parameter, array: Array, layer: int) -> np.ndarr
 
 def _check_directory(directory: storage.Path) -> None:
   """Checks that a directory is absent, empty or an earlier export."""
-  if not directory.exists():
-    return
-  files = list(directory.iterdir()) if directory.is_dir() else [directory]
+  if directory.exists() and not (directory.is_dir() and _is_export(directory)):
+    raise ValueError(f"{directory} exists and is not an earlier export; choose another directory")
+
+
+def _is_export(directory: storage.Path) -> bool:
+  """Whether a directory is empty, an earlier export, or in a bucket what an interrupted one left.
+
+  An interrupted export has no `config.json`, and may have lost its earlier weights already.
+  """
+  files = list(directory.iterdir())
   weights = [file for file in files if file.suffix == ".safetensors"]
   other = {file.name for file in files if file not in weights}
-  written = all(read_header(file)[1].get("writer") == _METADATA["writer"] for file in weights)
-  if files and not (weights and written and other <= {*_PROCESSOR_FILES, "config.json", INDEX}):
-    raise ValueError(f"{directory} exists and is not an earlier export; choose another directory")
+  if not other <= {*_PROCESSOR_FILES, "config.json", INDEX}:
+    return False
+  if not weights:
+    return not files or (storage.is_remote(directory) and "config.json" not in other)
+  return all(read_header(file)[1].get("writer") == _METADATA["writer"] for file in weights)
 
 
 def _replace_directory(directory: storage.Path, new: storage.Path) -> None:

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 import transformers
 
+from sejax import storage
 from sejax.models import weights
 from tests.models import torch_reference
 from tests.subprocesses import environment
@@ -375,6 +376,68 @@ def test_failed_save_leaves_the_earlier_export(loaded, tmp_path, monkeypatch):
     weights.save(params, config, tmp_path / "export")
   assert {file.name: file.read_bytes() for file in (tmp_path / "export").iterdir()} == before
   assert not list(tmp_path.glob(".*"))
+
+
+def test_an_export_into_a_bucket_is_repeated_after_an_interruption(
+  directory, loaded, bucket, monkeypatch
+):
+  """Wherever it is interrupted: what is left is known as an export, and has no config.json."""
+  config, params = loaded
+  (directory / "tokenizer.json").write_text("{}")
+  target, uploaded, stop, upload = bucket / "export", [], [None], storage.upload
+
+  def interruptible(file, path):
+    if len(uploaded) == stop[0]:
+      raise KeyboardInterrupt
+    upload(file, path)
+    uploaded.append(path.name)
+
+  def export():
+    uploaded.clear()
+    weights.save(params, config, target, source=directory, max_file_bytes=600_000)
+
+  monkeypatch.setattr(storage, "upload", interruptible)
+  export()
+  names, contents = [*uploaded], {file.name: file.read_bytes() for file in target.iterdir()}
+  shards = [name for name in names if name.endswith(".safetensors")]
+  index = "model.safetensors.index.json"
+  assert len(shards) > 1
+  assert names == [*shards, index, "generation_config.json", "tokenizer.json", "config.json"]
+  for count in range(len(names)):
+    stop[0] = count
+    with pytest.raises(KeyboardInterrupt):
+      export()
+    assert {file.name for file in storage.glob(target, "*")} == {*names[:count]}
+    stop[0] = None
+    export()
+    assert {file.name: file.read_bytes() for file in target.iterdir()} == contents
+
+
+@pytest.mark.parametrize(
+  ("names", "replaced"),
+  [
+    (["model.safetensors.index.json"], True),
+    (["tokenizer.json", "vocab.json"], True),
+    (["tokenizer.json", "notes.txt"], False),
+    (["tokenizer.json", "config.json"], False),
+  ],
+)
+def test_only_a_rest_of_an_export_in_a_bucket_is_replaced(
+  loaded, bucket, tmp_path, names, replaced
+):
+  config, params = loaded
+  for folder in (bucket / "export", storage.Path(tmp_path / "export")):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+      (folder / name).write_text("{}")
+    if replaced and storage.is_remote(folder):
+      weights.save(params, config, folder)
+      left = {"config.json", "model.safetensors"}
+    else:  # On a disk an export appears whole, so that one without weights is another's.
+      with pytest.raises(ValueError, match="exists and is not an earlier export"):
+        weights.save(params, config, folder)
+      left = {*names}
+    assert {file.name for file in folder.iterdir()} == left
 
 
 def test_save_refuses_another_configuration(loaded, tmp_path):
