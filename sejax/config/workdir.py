@@ -7,6 +7,7 @@ from sejax.errors import one_line, quoted, shortened
 
 # orbax reads "[" as a pattern and "\" as "/", and then does not find the checkpoints it has saved.
 _UNREADABLE = "[\\"
+_PATTERNS = {*"*?[]"}
 _REMOTE_PARTS = {"gs:", "s3:"}  # orbax takes paths with a folder of this name for remote ones
 
 
@@ -18,7 +19,8 @@ def locate(value: str, *, checkpoints: bool) -> storage.Path:
     checkpoints: whether checkpoints are saved in it, which orbax supports only for some paths.
 
   Raises:
-    ValueError: the path is empty, cannot be reached, or orbax cannot read checkpoints back from it.
+    ValueError: the path is empty, cannot be reached, has characters of patterns in a bucket, or
+      orbax cannot read checkpoints back from it.
   """
   if not value:
     raise ValueError("--workdir is empty; give the folder that the run writes to")
@@ -28,6 +30,11 @@ def locate(value: str, *, checkpoints: bool) -> storage.Path:
     raise ValueError(
       f"--workdir={shortened(absolute)}: orbax saves checkpoints on disks and in gs:// alone; give"
       " one of these, or a folder that the bucket is mounted on"
+    )
+  if storage.is_remote(workdir) and _PATTERNS.intersection(absolute):
+    raise ValueError(
+      f"--workdir={quoted(absolute)} would be taken for a pattern by clients of buckets; give one"
+      " without *, ?, [ and ]"
     )
   names = absolute.removeprefix("gs://").split("/")
   if checkpoints and (

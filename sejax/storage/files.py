@@ -40,14 +40,29 @@ def absolute(path: str | os.PathLike) -> Path:
 
 
 def glob(folder: Path, pattern: str) -> list[Path]:
-  """Returns what matches a pattern in a folder, sorted; `**/` on this machine is any folders.
+  """Returns what matches a pattern in a folder, sorted.
 
-  Why not `Path.glob`: it takes brackets in the folder's own name for a pattern.
+  Why not `Path.glob`: it takes `*`, `?` and brackets in the folder's own name for a pattern.
+
+  Args:
+    pattern: relative to the folder; `**/` is any folders. As in a shell, only what itself begins
+      with a dot matches names that do.
   """
-  if is_remote(folder):
-    return sorted(folder.glob(pattern))
-  found = glob_lib.glob(pattern, root_dir=folder, recursive=True)
-  return sorted(Path(folder) / name for name in found)
+  if not is_remote(folder):
+    found = glob_lib.glob(pattern, root_dir=folder, recursive=True)
+    return sorted(Path(folder) / name for name in found)
+  system, root = fsspec.core.url_to_fs(os.fspath(folder))
+  root = root.rstrip("/")
+  found = [
+    name.removeprefix(f"{root}/") for name in system.glob(f"{glob_lib.escape(root)}/{pattern}")
+  ]
+  if not _has_hidden_part(pattern):  # fsspec lets `*` match names that begin with a dot.
+    found = [name for name in found if not _has_hidden_part(name)]
+  return sorted(folder / name for name in found)
+
+
+def _has_hidden_part(path: str) -> bool:
+  return any(part.startswith(".") for part in path.split("/"))
 
 
 def expand(name: str, value: str) -> str:

@@ -56,6 +56,12 @@ def test_folders_that_checkpoints_cannot_be_read_from_are_refused(name, tmp_path
   assert workdir_lib.locate("run", checkpoints=False) == pathlib.Path("run")
 
 
+@pytest.mark.parametrize("name", ["[a]", "a*", "a?", "a]"])
+def test_patterns_are_no_folders_of_a_bucket(name):
+  with pytest.raises(ValueError, match="would be taken for a pattern by clients of buckets"):
+    workdir_lib.locate(f"gs://bucket/{name}/run", checkpoints=False)
+
+
 def test_no_folder_is_refused():
   with pytest.raises(ValueError, match="--workdir is empty"):
     workdir_lib.locate("", checkpoints=False)

@@ -55,6 +55,33 @@ def test_a_file_ages_until_it_is_renewed(folder):
   assert list(folder.glob("*")) == []
 
 
+@pytest.mark.parametrize("name", ["plain", "q[1]", "st*", "wh?t", "deep/q[1]"])
+def test_a_pattern_is_of_what_lies_in_a_folder_not_of_its_name(folder, name):
+  files = ("a.parquet", ".b.parquet", "data/c.parquet", ".cache/d.parquet", "x/y/e.parquet")
+  for place in (name, "stone", "what", "q1", "deep/q1"):
+    for file in files:
+      path = folder / place / file
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(place)
+  expected = {
+    "a.parquet": ["a.parquet"],
+    "*": ["a.parquet", "data", "x"],
+    "*.parquet": ["a.parquet"],
+    "*/*.parquet": ["data/c.parquet"],
+    "[a-d]*/c.parquet": ["data/c.parquet"],
+    "**/*.parquet": ["a.parquet", "data/c.parquet", "x/y/e.parquet"],
+    "x/**/[!a].parquet": ["x/y/e.parquet"],
+    ".cache/*": [".cache/d.parquet"],
+    "none*": [],
+  }
+  for pattern, names in expected.items():
+    assert storage.glob(folder / name, pattern) == [folder / name / n for n in names], pattern
+
+
+def test_a_missing_folder_has_nothing_that_matches(folder):
+  assert storage.glob(folder / "none", "*") == []
+
+
 def test_paths_of_this_machine_may_be_given_as_pathlib_has_them(tmp_path):
   storage.write_text(pathlib.Path(tmp_path / "a"), "text")
   assert (tmp_path / "a").read_text() == "text"
