@@ -90,7 +90,7 @@ def find_predictions(place: str, name: str) -> storage.Path:
   """
   path = storage.Path(place)
   choices = (path, path / f"{name}.jsonl", path / name / "problems.jsonl")
-  file = next((choice for choice in choices if choice.is_file()), None)
+  file = next(filter(_is_there, choices), None)
   if file is None:
     raise ValueError(
       f"config.eval.predictions={quoted(place)} holds no answers to {name}; it must be a file, or a"
@@ -144,15 +144,15 @@ def _joined(first: StoredAnswers, more: StoredAnswers) -> StoredAnswers:
   return StoredAnswers(first.id, *(None if a is None else a + b for a, b in pairs))
 
 
-def _open_text(path: storage.Path, newline: str | None = None) -> io.TextIOWrapper:
-  return io.TextIOWrapper(path.open("rb"), encoding="utf-8-sig", newline=newline)
+def _is_there(path: storage.Path) -> bool:
+  """Whether there is a file; one of lines may be in parts, if its evaluation has not ended."""
+  return path.is_file() or (path.suffix == ".jsonl" and storage.LineFile(path).exists())
 
 
 def _read_jsonl(path: storage.Path) -> Iterator[dict[str, Any]]:
-  with _open_text(path) as file:
-    for number, line in enumerate(file, 1):
-      if line.strip():
-        yield _object(json.loads(line), number)
+  for number, (_, line) in enumerate(storage.LineFile(path).read(), 1):
+    if text := line.decode("utf-8-sig").strip():
+      yield _object(json.loads(text), number)
 
 
 def _read_json(path: storage.Path) -> Iterator[dict[str, Any]]:
@@ -165,7 +165,7 @@ def _read_json(path: storage.Path) -> Iterator[dict[str, Any]]:
 
 def _read_tsv(path: storage.Path) -> Iterator[dict[str, Any]]:
   csv.field_size_limit(_MAX_FIELD)
-  with _open_text(path, newline="") as file:
+  with io.TextIOWrapper(path.open("rb"), encoding="utf-8-sig", newline="") as file:
     yield from csv.DictReader(file, delimiter="\t")
 
 

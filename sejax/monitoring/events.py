@@ -15,16 +15,16 @@ import numpy as np
 
 from sejax import storage
 
-# Seconds of events per file in a bucket, where files cannot be appended to. TensorBoard reads many
-# files slowly.
-_INTERVAL = 600.0
+# Seconds of events per file in a bucket, where files cannot be appended to, and the fewest that a
+# checkpoint makes a file of. TensorBoard reads many files slowly.
+_INTERVAL, _SHORTEST = 600.0, 60.0
 
 
 class EventFile:
   """Event files of scalars, flushed after every step.
 
   No background thread holds events back, so what a killed run had written is in the file. In a
-  bucket, each interval's events are a file of their own, written at its end.
+  bucket, each interval's events are a file of their own, written at its end or by `flush`.
   """
 
   def __init__(self, directory: storage.Path, first_step: int):
@@ -48,13 +48,21 @@ class EventFile:
     values = [_bytes(1, tag.encode()) + _float(2, value) for tag, value in scalars.items()]
     summary = b"".join(_bytes(1, value) for value in values)
     self._write(_step(step) + _bytes(5, summary))
-    if self._is_remote and time.monotonic() - self._opened > _INTERVAL:
-      self._file.close()
-      self._open()
+    self._begin_anew_after(_INTERVAL)
+
+  def flush(self) -> None:
+    """Writes the events that wait in a bucket, unless the file was begun less than a minute ago."""
+    self._begin_anew_after(_SHORTEST)
 
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
+
+  def _begin_anew_after(self, seconds: float) -> None:
+    """Writes the file to a bucket and opens the next, if it has been open for so long."""
+    if self._is_remote and time.monotonic() - self._opened > seconds:
+      self._file.close()
+      self._open()
 
   def _open(self) -> None:
     """Opens the next file; one in a bucket is written when it is closed."""

@@ -11,10 +11,10 @@ There are three files of JSON lines in the workdir. Each line is an object with 
 See `sejax.monitoring.metrics` for the fields of the first two, `sejax.reports.training` for those
 of the third.
 
-A line has been passed to the operating system when its call returns, or, in a bucket, is written
-within `storage.lines.INTERVAL`: a killed run loses at most the lines of that time. The lines of a
-step must be written before its checkpoint, see `Logs.flush`, so that a resumed run finds all lines
-up to its first step.
+A line has been passed to the operating system when its call returns. In a bucket, lines are written
+by the first call that comes `storage.lines.INTERVAL` after the last write, by `Logs.flush`, and at
+the run's end; a killed run loses those that wait. The lines of a step must be written before its
+checkpoint, see `Logs.flush`, so that a resumed run finds all lines up to its first step.
 """
 
 import contextlib
@@ -78,11 +78,13 @@ class Logs:
     return self
 
   def __exit__(self, *error: object) -> None:
-    self.flush()
-    if self._events:
-      self._events.close()
-    if self._wandb_run:
-      self._wandb_run.finish(exit_code=int(error[0] is not None))
+    with contextlib.ExitStack() as stack:  # All are closed, also if one raises; the last first.
+      if self._wandb_run:
+        stack.callback(self._wandb_run.finish, exit_code=int(error[0] is not None))
+      if self._events:
+        stack.callback(self._events.close)
+      for file in self._files.values():
+        stack.callback(file.close)
 
   def resume(self, step: int) -> None:
     """Removes the lines of later steps, and an incomplete last line of a killed run.
@@ -105,6 +107,8 @@ class Logs:
     """Writes what waits to be written to a bucket; to be called before a checkpoint is saved."""
     for file in self._files.values():
       file.flush()
+    if self._events:
+      self._events.flush()
 
   def metrics(self, step: int, values: Mapping[str, Any]) -> None:
     """Logs scalars by name; NaN and infinities become null in the JSON line.
@@ -184,8 +188,6 @@ def read(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
 
 def _lines(file: storage.LineFile) -> Iterator[tuple[dict[str, Any], bytes]]:
   """Yields each record with its line."""
-  known, part = -1, None  # the last step of the parts before this one
-  last = -1
   for place, line in file.read():
     if not line.endswith(b"\n"):
       continue
@@ -196,11 +198,7 @@ def _lines(file: storage.LineFile) -> Iterator[tuple[dict[str, Any], bytes]]:
       is_valid = False
     if not is_valid:
       raise ValueError(f"{place} is not a JSON object with a step; remove the line")
-    if (name := place.rpartition(":")[0]) != part:
-      known, part = last, name
-    if record["step"] > known:  # Else a killed process has left it in a part, too.
-      last = max(last, record["step"])
-      yield record, line
+    yield record, line
 
 
 def _truncate_after(file: storage.LineFile, step: int) -> None:

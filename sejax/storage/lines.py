@@ -2,12 +2,18 @@
 
 In a bucket, lines are collected, and written as one object per interval to the folder
 `<name>.parts` beside the file. A killed process loses the lines since the last one. When the file
-is rewritten, as on resume, its parts become one object under its own name, and are removed.
+is closed, and when it is rewritten, as on resume, its parts become one object under its own name,
+and are removed.
 """
 
+import contextlib
+import glob
+import io
 import os
 import time
 from collections.abc import Iterable, Iterator
+
+import fsspec
 
 from sejax.storage.files import Path, is_remote, write_lines
 
@@ -16,10 +22,9 @@ INTERVAL = 30.0
 
 
 class LineFile:
-  """A file of lines, to which one process appends.
+  """A file of lines, to which one process appends while others may read.
 
-  Whoever reads must take care of lines that occur twice: a process that is killed while it rewrites
-  the file may leave parts whose lines are in it.
+  Parts are also read on a disk, where a copy of a folder in a bucket may have them.
   """
 
   def __init__(self, path: str | os.PathLike, *, interval: float = INTERVAL):
@@ -62,22 +67,36 @@ class LineFile:
     self._waiting, self._next = b"", self._next + 1
 
   def close(self) -> None:
-    """Writes all lines that wait; more may follow."""
+    """Writes all lines that wait, and merges the parts into the file; more lines may follow."""
     self.flush()
+    if self._next is not None:  # Else the parts, if any, are not of this process.
+      self.rewrite(line for _, line in self.read())
 
   def exists(self) -> bool:
-    """Whether any line was written."""
-    return self.path.exists() or bool(self._found())
+    """Whether there is a file, or a part of one."""
+    return self.path.is_file() or bool(self._found())
 
   def read(self) -> Iterator[tuple[str, bytes]]:
     """Yields each line with where it stands: the name of its file, and its number there.
 
     The last line of a file may lack its line break: it is being written, or its writer was killed.
     """
-    for file in [self.path] * self.path.exists() + self._found():
-      with file.open("rb") as stream:
+    # Parts first: what another process merges and removes meanwhile is then in the file.
+    try:
+      parts = self._read_parts()
+    except FileNotFoundError:  # removed since they were listed
+      parts = self._read_parts()
+    # A process that was killed while it merged has left parts whose lines are in the file.
+    unread = {line for _, lines in parts for line in lines}
+    if self.path.exists():
+      with self.path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
-          yield f"{file}:{number}", line
+          unread.discard(line)
+          yield f"{self.path}:{number}", line
+    for part, lines in parts:
+      for number, line in enumerate(lines, 1):
+        if line in unread:
+          yield f"{part}:{number}", line
 
   def rewrite(self, lines: Iterable[bytes]) -> None:
     """Replaces all lines; lines that wait are lost.
@@ -87,11 +106,43 @@ class LineFile:
     """
     parts, self._waiting, self._next = self._found(), b"", None
     write_lines(self.path, lines)
-    for part in parts:
-      part.unlink()
+    if parts:
+      self._remove(parts)
 
   def _found(self) -> list[Path]:
-    """Returns the parts in a bucket, in their order."""
-    if not self._is_remote or not self._parts.exists():
+    """Returns the parts in their order."""
+    try:
+      return sorted(self._parts.iterdir(), key=os.fspath)
+    except FileNotFoundError:
       return []
-    return sorted(self._parts.iterdir(), key=os.fspath)
+
+  def _read_parts(self) -> list[tuple[Path, list[bytes]]]:
+    """Returns the parts in their order, each with its lines.
+
+    Raises:
+      FileNotFoundError: one was removed since they were listed.
+    """
+    found = self._found()
+    if self._is_remote and found:
+      # Not `cat`, which takes brackets in a name for a pattern.
+      contents = self._system().cat_ranges([os.fspath(part) for part in found], None, None)
+    else:
+      contents = [part.read_bytes() for part in found]
+    for content in contents:
+      if isinstance(content, Exception):
+        raise content
+    return [(part, [*io.BytesIO(text)]) for part, text in zip(found, contents, strict=True)]
+
+  def _remove(self, parts: list[Path]) -> None:
+    """Removes parts, and a local folder that is empty then."""
+    if self._is_remote:
+      # Escaped, as `rm` takes brackets and asterisks in a name for a pattern.
+      self._system().rm([glob.escape(os.fspath(part)) for part in parts])
+      return
+    for part in parts:
+      part.unlink()
+    with contextlib.suppress(OSError):
+      self._parts.rmdir()
+
+  def _system(self) -> fsspec.AbstractFileSystem:
+    return fsspec.core.url_to_fs(os.fspath(self.path))[0]

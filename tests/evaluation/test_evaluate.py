@@ -109,6 +109,30 @@ def test_what_was_written_can_be_graded_again_in_its_place(config, tmp_path):
   assert read(tmp_path) == before
 
 
+def test_in_a_bucket_an_evaluation_leaves_one_file_of_responses(config, bucket):
+  modes.evaluate(config, bucket)
+  assert len(read(bucket)[0]) == 6
+  names = {path.name for path in (bucket / "mathvision").iterdir()}
+  assert names == {"problems.jsonl", "scores.json"}
+
+
+def test_what_was_graded_before_an_error_is_kept_in_a_bucket(config, bucket, monkeypatch):
+  monkeypatch.setattr(evaluate, "_CHUNK", 1)
+  grade, calls = evaluate.grading.grade, []
+
+  def once(*arguments, **others):
+    calls.append(0)
+    if len(calls) > 1:
+      raise RuntimeError("gone")
+    return grade(*arguments, **others)
+
+  monkeypatch.setattr(evaluate.grading, "grade", once)
+  with pytest.raises(RuntimeError, match="gone"):
+    modes.evaluate(config, bucket)
+  text = (bucket / "mathvision" / "problems.jsonl").read_text()
+  assert [json.loads(line)["id"] for line in text.splitlines()] == ["1", "1"]
+
+
 def test_several_sets_share_a_table_with_the_mean_of_their_headlines(config, tmp_path):
   rows = [
     {"qid": 1, "varid": n, "question": "q", "answer": "2", "answer_type": "float"} for n in (1, 2)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sejax import storage
 from sejax.data import columns
 from sejax.evaluation import rows
 from sejax.evaluation.benchmarks import BENCHMARKS
@@ -75,6 +76,31 @@ def test_the_first_pattern_that_is_there_counts_and_all_its_files_do(tmp_path):
   files = rows.find_files(str(tmp_path), benchmark)
   found = rows.read_problems(files, benchmark, benchmark.protocols["toolkit"])
   assert sorted(problem.id for problem in found) == ["7/10", "7/2"]
+
+
+@pytest.mark.parametrize("place", ["bucket", "copy"])
+@pytest.mark.parametrize("merged", [0, 1, 2])
+def test_predictions_in_parts_are_read_whole(place, merged, bucket, monkeypatch, tmp_path):
+  """`merged` lines are in the file itself; at 2, a killed process has left one in a part, too."""
+  monkeypatch.setenv("SEJAX_CACHE", str(tmp_path))
+  folder = bucket / "run"
+  texts = [json.dumps({"id": str(n), "sample": 0, "response": "A"}) + "\n" for n in range(3)]
+  file = folder / "logicvista" / "problems.jsonl"
+  if merged:
+    storage.write_text(file, "".join(texts[:merged]))
+  part = folder / "logicvista" / "problems.jsonl.parts" / "00000000.jsonl"
+  part.write_text("".join(texts[min(merged, 1) :]))
+  if place == "copy":
+    folder = storage.Path(storage.local_copy("config.eval.predictions", str(folder)))
+  found = rows.find_predictions(str(folder), "logicvista")
+  assert [row["id"] for row in rows.read(found)] == ["0", "1", "2"]
+  assert [row["row"] for row in rows.read(found)] == [f"problems/{n}" for n in range(3)]
+
+
+def test_a_byte_order_mark_and_blank_lines_are_skipped(tmp_path):
+  path = tmp_path / "a.jsonl"
+  path.write_bytes(b'\xef\xbb\xbf{"x": 1}\r\n\r\n{"x": 2}')
+  assert [row["x"] for row in rows.read(path)] == [1, 2]
 
 
 @real_data.needed

@@ -12,6 +12,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from sejax import config as config_lib
+from sejax.monitoring import events as events_lib
 from sejax.monitoring import writers
 
 
@@ -103,6 +104,50 @@ def test_a_restart_tells_tensorboard_what_to_forget(config, tmp_path):
     [(0, "reward", 0), (1, "reward", 1), (2, "reward", 2)],
     [(2, "reward", 2), (3, "reward", 3)],
     [(2, "reward", 2)],
+  ]
+
+
+def test_a_run_that_ends_leaves_whole_files_in_a_bucket(config, bucket):
+  with writers.Logs(bucket, config.log, config.to_dict()) as logs:
+    logs.resume(-1)
+    for step in range(2):
+      log_step(logs, step)
+      logs.flush()
+    assert not (bucket / "metrics.jsonl").exists()
+  names = (writers.METRICS, writers.TIMING, writers.GROUPS)
+  assert [len(lines(bucket / name)) for name in names] == [2, 2, 4]
+  assert sorted(path.name for path in bucket.iterdir()) == sorted([*names, "tensorboard"])
+
+
+def test_all_files_are_closed_though_one_cannot_be(config, bucket, monkeypatch):
+  logs = writers.Logs(bucket, config.log, config.to_dict())
+  logs.resume(-1)
+  log_step(logs, 0)
+
+  def fail():
+    raise ConnectionError("gone")
+
+  monkeypatch.setattr(logs._files[writers.METRICS], "close", fail)
+  monkeypatch.setattr(logs._files[writers.GROUPS], "close", fail)
+  with pytest.raises(ConnectionError):
+    logs.__exit__(None, None, None)
+  assert len(lines(bucket / "timing.jsonl")) == 1
+  assert len(list((bucket / "tensorboard").iterdir())) == 1
+
+
+def test_a_checkpoint_finds_its_events_in_a_bucket(config, bucket, monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(events_lib.time, "monotonic", lambda: now[0])
+  logs = writers.Logs(bucket, config.log, config.to_dict())
+  logs.resume(-1)
+  for step, seconds in enumerate((30, 61, 90, 130)):
+    now[0] = seconds
+    logs.metrics(step, {"reward": step})
+    logs.flush()
+  files = sorted((bucket / "tensorboard").iterdir())
+  assert [scalars(events(path)) for path in files] == [
+    [(0, "reward", 0), (1, "reward", 1)],
+    [(2, "reward", 2), (3, "reward", 3)],
   ]
 
 
