@@ -78,7 +78,9 @@ _WARM = flags.DEFINE_bool(
   "For --mode=compile: compile for the devices that are here, and keep the programs in --workdir.",
 )
 _PUSH = flags.DEFINE_string(
-  "push", "", "For --mode=export: ORGANISATION/NAME on the Hugging Face hub to upload the model to."
+  "push",
+  None,
+  "For --mode=export: upload the model to the Hugging Face hub as ORGANISATION/NAME.",
 )
 
 # The function `(config, workdir)` of each mode, imported only when it is called. Those of "compile"
@@ -169,7 +171,6 @@ def _run_mode(config: ml_collections.ConfigDict) -> int:
   workdir = workdir_lib.locate(_WORKDIR.value, checkpoints=mode in ("export", "train"))
   if mode not in ("export", "report"):  # These only read an existing run.
     workdir_lib.make(workdir)
-  config_lib.keep_revisions(config, workdir)
   if mode in ("inspect", "rewards"):
     config_lib.save_if_new(config, workdir)
   if mode == "evaluate":

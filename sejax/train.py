@@ -7,6 +7,7 @@ the same results as one without interruption. `export` writes the model of the l
 
 import contextlib
 import functools
+import json
 import os
 import tempfile
 import time
@@ -36,6 +37,7 @@ from sejax.reports import model_card
 from sejax.reports import training as training_report
 from sejax.rollout import collect
 
+_PUBLISHED = "sejax_config.json"  # of a model on the hub, beside it
 SavedState = TrainState | LaggingState | TaughtState
 
 _SHOWN = {  # metrics in the progress bar, with their labels
@@ -68,7 +70,9 @@ def run(config: ml_collections.ConfigDict, workdir: storage.Path) -> int:
 
 def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, logs: Logs) -> int:
   """Sets the run up and trains; see `run`."""
-  original_config, config = config, config_lib.with_local_inputs(config, config_lib.OF_TRAINING)
+  original_config, commits = config, config_lib.commits(workdir)
+  config = config_lib.with_local_inputs(config, config_lib.OF_TRAINING, commits)
+  config_lib.save_commits(commits, workdir)
   began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
   setup = setup_lib.set_up(config, workdir, clock)
 
@@ -82,7 +86,7 @@ def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, l
     state, behaviour, teacher = _split(saved)
     del saved  # Its arrays are donated.
     # On resume, records the new values of fields that may change; hub names stay as written.
-    config_lib.save(config_lib.with_revisions(original_config, config), workdir)
+    config_lib.save(original_config, workdir)
     seconds_before = progress.seconds
     logs.resume(first - 1)
     data = setup_lib.pipeline(config, setup.preparer, progress.data)
@@ -320,18 +324,19 @@ def _finish(
   print(f"report: {workdir / 'report.html'}")
 
 
-def export(config: ml_collections.ConfigDict, workdir: storage.Path, push: str = "") -> None:
+def export(
+  config: ml_collections.ConfigDict, workdir: storage.Path, push: str | None = None
+) -> None:
   """Exports the policy of the last checkpoint to `model/` in the workdir: `--mode=export`.
 
   Args:
     workdir: of a training run.
-    push: name on the Hugging Face hub that the model is uploaded to, with its card; empty: nothing
-      is.
+    push: name on the Hugging Face hub that the model is uploaded to, with its card.
 
   Raises:
     ValueError: the workdir has no checkpoint, or the hub does not take the model.
   """
-  if push:
+  if push is not None:
     hub.require_name("--push", push)
   directory = storage.absolute(workdir) / "checkpoints"
   if not directory.is_dir():
@@ -339,8 +344,11 @@ def export(config: ml_collections.ConfigDict, workdir: storage.Path, push: str =
       f"--workdir={shortened(workdir)} holds no checkpoints; give the workdir of a training run"
     )
   config_lib.require_same(config, workdir)
+  writes = jax.process_index() == 0
+  address = hub.create(push, _PUBLISHED) if push and writes else ""
   workdir = storage.absolute(workdir)
-  config = config_lib.with_local_inputs(config, config_lib.OF_TRAINING)
+  commits = config_lib.commits(workdir)
+  config = config_lib.with_local_inputs(config, config_lib.OF_TRAINING, commits)
   setup = setup_lib.set_up(config, workdir, Clock())
   with Checkpoints(directory, config.checkpoint, read_only=True) as checkpoints:
     restored = checkpoints.restore(*_initial(config, setup))
@@ -349,18 +357,22 @@ def export(config: ml_collections.ConfigDict, workdir: storage.Path, push: str =
   state, *_ = _split(restored.state)
   _export(config, workdir, setup, state)
   print(f"step {restored.step} written to {workdir / 'model'}")
-  if push and jax.process_index() == 0:
-    print(f"uploaded to {_push(workdir, restored.step, push)}")
+  if push and writes:
+    _push(workdir, restored.step, push)
+    print(f"uploaded to {address}")
 
 
-def _push(workdir: storage.Path, step: int, name: str) -> str:
-  """Uploads `model/` with its card and the configuration; returns its address on the hub."""
+def _push(workdir: storage.Path, step: int, name: str) -> None:
+  """Uploads `model/` with its card and the configuration."""
   with tempfile.TemporaryDirectory() as folder:
     for file in (workdir / "model").iterdir():
       file.copy(os.path.join(folder, file.name))
-    (workdir / "config.json").copy(os.path.join(folder, "sejax_config.json"))
-    storage.write_text(os.path.join(folder, "README.md"), model_card.text(workdir, step))
-    return hub.upload(folder, name)
+    config = config_lib.published(workdir)
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    storage.write_text(os.path.join(folder, _PUBLISHED), text)
+    card = model_card.text(config, workdir, step)
+    storage.write_text(os.path.join(folder, "README.md"), card)
+    hub.upload(folder, name)
 
 
 def _export(

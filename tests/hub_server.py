@@ -75,6 +75,8 @@ def _handler(hub: Hub) -> type[server.BaseHTTPRequestHandler]:
         found = hub.find(f"{kind}/{name}", revision)
         if found is None:
           exists = f"{kind}/{name}" in hub.repositories
+          if exists and what == "tree" and not hub.repositories[f"{kind}/{name}"]:
+            return self._answer(200, [])
           return self._missing("RevisionNotFound" if exists else "RepoNotFound")
         sha, files = found
         if what == "revision":
@@ -120,8 +122,10 @@ def _handler(hub: Hub) -> type[server.BaseHTTPRequestHandler]:
           for line in lines
           if line["key"] == "file"
         }
+        removed = {line["value"]["path"] for line in lines if line["key"] == "deletedFile"}
         repository = f"models/{match[1]}"
         before = (hub.repositories.get(repository) or [{}])[-1]
+        before = {file: content for file, content in before.items() if file not in removed}
         sha = hub.commit(repository, before | added)
         url = f"http://{self.headers['Host']}/{match[1]}/commit/{sha}"
         return self._answer(200, {"commitUrl": url, "commitOid": sha})

@@ -66,7 +66,7 @@ def _validate(**fields):
     lambda: figures.Mixture({LONG: 1.0}),
     lambda: figures.source(LONG),
     lambda: presets.apply(config.default(), LONG),
-    lambda: hub.local_directory("config.model.path", LONG),
+    lambda: hub.require_directory("config.model.path", LONG),
     lambda: fields.parsed(LONG + "("),
     lambda: fields.first(dict.fromkeys(map(str, range(9999))), "question"),
     lambda: answers.vote_ids([], equivalence=LONG),

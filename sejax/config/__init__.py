@@ -1,15 +1,16 @@
 """The configuration of a run: defaults, presets, validation, saving and resuming."""
 
 from sejax.config.defaults import FEWER_WEIGHTS, LESS_MEMORY, default, flatten
-from sejax.config.paths import (
-  OF_TRAINING,
-  PATHS,
-  expand_paths,
-  keep_revisions,
-  with_local_inputs,
-  with_revisions,
+from sejax.config.paths import OF_TRAINING, PATHS, expand_paths, with_local_inputs
+from sejax.config.resume import (
+  commits,
+  holds_run,
+  published,
+  require_same,
+  save,
+  save_commits,
+  save_if_new,
 )
-from sejax.config.resume import holds_run, require_same, save, save_if_new
 from sejax.errors import ConfigError
 
 __all__ = [
@@ -18,14 +19,15 @@ __all__ = [
   "OF_TRAINING",
   "PATHS",
   "ConfigError",
+  "commits",
   "default",
   "expand_paths",
   "flatten",
   "holds_run",
-  "keep_revisions",
+  "published",
   "require_same",
   "save",
+  "save_commits",
   "save_if_new",
   "with_local_inputs",
-  "with_revisions",
 ]

@@ -95,8 +95,8 @@ def _model() -> ml_collections.ConfigDict:
   model = ml_collections.ConfigDict()
   # Model directory in Hugging Face format, or ORGANISATION/NAME on the Hugging Face hub.
   model.path = ""
-  # Branch, tag or commit of the hub; empty: the newest commit when the run begins, which
-  # config.json then names. The same of judge.revision, data.revision and eval.revision.
+  # Branch, tag or commit of the hub; empty: the newest. The commit that the run began with stands
+  # in its config.json and is kept. The same of judge.revision, data.revision and eval.revision.
   model.revision = ""
   # Activations saved for the backward pass, see `models.transformer.config.ModelConfig`.
   model.remat = "nothing"

@@ -5,13 +5,14 @@ Each splits the configuration into the options that the packages it calls take, 
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 
 import ml_collections
 
-from sejax import storage
+from sejax import models, storage
 from sejax.config import parts, resume, validation
-from sejax.config.paths import require_model, with_local_inputs, with_revisions
+from sejax.config.paths import require_model, with_local_inputs
 from sejax.data import sources
 from sejax.errors import OptionError
 from sejax.evaluation import evaluate as evaluate_lib
@@ -45,6 +46,8 @@ def plan(config: ml_collections.ConfigDict, topology: str, programs: Sequence[st
   """
   _require_own_judge(config)
   require_model(config)
+  if os.path.isdir(config.model.path) or not models.released(config.model.path):
+    config = with_local_inputs(config, ("model.path",), {})
   config = config.copy_and_resolve_references()
   if config.model.dtype == "auto":
     config.model.dtype = "bfloat16"
@@ -67,7 +70,7 @@ def warm(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   if not config.log.compilation_cache:
     raise OptionError("log.compilation_cache", False, "True for --warm, which fills that cache")
   _require_own_judge(config)
-  config = with_local_inputs(config, ("model.path",))
+  config = with_local_inputs(config, ("model.path",), resume.commits(workdir))
   mesh = meshes.create(config.mesh)
   directory = parts.model_directory(config, mesh)
   keep_programs(workdir)
@@ -98,13 +101,13 @@ def evaluate(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   """
   evaluate_lib.chosen(config.eval.sets)  # Reports wrong names before models are loaded.
   reads = ("eval.predictions",) if config.eval.predictions else ("model.path",)
-  original = config
-  config = with_local_inputs(config, (*reads, "eval.sets_path", "eval.extractor"))
+  commits = resume.commits(workdir)
+  config = with_local_inputs(config, (*reads, "eval.sets_path", "eval.extractor"), commits)
   if hub_sets.is_asked_for(config.eval.sets_path):
-    config.eval.sets_path, config.eval.revision = hub_sets.download(
-      evaluate_lib.chosen(config.eval.sets), config.eval.sets_path, config.eval.revision
+    config.eval.sets_path = hub_sets.download(
+      evaluate_lib.chosen(config.eval.sets), config.eval.sets_path, config.eval.revision, commits
     )
-  resume.save_if_new(with_revisions(original, config), workdir)
+  resume.save_commits(commits, workdir)
   evaluate_lib.run(
     config.eval,
     workdir,
@@ -166,7 +169,9 @@ def inspect(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
     ValueError: the data set or the model directory cannot be opened.
   """
   require_model(config, "give a model directory, whose tokens are counted")
-  config = with_local_inputs(config, ("model.path", "data.path", "data.image_folder"))
+  commits = resume.commits(workdir)
+  config = with_local_inputs(config, ("model.path", "data.path", "data.image_folder"), commits)
+  resume.save_commits(commits, workdir)
   preparer = parts.preparer(config, sources.open_source(config.data))
   inspection.run(config.data, preparer, workdir, batch_size=config.batch_size)
 
@@ -192,7 +197,7 @@ def reward(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
     ValueError: as `recorded.run`.
     OptionError: an option of the method needs lengths in tokens, which are not recorded.
   """
-  config = with_local_inputs(config, ("rewards.recorded",))
+  config = with_local_inputs(config, ("rewards.recorded",), {})
   with validation.options_of_section("method"):
     recorded.run(
       config.rewards.recorded, workdir, parts.scoring(config), group_size=config.group_size
@@ -215,7 +220,7 @@ def sample(
   require_model(config, "give a directory of weights: --config.model.path")
   config = config.copy_and_resolve_references()
   config.judge.use = judge
-  config = with_local_inputs(config, ("model.path", "judge.path"))
+  config = with_local_inputs(config, ("model.path", "judge.path"), {})
   images = [storage.local_copy("--image", image) for image in images]
   mesh = sample_lib.local_mesh()
   sample_lib.run(

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import posixpath
 import re
 from typing import Any
 
@@ -14,9 +15,12 @@ from sejax.config.defaults import default, flatten
 from sejax.config.paths import PATHS
 from sejax.config.renames import upgrade
 from sejax.errors import ConfigError, quoted
+from sejax.models import hub
 
+_FILE = "config.json"
+_COMMITS = "commits"  # beside the sections
 # Files of a run that has begun. A run that was refused has left only its configuration.
-_RUN_FILES = ("metrics.jsonl", "checkpoints/[0-9]*", "*/problems.jsonl")
+_RUN_FILES = ("metrics.jsonl*", "checkpoints/[0-9]*", "*/problems.jsonl*")
 
 
 def save(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
@@ -34,8 +38,51 @@ def save(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   }
   saved = ml_collections.ConfigDict(plain)
   saved.update_from_flattened_dict(absolute)
-  text = json.dumps(saved.to_dict(), indent=2, sort_keys=True)
-  storage.write_text(workdir / "config.json", text + "\n")
+  _write(saved.to_dict(), commits(workdir), workdir)
+
+
+def commits(workdir: storage.Path) -> dict[str, str]:
+  """Returns the commits of what a run has taken from the hub, see `hub.download`."""
+  try:
+    return json.loads((workdir / _FILE).read_bytes()).get(_COMMITS, {})
+  except (FileNotFoundError, ValueError):  # None yet; or `require_same` says that it is torn.
+    return {}
+
+
+def save_commits(found: dict[str, str], workdir: storage.Path) -> None:
+  """Adds commits to a saved configuration, so that the run goes on with what it has begun with.
+
+  Only process 0 writes.
+  """
+  file = workdir / _FILE
+  if jax.process_index() > 0 or not found or not file.exists():
+    return
+  plain = json.loads(file.read_bytes())
+  before = plain.pop(_COMMITS, {})
+  if before != before | found:
+    _write(plain, before | found, workdir)
+
+
+def _write(plain: dict[str, Any], of_hub: dict[str, str], workdir: storage.Path) -> None:
+  text = json.dumps(plain | ({_COMMITS: of_hub} if of_hub else {}), indent=2, sort_keys=True)
+  storage.write_text(workdir / _FILE, text + "\n")
+
+
+def published(workdir: storage.Path) -> dict[str, Any]:
+  """Returns a saved configuration without what is this machine's and nobody else's.
+
+  That is logging, and of paths all but their last part; names on the hub stay.
+  """
+  plain = json.loads((workdir / _FILE).read_bytes())
+  of_hub = plain.pop(_COMMITS, {})
+  shown = ml_collections.ConfigDict({name: x for name, x in plain.items() if name != "log"})
+  paths = {
+    name: posixpath.basename(path.rstrip("/"))
+    for name, path in flatten(shown).items()
+    if name in PATHS and path and not hub.is_name(path)
+  }
+  shown.update_from_flattened_dict(paths)
+  return shown.to_dict() | ({_COMMITS: of_hub} if of_hub else {})
 
 
 def holds_run(workdir: storage.Path) -> bool:
@@ -88,13 +135,13 @@ def require_same(
   Raises:
     ConfigError: a field differs; the message names it and both values.
   """
-  file = workdir / "config.json"
+  file = workdir / _FILE
   if not file.exists() or not holds_run(workdir):
     return
+  saved = json.loads(file.read_bytes())
+  saved.pop(_COMMITS, None)
   # Fields that did not exist in the run's version count as their defaults.
-  before = flatten(_plain(default())) | upgrade(
-    flatten(json.loads(file.read_text(encoding="utf-8")))
-  )
+  before = flatten(_plain(default())) | upgrade(flatten(saved))
   now = flatten(_plain(config))
   before, now = _with_loss_defaults(before), _with_loss_defaults(now)
   free = [*_FREE, *(_FREE_IN_EVALUATION if evaluates else _FREE_IN_TRAINING)]

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 from sejax import storage
 from sejax.errors import quoted
@@ -17,13 +17,16 @@ def is_asked_for(sets_path: str) -> bool:
   return sets_path == PUBLISHED or hub.is_name(sets_path)
 
 
-def download(names: Sequence[str], sets_path: str, revision: str) -> tuple[str, str]:
-  """Downloads benchmarks; returns a folder that holds them all, and their commits.
+def download(
+  names: Sequence[str], sets_path: str, revision: str, commits: MutableMapping[str, str]
+) -> str:
+  """Downloads benchmarks; returns a folder that holds them all.
 
   Args:
     names: of benchmarks.
     sets_path: `PUBLISHED`, or for a single benchmark its name on the hub.
     revision: branch, tag or commit of each, with commas between them; empty is the newest.
+    commits: see `hub.download`.
 
   Raises:
     ValueError: a benchmark has no published name, there are too many or too few names or revisions,
@@ -41,26 +44,28 @@ def download(names: Sequence[str], sets_path: str, revision: str) -> tuple[str, 
       f"config.eval.revision={quoted(revision)} has {len(asked)} revisions of {len(names)} sets;"
       " give one each, or none"
     )
-  snapshots = {}
+  folders = {}
   for name, of_name in zip(names, asked, strict=True):
     repository = BENCHMARKS[name].hub if sets_path == PUBLISHED else sets_path
     if repository is None:
       raise ValueError(
         f"{name} is not on the hub; give its file or folder as config.eval.sets_path"
       )
-    snapshots[name] = hub.download("config.eval.sets_path", repository, of_name, kind="dataset")
-  return _linked(snapshots), ",".join(snapshot.revision for snapshot in snapshots.values())
+    folders[name] = hub.download(
+      "config.eval.sets_path", repository, of_name, kind="dataset", commits=commits
+    )
+  return _linked(folders)
 
 
-def _linked(snapshots: dict[str, hub.Snapshot]) -> str:
-  """Returns a folder with a link to each snapshot, by the name of its benchmark."""
-  key = hashlib.sha256(repr(sorted(snapshots.items())).encode()).hexdigest()[:16]
+def _linked(folders: dict[str, str]) -> str:
+  """Returns a folder with a link to each downloaded one, by the name of its benchmark."""
+  key = hashlib.sha256(repr(sorted(folders.items())).encode()).hexdigest()[:16]
   folder = storage.cache_folder() / "sets" / key
   folder.mkdir(parents=True, exist_ok=True)
-  for name, snapshot in snapshots.items():
+  for name, downloaded in folders.items():
     link = os.fspath(folder / name)
     if not os.path.lexists(link):
       partial = f"{link}.{os.getpid()}"
-      os.symlink(snapshot.path, partial)
+      os.symlink(downloaded, partial)
       os.replace(partial, link)
   return os.fspath(folder)

@@ -1,35 +1,24 @@
 """Downloads models and data sets from the Hugging Face hub by name, and uploads models."""
 
+import contextlib
 import os
 import posixpath
 import re
-from typing import NamedTuple
+from collections.abc import Iterator, MutableMapping
 
 import huggingface_hub
 import jax
-from huggingface_hub import errors
 
 from sejax.errors import one_line, quoted
 from sejax.parallel import hosts
 
+_NEWEST = "main"
 _NAME = re.compile(r"[\w-]+/[\w.-]+")
 # What is read of each kind of repository.
 _FILES = {
   "model": ("*.safetensors", "*.json", "*.txt", "*.jinja"),
   "dataset": ("*.parquet", "*.json", "*.jsonl", "*.tsv"),
 }
-
-
-class Snapshot(NamedTuple):
-  """A local copy of a repository of the hub.
-
-  Attributes:
-    path: of its folder.
-    revision: the commit that it is of.
-  """
-
-  path: str
-  revision: str
 
 
 def is_name(path: str) -> bool:
@@ -67,27 +56,17 @@ def require_directory(name: str, path: str) -> None:
     )
 
 
-def local_directory(name: str, path: str) -> str:
-  """Returns the local directory of a model, after downloading it if `path` is a hub name.
-
-  Args:
-    name: of the field that gives the path, for messages.
-    path: an existing directory, which is returned as it is, or a hub name `ORGANISATION/NAME`,
-      which is downloaded once and then cached. May be empty.
-
-  Raises:
-    ValueError: the path is neither a directory nor a hub name, or the download failed.
-  """
-  if is_name(path):
-    return download(name, path, kind="model").path
-  require_directory(name, path)
-  return path
+def key(repository: str, revision: str, kind: str) -> str:
+  """Returns how the commits of a run name a revision: `datasets/ORGANISATION/NAME@main`."""
+  return f"{kind}s/{repository}@{revision or _NEWEST}"
 
 
-def download(name: str, repository: str, revision: str = "", *, kind: str) -> Snapshot:
+def download(
+  name: str, repository: str, revision: str, *, kind: str, commits: MutableMapping[str, str]
+) -> str:
   """Downloads what is read of a repository, once per host, to the hub's own cache.
 
-  A collective operation: all processes get the commit that process 0 finds. The variables of
+  A collective operation: all processes take the commit that process 0 finds. The variables of
   huggingface_hub hold: HF_HUB_OFFLINE=1 uses what was downloaded before, without a network.
 
   Args:
@@ -95,52 +74,95 @@ def download(name: str, repository: str, revision: str = "", *, kind: str) -> Sn
     repository: `ORGANISATION/NAME`.
     revision: branch, tag or commit; empty is the newest one.
     kind: `model` or `dataset`.
+    commits: those of the run so far, by `key`; that of this revision is taken, or added.
+
+  Returns:
+    The path of a local folder.
 
   Raises:
     ValueError: the hub does not give it.
   """
-  found = None
-  if jax.process_index() == 0:
-    found = _download(name, repository, revision, kind)
-  revision = hosts.gather_json(found and found.revision)[0]
-  return found or _download(name, repository, revision, kind)
+  asked = key(repository, revision, kind)
+  if asked not in commits:
+    # Before anything is downloaded, so that no process waits for another meanwhile.
+    found = _commit(name, repository, revision, kind) if jax.process_index() == 0 else None
+    commits[asked] = hosts.gather_json(found)[0]
+  return _download(name, repository, commits[asked], kind)
 
 
-def _download(name: str, repository: str, revision: str, kind: str) -> Snapshot:
-  try:
-    path = huggingface_hub.snapshot_download(
-      repository, repo_type=kind, revision=revision or None, allow_patterns=_FILES[kind]
+def _commit(name: str, repository: str, revision: str, kind: str) -> str:
+  """Returns the commit of a revision; of what was downloaded before where the hub gives none."""
+  with contextlib.suppress(Exception):  # As in `_download`, which says what is the matter.
+    info = huggingface_hub.HfApi().repo_info(
+      repository, repo_type=kind, revision=revision or _NEWEST
     )
-  except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-    at = f" at {quoted(revision)}" if revision else ""
+    return info.sha
+  return posixpath.basename(_download(name, repository, revision or _NEWEST, kind))
+
+
+def _download(name: str, repository: str, revision: str, kind: str) -> str:
+  try:
+    return huggingface_hub.snapshot_download(
+      repository, repo_type=kind, revision=revision, allow_patterns=_FILES[kind]
+    )
+  except Exception as error:  # The client's own, those of its HTTP library, and of the disk.
+    at = "" if revision == _NEWEST else f" at {quoted(revision)}"
     raise ValueError(
       f"{name}={quoted(repository)} is not a directory, and the hub does not give it{at}"
       f" ({one_line(error, 90)}); where there is a network, `hf download {repository}"
       f"{' --repo-type dataset' if kind == 'dataset' else ''} --local-dir DIR` fetches it; then"
       " give DIR"
     ) from None
-  return Snapshot(path, posixpath.basename(path))
 
 
-def upload(directory: str, repository: str) -> str:
-  """Uploads a model directory to the hub; returns the repository's address.
+def create(repository: str, mark: str) -> str:
+  """Creates a private repository for a model; returns its address. An earlier upload may be in it.
+
+  Args:
+    repository: `ORGANISATION/NAME`.
+    mark: a file that every upload has; another repository with files is refused.
+
+  Raises:
+    ValueError: the hub does not create it, or it holds what no upload has left.
+  """
+  api = huggingface_hub.HfApi()
+  with _explained(repository):
+    created = api.create_repo(repository, private=True, exist_ok=True)
+    files = {*api.list_repo_files(repository)} - {".gitattributes"}
+  if files and mark not in files:
+    raise ValueError(
+      f"--push={quoted(repository)} holds {quoted(min(files))}, and no model that sejax has"
+      " uploaded; give another name"
+    )
+  return str(created)
+
+
+def upload(directory: str, repository: str) -> None:
+  """Uploads a model directory to a repository, in place of all that is in it.
 
   Args:
     directory: a local folder; all of its files are uploaded.
-    repository: `ORGANISATION/NAME`; created if it is new, and private then.
+    repository: `ORGANISATION/NAME`.
 
   Raises:
     ValueError: the hub does not take it.
   """
-  api = huggingface_hub.HfApi()
-  try:
-    created = api.create_repo(repository, private=True, exist_ok=True)
-    api.upload_folder(
-      repo_id=repository, folder_path=directory, commit_message="Upload a model trained by sejax"
+  with _explained(repository):
+    huggingface_hub.HfApi().upload_folder(
+      repo_id=repository,
+      folder_path=directory,
+      delete_patterns="*",  # but what is uploaded
+      commit_message="Upload a model trained by sejax",
     )
-  except (errors.HfHubHTTPError, OSError, ValueError) as error:
+
+
+@contextlib.contextmanager
+def _explained(repository: str) -> Iterator[None]:
+  """Raises a ValueError with a hint for whatever the hub's client raises."""
+  try:
+    yield
+  except Exception as error:  # The client's own, and those of its HTTP library.
     raise ValueError(
       f"--push={quoted(repository)}: the hub does not take the model ({one_line(error, 120)});"
       " `hf auth login` gives this host a token that may write, and --mode=export tries again"
     ) from None
-  return str(created)

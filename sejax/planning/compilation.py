@@ -15,7 +15,6 @@ import tqdm
 
 from sejax import models
 from sejax.errors import one_line
-from sejax.models import hub
 from sejax.parallel import chips, meshes
 from sejax.parallel.programs import ProgramCall
 from sejax.planning import hlo, topologies
@@ -70,7 +69,7 @@ def run(
   """Compiles the programs, prints the report, and returns whether all fit the chip's memory.
 
   Args:
-    model: model directory or hub name.
+    model: local model directory, or the hub name of a released model.
     mesh_sizes: size of each mesh axis; their product must be the topology's devices.
     topology: such as `v5e:8x8` or `h100:8`, see `topologies`.
     programs: parts of the names of the programs to compile; empty compiles all.
@@ -109,9 +108,9 @@ def run(
 
 
 def _model(path: str) -> models.Model:
-  """Returns the model of a directory, or a released one by its name, which needs no download."""
+  """Returns the model of a directory, or a released one by its name, which needs no files."""
   known = None if os.path.isdir(path) else models.released(path)
-  return known or models.load_config(hub.local_directory("config.model.path", path))
+  return known or models.load_config(path)
 
 
 def compile_call(call: ProgramCall, chip: chips.Chip) -> Row:

@@ -14,31 +14,36 @@ from sejax.models import hub
 from sejax.reports import pages
 
 
-def text(workdir: storage.Path, step: int) -> str:
+def text(config: Mapping[str, Any], workdir: storage.Path, step: int) -> str:
   """Returns the card of the model that a run's workdir holds.
 
   Args:
+    config: as it is published, see `config.published`.
     workdir: of a training run.
     step: of the checkpoint that was exported.
   """
-  config = json.loads((workdir / "config.json").read_bytes())
   summary = workdir / "summary.json"
+  commits = config.get("commits", {})
   return pages.render(
     "model_card.md",
     version=sejax.__version__,
-    base=_source(config["model"]),
-    data=_source(config["data"]),
+    base=_source(config["model"], "model", commits),
+    data=_source(config["data"], "dataset", commits),
     config=config,
     step=step,
     figures=_figures(json.loads(summary.read_bytes())) if summary.exists() else [],
   )
 
 
-def _source(section: Mapping[str, Any]) -> dict[str, str] | None:
+def _source(section: Mapping[str, Any], kind: str, commits: Mapping[str, str]) -> Any:
   """Returns name and commit on the hub of what a section reads; None if it is from elsewhere."""
   if not section["path"] or not hub.is_name(section["path"]):
     return None
-  return {"name": section["path"], "revision": section.get("revision", "")}
+  asked = section.get("revision", "")
+  return {
+    "name": section["path"],
+    "revision": commits.get(hub.key(section["path"], asked, kind), asked),
+  }
 
 
 def _figures(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -68,4 +68,4 @@ def test_a_directory_that_is_none_is_named():
   config = config_lib.default()
   config.eval.extractor = "none"
   with pytest.raises(ValueError, match=r"^config\.eval\.extractor=.none. is not a directory"):
-    modes.extractor(config)
+    config_lib.with_local_inputs(config, ["eval.extractor"], {})

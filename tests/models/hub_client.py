@@ -8,6 +8,7 @@ import sys
 
 from sejax import config as config_lib
 from sejax import storage, train
+from sejax.models import hub
 
 
 def main() -> None:
@@ -15,15 +16,19 @@ def main() -> None:
   what, workdir, name, *changes = sys.argv[1:]
   workdir = storage.Path(workdir)
   if what == "push":
-    print(json.dumps(train._push(workdir, 18, name)))
+    address = hub.create(name, train._PUBLISHED)
+    train._push(workdir, 18, name)
+    print(json.dumps(address))
     return
   config = config_lib.default()
   config.update_from_flattened_dict(dict(change.split("=", 1) for change in changes))
-  config_lib.keep_revisions(config, workdir)
-  local = config_lib.with_local_inputs(config, [name])
-  config_lib.save(config_lib.with_revisions(config, local), workdir)
+  config_lib.save_if_new(config, workdir)
+  commits = config_lib.commits(workdir)
+  local = config_lib.with_local_inputs(config, [name], commits)
+  config_lib.save_commits(commits, workdir)
   section, field = name.split(".")
-  found = {"path": local[section][field], "revision": local[section].revision}
+  commit = commits[hub.key(config[section][field], config[section].revision, "dataset")]
+  found = {"path": local[section][field], "revision": commit}
   print(json.dumps(found | {"name": local.data.name}))
 
 

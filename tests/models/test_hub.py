@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sejax import config as config_lib
+from sejax import storage
 from sejax.evaluation import hub_sets
 from tests import hub_server
 from tests.data.problems import random_png
@@ -66,10 +67,14 @@ def test_a_data_set_by_name_is_pinned(served, client, tmp_path):
   assert found["name"] == "problems"
   assert pq.read_table(pathlib.Path(found["path"]) / train)["answer"].to_pylist() == ["1"]
   assert not (pathlib.Path(found["path"]) / "notes.md").exists()
-  assert json.loads((tmp_path / "config.json").read_text())["data"]["revision"] == first
+  saved = json.loads((tmp_path / "config.json").read_text())
+  assert saved["commits"] == {"datasets/group/problems@main": first}
+  assert saved["data"]["path"] == "group/problems"
 
   second = hub.commit("datasets/group/problems", {train: rows("2")})
-  assert json.loads(client(*ask).stdout)["revision"] == first  # The run in the workdir goes on.
+  # The run in the workdir goes on, also where a branch is named.
+  for same in ([], ["data.revision=main"]):
+    assert json.loads(client(*ask, *same).stdout)["revision"] == first
   (tmp_path / "other").mkdir()
   elsewhere = ("data", tmp_path / "other", *ask[2:])
   assert json.loads(client(*elsewhere).stdout)["revision"] == second
@@ -106,16 +111,43 @@ def test_a_benchmark_by_its_published_name(served, client, tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert "| geometry3k | boxed | accuracy (headline) | 100.00 |" in done.stdout
-  assert json.loads((workdir / "config.json").read_text())["eval"]["revision"] == commit
+  saved = json.loads((workdir / "config.json").read_text())["commits"]
+  assert saved == {"datasets/hiyouga/geometry3k@main": commit}
+
+
+def test_commits_are_kept_beside_the_configuration(tmp_path):
+  workdir, config = storage.Path(tmp_path), config_lib.default()
+  config_lib.save(config, workdir)
+  assert config_lib.commits(workdir) == {}
+  config_lib.save_commits({"models/a/b@main": "1"}, workdir)
+  config_lib.save_commits({"datasets/c/d@v1": "2"}, workdir)
+  config_lib.save(config, workdir)  # as when the run resumes with another field
+  assert config_lib.commits(workdir) == {"models/a/b@main": "1", "datasets/c/d@v1": "2"}
+  (tmp_path / "metrics.jsonl").touch()
+  config_lib.require_same(config, workdir)
+
+
+def test_what_is_published_names_nothing_of_the_machine(tmp_path):
+  config = config_lib.default()
+  config.model.path, config.data.path = "group/model", "/home/somebody/data/problems/"
+  config.log.wandb_project = "secret"
+  config_lib.save(config, storage.Path(tmp_path))
+  config_lib.save_commits({"models/group/model@main": "1"}, storage.Path(tmp_path))
+  text = json.dumps(config_lib.published(storage.Path(tmp_path)))
+  assert "somebody" not in text
+  assert "secret" not in text
+  assert '"path": "problems"' in text
+  assert '"path": "group/model"' in text
+  assert '"models/group/model@main": "1"' in text
 
 
 def test_one_name_for_several_benchmarks_is_refused():
   with pytest.raises(ValueError, match=r"is one set, and config\.eval\.sets has 2; give hub"):
-    hub_sets.download(["geometry3k", "wemath"], "hiyouga/geometry3k", "")
+    hub_sets.download(["geometry3k", "wemath"], "hiyouga/geometry3k", "", {})
   with pytest.raises(ValueError, match="has 1 revisions of 2 sets; give one each, or none"):
-    hub_sets.download(["geometry3k", "wemath"], "hub", "abc")
+    hub_sets.download(["geometry3k", "wemath"], "hub", "abc", {})
   with pytest.raises(ValueError, match="logicvista is not on the hub; give its file or folder"):
-    hub_sets.download(["logicvista"], "hub", "")
+    hub_sets.download(["logicvista"], "hub", "", {})
 
 
 def test_an_exported_model_is_uploaded_with_its_card(served, client, tmp_path):
@@ -145,3 +177,12 @@ def test_an_exported_model_is_uploaded_with_its_card(served, client, tmp_path):
   assert "after 18 steps of sejax" in card
   assert "| pass@1 | 47.2 ± 0.9 | 47.2 ± 0.9 | +17.0 ± 0.6 |\n" in card
   assert "| trained | adapters of rank 64 |\n" in card
+  assert client("push", tmp_path, "me/tuned").returncode == 0  # in place of the first
+
+  hub.commit("models/me/other", {"pytorch_model.bin": b""})
+  refused = client("push", tmp_path, "me/other")
+  assert (
+    "'me/other' holds 'pytorch_model.bin', and no model that sejax has uploaded" in refused.stderr
+  )
+  unreachable = client("push", tmp_path, "me/new", HF_ENDPOINT="http://127.0.0.1:9")
+  assert "--push='me/new': the hub does not take the model" in unreachable.stderr
