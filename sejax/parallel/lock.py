@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -20,13 +21,14 @@ import numpy as np
 from absl import logging
 
 from sejax import storage
-from sejax.parallel import hosts
+from sejax.errors import one_line
+from sejax.parallel import hosts, processes
 
 NAME = "lock.json"
 # The lock of an owner on another host is stale if it has not been renewed for this long.
 _STALE_SECONDS = 180.0
 _RENEWAL_SECONDS = 20.0
-_POLL_SECONDS = 0.5
+_POLL_SECONDS, _REMOTE_POLL_SECONDS = 0.5, 5.0  # in a bucket every look takes requests
 # A lock file without a readable owner is being written; after this long its writer was killed.
 _UNREADABLE_SECONDS = 5.0
 _tokens_of_this_process: set[str] = set()
@@ -92,6 +94,7 @@ class Lock:
     """
     self._workdir.mkdir(parents=True, exist_ok=True)
     refusal = self._take() if jax.process_index() == 0 else ""
+    processes.wait_for_all(4 * _STALE_SECONDS)
     refusal = hosts.gather_json(refusal)[0]
     if refusal:
       raise ValueError(refusal)
@@ -122,13 +125,21 @@ class Lock:
     Raises:
       ValueError: the lock was removed, or another run took it over.
     """
-    lost = jax.process_index() == 0 and not self.is_held()
+    lost = jax.process_index() == 0 and not self._is_surely_held()
     if hosts.any_process(np.array([lost])).any():
       raise ValueError(
         f"{self._path} no longer belongs to this process: it was removed, or taken over after"
         " minutes without renewal; to go on, give the same command when no other process uses the"
         " workdir"
       )
+
+  def _is_surely_held(self) -> bool:
+    """As `is_held`, and true where the storage does not answer: the next step asks again."""
+    try:
+      return self.is_held()
+    except Exception as error:  # Clients of buckets raise errors of any type.
+      logging.warning("%s cannot be read: %s", self._path, one_line(error))
+      return True
 
   def _take(self) -> str:
     """Takes the lock; returns an empty string, or the message why it cannot be taken."""
@@ -146,21 +157,26 @@ class Lock:
       if self._create(self._path):
         return ""
       with contextlib.suppress(FileNotFoundError):  # The owner released the lock in between.
-        owner = Owner.read(self._path)
-        if self._is_stale(owner):
+        owner, age = Owner.read(self._path), storage.age(self._path)
+        if self._is_stale(owner, age):
           self._remove_stale()
           continue
         if owner is None or owner.machine == self._owner.machine:
           return self._refusal(owner)
         # If it lives, it renews the lock soon; if not, as after a preemption, the lock goes stale.
-        age = storage.age(self._path)
         if seen is None:
-          logging.info("waiting whether process %d on %s still runs", owner.pid, owner.host)
+          print(
+            f"sejax: {self._workdir} was in use by process {owner.pid} on {owner.host} {age:.0f} s"
+            f" ago; waiting up to {_STALE_SECONDS - age:.0f} s to see whether it still runs",
+            file=sys.stderr,
+            flush=True,
+          )
           deadline += _STALE_SECONDS
         elif owner != seen[0] or age < seen[1]:
           return self._refusal(owner)
         seen = owner, age
-        time.sleep(_POLL_SECONDS)
+        poll = _REMOTE_POLL_SECONDS if storage.is_remote(self._path) else _POLL_SECONDS
+        time.sleep(min(poll, max(_STALE_SECONDS - age, _POLL_SECONDS)))
     return self._refusal(None)
 
   def _create(self, path: storage.Path) -> bool:
@@ -180,14 +196,17 @@ class Lock:
         removal.unlink()
       return
     try:
-      if self._is_stale(Owner.read(self._path)):
+      if self._is_stale(Owner.read(self._path), storage.age(self._path)):
         self._path.unlink()
     finally:
       removal.unlink(missing_ok=True)
 
-  def _is_stale(self, owner: Owner | None) -> bool:
-    """Whether the lock file's owner, None if unreadable, is gone."""
-    age = storage.age(self._path)
+  def _is_stale(self, owner: Owner | None, age: float) -> bool:
+    """Whether the lock file's owner, None if unreadable, is gone.
+
+    Args:
+      age: seconds since the file was renewed.
+    """
     if owner is None:
       return age > _UNREADABLE_SECONDS
     if owner.machine != self._owner.machine:
@@ -206,9 +225,11 @@ class Lock:
 
   def _renew(self) -> None:
     while not self._released.wait(_RENEWAL_SECONDS):
-      with contextlib.suppress(OSError):  # A file server may be unreachable for a while.
+      try:
         if self.is_held():
           storage.renew(self._path)
+      except Exception as error:  # A server may be unreachable for a while; of any type in buckets.
+        logging.warning("%s cannot be renewed: %s", self._path, one_line(error))
 
 
 def _machine() -> str:

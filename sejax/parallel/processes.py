@@ -1,6 +1,7 @@
 """Multi-process runs: joining `jax.distributed`, and ending all processes if one fails."""
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ _HEARTBEAT_SECONDS = 30
 # share. jax has no public function for it.
 _LAST_WORDS, _POLL_SECONDS = "sejax/last_words", 1.0
 _SHOWN: list[dict[str, Any]] = []
+_WAITS = itertools.count()
 _SHOWING = threading.Lock()
 
 
@@ -51,6 +53,19 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     ) from None
   if jax.process_index() == 0:
     threading.Thread(target=_wait_for_last_words, daemon=True, name="last words").start()
+
+
+def wait_for_all(seconds: float) -> None:
+  """Waits until all processes have called this as often, for what one of them may do for long.
+
+  In a collective of the devices the others would give up within half a minute on CPUs.
+
+  Args:
+    seconds: after which it gives up.
+  """
+  if jax.process_count() > 1:
+    name = f"sejax/all/{next(_WAITS)}"
+    distributed.global_state.client.wait_at_barrier(name, int(1000 * seconds))
 
 
 def tell(message: str) -> None:

@@ -168,3 +168,36 @@ def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):
   for thread in threads:
     thread.join()
   assert len(held) == 1
+
+
+def test_storage_that_does_not_answer_for_a_while_ends_nothing(tmp_path, monkeypatch):
+  monkeypatch.setattr(lock, "_RENEWAL_SECONDS", 0.01)
+  asked = threading.Event()
+
+  def fail(path):
+    asked.set()
+    raise RuntimeError("503 of a client of buckets")
+
+  with lock.Lock(tmp_path) as held:
+    path = tmp_path / lock.NAME
+    with monkeypatch.context() as failing:
+      failing.setattr(lock.storage, "renew", fail)
+      assert asked.wait(30)
+    with monkeypatch.context() as failing:
+      failing.setattr(lock.Owner, "read", fail)
+      held.require_held()
+    os.utime(path, (time.time() - 1000,) * 2)
+    deadline = time.monotonic() + 30
+    while time.time() - path.stat().st_mtime > 500:  # It is renewed again.
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+
+
+def test_the_wait_for_another_host_is_said(tmp_path, capsys):
+  write(tmp_path, age=178)
+  assert take(tmp_path)
+  said = capsys.readouterr().err
+  assert said.startswith(
+    f"sejax: {tmp_path} was in use by process 1 on elsewhere 178 s ago; waiting"
+  )
+  assert said.count("\n") == 1
