@@ -104,8 +104,8 @@ def _model() -> ml_collections.ConfigDict:
   model.query_chunk = 1024  # queries that attention computes at once
   model.fused_attention = True  # use cuDNN's attention on GPUs that have it
   model.logits_chunk = 256  # tokens of a row whose logits the update computes at once
-  # Precision of computation and of frozen weights: bfloat16, float32, or auto (float32 on CPUs
-  # only). Master weights and sums of gradients are always fp32.
+  # Precision of computation and of frozen weights: bfloat16, float32, or auto (float32 on CPUs and
+  # on GPUs older than Ampere). Master weights and sums of gradients are always fp32.
   model.dtype = "auto"
   return model
 

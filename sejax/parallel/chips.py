@@ -71,14 +71,16 @@ def device_memory(device: jax.Device) -> int | None:
 
 
 def has_bfloat16(device: jax.Device) -> bool:
-  """Whether a device computes in bfloat16 as fast as in other half precisions.
+  """Whether a device computes in bfloat16 faster than in float32, which is used otherwise.
 
-  NVIDIA's do from Ampere on. CPUs compute in it slower than in float32.
+  NVIDIA's GPUs do from Ampere on, which has compute capability 8.0. CPUs do not.
   """
-  if device.platform == "cpu":
-    return False
-  is_nvidia = device.device_kind.startswith("NVIDIA") or device.device_kind.startswith("Tesla")
-  return not is_nvidia or float(device.compute_capability) >= 8.0
+  if device.platform not in ("gpu", "cuda"):
+    return device.platform != "cpu"
+  try:
+    return float(device.compute_capability) >= 8.0
+  except (AttributeError, ValueError):  # AMD's are like gfx90a.
+    return True
 
 
 def current() -> Chip | None:

@@ -1,5 +1,7 @@
 """Chips by the names that jax has for devices."""
 
+import types
+
 import pytest
 
 from sejax.parallel import chips
@@ -23,3 +25,24 @@ def test_devices_are_known_by_the_longest_name(kind, flops, bandwidth):
 
 def test_others_are_not_guessed():
   assert chips.of_kind("cpu") is None
+
+
+@pytest.mark.parametrize(
+  ("platform", "kind", "capability", "expected"),
+  [
+    ("gpu", "Tesla T4", "7.5", False),
+    ("gpu", "Quadro RTX 8000", "7.5", False),
+    ("gpu", "GeForce GTX 1080 Ti", "6.1", False),
+    ("cuda", "NVIDIA TITAN V", "7.0", False),
+    ("gpu", "NVIDIA A100-SXM4-80GB", "8.0", True),
+    ("gpu", "NVIDIA B200", "10.0", True),
+    ("gpu", "AMD Instinct MI250X", "gfx90a", True),
+    ("tpu", "TPU v5 lite", None, True),
+    ("cpu", "cpu", None, False),
+  ],
+)
+def test_who_computes_in_bfloat16(platform, kind, capability, expected):
+  device = types.SimpleNamespace(platform=platform, device_kind=kind)
+  if capability:
+    device.compute_capability = capability
+  assert chips.has_bfloat16(device) is expected
