@@ -5,7 +5,8 @@
 #   DATA=hiyouga/geometry3k WORKDIR=/shared/7b sbatch --nodes=2 ./experiments/pods/gpu_node.sh
 #
 # Rerun the same command to resume a stopped run. SLURM sends SIGTERM two minutes before the time
-# is over: the step in progress is saved, and the job is queued again. Flags go to sejax.main.
+# is over: the step in progress is saved, and the job is queued again, but not if the run ended or
+# failed. Flags go to sejax.main, whose exit status is the job's.
 #SBATCH --job-name=sejax
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
@@ -32,7 +33,9 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
   exec "${COMMAND[@]}" "$@"  # One process for all GPUs.
 fi
 # One process for each GPU, which find each other by SLURM's variables.
-srun "${COMMAND[@]}" --distributed "$@" || [ $? = 143 ]
-if [ ! -e "$WORKDIR/summary.json" ]; then
+status=0
+srun "${COMMAND[@]}" --distributed "$@" || status=$?
+if [ "$status" = 143 ]; then  # SIGTERM stopped it.
   scontrol requeue "$SLURM_JOB_ID"
 fi
+exit "$status"

@@ -32,6 +32,6 @@ xpk workload create \
   --base-docker-image=python:3.12 \
   --script-dir=. \
   --max-restarts=100 \
-  --restart-on-exit-codes=3,143 \
+  --restart-on-exit-codes=3,134,137,143 \
   --command="pip install -q '.[tpu,gcs]' && ${RUN_IT[*]}" \
   "$@"

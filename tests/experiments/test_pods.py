@@ -71,18 +71,21 @@ def test_gpu_node(tmp_path):
 
 
 def test_gpu_nodes_under_slurm(tmp_path):
-  fake(tmp_path, "srun", 'printf "%q " "$@"; echo')
+  fake(tmp_path, "srun", 'printf "%q " "$@"; echo; exit "$STATUS"')
   path = fake(tmp_path, "scontrol", 'echo "scontrol $*"')
-  given = {"DATA": "data", "WORKDIR": str(tmp_path / "run"), "PATH": path}
-  slurm = {"SLURM_NNODES": "2", "SLURM_JOB_ID": "7"}
-  started, queued = run("gpu_node.sh", **given | slurm).stdout.splitlines()
+  given = {"DATA": "data", "WORKDIR": "gs://my-bucket/7b", "PATH": path}
+  given |= {"SLURM_NNODES": "2", "SLURM_JOB_ID": "7"}
+  stopped = run("gpu_node.sh", **given, STATUS="143")
+  assert stopped.returncode == 143
+  started, queued = stopped.stdout.splitlines()
   command = shlex.split(started)
   assert {"--distributed", "--config.train.micro_batch_size=16"} <= {*command}
   assert_taken(command)
   assert queued == "scontrol requeue 7"
-  (tmp_path / "run").mkdir()
-  (tmp_path / "run" / "summary.json").touch()
-  assert "scontrol" not in run("gpu_node.sh", **given | slurm).stdout
+  for status in (0, 1, 2, 3, 130):
+    over = run("gpu_node.sh", **given, STATUS=str(status))
+    assert over.returncode == status
+    assert "scontrol" not in over.stdout
 
 
 SKY = sorted((PODS / "sky").glob("*.yaml"))
@@ -101,12 +104,22 @@ def test_skypilot_tasks_start_a_run(file):
 
 
 @pytest.mark.parametrize("file", SKY, ids=lambda path: path.stem)
+def test_skypilot_tasks_start_again_what_may_succeed_then(file):
+  task = yaml.safe_load(file.read_text())
+  recovery = task["resources"]["job_recovery"]
+  assert recovery["recover_on_exit_codes"] == [3, 134, 137, 143]
+  assert recovery["max_restarts_on_errors"] <= 5
+  assert "uv venv -q --clear " in task["setup"]
+
+
+@pytest.mark.parametrize("file", SKY, ids=lambda path: path.stem)
 def test_skypilot_takes_the_tasks(file):
   sky = pytest.importorskip("sky", reason="pip install skypilot")
   task = yaml.safe_load(file.read_text())
   read = sky.Task.from_yaml_config(task, env_overrides=[("BUCKET", "my-bucket")])
   (resources,) = read.resources
   assert resources.use_spot
+  assert resources.job_recovery["recover_on_exit_codes"] == [3, 134, 137, 143]
   assert str(resources.cloud) == "GCP"
 
 
@@ -117,6 +130,7 @@ def test_xpk_starts_a_run(tmp_path):
   given = shlex.split(done.stdout)
   assert given[:2] == ["workload", "create"]
   assert given[-1] == "--dry-run"
+  assert "--restart-on-exit-codes=3,134,137,143" in given
   (text,) = (word for word in given if word.startswith("--command="))
   install, _, command = text.removeprefix("--command=").partition(" && ")
   assert install == "pip install -q '.[tpu,gcs]'"
