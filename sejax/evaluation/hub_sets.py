@@ -23,7 +23,6 @@ def download(
   """Downloads benchmarks; returns a folder that holds them all.
 
   Args:
-    names: of benchmarks.
     sets_path: `PUBLISHED`, or for a single benchmark its name on the hub.
     revision: branch, tag or commit of each, with commas between them; empty is the newest.
     commits: see `hub.download`.

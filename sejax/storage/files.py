@@ -77,7 +77,7 @@ def expand(name: str, value: str) -> str:
       of an unknown user, or etils takes it for a bucket, as it does with /gs/bucket.
   """
   if scheme := _SCHEME.match(value):
-    require_package(name, value, scheme[1])
+    _require_package(name, value, scheme[1])
     return value
   expanded = os.path.expanduser(value)
   if expanded.startswith("~"):
@@ -91,13 +91,11 @@ def expand(name: str, value: str) -> str:
   return expanded
 
 
-def require_package(name: str, value: str, scheme: str) -> None:
+def _require_package(name: str, value: str, scheme: str) -> None:
   """Checks that paths of a scheme can be reached.
 
   Args:
     name: flag or field that gives the path, for messages.
-    value: the path.
-    scheme: of the path.
 
   Raises:
     ValueError: the scheme is unknown, or its package is not installed.
