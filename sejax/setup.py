@@ -147,13 +147,11 @@ def _try(
     views=config.data.view.use,
     teacher=config.teacher.use,
   )
+  if function is None:
+    return
   with validation.options_of_section("method"):  # The function decides how many weights.
-    rewards.try_on_padding(
-      function,
-      source,
-      config.method.to_dict(),
-      evidence=evidence,
-      max_tokens=config.actor.max_tokens,
+    rewards.reward_groups(
+      evidence, source, config.method.to_dict(), function, max_tokens=config.actor.max_tokens
     )
 
 

@@ -10,7 +10,6 @@ from sejax.rewards.functions import (
   RewardFunctionError,
   is_marked,
   reward_groups,
-  try_on_padding,
   unbounded,
 )
 from sejax.rewards.reading import (
@@ -46,6 +45,5 @@ __all__ = [
   "reward_groups",
   "score_groups",
   "supervised",
-  "try_on_padding",
   "unbounded",
 ]

@@ -136,26 +136,6 @@ def reward_groups(
   return group
 
 
-def try_on_padding(
-  function: RewardFunction | None,
-  source: Source,
-  options: Mapping[str, Any],
-  *,
-  evidence: Evidence,
-  max_tokens: int,
-) -> None:
-  """Rewards a padding row, so that a mistake shows before anything is sampled.
-
-  Args:
-    function: None does nothing.
-    source: as in `reward_groups`, like `options`, and what is raised.
-    evidence: from `evidence.of_padding`.
-    max_tokens: the longest trajectory.
-  """
-  if function is not None:
-    reward_groups(evidence, source, options, function, max_tokens=max_tokens)
-
-
 def call(
   function: RewardFunction, evidence: Evidence, source: Source
 ) -> Float32[np.ndarray, "*K B G"] | OwnAdvantages:
