@@ -72,7 +72,8 @@ def table(before: Values, runs: Sequence[Run]) -> str:
       spread = f" ({100 * each.mean(axis=1).std(ddof=1):.1f})" if len(each) > 1 else ""
       estimate = Estimate.of(each.mean(axis=0))
       cells.append(f"{100 * estimate.value:+.1f} ± {100 * estimate.error:.1f}{spread}")
-    lines.append(f"| {variant}, {len(of_variant)} seeds | " + " | ".join(cells) + " |")
+    seeds = f"{len(of_variant)} seed{'s' * (len(of_variant) > 1)}"
+    lines.append(f"| {variant}, {seeds} | " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
 
 
