@@ -10,7 +10,4 @@ from sejax.config import presets
 
 def get_config(recipe=None):
   """Returns the configuration; for recipes see `sejax.rewards.recipes`."""
-  config = presets.figures_lora("Qwen/Qwen2.5-VL-3B-Instruct", recipe)
-  config.data.max_pixels = config.data.min_pixels
-  config.data.patch_buckets = (1536,)
-  return config
+  return presets.figures_lora("Qwen/Qwen2.5-VL-3B-Instruct", recipe)

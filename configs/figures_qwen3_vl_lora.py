@@ -12,8 +12,4 @@ from sejax.config import presets
 def get_config(argument="2b"):
   """Returns the configuration."""
   size, recipe = presets.choose_size(argument, ("2b", "4b"))
-  config = presets.figures_lora(f"Qwen/Qwen3-VL-{size.upper()}-Instruct", recipe)
-  config.data.min_pixels = None  # The range of pixels is that of the model's directory.
-  config.data.max_pixels = None
-  config.data.patch_buckets = (256,)
-  return config
+  return presets.figures_lora(f"Qwen/Qwen3-VL-{size.upper()}-Instruct", recipe)

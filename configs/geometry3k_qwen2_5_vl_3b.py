@@ -1,11 +1,10 @@
 r"""Self-evolution of Qwen2.5-VL-3B-Instruct on Geometry3K: the released run's values.
 
 python -m sejax.main --config=configs/geometry3k_qwen2_5_vl_3b.py --workdir=DIR \
-  --config.data.path=DIRECTORY_OF_PARQUET_FILES
+  --config.data.path=hiyouga/geometry3k
 
-The data is hiyouga/geometry3k as downloaded from the hub. A baseline is chosen after a colon,
-as in
-`--config=configs/geometry3k_qwen2_5_vl_3b.py:majority`; see `sejax.rewards.recipes`.
+The data come from the hub; a directory of its parquet files does as well. A recipe is chosen after
+a colon, as in `--config=configs/geometry3k_qwen2_5_vl_3b.py:majority`; see `sejax.rewards.recipes`.
 """
 
 from sejax.config import presets

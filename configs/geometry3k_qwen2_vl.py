@@ -1,10 +1,10 @@
 r"""Self-evolution of Qwen2-VL on Geometry3K, with the values of the released run of Qwen2.5-VL.
 
 python -m sejax.main --config=configs/geometry3k_qwen2_vl.py:7b --workdir=DIR \
-  --config.data.path=DIRECTORY_OF_PARQUET_FILES
+  --config.data.path=hiyouga/geometry3k
 
-The data is hiyouga/geometry3k as downloaded from the hub. The size after the colon is 2b, 7b or
-72b, optionally followed by a comma and a baseline, as in
+The data come from the hub; a directory of its parquet files does as well. The size after the colon
+is 2b, 7b or 72b, optionally followed by a comma and a recipe, as in
 `--config=configs/geometry3k_qwen2_vl.py:7b,majority`; see `sejax.rewards.recipes`.
 """
 

@@ -1,11 +1,11 @@
 r"""Self-evolution of Qwen2.5-VL-7B-Instruct on GeoQA: the released run's values.
 
 python -m sejax.main --config=configs/geoqa_qwen2_5_vl_7b.py --workdir=DIR \
-  --config.data.path=DIRECTORY_OF_PARQUET_FILES
+  --config.data.path=leonardPKU/GEOQA_R1V_Train_8K
 
-The data is leonardPKU/GEOQA_R1V_Train_8K as downloaded from the hub; it has no held-out split. A
-baseline is chosen after a colon, as in
-`--config=configs/geoqa_qwen2_5_vl_7b.py:majority`; see `sejax.rewards.recipes`.
+The data come from the hub; a directory of its parquet files does as well. There is no held-out
+split. A recipe is chosen after a colon, as in `--config=configs/geoqa_qwen2_5_vl_7b.py:majority`;
+see `sejax.rewards.recipes`.
 """
 
 from sejax.config import presets

@@ -1,11 +1,10 @@
 r"""Self-evolution of Qwen2.5-VL-7B-Instruct on MMR1: the released run's values.
 
 python -m sejax.main --config=configs/mmr1_qwen2_5_vl_7b.py --workdir=DIR \
-  --config.data.path=DIRECTORY_OF_PARQUET_FILES
+  --config.data.path=MMR1/MMR1-Math-RL-Data-v0
 
-The data is MMR1/MMR1-Math-RL-Data-v0 as downloaded from the hub. A baseline is chosen after a
-colon, as in
-`--config=configs/mmr1_qwen2_5_vl_7b.py:majority`; see `sejax.rewards.recipes`.
+The data come from the hub; a directory of its parquet files does as well. A recipe is chosen after
+a colon, as in `--config=configs/mmr1_qwen2_5_vl_7b.py:majority`; see `sejax.rewards.recipes`.
 """
 
 from sejax.config import presets

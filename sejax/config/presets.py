@@ -4,9 +4,33 @@ from collections.abc import Collection, Mapping
 
 import ml_collections
 
+from sejax import assets
 from sejax import config as config_lib
+from sejax.data import figures
 from sejax.errors import quoted, shortened
 from sejax.rewards.recipes import RECIPES
+
+
+def bundled() -> ml_collections.ConfigDict:
+  """Returns the configuration of the bundled tiny model, on figures that it can learn."""
+  config = config_lib.default()
+  config.model.path = str(assets.TINY_VLM)
+  # Replies are short: packing them would cost more compile time than it saves.
+  config.sampling.decode_steps = 64
+  config.sampling.pack = False
+  config.actor.instruction = ""  # It knows one form of answer.
+  config.actor.max_tokens = 40
+  config.judge.rubric = "short"
+  config.judge.max_tokens = 56
+  config.data.figures.families = {
+    name: float(name in figures.LEARNABLE) for name in figures.FAMILIES
+  }
+  config.data.min_pixels = None
+  config.data.max_pixels = None
+  config.data.prompt_limit = 64
+  config.data.prompt_buckets = (56, 64)
+  config.data.patch_buckets = (64,)
+  return config
 
 
 def released(model: str, recipe: str | None, *, tensor: int = 1) -> ml_collections.ConfigDict:
@@ -46,6 +70,42 @@ def figures_lora(model: str, recipe: str | None) -> ml_collections.ConfigDict:
   Raises:
     ValueError: there is no such recipe.
   """
+  config = _lora(model, recipe)
+  # As large as every family reads them, in 64 tokens.
+  config.data.figures.size = 224
+  config.data.min_pixels = config.data.max_pixels = None
+  config.data.patch_buckets = (256,)
+  config.data.prompt_limit = 512
+  config.data.prompt_buckets = (512,)
+  config.eval.split = "heldout"
+  config.eval.num_problems = 128
+  return config
+
+
+def pictures_lora(model: str, recipe: str | None) -> ml_collections.ConfigDict:
+  """Returns the configuration of training adapters on pictures of one's own: one chip of 16 GB.
+
+  Args:
+    model: hub name of a Qwen2.5-VL of at most 3B parameters.
+    recipe: see `sejax.rewards.recipes`.
+
+  Raises:
+    ValueError: there is no such recipe.
+  """
+  config = _lora(model, recipe)
+  config.data.source = "jsonl"
+  # Photos of any size, in at most 256 tokens each.
+  config.data.min_pixels = None
+  config.data.max_pixels = 256 * 28**2
+  config.data.patch_buckets = (512, 1024)
+  config.data.prompt_limit = 512
+  config.data.prompt_buckets = (384, 512, 768)
+  config.eval.num_problems = 0
+  return config
+
+
+def _lora(model: str, recipe: str | None) -> ml_collections.ConfigDict:
+  """Returns what configurations of training adapters on one chip of 16 GB share."""
   config = released(model, recipe)
   config.batch_size = config.mini_batch_size = 16
   config.lora.rank = 64
@@ -56,12 +116,6 @@ def figures_lora(model: str, recipe: str | None) -> ml_collections.ConfigDict:
   # Easy for the model in what is seen, less so in what is to be made of it: replies stay short.
   config.actor.max_tokens = 512
   config.judge.max_tokens = 512
-  config.data.figures.size = 112
-  config.data.prompt_limit = 512
-  config.data.prompt_buckets = (512,)
-
-  config.eval.split = "heldout"
-  config.eval.num_problems = 128
   config.eval.batch_size = 16
   config.eval.every = 0
   config.checkpoint.every = 10
