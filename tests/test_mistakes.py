@@ -263,6 +263,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_answered_in_one_line(mistake, said):
   prepare, arguments, message = MISTAKES[mistake]
@@ -449,3 +450,22 @@ def test_an_older_python_is_refused(file, monkeypatch):
   message = "sejax: Python 3.10 is too old; install Python 3.11 or newer"
   with pytest.raises(SystemExit, match=message):
     exec((ROOT / file).read_text())
+
+
+def test_a_set_that_would_be_ignored_is_refused(said):
+  """The bundled model's configuration draws its problems, whatever the path."""
+  status, error = said("--mode=inspect", TINY, "--workdir=out", "--config.data.path=mine.jsonl")
+  assert status == 2
+  assert error == (
+    "sejax: config.data.path='mine.jsonl' must be empty for data.source=figures, which are drawn;"
+    " or give data.source=jsonl\n"
+  )
+
+
+def test_the_options_that_cannot_change_are_named(said):
+  arguments = (TINY, "--workdir=out", "--config.model.path=none")
+  pathlib.Path("none").mkdir()
+  _began(*arguments)
+  _, error = said(*arguments, "--config.optimizer.learning_rate=1.0", "--config.seed=3")
+  assert "holds a run with config.optimizer.learning_rate=3e-05, not 1.0" in error
+  assert "1.0 (others differ, too: seed); give the same configuration or another --workdir" in error

@@ -157,7 +157,8 @@ def require_same(
   ]
   if differing:
     name = differing[0]
-    more = f", and {len(differing) - 1} more fields" if len(differing) > 1 else ""
+    others = ", ".join(differing[1:4]) + (" and more" if len(differing) > 4 else "")
+    more = f" (others differ, too: {others})" if others else ""
     raise ConfigError(
       f"{workdir} holds a run with config.{name}={quoted(before.get(name))}, not"
       f" {quoted(now.get(name))}{more}; give the same configuration or another --workdir"

@@ -246,6 +246,9 @@ def _validate_data(data: ml_collections.ConfigDict) -> None:
     sizes = tuple(data[name])
     ascending = sizes and sizes[0] >= 1 and sizes == tuple(sorted(set(sizes)))
     _require(ascending, f"data.{name}", sizes, "ascending positive sizes, at least one")
+  if data.source == "figures":  # Else a set of one's own would be ignored.
+    wanted = "empty for data.source=figures, which are drawn; or give data.source=jsonl"
+    _require(not data.path, "data.path", data.path, wanted)
   minimum = 1
   for name in ("min_pixels", "max_pixels"):
     value = data[name]
