@@ -13,7 +13,7 @@ from sejax import storage
 from sejax.data import batches, pipeline
 from sejax.data.prepare import Dropped, Example, Preparer
 from sejax.data.records import BadRecord, Source
-from sejax.reports import pages
+from sejax.reports import charts, pages
 
 _BARS = 24  # bars of a histogram
 _IN_ORDER = pipeline.Options(batch_size=1, once=True)
@@ -174,4 +174,4 @@ def _histogram(
   caption = (
     f"Limit {limit}; least {min(values)}, most {max(values)}. Records by bucket: {in_buckets}"
   )
-  return pages.histogram(title, counts, width, caption)
+  return charts.histogram(title, counts, width, caption)

@@ -1,4 +1,4 @@
-"""The page about a training run: accuracy before and after, curves of all metrics, sample groups.
+"""The page about a training run: what it changed, its most important curves, all others, groups.
 
 A run writes it when it ends. `--mode=report` writes it at any time, from the files that the run has
 written to its workdir so far.
@@ -22,7 +22,6 @@ A line of `groups.jsonl` holds one group of G trajectories:
 import base64
 import itertools
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,26 +30,11 @@ import markupsafe
 from sejax import storage
 from sejax.errors import quoted
 from sejax.monitoring import writers
-from sejax.reports import pages
+from sejax.reports import charts, curves, pages
 
 _SHOWN = 24  # maximum number of groups on the page
 _LONGEST = 32  # maximum characters of an answer in a table; its trajectory is shown in full
 
-# Headings and regular expressions. A metric of `metrics.jsonl` is drawn under the first heading of
-# `_CURVES` whose expression matches its name, and one of `timing.jsonl` likewise by `_TIMING`.
-_CURVES = {
-  "Accuracy": r"pass@|pass_at|maj@|maj_at|greedy",
-  "Labels against gold answers, agreement and collapse": r"label|agreement|collapse",
-  "Rewards, votes and verdicts": r"reward|majority|consistency|judge|verdict|advantage|distinct"
-  r"|abstention|format|constant",
-  "Entropy and length": r"entropy|length|truncated|tokens",
-  "Updates": r"kl|clip|ratio|loss|norm|skipped|finite|rate",
-  "Other": r"",
-}
-_TIMING = {
-  "Speed and memory": r"per_second|tokens|utili[sz]ation|mfu|flops|bytes|memory|compil",
-  "Seconds": r"",
-}
 _COUNTS = "_count"  # suffix of metrics that count the groups that another metric's mean is over
 
 
@@ -67,21 +51,26 @@ def run(workdir: storage.Path) -> None:
 
 def page(workdir: storage.Path) -> str:
   """Returns the HTML of the page; see `run`."""
-  metrics = _curves(workdir / writers.METRICS)
+  metrics = curves.read(workdir / writers.METRICS)
   if not metrics:
     raise ValueError(
       f"{workdir / writers.METRICS} holds no metrics; give a training run's --workdir"
     )
   counts = {name: metrics.pop(name) for name in list(metrics) if name.endswith(_COUNTS)}
+  timing = curves.read(workdir / writers.TIMING)
+  glance = curves.at_a_glance(list(metrics))
   groups, group_count = _groups(workdir / writers.GROUPS)
+  summary = _summary(workdir / "summary.json")
   configuration = workdir / "config.json"
   return pages.render(
     "training.html",
     title=f"{storage.absolute(workdir).name}: training run",
-    summary=_summary(workdir / "summary.json"),
+    sentence=summary["sentence"] if summary else _sentence_so_far(metrics),
+    summary=summary,
+    glance=[charts.chart(name, metrics[name], curves.explanation(name)) for name in glance],
     curves=[
-      *_charts(metrics, _CURVES),
-      *_charts(_curves(workdir / writers.TIMING), _TIMING),
+      *_charts(metrics, curves.OF_METRICS),
+      *_charts(timing, curves.OF_TIMING),
       *_charts(counts, {"Groups that define each mean": r""}),
     ],
     groups=groups,
@@ -102,17 +91,21 @@ def _summary(path: storage.Path) -> dict[str, Any] | None:
       for name in before
       if not name.endswith("_error")
     ]
+    duration = _duration(summary["seconds"])
     stages = summary["stages"]
     total = stages.get("total") or sum(stages.values()) or 1
     total_last = sorted(stages.items(), key=lambda stage: stage[0] == "total")
     trained_on = summary.get("training_problems")
+    names = {name: _words(name) for name in before if not name.endswith("_error")}
     return {
+      "sentence": _sentence(summary, duration),
+      "chart": charts.before_after(before, after, names) if names else "",
       "figures": figures,
       "trained_on": trained_on,
       "problems": summary["problems"] if trained_on else None,
       "steps": summary["steps"],
       "falls_from": summary.get("label_accuracy_falls_from"),
-      "duration": _duration(summary["seconds"]),
+      "duration": duration,
       "stages": [
         (_words(stage), _duration(seconds), f"{seconds / total:.0%}")
         for stage, seconds in total_last
@@ -120,6 +113,30 @@ def _summary(path: storage.Path) -> dict[str, Any] | None:
     }
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise ValueError(f"{path} is not a summary of a run: {quoted(error)}") from None
+
+
+def _sentence(summary: Mapping[str, Any], duration: str) -> str:
+  """Returns what came of a run, in a sentence."""
+  steps = f"{summary['steps']} steps took {duration}"
+  name = "pass_at_1"
+  if name not in summary["change"]:
+    return f"{steps}; no held-out problems were evaluated."
+  before, after = _percent(summary["before"], name), _percent(summary["after"], name)
+  change = _percent(summary["change"], name, "+")
+  return (
+    f"{steps}: of the held-out problems, one sample is right in {after} percent instead of"
+    f" {before}, which is {change} points."
+  )
+
+
+def _sentence_so_far(metrics: Mapping[str, curves.Curve]) -> str:
+  """Returns how far a run is that has not ended."""
+  last = max(curve.steps[-1] for curve in metrics.values())
+  text = f"The run has not ended; it has made {last + 1} steps"
+  rewards = [x for x in metrics["reward"].values if x is not None] if "reward" in metrics else []
+  if rewards:
+    text += f", in which the mean reward went from {rewards[0]:.3f} to {rewards[-1]:.3f}"
+  return f"{text}."
 
 
 def _percent(figures: Mapping[str, float], name: str, sign: str = "") -> str:
@@ -140,35 +157,18 @@ def _words(name: str) -> str:
   return name.replace("_at_", "@").replace("_", " ")
 
 
-def _curves(path: storage.Path) -> dict[str, tuple[list[int], list[float | None]]]:
-  """Reads the curves of a file of JSON lines: steps and values of each metric, sorted by name."""
-  curves = {}
-  for record in writers.read(path):
-    step = record.pop("step")
-    for name, value in record.items():
-      if not isinstance(value, int | float | None):
-        raise ValueError(f"{path}: {name} of step {step} is {quoted(value)}, not a number")
-      steps, values = curves.setdefault(name, ([], []))
-      steps.append(step)
-      values.append(value)
-  return dict(sorted(curves.items()))
-
-
 def _charts(
-  curves: Mapping[str, tuple], headings: Mapping[str, str]
+  drawn: Mapping[str, curves.Curve], headings: Mapping[str, str]
 ) -> Iterator[tuple[str, list[markupsafe.Markup]]]:
   """Yields each heading that has charts, with these charts.
 
   Args:
-    curves: steps and values of each metric.
     headings: regular expression of each heading.
   """
-  rest = dict(curves)
-  for heading, pattern in headings.items():
-    names = [name for name in rest if re.search(pattern, name)]
-    drawn = [pages.chart(name, *rest.pop(name)) for name in names]
-    if any(drawn):
-      yield heading, drawn
+  for heading, names in curves.by_heading(list(drawn), headings):
+    found = [charts.chart(name, drawn[name], curves.explanation(name)) for name in names]
+    if any(found):
+      yield heading, found
 
 
 def _groups(path: storage.Path) -> tuple[list[dict[str, Any]], int]:

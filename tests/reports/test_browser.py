@@ -14,10 +14,12 @@ from configs import tiny
 from sejax.config import modes
 from sejax.evaluation import metrics, results
 from sejax.evaluation.benchmarks import protocol
-from sejax.reports import pages
+from sejax.reports import comparison, pages
 from sejax.reports import training as report
 from tests.data.problems import random_png
 from tests.reports import test_pages, test_report
+
+pytestmark = pytest.mark.long
 
 LONG = "unbroken" * 40
 WIDTHS = {"narrow": 360, "wide": 1440}
@@ -68,11 +70,20 @@ def write_summary(folder):
   return path
 
 
-# For each page: what writes it, how many <details> elements and how many images it has.
+def write_comparison(folder):
+  for name in ("one", "two"):
+    (folder / name).mkdir()
+    test_report.leave_run(folder / name)
+  comparison.run([folder / "one", folder / "two"], folder / "comparison.html")
+  return folder / "comparison.html"
+
+
+# For each page: what writes it, and how many <details> elements, images and links it has.
 PAGES = {
-  "report": (write_report, 24 + 1, 24),
-  "inspect": (write_inspect, 1, 1),
-  "summary": (write_summary, 2, 0),
+  "report": (write_report, 24 + 6 + 1, 24, 5),
+  "comparison": (write_comparison, 3, 0, 3),
+  "inspect": (write_inspect, 1, 1, 0),
+  "summary": (write_summary, 2, 0, 0),
 }
 
 
@@ -118,7 +129,7 @@ def page(browser, paths, case):
 
 
 def test_headings_language_and_pictures(page, case):
-  _, _, thumbnails = PAGES[case[0]]
+  thumbnails = PAGES[case[0]][2]
   (heading,) = page.locator("main h1").all_inner_texts()
   assert heading == page.title() != ""
   assert page.get_attribute("html", "lang") == "en"
@@ -131,7 +142,7 @@ def test_headings_language_and_pictures(page, case):
 
 
 def test_the_keyboard_reaches_and_opens_all_and_nothing_is_too_wide(page, case):
-  _, details, _ = PAGES[case[0]]
+  _, details, _, links = PAGES[case[0]]
   assert page.evaluate("innerWidth") == WIDTHS[case[1]]
   assert page.evaluate(WIDER) == 0
   expected = set(page.evaluate(KEYBOARD))
@@ -151,7 +162,7 @@ def test_the_keyboard_reaches_and_opens_all_and_nothing_is_too_wide(page, case):
   assert set(reached) == expected
   names = page.eval_on_selector_all("[role=region]", "all => all.map(e => e.ariaLabel)")
   assert all(names)
-  assert len(names) + details == len(expected)
+  assert len(names) + details + links == len(expected)
   assert page.evaluate(WIDER) == 0, "what was opened is too wide"
 
 

@@ -10,7 +10,7 @@ from sejax import config as config_lib
 from sejax import main
 from sejax.config import modes
 from sejax.data import batches
-from sejax.reports import inspection, pages
+from sejax.reports import charts, inspection
 from tests.data.problems import random_png
 
 
@@ -77,7 +77,7 @@ def test_answers_that_cannot_be_read_are_listed(config, tmp_path, capsys):
 
 
 def test_bars_are_as_high_as_there_are_records_of_their_sizes():
-  drawn = pages.histogram("Patches", [0, 2, 10], 5, "longest 14")
+  drawn = charts.histogram("Patches", [0, 2, 10], 5, "longest 14")
   bars = re.findall(r'height="([^"]+)"><title>([^<]+)', drawn)
   assert bars == [("24.0", "5 to 9: 2"), ("120.0", "10 to 14: 10")]
   assert re.findall(r"<text[^>]*>([^<]+)", drawn) == ["0", "2", "4", "6", "8", "10", "0", "14"]
@@ -115,6 +115,7 @@ def test_the_limits_on_what_is_counted_and_shown(config, tmp_path):
   assert "records read2" in page.text
 
 
+@pytest.mark.long
 def test_the_command_line_runs_it(config, tmp_path, capsys):
   def command(model):
     (tmp_path / "plain.py").write_text(

@@ -10,7 +10,7 @@ import pytest
 from sejax import config as config_lib
 from sejax import main
 from sejax.monitoring import writers
-from sejax.reports import pages
+from sejax.reports import charts, curves
 from sejax.reports import training as report
 from tests.data.problems import random_png
 
@@ -30,7 +30,7 @@ class _Page(html.parser.HTMLParser):
     attrs = dict(attrs)
     source = attrs.get("src") or attrs.get("href") or ""
     self.thumbnails += source.startswith("data:image/png;base64,")
-    if (source and not source.startswith("data:")) or tag in ("script", "link"):
+    if (source and not source.startswith(("data:", "#"))) or tag in ("script", "link"):
       self.loaded.append((tag, source))
     if tag == "tr":
       self.rows.append([])
@@ -112,7 +112,14 @@ def test_figures_before_and_after(workdir, capsys):
   assert ["sample", "2 min 00 s", "75%"] in page.rows
   assert ["judge", "40.0 s", "25%"] in page.rows
   assert ["total", "2 min 40 s", "100%"] in page.rows
-  assert "50 steps in 3 min 10 s." in page.text
+  said = page.text.replace("\N{NBSP}", " ")
+  assert (
+    "50 steps took 3 min 10 s: of the held-out problems, one sample is right in 55.3 ± 2.0 percent"
+    " instead of 50.0 ± 2.1, which is +5.3 ± 1.2 points."
+  ) in said
+  # The chart: places of both dots, and the ends of their 95% intervals.
+  ends = "pass@1 before: 50.0%, from 45.9 to 54.1; pass@1 after: 55.3%, from 51.4 to 59.2"
+  assert f'aria-label="{ends}"' in (workdir / "report.html").read_text()
   assert '"group_size": 8' in page.text
   assert capsys.readouterr().out == f"report written to {workdir / 'report.html'}\n"
 
@@ -138,7 +145,7 @@ def test_every_curve_is_drawn_under_its_heading(workdir):
   }
   assert drawn["kl"].count("M") == 2, "a step without a value interrupts the curve"
   assert "reward over steps 0 to 49, from 0 to 0.49" in page.curves
-  headings = re.findall("|".join((*report._CURVES, *report._TIMING)), page.text)
+  headings = re.findall("|".join((*curves.OF_METRICS, *curves.OF_TIMING)), page.text)
   expected = ["Accuracy", "Rewards, votes and verdicts", "Updates", "Speed and memory", "Seconds"]
   assert headings == expected
 
@@ -166,7 +173,8 @@ def test_a_run_that_goes_on_has_a_page(workdir):
   for name in ("summary.json", "groups.jsonl", "timing.jsonl", "config.json"):
     (workdir / name).unlink()
   text = show(workdir).text
-  assert "There is no summary.json: the run has not ended." in text
+  assert "The run has not ended; it has made 50 steps" in text
+  assert "in which the mean reward went from 0.000 to 0.490." in text
   assert "No groups were kept in groups.jsonl." in text
 
 
@@ -184,7 +192,8 @@ def test_a_run_that_goes_on_has_a_page(workdir):
     ("summary.json", "[", "summary.json is not a summary of a run"),
     (
       "summary.json",
-      '{"before": {}, "after": {}, "change": {}, "stages": {}, "training_problems": 1}',
+      '{"before": {}, "after": {}, "change": {}, "stages": {}, "steps": 1, "seconds": 1,'
+      ' "training_problems": 1}',
       "summary.json is not a summary of a run: KeyError('problems')",
     ),
     ("groups.jsonl", '{"step": 1}\n', "groups.jsonl:1 is not a group: KeyError('gold')"),
@@ -210,11 +219,11 @@ def test_a_damaged_file_is_named(workdir, name, text, said):
 
 
 def test_a_curve_of_one_value_is_a_dot_and_one_of_none_is_left_out():
-  assert pages.chart("kl", [1, 2], [None, None]) == ""
-  alone = pages.chart("kl", [3], [-2.0])
+  assert charts.chart("kl", curves.Curve([1, 2], [None, None])) == ""
+  alone = charts.chart("kl", curves.Curve([3], [-2.0]))
   assert list(_Page(alone).curves.values()) == ["M60.0 68.0L60.0 68.0"]
   assert 'class=dots d="M60.0 68.0L60.0 68.0"' in alone
-  assert 'class=dots d=""' in pages.chart("kl", [3, 4], [-2.0, 1.0])
+  assert 'class=dots d=""' in charts.chart("kl", curves.Curve([3, 4], [-2.0, 1.0]))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +239,7 @@ def test_a_curve_of_one_value_is_a_dot_and_one_of_none_is_left_out():
   ],
 )
 def test_axes_have_round_values(values, ticks):
-  drawn = pages.chart("x", [0, 1], values)
+  drawn = charts.chart("x", curves.Curve([0, 1], values))
   assert re.findall(r"class=end>([^<]*)</text><path|class=end>([^<]*)</text><text", drawn)
   found = re.findall(r"class=end>([^<]+)<", drawn)[:-1]
   assert found == ticks

@@ -1,0 +1,227 @@
+"""The page that compares runs: what they reached in a table, and their curves in one chart.
+
+Runs that differ in nothing but the seed are one kind: a line for their mean, and a band from the
+lowest to the highest of them. A kind is called by the workdir of its first run; a table says in
+which options kinds differ.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import markupsafe
+
+from sejax import storage
+from sejax.errors import quoted
+from sejax.monitoring import writers
+from sejax.reports import charts, curves, pages
+
+# Fields that do not make another kind of run: the seed, and what only logs or stores.
+_OF_NO_KIND = ("seed", "log.", "checkpoint.", "commits.", "compile_threads", "data.workers")
+
+
+class _Run(NamedTuple):
+  """A run that is compared.
+
+  Attributes:
+    name: its workdir's.
+    config: values of its configuration by dotted names.
+    metrics: curves of `metrics.jsonl`.
+    summary: `summary.json`; None while the run goes on.
+  """
+
+  name: str
+  config: dict[str, Any]
+  metrics: dict[str, curves.Curve]
+  summary: dict[str, Any] | None
+
+
+class _Kind(NamedTuple):
+  """Runs that differ in their seed alone.
+
+  Attributes:
+    name: what they are called.
+    config: what decides their kind, by dotted names.
+    runs: the runs.
+  """
+
+  name: str
+  config: dict[str, Any]
+  runs: list[_Run]
+
+
+def run(workdirs: Sequence[storage.Path], path: storage.Path) -> None:
+  """Writes a page that compares runs, whether or not they have ended.
+
+  Args:
+    workdirs: of at least two training runs.
+    path: where the page goes.
+
+  Raises:
+    ValueError: there are fewer, or one has no metrics.
+  """
+  pages.write(path, page(workdirs))
+  print(f"comparison written to {path}")
+
+
+def page(workdirs: Sequence[storage.Path]) -> str:
+  """Returns the HTML of the page; see `run`."""
+  names = [str(storage.absolute(workdir)) for workdir in workdirs]
+  if len({*names}) < 2:
+    raise ValueError(f"--runs={','.join(names)} must be two or more different workdirs")
+  runs = [_read(workdir) for workdir in workdirs]
+  kinds = _kinds(runs)
+  known = {name for run in runs for name in run.metrics if not name.endswith("_count")}
+  glance = curves.at_a_glance(sorted(known))
+  return pages.render(
+    "comparison.html",
+    title=f"{len(runs)} runs compared",
+    kinds=[kind.name for kind in kinds],
+    members=[
+      (kind.name, len(kind.runs), ", ".join(run.name for run in kind.runs), _steps(kind))
+      for kind in kinds
+    ],
+    figures=list(_figures(kinds)),
+    differences=list(_differences(kinds)),
+    last_names=[name.replace("_", " ") for name in _last_names(known)],
+    last=[(kind.name, *(_last(name, kind) for name in _last_names(known))) for kind in kinds],
+    glance=[_overlay(name, kinds) for name in glance],
+    curves=[
+      (heading, [_overlay(name, kinds) for name in found])
+      for heading, found in curves.by_heading(sorted(known), curves.OF_METRICS)
+    ],
+  )
+
+
+def _read(workdir: storage.Path) -> _Run:
+  metrics = curves.read(workdir / writers.METRICS)
+  if not metrics:
+    raise ValueError(f"{workdir / writers.METRICS} holds no metrics; give workdirs as --runs=A,B")
+  config, summary = workdir / "config.json", workdir / "summary.json"
+  return _Run(
+    storage.absolute(workdir).name,
+    dict(_flat(_object(config))) if config.exists() else {},
+    metrics,
+    _object(summary) if summary.exists() else None,
+  )
+
+
+def _object(path: storage.Path) -> dict[str, Any]:
+  try:
+    return dict(json.loads(path.read_bytes()))
+  except (ValueError, TypeError) as error:
+    raise ValueError(f"{path} is not a JSON object: {quoted(error)}") from None
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      yield from _flat(value, f"{above}{name}.")
+    else:
+      yield above + name, value
+
+
+def _kinds(runs: Sequence[_Run]) -> list[_Kind]:
+  """Returns the kinds of runs, in the order in which they occur."""
+  by_config: dict[str, list[_Run]] = {}
+  for run in runs:
+    config = {k: v for k, v in run.config.items() if not k.startswith(_OF_NO_KIND)}
+    by_config.setdefault(json.dumps(config, sort_keys=True), []).append(run)
+  return [
+    _Kind(
+      f"{members[0].name} and {len(members) - 1} more" if len(members) > 1 else members[0].name,
+      json.loads(key),
+      members,
+    )
+    for key, members in by_config.items()
+  ]
+
+
+def _differences(kinds: Sequence[_Kind]) -> Iterator[tuple[str, ...]]:
+  """Yields a row for each option in which kinds differ, with the value of each kind."""
+  for name in sorted({name for kind in kinds for name in kind.config}):
+    values = [json.dumps(kind.config.get(name)) for kind in kinds]
+    if len({*values}) > 1:
+      yield (name, *values)
+
+
+def _last_names(known: Collection[str]) -> list[str]:
+  """Returns the metrics whose last values are compared."""
+  names = [*curves.at_a_glance(sorted(known)), "judge_mean", "kl", "collapse_score"]
+  return [name for name in dict.fromkeys(names) if name in known]
+
+
+def _last(name: str, kind: _Kind) -> str:
+  """Returns the mean over a kind's runs of a metric at their last steps; a dash without any."""
+  ends = [run.metrics[name].values[-1] for run in kind.runs if name in run.metrics]
+  ends = [value for value in ends if value is not None]
+  return f"{statistics.fmean(ends):.4g}" if ends else "–"
+
+
+def _steps(kind: _Kind) -> str:
+  """Returns how many steps the runs have made, and whether they go on."""
+  made = [max(curve.steps[-1] for curve in run.metrics.values()) + 1 for run in kind.runs]
+  text = f"{min(made)}" if min(made) == max(made) else f"{min(made)} to {max(made)}"
+  running = sum(run.summary is None for run in kind.runs)
+  return f"{text}, {running} not ended" if running else text
+
+
+def _figures(kinds: Sequence[_Kind]) -> Iterator[tuple[str, ...]]:
+  """Yields a row for each kind and held-out metric: before, after and change, in percent."""
+  for kind in kinds:
+    ended = [run.summary for run in kind.runs if run.summary and run.summary.get("change")]
+    names = [name for name in (ended[0]["change"] if ended else ()) if not name.endswith("_error")]
+    for name in names:
+      have = [summary for summary in ended if name in summary["change"]]
+      yield (
+        kind.name,
+        name.replace("_at_", "@"),
+        *(_mean(have, part, name, sign) for part, sign in (("before", ""), ("after", ""))),
+        _mean(have, "change", name, "+"),
+        _spread([summary["change"][name] for summary in have]),
+      )
+
+
+def _mean(summaries: Sequence[Mapping[str, Any]], part: str, name: str, sign: str) -> str:
+  """Returns the mean of a share over runs, in percent, with its standard error over problems."""
+  values = [summary[part][name] for summary in summaries]
+  errors = [summary[part].get(f"{name}_error") for summary in summaries]
+  text = f"{100 * statistics.fmean(values):{sign}.1f}"
+  if None in errors:
+    return text
+  # Runs answer the same problems: their errors are not independent.
+  error = math.sqrt(statistics.fmean(error * error for error in errors))
+  return f"{text} ± {100 * error:.1f}".replace(" ", "\N{NBSP}")
+
+
+def _spread(values: Sequence[float]) -> str:
+  """Returns the standard deviation over runs in points; a dash for a single one."""
+  return f"{100 * statistics.stdev(values):.1f}" if len(values) > 1 else "–"
+
+
+def _overlay(name: str, kinds: Sequence[_Kind]) -> markupsafe.Markup:
+  """Returns the chart of a metric with a line and a band for each kind that has it."""
+  bands = [_band(name, kind) for kind in kinds]
+  return charts.overlay(name, bands, curves.explanation(name))
+
+
+def _band(name: str, kind: _Kind) -> charts.Band:
+  """Returns the mean and the range of a metric at the steps that all runs of a kind have."""
+  have = [run.metrics[name] for run in kind.runs if name in run.metrics]
+  values = [dict(zip(curve.steps, curve.values, strict=True)) for curve in have]
+  steps = sorted(set.intersection(*map(set, values))) if values else []
+  rows = [[row[step] for row in values] for step in steps]
+  return charts.Band(
+    kind.name,
+    curves.Curve(steps, [_of(row, statistics.fmean) for row in rows]),
+    [_of(row, min) for row in rows],
+    [_of(row, max) for row in rows],
+  )
+
+
+def _of(row: Iterable[float | None], what: Any) -> float | None:
+  """Returns what is asked of a row; None where a value is missing."""
+  row = list(row)
+  return None if None in row else what(row)
