@@ -23,6 +23,7 @@ setuptools.setup(
   license="Apache-2.0",
   packages=setuptools.find_packages(include=["sejax", "sejax.*"]),
   package_data={"sejax": ["assets/tiny_vlm/*", "reports/templates/*"]},
+  entry_points={"console_scripts": ["sejax = sejax.main:command"]},
   python_requires=">=3.11",
   install_requires=[
     "absl-py",

@@ -2,15 +2,19 @@
 
 import json
 import math
+import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
+from absl import flags as absl_flags
 
+from sejax import arguments as arguments_lib
 from sejax import config as config_lib
-from sejax import main
+from sejax import flags, main
 from sejax.config import validation
 from sejax.rewards import recorded
 
@@ -26,6 +30,7 @@ def run(*arguments):
   )
 
 
+@pytest.mark.long
 def test_the_worked_example(tmp_path):
   done = run(EXAMPLE, REWARDS, f"--workdir={tmp_path / 'run'}", "--config.method.clip_adv=4")
   assert done.returncode == 0, done.stderr
@@ -57,6 +62,7 @@ def test_a_call_forgets_the_flags_of_the_one_before(capsys):
   assert "--topology is missing" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
@@ -210,6 +216,7 @@ def test_a_line_may_hold_any_separator(tmp_path):
   assert recorded.read_groups(str(path), 4, 1)[0]["responses"] == record["responses"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("source", "message"),
   [
@@ -252,7 +259,7 @@ def test_values_of_another_kind_are_named(flag, message, capsys):
 
 def test_a_section_of_any_names_may_be_given_as_a_whole():
   families = "--config.data.figures.families={'dots': 2.0}"
-  config = main._parse(["sejax", EXAMPLE, "--workdir=unused", families])
+  config = arguments_lib.parse(["sejax", EXAMPLE, "--workdir=unused", families])
   assert config.data.figures.families.to_dict() == {"dots": 2.0}
   validation.validate(config)
 
@@ -267,16 +274,57 @@ def test_a_section_of_any_names_may_be_given_as_a_whole():
 )
 def test_options_of_a_reward_function_can_be_given(recipe, given, expected):
   arguments = [f"{TINY}:{recipe}", "--workdir=unused", f"--config.rewards.options{given}"]
-  assert main._parse(["sejax", *arguments]).rewards.options.to_dict() == expected
+  assert arguments_lib.parse(["sejax", *arguments]).rewards.options.to_dict() == expected
 
 
 def test_an_option_that_the_recipe_has_not_is_named():
   arguments = [f"{TINY}:empo", "--workdir=unused", "--config.rewards.options.lo=0.1"]
   with pytest.raises(ValueError, match=r"--config\.rewards\.options\.lo=0\.1 is no option in"):
-    main._parse(["sejax", *arguments])
+    arguments_lib.parse(["sejax", *arguments])
 
 
-def test_help_is_shown():
-  done = run("--help")
-  assert "--workdir" in done.stdout + done.stderr
-  assert done.returncode in (0, 1)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_modes_flags_and_statuses_without_importing_jax(flag):
+  code = f"import sys; from sejax import main; print(main.main(['sejax', '{flag}']))"
+  code += "; print({'jax', 'sejax.config'} & {*sys.modules})"
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  assert done.stderr == ""
+  assert done.stdout.endswith("\n0\nset()\n")
+  assert run(flag).stdout == done.stdout.removesuffix("0\nset()\n")
+  words = [
+    *flags.MODES,
+    *(f"--{holder.name} " for holder in vars(flags).values() if is_flag(holder)),
+  ]
+  assert len(words) > 20
+  assert [word for word in words if word not in done.stdout] == []
+  assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def is_flag(value):
+  return isinstance(value, absl_flags.FlagHolder)
+
+
+@pytest.mark.parametrize("mode", flags.MODES)
+def test_the_examples_of_the_help_are_taken(mode, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  config = arguments_lib.parse(["sejax", *shlex.split(flags.MODES[mode].example)])
+  assert flags.MODE.value == mode
+  if config is not None:
+    validation.validate(config, reads_data=False)
+
+
+@pytest.mark.long
+def test_the_command_finds_what_is_in_the_current_directory(tmp_path):
+  """As `python -m` does: reward functions of one's own."""
+  (tmp_path / "mine.py").write_text("print('found mine')")
+  code = "import sys; sys.path[:1] = []; from sejax import main; sys.argv = ['sejax', '--help']"
+  code += "\ntry:\n  main.command()\nfinally:\n  import mine"
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    cwd=tmp_path,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.endswith("found mine\n")

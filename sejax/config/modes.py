@@ -22,7 +22,7 @@ from sejax.evaluation.responder import Responder
 from sejax.parallel import layouts, meshes
 from sejax.parallel.programs import keep_programs
 from sejax.planning import compilation, warming
-from sejax.reports import inspection
+from sejax.reports import comparison, inspection
 from sejax.reports import training as training_report
 from sejax.rewards import recorded
 from sejax.rollout import ModelDirectory, checks
@@ -99,13 +99,13 @@ def evaluate(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   Raises:
     ValueError: as `evaluate_lib.run`, or a model cannot be loaded.
   """
-  evaluate_lib.chosen(config.eval.sets)  # Reports wrong names before models are loaded.
+  names = evaluate_lib.chosen(config.eval.sets)  # Reports wrong ones before models are loaded.
   reads = ("eval.predictions",) if config.eval.predictions else ("model.path",)
   commits = resume.commits(workdir)
   config = with_local_inputs(config, (*reads, "eval.sets_path", "eval.extractor"), commits)
   if hub_sets.is_asked_for(config.eval.sets_path):
     config.eval.sets_path = hub_sets.download(
-      evaluate_lib.chosen(config.eval.sets), config.eval.sets_path, config.eval.revision, commits
+      names, config.eval.sets_path, config.eval.revision, commits
     )
   resume.save_commits(commits, workdir)
   evaluate_lib.run(
@@ -176,18 +176,20 @@ def inspect(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
   inspection.run(config.data, preparer, workdir, batch_size=config.batch_size)
 
 
-def report(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
-  """Writes the page about a training run: `--mode=report`.
+def report(workdir: storage.Path, runs: Sequence[storage.Path] = ()) -> None:
+  """Writes the page about a training run, or one that compares runs: `--mode=report`.
 
   Args:
-    config: not used; the page shows the configuration saved in the workdir.
-    workdir: workdir of the run.
+    workdir: of the run; or where the comparison goes.
+    runs: workdirs to compare; empty: the page is about one run.
 
   Raises:
-    ValueError: as `training_report.run`.
+    ValueError: as `training_report.run` and `comparison.run`.
   """
-  del config
-  training_report.run(workdir)
+  if runs:
+    comparison.run(runs, workdir / "comparison.html")
+  else:
+    training_report.run(workdir)
 
 
 def reward(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:

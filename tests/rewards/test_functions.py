@@ -160,15 +160,14 @@ def test_a_function_is_tried_on_an_empty_row():
 
   options = config_lib.default().method.to_dict()
   evidence = rewards.of_padding(4, 2, teacher=True)
-  rewards.try_on_padding(keep, SOURCE, options, evidence=evidence, max_tokens=8)
+  rewards.reward_groups(evidence, SOURCE, options, keep, max_tokens=8)
   (row,) = seen
   assert row.answer_ids.tolist() == [[-1] * 4]
   assert row.verdicts.shape == (1, 4, 2)
   assert row.teacher_ids.tolist() == [[-1] * 4]
   assert row.view_ids is None
   with pytest.raises(rewards.RewardFunctionError, match="fails raised ValueError"):
-    rewards.try_on_padding(fails, SOURCE, options, evidence=evidence, max_tokens=8)
-  rewards.try_on_padding(None, SOURCE, options, evidence=evidence, max_tokens=8)
+    rewards.reward_groups(evidence, SOURCE, options, fails, max_tokens=8)
 
 
 def test_overlong_trajectories_are_punished():
@@ -299,7 +298,9 @@ def test_the_command_shows_the_traceback(monkeypatch, capfd, tmp_path):
   monkeypatch.setattr(train, "run", lambda *_: reward(fails))
   config = ROOT / "configs" / "tiny.py"
   monkeypatch.setattr(sys, "argv", ["sejax", f"--config={config}", f"--workdir={tmp_path / 'out'}"])
-  assert main._guarded() == 1
+  with pytest.raises(SystemExit) as left:
+    main.command()
+  assert left.value.code == 1
   error = capfd.readouterr().err
   assert 'return int("seven")' in error
   assert "the reward function tests.rewards.test_functions.fails raised ValueError" in error

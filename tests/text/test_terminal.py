@@ -45,6 +45,7 @@ def test_what_nobody_reads_goes_nowhere():
   assert error.endswith(b"to the end\n")
 
 
+@pytest.mark.long
 def test_trajectories_are_shown_on_any_terminal():
   """Whatever a model writes, in whatever encoding the terminal has."""
   show = """
