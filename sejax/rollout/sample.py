@@ -7,7 +7,9 @@ gets each trajectory's text, answer and share of the votes, and with `--judge` a
 score, reward and advantage.
 """
 
+import collections
 import dataclasses
+import functools
 import os
 import shutil
 import sys
@@ -20,13 +22,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from sejax import models, rewards, rollout, storage
+from sejax import models, rewards, storage
 from sejax.data import batches, image_files, prepare
 from sejax.data.records import Record, Source
-from sejax.errors import shortened
+from sejax.errors import quoted
 from sejax.method.consistency import count_votes
 from sejax.models.processor import Processor
-from sejax.sampling import Progress
+from sejax.rollout.model_directory import ModelDirectory, check_judge
+from sejax.rollout.roles import RoleOptions, Roles, by_candidate
+from sejax.sampling import Progress, Sampler
 
 _PLAIN_SECONDS = 10  # between two lines of progress where standard error is not a terminal
 _TAIL_TOKENS = 64  # last tokens of a sequence, shown while it grows
@@ -43,20 +47,20 @@ class Options:
     seed: random seed of the samples.
   """
 
-  role_options: rollout.RoleOptions
+  role_options: RoleOptions
   scoring: rewards.Scoring
   make_preparer: Callable[[Source], prepare.Preparer]
   seed: int
 
 
 def run(
-  model_directory: rollout.ModelDirectory,
+  model_directory: ModelDirectory,
   options: Options,
   images: Sequence[str],
   question: str,
   *,
   judge: bool,
-  judge_directory: rollout.ModelDirectory | None = None,
+  judge_directory: ModelDirectory | None = None,
 ) -> None:
   """Samples and scores trajectories for one question and prints them, see `ask`."""
   group = ask(
@@ -90,13 +94,13 @@ class ScoredGroup(NamedTuple):
 
 
 def ask(
-  model_directory: rollout.ModelDirectory,
+  model_directory: ModelDirectory,
   options: Options,
   images: Sequence[str],
   question: str,
   *,
   judge: bool,
-  judge_directory: rollout.ModelDirectory | None = None,
+  judge_directory: ModelDirectory | None = None,
 ) -> ScoredGroup:
   """Samples G trajectories for one question and, with `judge`, verdicts on them.
 
@@ -113,44 +117,89 @@ def ask(
   """
   if not question.strip():
     raise ValueError("--question is missing; say what to ask about the picture")
-  source = _QuestionSource(question, images)
-  example = _prepare(options.make_preparer(source))
-  if isinstance(example, prepare.Dropped):
-    raise ValueError(example.message)
-
-  processor, seed = model_directory.processor, options.seed
+  examples = prepare_questions(options.make_preparer, [question], [images])
+  processor = model_directory.processor
   print("weights are read and programs compiled: no tokens for a while", file=sys.stderr)
   params = model_directory.load(decoding=True)
-  batch = _batch_of_one(model_directory.model, processor, source.name, example)
+  batch = collate(model_directory.model, processor, examples)
   judge_model = None
   if judge_directory is not None:
-    rollout.check_judge(model_directory, judge_directory)
+    check_judge(model_directory, judge_directory)
     judge_model = judge_directory.model
   roles = model_directory.roles(options.role_options, judge_model)
+  load_judge = None
   if judge:
     roles.check_context(batch)
-  features = roles.encode(params, batch)
+    load_judge = _loader(judge_directory, params)
+  return sample_group(
+    roles,
+    params,
+    batch,
+    options.scoring,
+    seed=options.seed,
+    load_judge=load_judge,
+    watch=functools.partial(ProgressDisplay, processor=processor),
+  )
 
-  watch = ProgressDisplay("trajectory", processor, options.role_options.actor.max_new_tokens)
-  sampled = roles.act(params, batch, features, seed=seed, step=0, watch=watch)
+
+def _loader(directory: ModelDirectory | None, params: models.Params) -> Callable[[], models.Params]:
+  """Returns what gives the Judge's weights: it reads them, or has those of the Actor."""
+  return (lambda: params) if directory is None else functools.partial(directory.load, decoding=True)
+
+
+def sample_group(
+  roles: Roles,
+  params: models.Params,
+  batch: batches.Batch,
+  scoring: rewards.Scoring,
+  *,
+  seed: int,
+  load_judge: Callable[[], models.Params] | None,
+  watch: Callable[..., Callable[[Progress], None]] | None = None,
+) -> ScoredGroup:
+  """Samples the trajectories of a batch of one question and, with a Judge, verdicts on them.
+
+  Args:
+    roles: samplers of both roles.
+    params: the Actor's weights, in the layout for decoding.
+    batch: of one row.
+    scoring: how texts become rewards.
+    seed: random seed of the samples.
+    load_judge: returns the Judge's weights; called when the Actor has done. None: no Judge.
+    watch: returns what shows the progress of `name` sequences of at most `limit` tokens.
+  """
+
+  def watched(name: str, sampler: Sampler) -> Callable[[Progress], None] | None:
+    return watch and watch(name, limit=sampler.options.max_new_tokens)
+
+  features = roles.encode(params, batch)
+  sampled = roles.act(
+    params, batch, features, seed=seed, step=0, watch=watched("trajectory", roles.actor)
+  )
   texts = tuple(sampled.texts[0])
-  if not judge:
-    (answers,), ids = rewards.read_answers([texts], options.scoring.reading)
+  if load_judge is None:
+    (answers,), ids = rewards.read_answers([texts], scoring.reading)
     return ScoredGroup(texts, tuple(answers), _vote_shares(ids))
-  watch = ProgressDisplay("verdict", processor, options.role_options.judge.max_new_tokens)
-  if judge_directory is not None:
-    del features
-    params = judge_directory.load(decoding=True)
-    features = roles.encode_for_judge(params, batch)
-  judged = roles.judge_all(params, batch, features, sampled.texts, seed=seed, step=0, watch=watch)
-  verdicts, truncated = rollout.by_candidate(judged, options.scoring.repeats)
+  judge = load_judge()
+  if judge is not params:
+    features = roles.encode_for_judge(judge, batch)
+  judged = roles.judge_all(
+    judge,
+    batch,
+    features,
+    sampled.texts,
+    seed=seed,
+    step=0,
+    watch=watched("verdict", roles.judge),
+  )
+  verdicts, truncated = by_candidate(judged, scoring.repeats)
   scored = rewards.score_groups(
     sampled.texts,
     verdicts,
-    options.scoring,
+    scoring,
     truncated,
     lengths=sampled.result.lengths,
-    max_tokens=options.role_options.actor.max_new_tokens,
+    max_tokens=roles.actor.options.max_new_tokens,
   )
   return _scored_group(texts, verdicts[0], scored)
 
@@ -176,19 +225,20 @@ def _scored_group(
   )
 
 
-class _QuestionSource:
-  """A source of records that holds the one question."""
+class _Questions:
+  """A source of records that holds given questions."""
 
   name = "sample"
 
-  def __init__(self, question: str, images: Sequence[str]):
-    self._question, self._images = question, images
+  def __init__(self, questions: Sequence[str], images: Sequence[Sequence[str | bytes]]):
+    self._questions, self._images = questions, images
 
   def __len__(self) -> int:
-    return 1
+    return len(self._questions)
 
   def __getitem__(self, index: int) -> Record:
-    return Record(self._question, self._question, tuple(map(_read, self._images)))
+    question = self._questions[index]
+    return Record(question, question, tuple(map(_read, self._images[index])))
 
   def gold(self, index: int) -> None:
     return None
@@ -240,37 +290,67 @@ def printable(text: str) -> str:
   return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _read(path: str) -> bytes:
-  """Returns the encoded image of a file, a data URI or a base64 text."""
-  inline = image_files.decode_inline(path)
+def _read(image: str | bytes) -> bytes:
+  """Returns the encoded image of a file, a data URI or a base64 text; bytes are one already."""
+  if isinstance(image, bytes):
+    return image
+  inline = image_files.decode_inline(image)
   if inline is not None:
     return inline
-  if not os.path.isfile(path):  # `pathlib.Path.is_file` raises if the text is too long for a path.
-    raise ValueError(f"--image={shortened(path)} is not a file")
-  return storage.Path(path).read_bytes()
+  if not os.path.isfile(image):  # `pathlib.Path.is_file` raises if the text is too long for a path.
+    raise ValueError(
+      f"image {quoted(image)} is not a file; give one, or the image as a data URI or in base64"
+    )
+  return storage.Path(image).read_bytes()
 
 
-def _prepare(preparer: prepare.Preparer) -> prepare.Example | prepare.Dropped:
-  """Prepares the only record without training's limits: the model's context alone limits it."""
-  unlimited = dataclasses.replace(
-    preparer, prompt_limit=sys.maxsize, judge_limit=sys.maxsize, patch_limit=sys.maxsize
+def prepare_questions(
+  make_preparer: Callable[[Source], prepare.Preparer],
+  questions: Sequence[str],
+  images: Sequence[Sequence[str | bytes]],
+) -> list[prepare.Example]:
+  """Tokenizes questions, without training's limits: the model's context alone limits them.
+
+  Args:
+    make_preparer: returns the preparer that turns the records of a source into prompts.
+    questions: texts in which `<image>` marks the place of each image; without any mark, the images
+      come first.
+    images: of each question: encoded images, image files, data URIs or base64 texts.
+
+  Raises:
+    ValueError: an input cannot be read; the message names it.
+  """
+  preparer = dataclasses.replace(
+    make_preparer(_Questions(questions, images)),
+    prompt_limit=sys.maxsize,
+    judge_limit=sys.maxsize,
+    patch_limit=sys.maxsize,
   )
-  return unlimited(0)
+  examples = []
+  for index in range(len(questions)):
+    example = preparer(index)
+    if isinstance(example, prepare.Dropped):
+      raise ValueError(example.message)
+    examples.append(example)
+  return batches.number_occurrences(examples, collections.Counter())
 
 
-def _batch_of_one(
-  model: models.Model, processor: Processor, dataset: str, example: prepare.Example
+def collate(
+  model: models.Model, processor: Processor, examples: Sequence[prepare.Example]
 ) -> batches.Batch:
-  """Returns a batch of one example, in the smallest shapes that hold it."""
+  """Returns a batch of examples, in the smallest shapes that hold them."""
   multiple = model.patch_multiple
-  buckets = batches.Buckets(
-    prompt=(max(len(example.actor), len(example.judge)),),
-    patch=(-(-len(example.patches) // multiple) * multiple,),
+  longest = max(max(len(example.actor), len(example.judge)) for example in examples)
+  patches = max(len(example.patches) for example in examples)
+  buckets = batches.Buckets(prompt=(longest,), patch=(-(-patches // multiple) * multiple,))
+  into_batch = batches.Collator(
+    model=model,
+    dataset=_Questions.name,
+    rows=len(examples),
+    buckets=buckets,
+    pad_id=processor.pad_id,
   )
-  collate = batches.Collator(
-    model=model, dataset=dataset, rows=1, buckets=buckets, pad_id=processor.pad_id
-  )
-  return collate([example])
+  return into_batch(examples)
 
 
 def _print(group: ScoredGroup) -> None:

@@ -63,11 +63,13 @@ def printed_blocks(directory, config, capsys, monkeypatch):
   return BLOCK.findall(capsys.readouterr().out)
 
 
+@pytest.mark.long
 def test_a_verdict_that_was_cut_has_no_score(directory, config, capsys, monkeypatch):
   blocks = printed_blocks(directory, config, capsys, monkeypatch)
   assert [block[6] for block in blocks] == ["unreadable"] * 3
 
 
+@pytest.mark.long
 def test_what_is_printed_is_what_the_method_makes(directory, config, capsys, monkeypatch):
   ended = property(lambda self: np.zeros(self.lengths.shape, bool))  # it would go on for ever
   monkeypatch.setattr(Result, "truncated", ended)
@@ -86,6 +88,7 @@ def test_what_is_printed_is_what_the_method_makes(directory, config, capsys, mon
   assert len(set(expected.reward[0].tolist())) > 1
 
 
+@pytest.mark.long
 def test_a_judge_of_its_own(directory, config, capsys):
   """Its verdicts are those of its weights; the trajectories stay the Actor's."""
   other = directory / "judge"
@@ -112,6 +115,7 @@ def test_a_judge_of_its_own(directory, config, capsys):
   assert printed() == own
 
 
+@pytest.mark.long
 def test_without_a_judge(directory, config, capsys):
   """The prompt may exceed training's limits, as that of a photo does."""
   config.data.update(prompt_limit=1, prompt_buckets=(1,), patch_buckets=(64,))
@@ -127,7 +131,7 @@ def test_without_a_judge(directory, config, capsys):
 @pytest.mark.parametrize(
   ("image", "changes", "message"),
   [
-    ("none.png", {}, "none.png is not a file"),
+    ("none.png", {}, "none.png' is not a file"),
     ("broken.png", {}, "the image file ends early, after 40 bytes"),
     ("picture.png", {"question": "<image> or <image>?"}, "says <image> 2 times for 1 images"),
     ("picture.png", {"question": " "}, "--question is missing"),
@@ -151,13 +155,14 @@ def test_a_picture_may_be_given_as_text(directory):
   data = (directory / "picture.png").read_bytes()
   text = base64.b64encode(data).decode()
   for image in (text, f"data:image/png;base64,{text}"):
-    assert sample._QuestionSource(QUESTION, [image])[0].images == (data,)
+    assert sample._Questions([QUESTION], [[image]])[0].images == (data,)
   for image in ("x" * 700_000, f"data:image/png;base64,{'!' * 700_000}"):
     with pytest.raises(ValueError, match=r"is not a file|is broken") as caught:
-      sample._QuestionSource(QUESTION, [image])[0]
+      sample._Questions([QUESTION], [[image]])[0]
     assert len(str(caught.value)) <= 300
 
 
+@pytest.mark.long
 def test_a_terminal_shows_each_trajectory_and_is_not_steered(directory):
   class Terminal(io.StringIO):
     def isatty(self):
