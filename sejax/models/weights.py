@@ -7,6 +7,7 @@ configuration.
 """
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import tempfile
@@ -189,7 +190,12 @@ def save(
       if (file := storage.Path(source) / name).exists():
         file.copy(local / name)
         finish_file(local / name)
-    _write_json(local / "config.json", {**model.to_hf(), "dtype": dtype})
+    # Without the version, transformers 5.19 warns of a tokenizer that needs no mending.
+    written_by = {
+      "dtype": dtype,
+      "transformers_version": importlib.metadata.version("transformers"),
+    }
+    _write_json(local / "config.json", {**model.to_hf(), **written_by})
     finish_file(local / "config.json")
 
 
