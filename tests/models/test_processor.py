@@ -53,6 +53,7 @@ def copy_without(directory: pathlib.Path, target: pathlib.Path, *names: str) -> 
   return pathlib.Path(shutil.copytree(directory, target, ignore=lambda *_: names))
 
 
+@pytest.mark.long
 def test_published_ids(processor):
   # The ids that Qwen's own tokenizer gives for this conversation.
   expected = "151644 8948 198 2610 525 264 10950 17847 13 151645 198 151644 872 198 9707 151645 198"
@@ -114,6 +115,7 @@ def test_typed_special_tokens_stay_text(processor, reference, typed):
   assert processor.decode(literal) == question
 
 
+@pytest.mark.long
 @given(
   st.lists(st.sampled_from([*qwen_directory.SPECIAL, "<tool_call>", "<|", "\x000\x00"]) | st.text())
 )
@@ -157,11 +159,24 @@ def test_special_ids(processor):
   assert set(processor.banned_ids(151700).tolist()) == banned
 
 
+def test_image_tokens_are_never_sampled_even_where_they_are_not_special(directory, tmp_path):
+  shutil.copytree(directory, tmp_path / "model")
+  file = tmp_path / "model" / "tokenizer.json"
+  tokenizer = json.loads(file.read_text())
+  for token in tokenizer["added_tokens"]:
+    token["special"] &= not token["content"].startswith("<|image")
+  file.write_text(json.dumps(tokenizer))
+  processor = Processor.load(tmp_path / "model")
+  assert not processor.tokenizer.added_tokens_decoder[151655].special
+  assert 151655 in processor.banned_ids(151665)
+
+
 def test_decode_leaves_out_special_tokens(processor):
   ids = [*processor.encode_text("x  y"), 151655, *processor.encode_text(" !"), 151645, 151643]
   assert processor.decode(ids) == processor.decode(np.array(ids)) == "x  y !"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("limits", "pixels", "patches"),
   [((None, None), 3136, 16), ((12544, None), 3136, 64), ((None, 3136), 50176, 16)],
@@ -190,6 +205,7 @@ def _load_with_small_vocabulary(directory, *limits):
   return Processor.load(directory, *limits)
 
 
+@pytest.mark.long
 def test_template_file_of_the_processor_takes_precedence(directory, tmp_path):
   copy = copy_without(directory, tmp_path / "copy")
   (copy / "chat_template.json").write_text(json.dumps({"chat_template": "A"}))
@@ -237,6 +253,7 @@ def test_invalid_images(processor):
   assert len(processor.images([random_image(200, 1)]).grids) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("missing", "error"),
   [
@@ -251,11 +268,13 @@ def test_incomplete_directory(directory, tmp_path, missing, error):
     Processor.load(copy)
 
 
+@pytest.mark.long
 def test_invalid_limits(directory):
   with pytest.raises(ValueError, match="min_pixels is 3136 and max_pixels 100"):
     Processor.load(directory, max_pixels=100)
 
 
+@pytest.mark.long
 def test_survives_pickling(processor):
   """Data pipelines send the processor to their worker processes."""
   copy = pickle.loads(pickle.dumps(processor))
@@ -264,6 +283,7 @@ def test_survives_pickling(processor):
   np.testing.assert_array_equal(ids, processor.prompt(messages, [[1, 4, 4]]).ids)
 
 
+@pytest.mark.long
 def test_runs_without_torch(directory):
   code = f"""
 import sys

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sejax.models import qwen2_5_vl as qwen
+from sejax.models.transformer.generation import next_position
 from sejax.models.transformer.rope import rotate, text_angles
 from tests.models import torch_reference
 
@@ -28,9 +29,12 @@ def test_positions(tiny):
   )
   prompt = batch.prompt(tiny.config)
   np.testing.assert_array_equal(prompt.positions, want.numpy())
+  ends = batch.lengths + deltas.numpy()[:, 0]
+  np.testing.assert_array_equal(next_position(prompt), ends)
+  # Whatever stands in the padding.
   real = np.arange(prompt.ids.shape[1]) < batch.lengths[:, None]
-  ends = np.where(real, prompt.positions, -1).max(axis=(0, 2)) + 1
-  np.testing.assert_array_equal(ends, batch.lengths + deltas.numpy()[:, 0])
+  padded = prompt._replace(positions=np.where(real, prompt.positions, 999))
+  np.testing.assert_array_equal(next_position(padded), ends)
 
 
 @pytest.mark.parametrize(
