@@ -19,12 +19,20 @@ from tests.subprocesses import ROOT
 # They are begun first, so that no worker of pytest-xdist is left with one while others are done.
 _LONGEST_FILES = (
   "tests/test_train.py",
+  "tests/parallel/test_step_on_mesh.py",
+  "tests/parallel/test_bucket.py",
   "tests/parallel/test_interruptions.py",
   "tests/parallel/test_processes.py",
-  "tests/parallel/test_step_on_mesh.py",
-  "tests/planning/test_compilation.py",
-  "tests/experiments/test_tiny_vlm.py",
+  "tests/test_recipes.py",
+  "tests/planning/test_programs.py",
   "tests/sampling/test_mesh.py",
+  "tests/planning/test_compilation.py",
+  "tests/test_readme_runs.py",
+  "tests/sampling/test_sampler.py",
+  "tests/test_overlap.py",
+  "tests/models/test_packed.py",
+  "tests/models/test_hub.py",
+  "tests/experiments/test_tiny_vlm.py",
 )
 
 

@@ -16,6 +16,8 @@ from sejax.parallel import meshes
 from sejax.parallel.programs import bytes_per_device
 from sejax.planning import programs
 
+pytestmark = pytest.mark.long
+
 OVERLAP = {"train.overlap": 1, "loss.rollout_correction": "token_truncate"}
 
 

@@ -28,7 +28,7 @@ def results(workdir):
 @pytest.mark.parametrize(
   "recipe",
   [
-    pytest.param(name, marks=pytest.mark.whole_run if name in DIFFERENT else pytest.mark.slow)
+    pytest.param(name, marks=pytest.mark.long if name in DIFFERENT else pytest.mark.slow)
     for name in LABEL_FREE
   ],
 )

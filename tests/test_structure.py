@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import ml_collections
+import pytest
 
 from sejax import config as config_lib
 
@@ -55,6 +56,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
+@pytest.mark.long
 def test_every_module_imports_without_torch_and_tensorflow():
   done = subprocess.run(
     [sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=False

@@ -52,6 +52,7 @@ def right_and_wrong(run, tmp_path):
   return both
 
 
+@pytest.mark.long
 def test_gold_answers_do_not_reach_training(right_and_wrong):
   workdirs = right_and_wrong()
   right, wrong = map(parameters, workdirs)
@@ -63,6 +64,7 @@ def test_gold_answers_do_not_reach_training(right_and_wrong):
   assert all(a["reward"] == b["reward"] for a, b in zip(*metrics, strict=True))
 
 
+@pytest.mark.long
 def test_supervision_does_follow_gold_answers(right_and_wrong):
   """Shows that the test above can fail: with a reward by gold answers, parameters do differ."""
   right, wrong = map(parameters, right_and_wrong("supervised"))
@@ -97,6 +99,7 @@ def test_what_a_run_leaves(run):
   assert list((workdir / "tensorboard").iterdir())
 
 
+@pytest.mark.long
 def test_a_finished_run_that_is_started_again_stays_as_it_is(run):
   changes = {"train.steps": 1, "eval.num_problems": 0, "judge.use": False}
   workdir = run(**changes)
@@ -110,6 +113,7 @@ def test_a_finished_run_that_is_started_again_stays_as_it_is(run):
   assert digests() == before
 
 
+@pytest.mark.long
 def test_a_run_does_not_end_before_where_it_is(run):
   """The workdir stays unchanged, and the first command can still resume."""
   changes = {"train.steps": 3, "eval.num_problems": 0, "judge.use": False, "checkpoint.every": 1}
@@ -133,6 +137,7 @@ def scores(workdir):
   return {int(file.parts[-3]): json.loads(file.read_text())["score"] for file in files}
 
 
+@pytest.mark.long
 def test_a_checkpoint_has_a_score_only_where_it_was_measured(run):
   """A score is from an evaluation of the step itself, never an earlier one and never the reward."""
   changes = {"train.steps": 4, "eval.every": 2, "checkpoint.every": 1, "checkpoint.keep": 9}
@@ -144,6 +149,7 @@ def test_a_checkpoint_has_a_score_only_where_it_was_measured(run):
   assert memory.keys() == {"fingerprint", "data", "seconds", "before", "after", "evaluated"}
 
 
+@pytest.mark.long
 def test_without_evaluation_the_reward_is_the_score_and_older_checkpoints_go_on(run):
   changes = {"checkpoint.every": 1, "eval.num_problems": 0, "judge.use": False}
   workdir = run(**changes)
@@ -159,6 +165,7 @@ def test_without_evaluation_the_reward_is_the_score_and_older_checkpoints_go_on(
   assert scores(workdir) == {1: rewards[0], 3: rewards[2]}
 
 
+@pytest.mark.long
 def test_a_run_that_collapses_stops_with_a_checkpoint(run, capsys):
   changes = {
     "train.stop_on_collapse": 1e-9,
@@ -179,6 +186,7 @@ def test_a_run_that_collapses_stops_with_a_checkpoint(run, capsys):
   assert scores(workdir) == {n: -line["collapse_score"] for n, line in enumerate(lines, 1)}
 
 
+@pytest.mark.long
 def test_a_batch_that_is_larger_than_the_set_holds_no_copies(run, tmp_path, monkeypatch):
   remarks = []
   monkeypatch.setattr(
@@ -201,6 +209,7 @@ def test_a_batch_that_is_larger_than_the_set_holds_no_copies(run, tmp_path, monk
   ]
 
 
+@pytest.mark.long
 def test_rewards_that_are_all_alike_change_nothing(run):
   """Without advantages there is no gradient and no step of Adam; weight decay is off."""
   changes = {"optimizer.weight_decay": 0.0, "method.format_penalty": 0.0, "eval.num_problems": 0}
@@ -214,6 +223,7 @@ def test_rewards_that_are_all_alike_change_nothing(run):
     assert line["policy_loss"] == 0
 
 
+@pytest.mark.long
 def test_adapters_alone_are_trained_and_saved(run):
   changes = {"lora.rank": 4, "lora.targets": ("q", "down"), "eval.num_problems": 0}
   workdir = run(**changes)

@@ -29,6 +29,7 @@ def put(folder, *names):
     (folder / name).write_text(name)
 
 
+@pytest.mark.long
 def test_pictures_come_with_the_file_that_names_them(local, bucket):
   put(bucket / "set", "a.jsonl", "pictures/1.png")
   file = local("data.path", bucket / "set" / "a.jsonl", **{"data.source": "jsonl"})

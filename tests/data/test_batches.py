@@ -55,6 +55,7 @@ def test_no_field_of_a_batch_holds_the_answer(model_directory, collate):
   assert "GOLD" not in repr(batch)
 
 
+@pytest.mark.long
 def test_rows_with_0_1_and_2_images_are_each_as_if_alone(model_directory, collate, model):
   params = model.init(jax.random.key(0))
 

@@ -175,6 +175,7 @@ class Undrawn(figures.Figures):
     return super().problem(index)
 
 
+@pytest.mark.long
 def test_figures_are_counted_without_drawing_them(config, model_directory, tmp_path):
   prepare = preparer(Undrawn(length=100_000), model_directory)
   assert count_usable(config, prepare, tmp_path) == 100_000

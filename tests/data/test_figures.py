@@ -52,6 +52,7 @@ def _digest(family):
   return digest.hexdigest()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bytes_are_the_golden_ones(family):
   assert _digest(family) == GOLDEN[family]
@@ -143,6 +144,7 @@ class _CheckedBoard(Board):
     self.labels.append((box, self.grid[box].copy()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_label_is_cut_off_or_lies_over_a_line(family):
   for level in figures.LEVELS:
@@ -162,6 +164,7 @@ def test_text_off_the_board_is_refused():
     Board().text(100, 100, "Z")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_solutions_keep_the_form_and_wrong_ones_are_wrong(family):
   for problem in _problems(family, 300):
@@ -176,6 +179,7 @@ def test_solutions_keep_the_form_and_wrong_ones_are_wrong(family):
       assert wrong.solution != problem.solution
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_equation_in_a_solution_holds(family):
   for problem in _problems(family, 300):
@@ -243,6 +247,7 @@ def test_bars_have_the_heights_that_answers_say():
     assert problem.answer == (expected if isinstance(expected, str) else f"{expected:g}")
 
 
+@pytest.mark.long
 def test_splits_share_no_content():
   contents = {}
   for split in figures.SPLITS:
@@ -254,6 +259,7 @@ def test_splits_share_no_content():
   assert len(contents["heldout"]) > 5000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_level_has_problems_in_both_splits(family):
   for level in figures.LEVELS:

@@ -333,6 +333,7 @@ def test_a_png_is_refused_wherever_it_is_cut():
     assert truncation.is_truncated(data[:size].replace(b"\0\0\0\0IEND", b"\0\0\0\0I"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   "part",
   [
@@ -427,6 +428,7 @@ def test_sizes_that_cannot_fit_the_pixel_range_are_refused():
     images.check_size((28, 5601), 3136, 10**9)
 
 
+@pytest.mark.long
 @real_data.needed
 def test_every_real_image_decodes():
   files = real_data.image_files()

@@ -93,6 +93,7 @@ def test_indices_out_of_range_and_absent_files(tmp_path):
     jsonl.JsonlSource(tmp_path / "absent.jsonl")
 
 
+@pytest.mark.long
 @real_data.needed
 @pytest.mark.parametrize(
   ("path", "rows", "with_image"),

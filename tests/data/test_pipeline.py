@@ -100,6 +100,7 @@ def test_another_seed_is_another_order(make):
   assert ids(next(make(seed=1))) == ids(next(make(seed=1)))
 
 
+@pytest.mark.long
 def test_it_goes_on_from_any_point_as_if_it_had_not_stopped(make):
   """20 points over 6 epochs: within an epoch, at its end, right after bad records."""
   whole = make()
@@ -137,6 +138,7 @@ def test_another_number_of_processes_goes_on_where_all_have_read_equally_far(mak
   assert back.seen == alone.seen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("numbers", [(2, 1), (2, 4, 1), (4, 1, 2), (4, 2, 4, 1)])
 def test_other_numbers_of_processes_read_each_position_once(make, numbers):
   """Bad records let some processes read further than others."""
@@ -166,6 +168,7 @@ def test_the_state_of_another_stream_is_refused(make, change, message):
     make(**change, states=[state])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_workers_change_neither_records_nor_order(make, workers):
   alone = make()
@@ -327,6 +330,7 @@ def test_few_drops_are_not_summed_up(make, caplog):
   assert len(warnings(caplog)) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_set_of_which_nothing_fits_ends_after_a_thousand(make, caplog, processes):
   pipeline = make(5000, frozenset(), process=0, processes=processes, limits={"prompt_limit": 3})
@@ -339,6 +343,7 @@ def test_a_set_of_which_nothing_fits_ends_after_a_thousand(make, caplog, process
   assert len(str(caught.value)) <= 300
 
 
+@pytest.mark.long
 def test_a_thousand_bad_records_after_good_ones_end_nothing(make):
   pipeline = make(1500, frozenset(range(1, 1500)), max_bad_share=1.0, batch_size=1)
   state = pipeline.state()

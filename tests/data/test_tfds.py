@@ -124,6 +124,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
   return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 @real_data.needed
 def test_the_command_builds_the_real_geometry3k_sample(tmp_path):
   hub = pathlib.Path(real_data.DATA) / "geometry3k" / "hub_form"

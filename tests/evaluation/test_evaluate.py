@@ -101,6 +101,7 @@ def test_stored_responses_are_graded(config, tmp_path, capsys):
   assert "://" not in page  # nothing is loaded
 
 
+@pytest.mark.long
 def test_what_was_written_can_be_graded_again_in_its_place(config, tmp_path):
   modes.evaluate(config, tmp_path)
   before = read(tmp_path)
@@ -229,6 +230,7 @@ def asked(config, tmp_path):
   return config
 
 
+@pytest.mark.long
 def test_a_model_is_asked_and_a_run_that_was_stopped_goes_on(asked, tmp_path, monkeypatch):
   modes.evaluate(asked, tmp_path / "whole")
   lines, scores = read(tmp_path / "whole")
@@ -267,6 +269,7 @@ def test_a_model_is_asked_and_a_run_that_was_stopped_goes_on(asked, tmp_path, mo
     modes.evaluate(asked, tmp_path / "stopped")
 
 
+@pytest.mark.long
 def test_greedy_is_one_answer_each(asked, tmp_path):
   asked.eval.greedy = True
   modes.evaluate(asked, tmp_path)
@@ -274,6 +277,7 @@ def test_greedy_is_one_answer_each(asked, tmp_path):
   assert (scores["problems"], scores["samples"]) == (4, 1)
 
 
+@pytest.mark.long
 def test_a_model_reads_answers_where_the_protocol_asks_one(config, tmp_path):
   config.eval.update(protocol="toolkit", extractor=tiny.get_config().model.path, batch_size=2)
   modes.evaluate(config, tmp_path)
@@ -285,6 +289,7 @@ def test_a_model_reads_answers_where_the_protocol_asks_one(config, tmp_path):
   assert scores["extractors"] == {config.eval.extractor: 4, "rules": 2}
 
 
+@pytest.mark.long
 def test_the_command_line(config, tmp_path):
   flags = [
     f"--config.eval.{name}={config.eval[name]}" for name in ("protocol", "sets_path", "predictions")

@@ -9,6 +9,8 @@ from sejax import config as config_lib
 from sejax.config import modes
 from sejax.evaluation import extractor as extractor_lib
 
+pytestmark = pytest.mark.long
+
 DIRECTORY = tiny.get_config().model.path
 PROMPTS = [
   "How many red dots are there?",

@@ -11,6 +11,8 @@ import sys
 import pytest
 import yaml
 
+pytestmark = pytest.mark.long
+
 ROOT = pathlib.Path(__file__).parents[2]
 PODS = ROOT / "experiments" / "pods"
 SCRIPTS = sorted(PODS.glob("*.sh"))

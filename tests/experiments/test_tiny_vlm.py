@@ -19,6 +19,8 @@ from sejax.models import qwen2_5_vl as qwen
 from sejax.models.processor import Processor
 from sejax.text import messages, prompts
 
+pytestmark = pytest.mark.long
+
 DIRECTORY = pathlib.Path(assets.TINY_VLM)
 
 
@@ -76,7 +78,7 @@ def test_logits_equal_transformers(torch_model, role):
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4, rtol=0)
 
 
-@pytest.mark.whole_run
+@pytest.mark.long
 def test_the_card_says_what_is_measured():
   line = next(
     line

@@ -113,6 +113,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path, options):
   assert kept(tmp_path / "c") == [2, 4, 5]
 
 
+@pytest.mark.long
 def test_a_new_process_keeps_the_best_of_those_before(tmp_path, options):
   save(tmp_path / "c", options, [1, 2, 3, 4, 5], SCORES)
   save_elsewhere(tmp_path / "c", options, [6], [0.5])
@@ -123,6 +124,7 @@ def test_a_new_process_keeps_the_best_of_those_before(tmp_path, options):
   assert kept(tmp_path / "c") == [8, 10, 11]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("latest", "best", "scores", "stay"),
   [
@@ -274,10 +276,12 @@ def test_queries_keys_and_values_of_an_older_version_are_restored(tmp_path, opti
   check_fused_is_restored(tmp_path / "c", options, meshes.create(dict.fromkeys(meshes.AXES, 1)))
 
 
+@pytest.mark.long
 def test_queries_keys_and_values_of_an_older_version_are_restored_on_a_mesh(tmp_path):
   subprocesses.wait(subprocesses.start("tests.learner.restore_fused_on_devices", 8, tmp_path / "c"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("axes", [(4, 3), (15,), (36,)])
 def test_queries_keys_and_values_of_another_model_are_refused(tmp_path, options, axes):
   with checkpoints_lib.Checkpoints(tmp_path / "c", options) as checkpoints:

@@ -35,6 +35,7 @@ def test_the_smallest_size_that_holds_the_longest_response(longest, buckets, siz
   assert minibatches.Sizes(1, 1, 1, 64, buckets).response(longest) == size
 
 
+@pytest.mark.long
 def test_groups_are_taken_on_devices_as_on_the_host():
   subprocesses.wait(subprocesses.start("tests.learner.take_groups_on_mesh", 8))
 

@@ -72,6 +72,7 @@ def test_schedules_are_those_of_transformers(name, warmup):
   assert name == "constant" or rate(10) == 0
 
 
+@pytest.mark.long
 def test_three_steps_are_those_of_torch():
   """The second gradient is large enough to be clipped, the first and third are not."""
   options = make_options(

@@ -18,6 +18,8 @@ from sejax.method.kl import ESTIMATORS
 from sejax.method.rollout_correction import CORRECTIONS
 from tests.models import torch_reference
 
+pytestmark = pytest.mark.long
+
 # These programs run once, so compiling them takes the time.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 PROMPTS = [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 4], [6, (4, 8)], [3], [9, (4, 4)]]

@@ -279,6 +279,7 @@ def test_scores_are_those_of_the_sampler(frozen):
   np.testing.assert_allclose([metrics["ratio_min"], metrics["ratio_max"]], 1, atol=1e-5)
 
 
+@pytest.mark.long
 def test_one_micro_batch_gives_the_update_of_several(frozen):
   """Their tokens and trajectories that count are not equally many, so means of means would fail."""
   tokens = frozen.setting.step.mask.reshape(8, -1).sum(-1)
@@ -295,6 +296,7 @@ def test_one_micro_batch_gives_the_update_of_several(frozen):
   )
 
 
+@pytest.mark.long
 def test_the_mismatch_is_that_of_the_whole_minibatch(frozen):
   step, rng = frozen.setting.step, np.random.default_rng(5)
   x = np.where(step.mask, 0.2 * rng.standard_normal(step.mask.shape), np.nan).astype(np.float32)
@@ -311,6 +313,7 @@ def test_the_mismatch_is_that_of_the_whole_minibatch(frozen):
   assert 0.9 < metrics["mismatch_ess"] < 1
 
 
+@pytest.mark.long
 def test_a_step_draws_what_its_numbers_decide(frozen):
   """The tokens that `clip_cov` drops, and with them the update, are those of its key."""
   updater = make_updater(

@@ -99,6 +99,7 @@ def test_a_small_spread_is_a_signal():
   np.testing.assert_allclose(standardized, [[-0.5, -0.5, -0.5, 1.5]], rtol=0.03)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("advantage", advantages.ADVANTAGES)
 def test_gradients_are_finite_even_where_the_std_is_zero(advantage):
   rewards = np.array([[0.7] * 8, [0.0, 1.0] * 4], np.float32)
@@ -120,6 +121,7 @@ def test_a_shift_of_all_rewards_leaves_the_centred_advantage(rewards, shift):
   np.testing.assert_allclose(compiled(rewards + shift)[1], compiled(rewards)[1], atol=2e-6)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=100)
 @given(rewards=rewards_of_a_group, order=st.permutations(range(8)))
 def test_permuting_a_group_permutes_its_advantages(rewards, order):

@@ -138,6 +138,7 @@ def padded(values):
   )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("golden", LOSSES)
 def test_loss(golden, aggregation):

@@ -74,6 +74,7 @@ CASES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("case", "estimator"), CASES)
 def test_advantages(case, estimator):
   rewards, groups = np.array(case["rewards"], np.float32), np.array(case["groups"])
@@ -96,6 +97,7 @@ def test_advantages(case, estimator):
     assert_close(found[seen], wanted[seen], tolerance, estimator)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   "case",
   [case for case in GOLDEN["multi_reward_advantages"] if "gdpo" in case["expected"]],

@@ -176,6 +176,7 @@ def test_the_table_is_complete():
   assert named == {*SECTIONS, *APART, *NOT_BUILT, *OTHER_SECTIONS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("section", "case", "aggregation"), [x for section in SECTIONS for x in cases(section)]
 )
@@ -213,6 +214,7 @@ def tokens_of(case, logp=None):
   )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", GOLDEN["losses"]["clip_cov"])
 def test_clip_cov(case):
   options, expected = case["options"], case["expected"]["token-mean"]
@@ -250,6 +252,7 @@ def test_clip_cov(case):
       assert_close(metrics[name], expected[name], err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", GOLDEN["losses"]["kl_cov"])
 def test_kl_cov_chooses_the_largest_covariances(case):
   expected = case["expected"]["token-mean"]
@@ -286,6 +289,7 @@ def test_a_draw_is_uniform_and_of_its_key():
   np.testing.assert_array_equal(covariance.draw(keys[0], among, 100), among)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("estimator", kl.ESTIMATORS)
 @pytest.mark.parametrize("case", GOLDEN["kl"])
 def test_kl_estimators(case, estimator):
@@ -309,6 +313,7 @@ def verl_rule(options):
 WEIGHTED = [case for case in GOLDEN["rollout_correction"] if is_built(case)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", WEIGHTED)
 def test_importance_weights_are_those_of_verl(case):
   options, expected = case["options"], case["expected"]
@@ -330,6 +335,7 @@ def test_importance_weights_are_those_of_verl(case):
   assert_close(grad, expected["grad"], err_msg="grad")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", GOLDEN["rollout_correction"])
 def test_the_mismatch_is_that_of_verl(case):
   mask = np.array(case["mask"]) != 0
@@ -357,6 +363,7 @@ TRL_WEIGHTED = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", TRL_WEIGHTED)
 def test_importance_weights_are_those_of_trl(case):
   options, expected = case["options"], case["expected"]

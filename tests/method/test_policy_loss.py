@@ -85,6 +85,7 @@ def one_sequence(logp, old_logp=None, ref_logp=None, advantage=1.0):
   return loss, metrics, grads["logp"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("objective", "aggregation"),
   [form for form in FORMS if not method.OBJECTIVES[form[0]].per_micro_batch],
@@ -116,6 +117,7 @@ def test_micro_batches_add_up_to_the_batch(
     close(np.concatenate([part[name] for part in part_grads]), grads[name], err_msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_a_batch_of_its_own_needs_no_denominators(aggregation):
   batch = random_batch(0)
@@ -161,6 +163,7 @@ def _as(mask, x):
   return mask if x.ndim == mask.ndim else mask.any(axis=-1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("objective", "aggregation"), FORMS)
 def test_where_everything_is_masked_all_is_zero(objective, aggregation):
   batch = random_batch(2) | {"mask": np.zeros((4, 6), bool)}
@@ -178,6 +181,7 @@ def test_where_everything_is_masked_all_is_zero(objective, aggregation):
 gaps = hnp.arrays(np.float32, (4, 6), elements=st.floats(-1e4, 1e4, width=32))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", method.OBJECTIVES)
 @settings(deadline=None, max_examples=100)
 @given(old_gap=gaps, ref_gap=gaps, seed=st.integers(0, 1000))
@@ -266,6 +270,7 @@ def test_entropy_is_rewarded_and_logged_as_a_token_mean():
   np.testing.assert_allclose(grads["entropy"], -0.5 * batch["mask"] / batch["mask"].sum())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", method.OBJECTIVES)
 def test_only_the_current_policy_gets_a_gradient(objective):
   _, _, grads = loss_and_grads(

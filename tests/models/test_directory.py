@@ -13,6 +13,8 @@ from sejax.models import weights
 from sejax.models.processor import Processor
 from tests.models import qwen_directory, torch_reference
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):

@@ -117,6 +117,7 @@ def test_logits(family, outputs):
   assert_same_logits(family, family.batch(), outputs[1])
 
 
+@pytest.mark.long
 def test_logits_without_images(family):
   batch = family.batch([[20], [3]])
   prompt = batch.prompt(family.model)
@@ -197,6 +198,7 @@ def test_released_frequencies_follow_the_axes_as_in_transformers(size):
 CHUNKED = {"remat": "dots", "query_chunk": 20, "logits_chunk": 5}
 
 
+@pytest.mark.long
 def test_gradients_of_a_grpo_loss(family, tmp_path):
   changes = CHUNKED if family.model.tie_word_embeddings else {}
   model, batch = dataclasses.replace(family.model, **changes), family.batch()
@@ -219,6 +221,7 @@ def test_gradients_of_a_grpo_loss(family, tmp_path):
   grpo.assert_same_gradients(got, family.load_gradients(tmp_path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layered_cache", [False, True])
 def test_greedy_tokens_equal_generate(family, layered_cache):
   """64 tokens, one by one from the cache; the token that ends a response is forbidden.
@@ -260,6 +263,7 @@ def generate(family, batch, row) -> np.ndarray:
 TARGETS = ("q", "k", "down")
 
 
+@pytest.mark.long
 def test_adapters_merge_into_a_directory_that_transformers_reads(family, outputs, tmp_path):
   model, params, batch = family.model, family.params, family.batch()
   options = lora.Options(rank=4, alpha=8.0, targets=TARGETS)

@@ -120,6 +120,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model_type", "size"), PARAMETERS)
 def test_released_sizes_have_as_many_parameters_as_in_transformers(model_type, size):
   model = models.FAMILIES[model_type].released(size)

@@ -10,6 +10,8 @@ from sejax.data import images
 from sejax.models.processor import Processor
 from tests.models import qwen_directory, torch_reference
 
+pytestmark = pytest.mark.long
+
 MODES = ("RGB", "L", "P", "RGBA", "LA", "1")
 COUNT = 200  # pictures for each family
 # Limits in pixels; None is the directory's.

@@ -18,6 +18,8 @@ from tests import hub_server
 from tests.data.problems import random_png
 from tests.subprocesses import ROOT
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def served():

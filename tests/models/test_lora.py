@@ -126,6 +126,7 @@ def test_merged_weights_are_those_of_peft(setting):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), merged, want)
 
 
+@pytest.mark.long
 def test_attaching_shares_the_frozen_arrays_and_new_adapters_change_nothing(setting, inputs):
   config, _, params, _ = setting
   batch, tokens, _ = inputs

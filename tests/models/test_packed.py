@@ -13,6 +13,8 @@ from sejax.learner import packing
 from sejax.models.transformer import cudnn_attention
 from tests.models import torch_reference
 
+pytestmark = pytest.mark.long
+
 # These programs run once, so compiling them takes the time.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 PROMPTS = [[5, (4, 4), 3], [7], [2, (8, 4), (4, 6), 4], [6, (4, 8)], [3], [9, (4, 4)]]

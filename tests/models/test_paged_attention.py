@@ -105,6 +105,7 @@ def expected(inputs: Inputs, b: int, g: int, *, of_magnitudes: bool = False) -> 
   return np.einsum("krs,ksh->krh", weights, values).reshape(K * RATIO, H)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recent_count", [0, 4, C])
 @pytest.mark.parametrize(("prompts", "shards"), [(2, 1), (4, 1), (4, 2)])
 def test_rows_attend_to_their_own_keys(prompts, shards, recent_count):

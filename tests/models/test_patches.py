@@ -11,6 +11,8 @@ from sejax.models.processor import Processor
 from tests import real_data
 from tests.models import qwen_directory
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module", params=["published", "other"])
 def processor(request, tmp_path_factory):

@@ -126,6 +126,7 @@ def test_reads_what_transformers_writes_and_back(raw):
   assert again["text_config"]["rope_parameters"] == rope
 
 
+@pytest.mark.long
 def test_init():
   config = torch_reference.tiny_config()
   draw = jax.jit(config.init, static_argnums=1)

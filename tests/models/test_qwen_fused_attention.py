@@ -21,6 +21,8 @@ from tests.models import test_qwen_gradients as gradients
 from tests.models import test_qwen_model as logits
 from tests.models import test_qwen_vision as vision
 
+pytestmark = pytest.mark.long
+
 PROMPT, IMAGE = ("cudnn", True), ("cudnn", False)  # Implementation, and whether it is causal.
 
 

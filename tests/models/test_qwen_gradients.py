@@ -9,6 +9,8 @@ import pytest
 
 from tests.models import grpo, torch_reference
 
+pytestmark = pytest.mark.long
+
 ROWS = [[7], [2, (10, 18), (4, 4), 2, (8, 6), 5], [(4, 12), 3]]
 G, T = 2, 6
 

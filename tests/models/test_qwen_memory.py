@@ -11,6 +11,8 @@ from sejax import models
 from sejax.models import qwen2_5_vl as qwen
 from tests.models import torch_reference
 
+pytestmark = pytest.mark.long
+
 MIB = 2**20
 
 

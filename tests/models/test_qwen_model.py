@@ -77,27 +77,32 @@ def assert_logits(
   return outputs["in one pass"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_logits(tiny, case):
   assert_logits(tiny, torch_reference.make_batch(tiny.config, CASES[case]))
 
 
+@pytest.mark.long
 def test_logits_of_a_tied_head(tied):
   assert_logits(tied, torch_reference.make_batch(tied.config, CASES["mixed"]))
 
 
+@pytest.mark.long
 def test_padding_changes_nothing(tiny):
   """Larger buckets of tokens and patches give the same logits."""
   batch = torch_reference.make_batch(tiny.config, CASES["mixed"])
   assert_logits(tiny, batch, prompt_size=128, image_size=320)
 
 
+@pytest.mark.long
 def test_attention_in_chunks(tiny):
   """Chunks that divide neither the prompt's length nor the continuations'."""
   config = dataclasses.replace(tiny.config, query_chunk=13)
   assert_logits(tiny, torch_reference.make_batch(config, CASES["one image"]), config)
 
 
+@pytest.mark.long
 def test_two_images_give_two_answers(tiny):
   batch = torch_reference.make_batch(tiny.config, [[3, (4, 8), 4]] * 2)
   batch = dataclasses.replace(batch, ids=[batch.ids[0]] * 2)
@@ -131,6 +136,7 @@ def test_token_by_token(tiny, steps, page_size, shards, layered_cache):
   assert_close(generation.logits(tiny.params, hidden), want_after)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layered_cache", [False, True])
 def test_continuing_after_texts_of_different_lengths(tiny, layered_cache):
   """Continuations start with texts of different lengths; then single tokens, some ending early."""
@@ -146,6 +152,7 @@ def test_continuing_after_texts_of_different_lengths(tiny, layered_cache):
   assert_close(generation.logits(tiny.params, hidden), want)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layered_cache", [False, True])
 @pytest.mark.parametrize("prompts", [[[2, 0, 2, 1]], [[1, 0, 1], [0, 0, 1]]])
 def test_rows_of_any_prompts(tiny, prompts, layered_cache):
@@ -199,6 +206,7 @@ def test_image_tokens_in_padding_take_no_feature(tiny):
   )
 
 
+@pytest.mark.long
 def test_log_probs_in_two_segments(tiny):
   """Log-probs after tokens in pages, from the last hidden state of each continuation."""
   config, params = tiny.config, tiny.params
@@ -223,6 +231,7 @@ def test_select_last():
     np.testing.assert_array_equal(got[b, g], hidden[b, g, max(lengths[b, g] - 1, 0)])
 
 
+@pytest.mark.long
 def test_bf16(tiny):
   """With bf16 weights the model computes in bf16, with no larger error than torch in bf16."""
   batch = torch_reference.make_batch(tiny.config, CASES["mixed"])

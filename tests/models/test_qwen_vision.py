@@ -70,6 +70,7 @@ def test_an_image_gives_the_same_features_alone_and_beside_another(tiny):
     np.testing.assert_allclose(features[row, start : start + len(want)], want, rtol=0, atol=2e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   "full",
   [

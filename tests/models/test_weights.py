@@ -76,6 +76,7 @@ def test_the_same_weights_are_the_same_bytes(tmp_path):
   assert len(files) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tied", TIED)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("max_file_bytes", [200_000, 10**9])
@@ -317,6 +318,7 @@ def test_a_mesh_of_explicit_axes_is_refused(directory):
     weights.load(directory, mesh)
 
 
+@pytest.mark.long
 def test_sharded_over_eight_devices(directory):
   """Arrays are equal, and the host holds one shard at a time and reads no part twice."""
   script = pathlib.Path(__file__).with_name("load_sharded.py")

@@ -82,7 +82,7 @@ def put_model(path):
   return {"model.path": path}
 
 
-@pytest.mark.whole_run
+@pytest.mark.long
 def test_a_run_that_is_killed_while_it_saves_goes_on_with_the_same_bits(
   bucket, monkeypatch, tmp_path
 ):

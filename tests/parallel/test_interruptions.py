@@ -17,7 +17,7 @@ import pytest
 
 from experiments.interruptions import kill
 
-pytestmark = pytest.mark.whole_run
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ def test_one_at_a_time(tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_another_process_is_refused_with_the_first_ones_host_and_pid(tmp_path, holder):
   by = f"is in use by process {holder.pid} on {socket.gethostname()}; "
   with pytest.raises(ValueError, match=by):
@@ -99,6 +100,7 @@ def test_elsewhere_a_lock_that_is_renewed_is_held(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == [lock.NAME]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("age", [178, 300])
 def test_elsewhere_a_lock_that_is_not_renewed_is_taken(age, tmp_path):
   write(tmp_path, age, pid=os.getpid())
@@ -193,6 +195,7 @@ def test_storage_that_does_not_answer_for_a_while_ends_nothing(tmp_path, monkeyp
       time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_the_wait_for_another_host_is_said(tmp_path, capsys):
   write(tmp_path, age=178)
   assert take(tmp_path)

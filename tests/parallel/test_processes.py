@@ -13,6 +13,8 @@ import safetensors.numpy
 from sejax.monitoring import writers
 from tests import subprocesses
 
+pytestmark = pytest.mark.long
+
 CONFIG = subprocesses.ROOT / "configs" / "tiny.py"
 CHANGES = {
   "batch_size": 8,
@@ -81,7 +83,7 @@ def workdirs(tmp_path_factory, request):
   return root / "one", root / "two"
 
 
-@pytest.mark.whole_run
+@pytest.mark.long
 def test_two_processes_make_the_run_of_one(workdirs):
   one, two = (list(writers.read(workdir / writers.METRICS)) for workdir in workdirs)
   assert [line["step"] for line in two] == [0, 1]
@@ -102,7 +104,7 @@ def test_two_processes_make_the_run_of_one(workdirs):
     assert abs(two[name] - value).mean() < 0.02 * CHANGES["optimizer.learning_rate"], name
 
 
-@pytest.mark.whole_run
+@pytest.mark.long
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
   peaceful, changing = tmp_path / "peaceful", tmp_path / "changing"
   parts = [(peaceful, 1, 3), (changing, 1, 1), (changing, 2, 2), (changing, 1, 3)]
@@ -128,7 +130,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
   assert sorted(again) == sorted([pair for pair in groups if pair[0] != 1] + half)
 
 
-@pytest.mark.whole_run
+@pytest.mark.long
 def test_a_killed_process_ends_the_other_with_a_message(tmp_path):
   first, second = start_two(tmp_path / "run", **{"train.steps": 1000, "eval.num_problems": 0})
   end = time.monotonic() + 300

@@ -13,13 +13,14 @@ import pytest
 from tests.parallel import step_on_mesh
 from tests.subprocesses import free_address, start, wait
 
+pytestmark = pytest.mark.long
+
 MODULE = "tests.parallel.step_on_mesh"
-OTHERS = ("1x2x4", "8x1x1")
-# By default on the mesh that splits all axes at once.
+OTHERS = ("1x2x4", "1x8x1", "8x1x1")
+# On the mesh that splits all axes at once, on which Qwen2.5-VL is in two processes.
 RUNS = [
-  ("qwen2_5_vl", "2x2x2"),
   ("qwen3_vl", "2x2x2"),
-  pytest.param("qwen2_5_vl", "1x8x1", marks=pytest.mark.whole_run),
+  pytest.param("qwen2_5_vl", "2x2x2", marks=pytest.mark.slow),
   pytest.param("qwen2_vl", "2x2x2", marks=pytest.mark.slow),
   *(pytest.param("qwen2_5_vl", mesh, marks=pytest.mark.slow) for mesh in OTHERS),
 ]

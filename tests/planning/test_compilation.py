@@ -12,6 +12,8 @@ from sejax.config import modes, validation
 from sejax.parallel import chips
 from sejax.planning import compilation, topologies
 
+pytestmark = pytest.mark.long
+
 PREPARING = ("unstack", "sequence keys", "empty state", "prefill")
 DECODING = ("decode, a token", "write", "move pages")
 ACTOR = tuple(f"actor {call}" for call in (*PREPARING, *DECODING))

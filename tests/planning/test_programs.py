@@ -20,6 +20,8 @@ from sejax.parallel.programs import bytes_per_device
 from sejax.planning import programs
 from sejax.rollout.collect import SamplingWeights
 
+pytestmark = pytest.mark.long
+
 # Kernels on a few numbers, which planning leaves out.
 METHOD = {"_group", "combine_metrics"}
 # What trains is planned for rows as large as they may be; how large they are depends on lengths.

@@ -32,6 +32,7 @@ def planned(memory: float, **changes):
   return step.roles.actor, step.roles.judge, calls
 
 
+@pytest.mark.long
 def test_much_memory_holds_all_rows_to_their_limits():
   actor, judge, _ = planned(64 * GIB)
   assert actor.max_concurrent_rows is judge.max_concurrent_rows is None
@@ -39,6 +40,7 @@ def test_much_memory_holds_all_rows_to_their_limits():
   assert judge.cache_tokens == 64 * 8 * (576 + 384)  # and a candidate
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("memory", [0.12 * GIB, 0.2 * GIB])
 def test_what_is_decoded_at_once_fits_little_memory(memory):
   actor, judge, calls = planned(memory)

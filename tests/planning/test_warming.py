@@ -57,7 +57,7 @@ def programs(workdir):
   return {file.removeprefix("jit_").removesuffix("-cache") for file in files if "-cache" in file}
 
 
-@pytest.mark.whole_run
+@pytest.mark.long
 def test_a_run_finds_the_programs_of_full_batches(tmp_path):
   printed = run(tmp_path, "--mode=compile", "--warm")
   warm = programs(tmp_path)

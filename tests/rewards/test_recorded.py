@@ -26,6 +26,7 @@ def released_config(group):
   return config
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", golden.FILES)
 def test_the_released_chain_from_texts_to_advantages(name):
   for group in golden.load(name)["groups"]:
@@ -68,6 +69,7 @@ def test_without_a_judge_every_factor_is_one_and_verdicts_do_not_count(tmp_path)
   assert not [name for name in metrics if re.search("verdict|judge|agreement", name)]
 
 
+@pytest.mark.long
 def test_recorded_groups_are_graded_as_benchmarks_are(tmp_path):
   config = config_lib.default()
   config.group_size = 4

@@ -260,6 +260,7 @@ def figures(rollout):
     )
 
 
+@pytest.mark.long
 def test_figures_are_of_all_that_was_sampled(collected):
   """Of 16 sampled groups 12 are constant; the other 4 are trained on."""
   data = [[0, 2, 4, 6], [8, 10, 12, 14], [1, 16, 18, 20], [3, 22, 5, 7]]

@@ -111,6 +111,7 @@ def judged():
   return roles, batch, params, features, candidates, completions, read
 
 
+@pytest.mark.long
 def test_the_judges_expected_score_is_that_of_full_passes(judged):
   """Each score's probability is that of its tokens in a pass over prompt, candidate and score."""
   roles, batch, params, features, candidates, completions, _ = judged
@@ -147,6 +148,7 @@ def test_the_judges_expected_score_is_that_of_full_passes(judged):
       assert verdicts.scores[b, g] == pytest.approx(expected, abs=2e-5)
 
 
+@pytest.mark.long
 def test_expected_scores_are_read_as_verdicts_are(judged):
   *_, completions, read = judged
   assert not completions.result.truncated.any()

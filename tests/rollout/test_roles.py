@@ -15,6 +15,8 @@ from sejax.sampling import Request, Role, Sampler, encode
 from tests.data.problems import Problems
 from tests.models import qwen_directory, torch_reference
 
+pytestmark = pytest.mark.long
+
 CANDIDATES = [
   [r"<think>One.</think>\boxed{1}", "Two <|image_pad|> <|im_end|>"],
   ["", "Three."],

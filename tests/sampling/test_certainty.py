@@ -11,6 +11,7 @@ from tests.golden import load
 CASES = load("objectives.json")["self_certainty"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_self_certainty_is_that_of_the_published_code(case):
   logits = np.array(case["logits"], float)

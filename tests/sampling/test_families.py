@@ -12,6 +12,8 @@ from sejax import models
 from sejax.sampling import Filters, Options, Request, Role, Sampler, record_hashes
 from tests.models import torch_reference
 
+pytestmark = pytest.mark.long
+
 # Image tokens would ask for features, and a response that ends would end the comparison.
 BANNED = (1, 120, 121, 122, 123)
 

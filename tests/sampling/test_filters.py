@@ -63,6 +63,7 @@ def behaviour_probabilities(logits: np.ndarray, filters: Filters) -> np.ndarray:
   return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_behaviour_logp_is_that_of_the_filtered_distribution(name):
   filters = Filters(**CASES[name])
@@ -93,6 +94,7 @@ def test_frequencies_pass_a_chi_square_test(name):
   assert statistic < freedom + 5 * (2 * freedom) ** 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   ("scale", "p"), list(itertools.product((0.3, 3.0, 30.0), (1e-9, 0.1, 0.9, 0.999)))
 )
@@ -108,6 +110,7 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it(scale, p):
   np.testing.assert_allclose(mass, expected, rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("k", [1, 2, 50, 299, 1000])
 def test_top_k_keeps_k_tokens(k):
   logits = random_logits(8, 1.0)
@@ -155,6 +158,7 @@ def test_the_number_of_passes_is_fixed(filters, cpu, other):
   assert passes[1::2] == other
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bits_per_pass", [2, 4])
 @pytest.mark.parametrize("step", [None, 0.25])
 def test_all_bits_per_pass_find_the_same(monkeypatch, bits_per_pass, step):
@@ -179,6 +183,7 @@ def test_sums_at_once_equal_sums_in_blocks():
   np.testing.assert_allclose(*found, rtol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("p", [0.02, 0.3, 0.8, 0.99])
 @pytest.mark.parametrize("step", [0.05, 1.0])
 def test_top_p_keeps_the_first_tokens_of_a_tie(p, step):
@@ -203,6 +208,7 @@ def test_top_p_is_off_by_a_token_at_most_where_sums_round():
   np.testing.assert_allclose(kept, 282, atol=1.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("p", [1e-300, 1e-40, 1 - 1e-7, 1 - 1e-16])
 def test_top_p_at_its_ends(p):
   logits = random_logits(8, 3.0, 4096)

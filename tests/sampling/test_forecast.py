@@ -11,6 +11,8 @@ from sejax.parallel import programs
 from sejax.parallel.programs import Program, ProgramCache
 from sejax.sampling import Filters, Options, Role, decode
 
+pytestmark = pytest.mark.long
+
 
 def double(x):
   return 2 * x

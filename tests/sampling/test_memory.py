@@ -12,6 +12,8 @@ from sejax.parallel.programs import with_shardings
 from sejax.sampling import Filters, Options, Sampler
 from tests.models import torch_reference
 
+pytestmark = pytest.mark.long
+
 GROUPS, PROMPT, NEW_TOKENS = 2, 1024, 32
 
 

@@ -8,6 +8,8 @@ import pytest
 from tests.sampling import on_mesh
 from tests.subprocesses import free_address, start, wait
 
+pytestmark = pytest.mark.long
+
 MODULE = "tests.sampling.on_mesh"
 
 

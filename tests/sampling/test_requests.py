@@ -34,6 +34,7 @@ def sampler(tiny):
   )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   "changes", [{}, {"max_concurrent_rows": 3}, {"cache_tokens": 40, "decode_steps": 3}]
 )
@@ -57,6 +58,7 @@ def test_given_tokens_equal_a_longer_prompt(tiny, sampler, changes):
     np.testing.assert_allclose(result.logp[:, member], expected.logp[:, member], atol=1e-5)
 
 
+@pytest.mark.long
 def test_repeats_differ_and_the_first_is_the_sample_without_repeats(tiny, sampler):
   given = np.full((4, 2, 6), 7, np.int32)
   request = tiny.request(given=given, given_lengths=np.full((4, 2), 3))
@@ -103,6 +105,7 @@ def test_a_banned_image_token_is_not_drawn_however_likely_it_is(tiny, sampler):
   assert not np.isin(result.tokens, WARM.banned).any()
 
 
+@pytest.mark.long
 def test_decode_runs_share_weights_and_read_the_used_part_of_the_cache(tiny):
   runs = []
 

@@ -53,6 +53,7 @@ def generate(tiny, eos_ids: tuple[int, ...], new_tokens: int) -> list[np.ndarray
   return found
 
 
+@pytest.mark.long
 def test_greedy_equals_transformers(tiny):
   """64 tokens for prompts with and without images, of unequal lengths, in one batch."""
   result = sample(tiny.sampler(Options(2, 64, GREEDY, decode_steps=64)), tiny)
@@ -75,6 +76,7 @@ def ending(tiny):
   return tiny.sampler(Options(1, 64, GREEDY, eos_ids, eos_ids[0], decode_steps=64, pack=False))
 
 
+@pytest.mark.long
 def test_a_list_of_eos_ids_ends_where_transformers_ends(tiny, ending):
   eos_ids = ending.options.eos_ids
   result = sample(ending, tiny)
@@ -91,6 +93,7 @@ def test_a_list_of_eos_ids_ends_where_transformers_ends(tiny, ending):
   assert not result.logp[~result.mask].any()
 
 
+@pytest.mark.long
 def test_eos_at_the_limit_is_not_truncated(tiny, ending):
   lengths = sample(ending, tiny).lengths
   at_limit = sample(ending, tiny, tiny.request(limits=lengths))
@@ -110,12 +113,14 @@ def sampled(tiny):
   return sampler, sample(sampler, tiny)
 
 
+@pytest.mark.long
 def test_lengths_vary_enough_for_the_tests_below(sampled):
   _, result = sampled
   assert len(set(result.lengths.ravel())) >= 4
   assert {Finish.EOS, Finish.LENGTH} <= set(result.finish.ravel())
 
 
+@pytest.mark.long
 def test_layers_one_by_one_change_nothing(tiny, sampled):
   """Also where sequences are admitted later, and pages are moved."""
   sampler, result = sampled
@@ -140,6 +145,7 @@ def trainer(tiny):
   return lambda params, tokens: map(np.asarray, recompute(params, tiny.request().prompt, tokens))
 
 
+@pytest.mark.long
 def test_the_trainers_logp_is_that_of_the_sampler(tiny, trainer, sampled):
   _, result = sampled
   found, _ = trainer(tiny.params, result.tokens)
@@ -193,6 +199,7 @@ def test_greedy_in_bf16_is_the_argmax_of_full_passes(tiny, trainer, bf16_params)
   np.testing.assert_array_equal(result.tokens, tokens)
 
 
+@pytest.mark.long
 def test_forced_tokens_come_first_and_watched_ones_are_measured(tiny, trainer, sampled):
   options = dataclasses.replace(
     sampled[0].options, decode_steps=2, eos_ids=(), forced=(17, 33, 5), watched=(9, 2, 40)
@@ -222,6 +229,7 @@ def test_the_order_of_the_batch_changes_nothing(tiny, sampled):
   assert_same(sample(sampler, tiny, tiny.request(rows)), result, rows)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rows", [1, 2, 5, 7])
 def test_waiting_sequences_change_nothing(tiny, sampled, rows):
   """Groups are admitted in parts."""
@@ -232,6 +240,7 @@ def test_waiting_sequences_change_nothing(tiny, sampled, rows):
   assert found.stats.row_steps <= found.stats.steps * rows
 
 
+@pytest.mark.long
 def test_evicted_sequences_change_nothing(tiny, sampled):
   """A KV cache that holds two sequences of 16 tokens; the others are read again later."""
   sampler, result = sampled
@@ -241,6 +250,7 @@ def test_evicted_sequences_change_nothing(tiny, sampled):
   assert found.stats.evicted > 0
 
 
+@pytest.mark.long
 def test_a_trajectory_does_not_depend_on_how_many_there_are(tiny, sampled):
   sampler, result = sampled
   options = Options(2, 16, FILTERED, sampler.options.eos_ids, decode_steps=8, pack=False)
@@ -248,6 +258,7 @@ def test_a_trajectory_does_not_depend_on_how_many_there_are(tiny, sampled):
   np.testing.assert_array_equal(fewer.tokens, result.tokens[:, :2])
 
 
+@pytest.mark.long
 def test_another_step_seed_or_role_gives_other_samples(tiny, sampled):
   sampler, result = sampled
   again = sample(sampler, tiny)
@@ -262,6 +273,7 @@ def test_another_step_seed_or_role_gives_other_samples(tiny, sampled):
     assert (other.tokens[..., :3] != result.tokens[..., :3]).any(-1).all()
 
 
+@pytest.mark.long
 def test_programs_are_counted(tiny):
   """The count equals XLA's compilations; later batches add only shapes of a shrinking batch."""
   compiled = []
@@ -281,6 +293,7 @@ def test_programs_are_counted(tiny):
   assert sampler.compiled.count <= 4 * 2 + 4 + 3 * 2 + 4 + 3
 
 
+@pytest.mark.long
 def test_rows_are_given_up_as_sequences_end(tiny):
   """Of twelve rows four are left after two steps, then two, whatever prompts they are of."""
   limits = np.full((4, 3), 2)

@@ -6,6 +6,8 @@ import pytest
 from experiments.speed import simulate
 from sejax.sampling import Options, Role
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 @pytest.mark.parametrize("given", [False, True])

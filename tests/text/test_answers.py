@@ -113,6 +113,7 @@ def test_hostile_trajectories_end_quickly(text):
   assert time.perf_counter() - start < 2.0
 
 
+@pytest.mark.long
 @given(
   st.lists(
     st.sampled_from(["\\boxed{", "\\boxed {", "{", "}", "\\{", "\\}", "\\", "a", " "]), max_size=40

@@ -119,6 +119,7 @@ def test_other_values(answer, gold, prover):
   assert prover.equal(answer, gold) is False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
   "hostile", ["9^{9^{9^{9}}}", "1000000000!", "{" * 500, "1+" * 490 + "1", "x" * 100_000]
 )
@@ -197,6 +198,7 @@ def test_equal_pairs_are_asked_once(monkeypatch):
   assert sorted(asked) == [("y", "x_1"), ("y", "x_2"), ("z", "x_1"), ("z", "x_2")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hostile", ["9^{9^{9^{9}}}", "x+" * 600 + "1"])
 def test_what_is_not_decided_is_wrong_counted_and_logged(hostile, caplog):
   with Prover(workers=1, seconds=0.5) as prover:
@@ -241,6 +243,7 @@ def wait_for_the_end_of(pid):
       time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_what_is_ended_from_outside_is_started_again():
   others = workers_of(os.getpid())
   with Prover(workers=1) as prover:
@@ -264,6 +267,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_process_outlives_its_owner(end):
   owner = subprocess.Popen(
@@ -319,6 +323,7 @@ def test_matrices_are_asked(prover):
   assert prover.equal(*(rf"\begin{{pmatrix}}{rows}\end{{pmatrix}}" for rows in entries)) is True
 
 
+@pytest.mark.long
 def test_a_question_that_was_interrupted_leaves_no_answer_behind(monkeypatch):
   """Its process had the question, and would have given its answer to the next one."""
   with equivalence.Prover(workers=1) as prover:

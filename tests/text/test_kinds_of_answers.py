@@ -335,6 +335,7 @@ def test_answers_of_one_line_are_one_vote(case):
   )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_answers_of_two_lines_are_two_votes(case):
   forms = [form for vote in CASES[case] for form in {canonical(answer) for answer in vote}]

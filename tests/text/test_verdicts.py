@@ -171,6 +171,7 @@ _PIECES = st.sampled_from(
 )
 
 
+@pytest.mark.long
 @given(st.lists(_PIECES, max_size=16).map("".join))
 @settings(max_examples=500, deadline=None)
 def test_any_text_gives_a_score_on_the_scale_or_none(text):

@@ -184,6 +184,7 @@ def test_rows_of_all_forms_are_one_problem():
     dynamath.problem_id({"qid": 7})
 
 
+@pytest.mark.long
 @real_data.needed
 @pytest.mark.parametrize(
   ("run", "right", "all_right", "accuracy", "worst"),

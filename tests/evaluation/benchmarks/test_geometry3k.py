@@ -53,6 +53,7 @@ def test_test_rows_in_both_forms():
   assert all(problem.images[0]["bytes"][:4] == b"\x89PNG" for problem in hub)
 
 
+@pytest.mark.long
 @real_data.needed
 def test_choices_against_the_solver_of_another_set():
   """The right choices have the values of the closed forms, the wrong ones never the right one's."""

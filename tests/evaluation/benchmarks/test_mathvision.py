@@ -220,6 +220,7 @@ def test_the_toolkits_table_is_read():
   assert problem.images == (b"hello!" * 40,)
 
 
+@pytest.mark.long
 @real_data.needed
 @pytest.mark.parametrize("name", ["cot", "direct"])
 def test_the_authors_scored_runs(name, prover):

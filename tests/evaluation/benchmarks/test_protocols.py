@@ -45,6 +45,7 @@ TEXTS = strategies.lists(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", ALL)
 @hypothesis.given(TEXTS.map("".join))
 @hypothesis.settings(max_examples=60, deadline=None)
