@@ -3,6 +3,10 @@
 `run` trains from the first step, or from the last checkpoint, to the end. A step depends only on
 the checkpoint, the configuration and the step's number, so a run that is killed and restarted gives
 the same results as one without interruption. `export` writes the model of the last checkpoint.
+
+The parts of a step: sampling and judging are in `rollout/collect.py`, rewards and advantages in
+`method/groups.py`, the loss in `method/losses.py`, its gradient and the optimizer in
+`learner/update.py`.
 """
 
 import contextlib
@@ -103,6 +107,9 @@ def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, l
     # Shown at once, as compiling the first step takes minutes.
     bar.set_postfix_str("compiling, the first step takes longest", refresh=first < setup.steps)
     following = None
+    # In the plain case a step is three calls: `_collect`, `learner.step` and `updates.finish`. With
+    # `train.overlap` the behaviour policy, which samples, is that of one step earlier; and a
+    # teacher is a slow average of the policy.
     for step in range(first, setup.steps):
       # ------------------------------------------------------------- one training step
       done, last, asked = step + 1, step + 1 == setup.steps, False

@@ -2,8 +2,8 @@
 
 `configs/*.py` start from `default()` and change individual fields. The defaults are those of the
 released run (arXiv:2603.21289) where it has them. Where sejax improves on the released code by
-default, the comment gives the value that restores the released behaviour. The README lists the
-fields by the paper's symbols.
+default, the comment gives the value that restores the released behaviour. They are
+explained in `configs/README.md`, there also by the paper's symbols.
 """
 
 import dataclasses

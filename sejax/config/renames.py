@@ -2,7 +2,7 @@
 
 Saved `config.json` files are read under the new names. An old name on the command line or in a
 configuration file is refused with a message that gives the new one. An entry stays as long as runs
-of its version can be resumed, see the README's changelog.
+of its version can be resumed, see the changelog in `sejax/README.md`.
 """
 
 import difflib
