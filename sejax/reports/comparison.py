@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import markupsafe
+from flax import traverse_util
 
 from sejax import storage
 from sejax.errors import quoted
@@ -74,7 +75,7 @@ def page(workdirs: Sequence[storage.Path]) -> str:
   runs = [_read(workdir) for workdir in workdirs]
   kinds = _kinds(runs)
   known = {name for run in runs for name in run.metrics if not name.endswith("_count")}
-  glance = curves.at_a_glance(sorted(known))
+  glance, last = curves.at_a_glance(sorted(known)), _last_names(known)
   return pages.render(
     "comparison.html",
     title=f"{len(runs)} runs compared",
@@ -85,8 +86,8 @@ def page(workdirs: Sequence[storage.Path]) -> str:
     ],
     figures=list(_figures(kinds)),
     differences=list(_differences(kinds)),
-    last_names=[name.replace("_", " ") for name in _last_names(known)],
-    last=[(kind.name, *(_last(name, kind) for name in _last_names(known))) for kind in kinds],
+    last_names=[curves.words(name) for name in last],
+    last=[(kind.name, *(_last(name, kind) for name in last)) for kind in kinds],
     glance=[_overlay(name, kinds) for name in glance],
     curves=[
       (heading, [_overlay(name, kinds) for name in found])
@@ -102,7 +103,7 @@ def _read(workdir: storage.Path) -> _Run:
   config, summary = workdir / "config.json", workdir / "summary.json"
   return _Run(
     storage.absolute(workdir).name,
-    dict(_flat(_object(config))) if config.exists() else {},
+    traverse_util.flatten_dict(_object(config), sep=".") if config.exists() else {},
     metrics,
     _object(summary) if summary.exists() else None,
   )
@@ -113,14 +114,6 @@ def _object(path: storage.Path) -> dict[str, Any]:
     return dict(json.loads(path.read_bytes()))
   except (ValueError, TypeError) as error:
     raise ValueError(f"{path} is not a JSON object: {quoted(error)}") from None
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      yield from _flat(value, f"{above}{name}.")
-    else:
-      yield above + name, value
 
 
 def _kinds(runs: Sequence[_Run]) -> list[_Kind]:
@@ -177,7 +170,7 @@ def _figures(kinds: Sequence[_Kind]) -> Iterator[tuple[str, ...]]:
       have = [summary for summary in ended if name in summary["change"]]
       yield (
         kind.name,
-        name.replace("_at_", "@"),
+        curves.words(name),
         *(_mean(have, part, name, sign) for part, sign in (("before", ""), ("after", ""))),
         _mean(have, "change", name, "+"),
         _spread([summary["change"][name] for summary in have]),
@@ -188,12 +181,10 @@ def _mean(summaries: Sequence[Mapping[str, Any]], part: str, name: str, sign: st
   """Returns the mean of a share over runs, in percent, with its standard error over problems."""
   values = [summary[part][name] for summary in summaries]
   errors = [summary[part].get(f"{name}_error") for summary in summaries]
-  text = f"{100 * statistics.fmean(values):{sign}.1f}"
-  if None in errors:
-    return text
   # Runs answer the same problems: their errors are not independent.
-  error = math.sqrt(statistics.fmean(error * error for error in errors))
-  return f"{text} ± {100 * error:.1f}".replace(" ", "\N{NBSP}")
+  squares = [] if None in errors else [error * error for error in errors]
+  error = math.sqrt(statistics.fmean(squares)) if squares else None
+  return pages.percent(statistics.fmean(values), error, sign)
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -133,6 +133,11 @@ def explanation(name: str) -> str:
   return next((text for key, text in _EXPLANATIONS.items() if re.fullmatch(key, name)), "")
 
 
+def words(name: str) -> str:
+  """Returns a metric's name as it is read: `maj_at_8` is `maj@8`."""
+  return name.replace("_at_", "@").replace("_", " ")
+
+
 def at_a_glance(names: Sequence[str]) -> list[str]:
   """Returns the metrics of `GLANCE` that there are."""
   found = (next((name for name in choice if name in names), None) for choice in GLANCE)

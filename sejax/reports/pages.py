@@ -85,3 +85,15 @@ def make_thumbnail(file: bytes) -> Thumbnail:
   decoded.save(png, "PNG")
   width = decoded.width * max(1, _THUMBNAIL // 2 // max(decoded.size))
   return Thumbnail(size, width, base64.b64encode(png.getvalue()).decode())
+
+
+def percent(share: float, error: float | None, sign: str = "") -> str:
+  """Returns a share in percent with its standard error, on one line.
+
+  Args:
+    share: a fraction.
+    error: None where it is not known.
+    sign: "+" also shows that of a positive share.
+  """
+  text = f"{100 * share:{sign}.1f}"
+  return text if error is None else f"{text} ± {100 * error:.1f}".replace(" ", "\N{NBSP}")

@@ -86,17 +86,16 @@ def _summary(path: storage.Path) -> dict[str, Any] | None:
   try:
     summary = json.loads(path.read_text(encoding="utf-8"))
     before, after, change = summary["before"], summary["after"], summary["change"]
+    names = {name: curves.words(name) for name in before if not name.endswith("_error")}
     figures = [
-      (_words(name), _percent(before, name), _percent(after, name), _percent(change, name, "+"))
-      for name in before
-      if not name.endswith("_error")
+      (shown, _percent(before, name), _percent(after, name), _percent(change, name, "+"))
+      for name, shown in names.items()
     ]
     duration = _duration(summary["seconds"])
     stages = summary["stages"]
     total = stages.get("total") or sum(stages.values()) or 1
     total_last = sorted(stages.items(), key=lambda stage: stage[0] == "total")
     trained_on = summary.get("training_problems")
-    names = {name: _words(name) for name in before if not name.endswith("_error")}
     return {
       "sentence": _sentence(summary, duration),
       "chart": charts.before_after(before, after, names) if names else "",
@@ -107,7 +106,7 @@ def _summary(path: storage.Path) -> dict[str, Any] | None:
       "falls_from": summary.get("label_accuracy_falls_from"),
       "duration": duration,
       "stages": [
-        (_words(stage), _duration(seconds), f"{seconds / total:.0%}")
+        (curves.words(stage), _duration(seconds), f"{seconds / total:.0%}")
         for stage, seconds in total_last
       ],
     }
@@ -140,9 +139,7 @@ def _sentence_so_far(metrics: Mapping[str, curves.Curve]) -> str:
 
 
 def _percent(figures: Mapping[str, float], name: str, sign: str = "") -> str:
-  value, error = figures[name], figures.get(f"{name}_error")
-  percent = f"{100 * value:{sign}.1f}"
-  return percent if error is None else f"{percent} ± {100 * error:.1f}".replace(" ", "\N{NBSP}")
+  return pages.percent(figures[name], figures.get(f"{name}_error"), sign)
 
 
 def _duration(seconds: float) -> str:
@@ -151,10 +148,6 @@ def _duration(seconds: float) -> str:
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
-
-
-def _words(name: str) -> str:
-  return name.replace("_at_", "@").replace("_", " ")
 
 
 def _charts(
