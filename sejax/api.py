@@ -37,7 +37,7 @@ class LoadedModel:
 
   Attributes:
     config: how it samples and judges; complete.
-    directory: its directory.
+    directory: what it was read from, with its processor and mesh.
     params: its weights, in the layout for decoding.
     judge_params: the Judge's weights: the same, unless `config.judge.path` is another model.
     roles: samplers of both roles.

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-# The arguments in which ml_collections looks for overrides; `arguments.parse` fills it. By default,
-# ml_collections reads them when this module is imported, and a missing --flagfile is a traceback.
+# The arguments in which ml_collections looks for overrides; `config.arguments.parse` fills it. By
+# default, ml_collections reads them when this module is imported, and a missing --flagfile is a
+# traceback.
 ARGUMENTS: list[str] = []
 CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The configuration, a Python file: configs/*.py.", sys_argv=ARGUMENTS

@@ -2,7 +2,8 @@
 
     sejax --config=FILE --workdir=DIR [--config.a.b=x]
 
-`flags` defines the flags and the modes, `arguments` parses them, `launch` runs a mode.
+`flags` defines the flags and the modes, `config.arguments` parses them, and `config.launch` runs a
+mode.
 """
 
 import os
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if flags.asks_for_help(argv[1:]):
     print(flags.help_text(), end="")
     return 0
-  from sejax import launch  # It imports jax, for which help need not wait.
+  from sejax.config import launch  # It imports jax, for which help need not wait.
 
   return launch.launch(argv)
 
@@ -36,7 +37,7 @@ def command() -> None:
     sys.path.insert(0, os.getcwd())
   if flags.asks_for_help(sys.argv[1:]):
     sys.exit(main())
-  from sejax import launch
+  from sejax.config import launch
 
   launch.exit_with(main)
 

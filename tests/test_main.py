@@ -12,9 +12,9 @@ import sys
 import pytest
 from absl import flags as absl_flags
 
-from sejax import arguments as arguments_lib
 from sejax import config as config_lib
 from sejax import flags, main
+from sejax.config import arguments as arguments_lib
 from sejax.config import validation
 from sejax.rewards import recorded
 

@@ -7,8 +7,8 @@ import shlex
 import pytest
 from ml_collections import config_dict
 
-from sejax import arguments as arguments_lib
 from sejax import config as config_lib
+from sejax.config import arguments as arguments_lib
 from sejax.config import validation
 from sejax.evaluation import benchmarks
 

@@ -17,6 +17,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "sejax"
 # Each level imports from its own and from those before it, in the order written within a level.
 ORDER = (
   "errors",
+  "flags",
   "storage",
   "assets",
   "method",
@@ -36,9 +37,6 @@ ORDER = (
   "api",
   "setup",
   "train",
-  "flags",
-  "arguments",
-  "launch",
   "main",
 )
 
@@ -65,7 +63,9 @@ def test_every_module_imports_without_torch_and_tensorflow():
 
 
 def test_the_command_line_starts_without_what_takes_seconds_to_import():
-  code = "import sys, sejax.launch; print(*{'transformers', 'sympy', 'grain'} & {*sys.modules})"
+  code = (
+    "import sys, sejax.config.launch; print(*{'transformers', 'sympy', 'grain'} & {*sys.modules})"
+  )
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
   assert done.stdout == "\n"
 
@@ -90,7 +90,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 def test_there_are_few_rooms_and_each_has_a_place_in_the_order():
   loose = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
   packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-  assert loose == {"api", "arguments", "errors", "flags", "launch", "main", "setup", "train"}
+  assert loose == {"api", "errors", "flags", "main", "setup", "train"}
   assert loose | packages == {*ORDER}
   assert len(packages - {"assets"}) <= 15  # which holds no code
 
@@ -113,7 +113,7 @@ def test_the_methods_formulas_import_nothing_of_sejax():
   assert {name.split(".")[1] for name in names} == {"method"}
 
 
-SEE_ALL = {"api", "arguments", "config", "launch", "setup", "train"}  # of the configuration
+SEE_ALL = {"api", "config", "main", "setup", "train"}  # of the configuration
 
 
 def test_the_configuration_is_known_to_few():

@@ -1,4 +1,4 @@
-"""The configuration of a run: defaults, presets, validation, saving and resuming."""
+"""The configuration of a run: defaults, presets, validation, saving, resuming, command line."""
 
 from sejax.config.defaults import FEWER_WEIGHTS, LESS_MEMORY, default, flatten
 from sejax.config.paths import OF_TRAINING, PATHS, expand_paths, with_local_inputs

@@ -11,9 +11,9 @@ import jax
 import ml_collections
 from absl.flags import FLAGS
 
-from sejax import arguments, storage
 from sejax import config as config_lib
-from sejax.config import overrides, validation
+from sejax import storage
+from sejax.config import arguments, overrides, validation
 from sejax.config import workdir as workdir_lib
 from sejax.errors import one_line
 from sejax.flags import (
