@@ -67,6 +67,8 @@ def run(config: ml_collections.ConfigDict, workdir: storage.Path) -> int:
   """
   with Lock(workdir) as lock:
     config_lib.require_same(config, workdir)
+    if config.train.steps is not None:  # Else it is known when the data has been counted.
+      config_lib.require_steps(config.train.steps, workdir)
     config_lib.save_if_new(config, workdir)
     with Logs(workdir, config.log, config.to_dict()) as logs:  # First, as it may ask for a login.
       return _run(config, storage.absolute(workdir), lock, logs)
@@ -79,6 +81,7 @@ def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, l
   config_lib.save_commits(commits, workdir)
   began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
   setup = setup_lib.set_up(config, workdir, clock)
+  config_lib.require_steps(setup.steps, workdir)
 
   with (
     setup.prover,
@@ -86,7 +89,7 @@ def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, l
     contextlib.ExitStack() as exit_stack,
     tqdm.tqdm(total=setup.steps, delay=1, disable=jax.process_index() > 0) as bar,
   ):
-    first, saved, progress = _resume(checkpoints, config, setup, workdir)
+    first, saved, progress = _resume(checkpoints, config, setup)
     state, behaviour, teacher = _split(saved)
     del saved  # Its arrays are donated.
     # On resume, records the new values of fields that may change; hub names stay as written.
@@ -230,23 +233,11 @@ def _resume(
   checkpoints: Checkpoints,
   config: ml_collections.ConfigDict,
   setup: setup_lib.TrainSetup,
-  workdir: storage.Path,
 ) -> Restored:
-  """Returns the last checkpoint, or the initial state at step 0.
-
-  Raises:
-    ValueError: the checkpoint is of a later step than the last of this run.
-  """
+  """Returns the last checkpoint, or the initial state at step 0."""
   state, weights_fingerprint = _initial(config, setup)
   restored = checkpoints.restore(state, weights_fingerprint)
-  if restored is None:
-    return Restored(0, state, Progress(fingerprint=weights_fingerprint))
-  if restored.step > setup.steps:
-    raise ValueError(
-      f"{workdir} holds a checkpoint of step {restored.step}, and this run has {setup.steps} steps;"
-      f" give config.train.steps={restored.step} or more, or another --workdir"
-    )
-  return restored
+  return restored or Restored(0, state, Progress(fingerprint=weights_fingerprint))
 
 
 def _collect(

@@ -114,8 +114,8 @@ def test_a_finished_run_that_is_started_again_stays_as_it_is(run):
 
 
 @pytest.mark.long
-def test_a_run_does_not_end_before_where_it_is(run):
-  """The workdir stays unchanged, and the first command can still resume."""
+def test_a_run_does_not_end_before_where_it_is(run, monkeypatch):
+  """It is refused at once, the workdir stays unchanged, and the first command can still resume."""
   changes = {"train.steps": 3, "eval.num_problems": 0, "judge.use": False, "checkpoint.every": 1}
   workdir = run(**changes)
   before = {path: path.read_bytes() for path in workdir.rglob("*.json*") if path.is_file()}
@@ -123,10 +123,12 @@ def test_a_run_does_not_end_before_where_it_is(run):
     if damage:  # As if the run had been stopped before its end.
       (workdir / "summary.json").unlink()
     message = r"checkpoint of step 3, and this run has 2 steps; give config.train.steps=3 or more"
+    monkeypatch.setattr(setup_lib, "set_up", None)
     with pytest.raises(ValueError, match=message):
       run(workdir=workdir, **changes | {"train.steps": 2})
     configuration = workdir / "config.json"
     assert configuration.read_bytes() == before[configuration]
+  monkeypatch.undo()
   run(workdir=workdir, **changes)
   assert {path: path.read_bytes() for path in before} == before
 

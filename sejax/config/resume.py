@@ -165,6 +165,24 @@ def require_same(
     )
 
 
+def require_steps(steps: int, workdir: storage.Path) -> None:
+  """Checks that a run does not end before its last checkpoint.
+
+  Args:
+    steps: training steps of the whole run.
+
+  Raises:
+    ValueError: a checkpoint is of a later step.
+  """
+  names = [path.name for path in storage.glob(workdir, "checkpoints/[0-9]*")]
+  saved = max((int(name) for name in names if name.isdigit()), default=0)
+  if saved > steps:
+    raise ValueError(
+      f"{workdir} holds a checkpoint of step {saved}, and this run has {steps} steps;"
+      f" give config.train.steps={saved} or more, or another --workdir"
+    )
+
+
 def _with_loss_defaults(values: dict[str, Any]) -> dict[str, Any]:
   """Returns flat values in which an objective's own defaults stand in place of None.
 

@@ -219,8 +219,9 @@ class Checkpoints:
 
   def _restore_state(self, step: int, like: Any) -> Any:
     """Restores the arrays of a step; those that are stored in their fused shape are reshaped."""
-    with ocp.StandardCheckpointer() as reader:
-      metadata = reader.metadata(self._directory / str(step) / "state").item_metadata.tree
+    # A `StandardCheckpointer` warns that an item has no metadata of a whole checkpoint.
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
+      metadata = reader.metadata(self._directory / str(step) / "state").tree
     stored = {_name(path): x.shape for path, x in jax.tree.leaves_with_path(metadata)}
 
     def as_stored(path, x):

@@ -43,7 +43,7 @@ def restore(directory, options, fingerprint=7):
     return checkpoints.restore(make_state(0), fingerprint)
 
 
-def test_a_run_goes_on_from_the_last_step(tmp_path, options):
+def test_a_run_goes_on_from_the_last_step(tmp_path, options, caplog):
   assert restore(tmp_path / "c", options) is None
   save(tmp_path / "c", options, [1, 2])
   found = restore(tmp_path / "c", options)
@@ -52,6 +52,7 @@ def test_a_run_goes_on_from_the_last_step(tmp_path, options):
   for name, value in make_state(2).items():
     same = found.state[name] == value
     assert bool(jnp.all(same)), name
+  assert not caplog.messages, "nothing was wrong"
 
 
 def kept(directory):
