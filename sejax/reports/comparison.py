@@ -133,9 +133,9 @@ def _kinds(runs: Sequence[_Run]) -> list[_Kind]:
 
 
 def _differences(kinds: Sequence[_Kind]) -> Iterator[tuple[str, ...]]:
-  """Yields a row for each option in which kinds differ, with the value of each kind."""
+  """Yields a row for each option in which kinds differ: the value of each, or a dash without it."""
   for name in sorted({name for kind in kinds for name in kind.config}):
-    values = [json.dumps(kind.config.get(name)) for kind in kinds]
+    values = [json.dumps(kind.config[name]) if name in kind.config else "–" for kind in kinds]
     if len({*values}) > 1:
       yield (name, *values)
 
