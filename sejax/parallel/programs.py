@@ -233,9 +233,11 @@ def _compile(program: Program, args: tuple[Any, ...]) -> jax.stages.Compiled:
 
 
 def keep_programs(workdir: storage.Path) -> None:
-  """Lets jax keep all compiled programs in a workdir, for restarts."""
+  """Lets jax keep all compiled programs in a workdir, for restarts and for copies of the folder."""
   jax.config.update("jax_compilation_cache_dir", os.fspath(workdir / "compilation_cache"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  # With these, the folder's path is in the key of every program, and a copy of it is of no use.
+  jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 class ProgramCall(NamedTuple):

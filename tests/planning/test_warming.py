@@ -38,7 +38,8 @@ def run(workdir, *flags):
   command += [f"--config.{name}={value}" for name, value in CHANGES.items()]
   environment = subprocesses.environment(1)
   # That of the tests, which would be found before the workdir's.
-  environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+  for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"):
+    environment.pop(name, None)
   done = subprocess.run(
     [*command, f"--workdir={workdir}", *flags],
     cwd=subprocesses.ROOT,
@@ -67,3 +68,23 @@ def test_a_run_finds_the_programs_of_full_batches(tmp_path):
   compiled = {name.partition("-")[0] for name in programs(tmp_path) - warm}
   assert {name.partition("-")[0] for name in warm} >= ALWAYS
   assert not ALWAYS & compiled
+
+
+_COMPILE = """
+import pathlib, sys
+import jax
+from sejax.parallel import programs
+
+programs.keep_programs(pathlib.Path(sys.argv[1]))
+jax.jit(lambda x: x + 1)(1.0)
+"""
+
+
+def test_a_copy_of_the_cache_serves_another_workdir(tmp_path):
+  environment = subprocesses.environment(1)
+  for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"):
+    environment.pop(name, None)
+  for folder in ("one", "two"):
+    command = [sys.executable, "-c", _COMPILE, str(tmp_path / folder)]
+    subprocess.run(command, cwd=subprocesses.ROOT, env=environment, check=True)
+  assert programs(tmp_path / "one") == programs(tmp_path / "two") != set()
