@@ -66,7 +66,7 @@ class Mode(NamedTuple):
 MODES = {
   "train": Mode(
     "sejax.train.run",
-    "Trains a model without labels; a stopped run goes on where it was.",
+    "Trains a model without labels; a stopped run goes on where it stopped.",
     "--config=configs/tiny.py --workdir=runs/tiny",
   ),
   "report": Mode(

@@ -161,7 +161,8 @@ def require_same(
     more = f" (others differ, too: {others})" if others else ""
     raise ConfigError(
       f"{workdir} holds a run with config.{name}={quoted(before.get(name))}, not"
-      f" {quoted(now.get(name))}{more}; give the same configuration or another --workdir"
+      f" {quoted(now.get(name))}{more}; give the same configuration, or another"
+      " --workdir, there with this one's model/ as config.model.path to go on from it"
     )
 
 

@@ -168,7 +168,9 @@ def _validate_sizes(config: ml_collections.ConfigDict) -> None:
   for name, value in sizes.items():
     _require(value >= 1, name, value, "at least 1")
   whole, part = config.batch_size, config.mini_batch_size
-  _require(whole % part == 0, "batch_size", whole, f"a multiple of mini_batch_size={part}")
+  _require(
+    whole % part == 0, "batch_size", whole, f"a multiple of mini_batch_size={part}, or both lower"
+  )
   micro = config.train.micro_batch_size
   _require(micro <= part, "train.micro_batch_size", micro, f"at most mini_batch_size={part}")
 

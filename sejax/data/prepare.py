@@ -226,13 +226,14 @@ class Preparer:
 
   def _excess(self, tokens: Prompts, grids: Int32[np.ndarray, "n 3"]) -> str | None:
     """Returns which size limit a record exceeds; None if it fits."""
-    for what, size, limit in (
-      ("Actor's prompt has {} tokens", len(tokens.actor), self.prompt_limit),
-      ("Judge's prompt has {} tokens", len(tokens.judge), self.judge_limit),
-      ("images have {} patches", int(grids.prod(axis=1).sum()), self.patch_limit),
+    patches = int(grids.prod(axis=1).sum())
+    for what, size, limit, option in (
+      ("Actor's prompt has {} tokens", len(tokens.actor), self.prompt_limit, "prompt_limit"),
+      ("Judge's prompt has {} tokens", len(tokens.judge), self.judge_limit, "prompt_buckets"),
+      ("images have {} patches", patches, self.patch_limit, "patch_buckets"),
     ):
       if size > limit:
-        return f"the {what.format(size)}; the limit is {limit}"
+        return f"the {what.format(size)}; the limit is {limit}, by config.data.{option}"
     return None
 
   def _prompts(self, record: Record, grids: Int32[np.ndarray, "n 3"]) -> Prompts:

@@ -68,7 +68,8 @@ def _stages(workdir: storage.Path) -> dict[str, float]:
 
 def lines(summary: dict[str, Any]) -> list[str]:
   """Formats the summary as lines of text."""
-  text = [f"{summary['steps']} steps in {summary['seconds']:.0f} s"]
+  steps = summary["steps"]
+  text = [f"{steps} step{'s' * (steps != 1)} in {summary['seconds']:.0f} s"]
   if "label_accuracy_falls_from" in summary:
     text.append(
       f"majorities are right less often from step {summary['label_accuracy_falls_from']} on"

@@ -161,12 +161,12 @@ def policy_loss(
     clip_high: largest increase of the ratio above 1, at least 0; for `gmpo` of its logarithm.
     dual_clip: bound on the loss in units of |A| where A < 0, at least 1; infinity disables it.
     tau_pos: sharpness of SAPO's gate where A > 0.
-    tau_neg: sharpness of SAPO's gate elsewhere.
+    tau_neg: sharpness of SAPO's gate where A <= 0.
     clip_cov_ratio: share of tokens that `clip_cov` drops; at least one token, if any qualifies.
     clip_cov_lb: covariance above which a token may be dropped.
     clip_cov_ub: covariance below which a token may be dropped.
     kl_cov_ratio: share of tokens that `kl_cov` penalizes; at least one token.
-    kl_cov_coef: weight of that penalty, at least 0.
+    kl_cov_coef: weight of the penalty of `kl_cov`, at least 0.
     kl_coef: weight of the KL estimate, at least 0.
     kl_estimator: one of `k1`, `k2`, `k3`, `k1+` and `k3+`.
     rollout_correction: `none`, `token_truncate`, `token_mask`, `sequence_truncate` or

@@ -1,8 +1,8 @@
 """The page that compares runs: what they reached in a table, and their curves in one chart.
 
 Runs that differ in nothing but the seed are one kind: a line for their mean, and a band from the
-lowest to the highest of them. A kind is called by the workdir of its first run; a table says in
-which options kinds differ.
+lowest to the highest of them. A kind is called by the workdirs of its runs, or by the first
+of many; one table has each run by itself, and another says in which options kinds differ.
 """
 
 import json
@@ -80,14 +80,15 @@ def page(workdirs: Sequence[storage.Path]) -> str:
     "comparison.html",
     title=f"{len(runs)} runs compared",
     kinds=[kind.name for kind in kinds],
-    members=[
-      (kind.name, len(kind.runs), ", ".join(run.name for run in kind.runs), _steps(kind))
+    runs=[
+      (run.name, kind.name, run.config.get("seed", "–"), _steps(run), *_last(last, [run]))
       for kind in kinds
+      for run in kind.runs
     ],
     figures=list(_figures(kinds)),
     differences=list(_differences(kinds)),
     last_names=[curves.words(name) for name in last],
-    last=[(kind.name, *(_last(name, kind) for name in last)) for kind in kinds],
+    last=[(kind.name, *_last(last, kind.runs)) for kind in kinds],
     glance=[_overlay(name, kinds) for name in glance],
     curves=[
       (heading, [_overlay(name, kinds) for name in found])
@@ -97,6 +98,8 @@ def page(workdirs: Sequence[storage.Path]) -> str:
 
 
 def _read(workdir: storage.Path) -> _Run:
+  if not workdir.is_dir():
+    raise ValueError(f"there is no folder {workdir}; give workdirs as --runs=A,B")
   metrics = curves.read(workdir / writers.METRICS)
   if not metrics:
     raise ValueError(f"{workdir / writers.METRICS} holds no metrics; give workdirs as --runs=A,B")
@@ -124,12 +127,17 @@ def _kinds(runs: Sequence[_Run]) -> list[_Kind]:
     by_config.setdefault(json.dumps(config, sort_keys=True), []).append(run)
   return [
     _Kind(
-      f"{members[0].name} and {len(members) - 1} more" if len(members) > 1 else members[0].name,
+      _name([run.name for run in members]),
       json.loads(key),
       members,
     )
     for key, members in by_config.items()
   ]
+
+
+def _name(workdirs: Sequence[str]) -> str:
+  """Returns what runs are called together."""
+  return ", ".join(workdirs) if len(workdirs) < 4 else f"{workdirs[0]} and {len(workdirs) - 1} more"
 
 
 def _differences(kinds: Sequence[_Kind]) -> Iterator[tuple[str, ...]]:
@@ -146,19 +154,18 @@ def _last_names(known: Collection[str]) -> list[str]:
   return [name for name in dict.fromkeys(names) if name in known]
 
 
-def _last(name: str, kind: _Kind) -> str:
-  """Returns the mean over a kind's runs of a metric at their last steps; a dash without any."""
-  ends = [run.metrics[name].values[-1] for run in kind.runs if name in run.metrics]
-  ends = [value for value in ends if value is not None]
-  return f"{statistics.fmean(ends):.4g}" if ends else "–"
+def _last(names: Sequence[str], runs: Sequence[_Run]) -> Iterator[str]:
+  """Yields the mean over runs of each metric at their last steps; a dash without any."""
+  for name in names:
+    ends = [run.metrics[name].values[-1] for run in runs if name in run.metrics]
+    ends = [value for value in ends if value is not None]
+    yield f"{statistics.fmean(ends):.4g}" if ends else "–"
 
 
-def _steps(kind: _Kind) -> str:
-  """Returns how many steps the runs have made, and whether they go on."""
-  made = [max(curve.steps[-1] for curve in run.metrics.values()) + 1 for run in kind.runs]
-  text = f"{min(made)}" if min(made) == max(made) else f"{min(made)} to {max(made)}"
-  running = sum(run.summary is None for run in kind.runs)
-  return f"{text}, {running} not ended" if running else text
+def _steps(run: _Run) -> str:
+  """Returns how many steps a run has made, and whether it goes on."""
+  made = max(curve.steps[-1] for curve in run.metrics.values()) + 1
+  return f"{made}, not ended" if run.summary is None else f"{made}"
 
 
 def _figures(kinds: Sequence[_Kind]) -> Iterator[tuple[str, ...]]:

@@ -15,6 +15,9 @@ are tried on one before the run.
 
 import functools
 import inspect
+import os
+import sysconfig
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -47,6 +50,7 @@ class OwnAdvantages(NamedTuple):
 RewardFunction = Callable[[Evidence, Source], Float[np.ndarray, "*K B G"] | OwnAdvantages]
 
 # Options of the method that also hold for rewards from a function.
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
 SHARED_OPTIONS = tuple(
   name
   for name, parameter in inspect.signature(method.group_of_rewards).parameters.items()
@@ -62,7 +66,18 @@ class RewardFunctionError(RuntimeError):
   """Wraps an unexpected exception of a reward function or its module, which is its `__cause__`."""
 
   def __init__(self, name: str, cause: Exception):
-    super().__init__(f"{name} raised {type(cause).__name__}: {one_line(cause)}")
+    super().__init__(f"{name} raised {type(cause).__name__}: {one_line(cause)}{_place(cause)}")
+
+
+def _place(error: Exception) -> str:
+  """Returns file and line of the user's code in which an error arose; empty if they are unknown."""
+  others = (_PACKAGE, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
+  frames = [
+    frame
+    for frame in traceback.extract_tb(error.__traceback__)
+    if not frame.filename.startswith(others)
+  ]
+  return f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
 
 
 class _BadRewards(ValueError):  # noqa: N818
@@ -195,8 +210,7 @@ def _checked(
     ValueError: it has the wrong shape or type, or values out of range.
   """
   sizes = ", ".join(map(str, shape))
-  numbers = "finite" if is_unbounded else "in [0, 1]"
-  wanted = f"it must be of shape ({sizes}) or (K, {sizes}), {numbers}"
+  wanted = f"it must be of shape ({sizes}) or (K, {sizes})"
   try:
     array = np.asarray(returned)
   except Exception as error:  # ragged lists and other libraries' arrays raise various types
@@ -218,5 +232,8 @@ def _checked(
     *number, b, g = outside[0].tolist()
     found = array[tuple(outside[0])]
     which = f"as reward {number[0]} " if number else ""
-    raise _BadRewards(f"{name} returned {found} {which}for trajectory {g} of group {b}; {wanted}")
+    numbers = "finite" if is_unbounded else "in [0, 1], unless the function is rewards.unbounded"
+    raise _BadRewards(
+      f"{name} returned {found} {which}for trajectory {g} of group {b}; it must be {numbers}"
+    )
   return rounded

@@ -339,8 +339,9 @@ def test_a_set_of_which_nothing_fits_ends_after_a_thousand(make, caplog, process
   assert len(warnings(caplog)) == 10
   assert pipeline.dropped == {"too long": 1000}
   assert "(dropped so far: 1000 too long); the last one: record p/" in str(caught.value)
-  assert "tokens; the limit is 3; see --mode=inspect" in str(caught.value)
-  assert len(str(caught.value)) <= 300
+  said = str(caught.value)
+  assert "tokens; the limit is 3, by config.data.prompt_limit; see --mode=inspect" in said
+  assert len(said) <= 300
 
 
 @pytest.mark.long

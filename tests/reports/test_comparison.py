@@ -44,10 +44,15 @@ def runs(tmp_path):
   ]
 
 
+def test_many_runs_of_a_kind_are_called_by_the_first():
+  assert comparison._name(["a", "b", "c"]) == "a, b, c"
+  assert comparison._name(["a", "b", "c", "d"]) == "a and 3 more"
+
+
 def test_seeds_are_one_kind_and_what_differs_is_listed(runs):
   kinds = comparison._kinds([comparison._read(run) for run in runs])
   assert [(kind.name, [run.name for run in kind.runs]) for kind in kinds] == [
-    ("full_0 and 1 more", ["full_0", "full_1"]),
+    ("full_0, full_1", ["full_0", "full_1"]),
     ("votes_0", ["votes_0"]),
   ]
   assert list(comparison._differences(kinds)) == [
@@ -67,10 +72,10 @@ def test_a_line_is_the_mean_of_the_seeds_and_the_band_their_range(runs):
 def test_the_page_says_what_each_kind_reached(runs):
   page = comparison.page(runs).replace("\N{NBSP}", " ")
   rows = [re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", row) for row in page.split("<tr>")]
-  full, votes = "full_0 and 1 more", "votes_0"
+  full, votes = "full_0, full_1", "votes_0"
   assert [full, "pass@1", "40.0 ± 2.0", "55.0 ± 2.0", "+15.0 ± 2.0", "7.1"] in rows
-  assert [full, "2", "full_0, full_1", "2 to 3"] in rows
-  assert [votes, "1", "votes_0", "1, 1 not ended"] in rows
+  assert ["full_1", full, "1", "3", "3", "0.5"] in rows  # seed, steps, reward and kl
+  assert [votes, votes, "0", "1, not ended", "1", "0.5"] in rows
   assert ["method.self_consistency", "&#34;threshold&#34;", "&#34;majority&#34;"] in rows
   assert [full, "2", "0.5"] in rows  # reward, the mean of 1 and 3, and kl
   assert [votes, "1", "0.5"] in rows
@@ -85,6 +90,11 @@ def test_the_command_line_writes_the_page_to_the_workdir(runs, tmp_path, capsys)
   assert "3 runs compared" in (tmp_path / "out" / "comparison.html").read_text()
   assert main.main([*flags, f"--runs={runs[0]}"]) == 2
   assert "must be two or more different workdirs" in capsys.readouterr().err
+  assert main.main([*flags, f"--runs={runs[0]},{tmp_path / 'none'}"]) == 2
+  assert f"there is no folder {tmp_path / 'none'}; give workdirs as --runs" in (
+    capsys.readouterr().err
+  )
+  (tmp_path / "none").mkdir()
   assert main.main([*flags, f"--runs={runs[0]},{tmp_path / 'none'}"]) == 2
   assert "none/metrics.jsonl holds no metrics; give workdirs as --runs=A,B" in (
     capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Rewards by the method, by the baselines, and by functions of one's own."""
 
 import functools
+import re
 import sys
 import traceback
 
@@ -223,9 +224,15 @@ def reward(function):
   return rewards.reward_groups(make_evidence(), SOURCE, config_lib.default().method, function)
 
 
-@pytest.mark.parametrize("function", [too_large, of_wrong_shape])
-def test_rewards_of_another_shape_or_range_are_refused(function):
-  with pytest.raises(ValueError, match=r"must be of shape \(3, 2\) or \(K, 3, 2\), in \[0, 1\]"):
+@pytest.mark.parametrize(
+  ("function", "said"),
+  [
+    (of_wrong_shape, r"; it must be of shape \(3, 2\) or \(K, 3, 2\)$"),
+    (too_large, r"; it must be in \[0, 1\], unless the function is rewards\.unbounded$"),
+  ],
+)
+def test_rewards_of_another_shape_or_range_are_refused(function, said):
+  with pytest.raises(ValueError, match=said):
     reward(function)
 
 
@@ -267,6 +274,13 @@ def test_numbers_of_any_type_are_rewards(returned):
   assert np.asarray(group.reward).tolist() == [[1, 0], [1, 0], [0.5, 0]]
 
 
+def test_the_page_on_rewards_lists_all_that_is_known():
+  text = (ROOT / "experiments" / "recipes" / "README.md").read_text(encoding="utf-8")
+  table = text.partition("### Evidence\n")[2].partition("\n## ")[0]
+  names = [row.split("|")[1] for row in table.strip().splitlines()[2:]]
+  assert re.findall(r"`(\w+)`", " ".join(names)) == [*rewards.Evidence._fields]
+
+
 class Counting:
   """A function that is an object."""
 
@@ -278,19 +292,27 @@ def fails(evidence, source):
   return int("seven")
 
 
+def line_of(function):
+  """Returns the line of the first statement of a function of one statement."""
+  return function.__code__.co_firstlineno + 1
+
+
 @pytest.mark.parametrize(
-  ("function", "name"),
-  [(fails, "fails"), (functools.partial(fails), "fails"), (Counting(), "Counting")],
+  ("function", "name", "line"),
+  [
+    (fails, "fails", line_of(fails)),
+    (functools.partial(fails), "fails", line_of(fails)),
+    (Counting(), "Counting", line_of(Counting.__call__)),
+  ],
 )
-def test_what_a_function_raises_keeps_its_traceback(function, name):
+def test_what_a_function_raises_keeps_its_traceback(function, name, line):
   with pytest.raises(rewards.RewardFunctionError) as raised:
     reward(function)
   assert str(raised.value) == (
     f"the reward function tests.rewards.test_functions.{name} raised ValueError: invalid literal"
-    " for int() with base 10: 'seven'"
+    f" for int() with base 10: 'seven' (test_functions.py, line {line})"
   )
-  lines = traceback.format_exception(raised.value)
-  assert any('return int("seven")' in line for line in lines)
+  assert 'return int("seven")' in "".join(traceback.format_exception(raised.value))
 
 
 def test_the_command_shows_the_traceback(monkeypatch, capfd, tmp_path):
