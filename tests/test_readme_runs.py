@@ -4,6 +4,7 @@ A small model stands in for those of the hub, and runs are cut to one short step
 """
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -32,7 +33,8 @@ _SHORT = (
 # Commands that run, by a part of them, and what cuts them short; MODEL is the small one.
 RUN = {
   "configs/tiny.py:empo": _SHORT,
-  "mine/problems.jsonl": (*_SHORT, "--config.lora.rank=2", "--config.model.path=MODEL"),
+  "--workdir=runs/mine": (*_SHORT, "--config.lora.rank=2", "--config.model.path=MODEL"),
+  "--workdir=runs/tiny_mine": _SHORT,
   "--mode=sample": (*_SHORT[5:8], "--config.model.path=MODEL"),
 }
 # Those that do not run here, and why.
@@ -67,6 +69,13 @@ def folder(tmp_path_factory):
   return path
 
 
+def _write_problems(folder):
+  """Does what the page's own pictures begin with."""
+  (command,) = [command for command in COMMANDS if "mkdir mine" in command]
+  lines = [line for line in command.splitlines() if line.startswith(("mkdir", "echo"))]
+  subprocess.run(["bash", "-ec", "\n".join(lines)], cwd=folder, check=True)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("part", RUN)
 def test_commands_run(part, folder):
@@ -76,6 +85,10 @@ def test_commands_run(part, folder):
     f'#!/bin/sh\nexec {sys.executable} -m sejax.main "$@" {" ".join(map(repr, RUN[part]))}\n'
   )
   program.chmod(0o755)
+  # Each command by itself, whichever came before it.
+  shutil.rmtree(folder / "mine", ignore_errors=True)
+  if "mkdir mine" not in command:
+    _write_problems(folder)
   command = command.replace("image=FILE", "image=a.png")
   done = subprocess.run(
     ["bash", "-ec", f"PATH={folder}:$PATH PYTHONPATH={ROOT}\nexport PATH PYTHONPATH\n{command}"],
