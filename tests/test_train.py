@@ -86,7 +86,15 @@ def test_what_a_run_leaves(run):
   metrics = list(writers.read(workdir / writers.METRICS))
   assert [line["step"] for line in metrics] == [0, 1]
   wanted = {"reward", "majority_share", "judge_mean", "entropy", "response_length", "pass@1"}
-  wanted |= {"label_accuracy", "kl", "clipfrac", "truncated", "grad_norm", "constant_groups"}
+  wanted |= {
+    "label_accuracy",
+    "label_accuracy_count",
+    "kl",
+    "clipfrac",
+    "truncated",
+    "grad_norm",
+    "constant_groups",
+  }
   assert wanted <= metrics[0].keys(), wanted - metrics[0].keys()
   timing = list(writers.read(workdir / writers.TIMING))
   explained = monitoring.__doc__ + method.group_metrics.__doc__

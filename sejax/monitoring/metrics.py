@@ -17,6 +17,7 @@ Means over all groups sampled in the step, by all processes, including those tha
 - `sampled_entropy`, `self_certainty`: means over a trajectory's tokens, in nats, of the policy's
   entropy when it was sampled, and of what `sejax.sampling.certainty` measures;
 - `constant_groups`: share of groups whose rewards are all equal;
+- `label_accuracy_count`: number of labels that `label_accuracy` is a share of;
 - `truncated_verdicts`, `contradictory_verdicts`: number of a group's verdicts that were cut at
   `judge.max_tokens`, and of those whose boxed score differs from that in their JSON object;
 - `undecided_grades`: with gold answers, number of a group's answers whose grading was given up
@@ -73,6 +74,7 @@ from sejax.parallel import chips, hosts
 from sejax.rollout.collect import Rollout, SampledBatch, rewards_differ
 from sejax.text.equivalence import Prover
 
+_LABELS = "label_accuracy"
 # For each metric, its sum over groups and the number of groups, from which means are formed.
 Sums = dict[str, tuple[float, float]]
 
@@ -92,6 +94,9 @@ def of_rollout(rollout: Rollout, source: Source, prover: Prover, tie: str) -> di
   sampled, trained = np.sum([counts for _, counts in everyone], axis=0).tolist()
   step_metrics = _means([part for parts, _ in everyone for part in parts])
   step_metrics |= {"sampled_groups": sampled, "trained_groups": trained}
+  labels = sum(part[_LABELS][1] for parts, _ in everyone for part in parts if _LABELS in part)
+  if labels:
+    step_metrics[f"{_LABELS}_count"] = labels
   return step_metrics | {"collapse_score": collapse.collapse_score(step_metrics)}
 
 
