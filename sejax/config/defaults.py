@@ -292,7 +292,8 @@ def _eval() -> ml_collections.ConfigDict:
   evaluation.path = ""  # path or hub name of the held-out data; empty: data.path
   # Of eval.path or eval.sets_path on the hub; of several sets one each, with commas between them.
   evaluation.revision = ""
-  evaluation.num_problems = 128  # from the start of the split; 0: none. Benchmarks are read whole
+  # Held-out problems, from the start of the split; 0: none. Benchmarks are read whole.
+  evaluation.num_problems = 128
   # Whether all held-out problems may be training problems. How many are is always reported.
   evaluation.allow_training_problems = False
   evaluation.batch_size = 32  # problems per batch, over all processes

@@ -159,10 +159,10 @@ def require_same(
     name = differing[0]
     others = ", ".join(differing[1:4]) + (" and more" if len(differing) > 4 else "")
     more = f" (others differ, too: {others})" if others else ""
+    way_on = "" if evaluates else ", where config.model.path may be what --mode=export leaves here"
     raise ConfigError(
       f"{workdir} holds a run with config.{name}={quoted(before.get(name))}, not"
-      f" {quoted(now.get(name))}{more}; give the same configuration, or another"
-      " --workdir, there with this one's model/ as config.model.path to go on from it"
+      f" {quoted(now.get(name))}{more}; give the same configuration or another --workdir{way_on}"
     )
 
 

@@ -169,7 +169,7 @@ def _validate_sizes(config: ml_collections.ConfigDict) -> None:
     _require(value >= 1, name, value, "at least 1")
   whole, part = config.batch_size, config.mini_batch_size
   _require(
-    whole % part == 0, "batch_size", whole, f"a multiple of mini_batch_size={part}, or both lower"
+    whole % part == 0, "batch_size", whole, f"a multiple of mini_batch_size={part}; or lower that"
   )
   micro = config.train.micro_batch_size
   _require(micro <= part, "train.micro_batch_size", micro, f"at most mini_batch_size={part}")

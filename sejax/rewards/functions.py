@@ -49,8 +49,8 @@ class OwnAdvantages(NamedTuple):
 
 RewardFunction = Callable[[Evidence, Source], Float[np.ndarray, "*K B G"] | OwnAdvantages]
 
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 # Options of the method that also hold for rewards from a function.
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))
 SHARED_OPTIONS = tuple(
   name
   for name, parameter in inspect.signature(method.group_of_rewards).parameters.items()
@@ -71,7 +71,8 @@ class RewardFunctionError(RuntimeError):
 
 def _place(error: Exception) -> str:
   """Returns file and line of the user's code in which an error arose; empty if they are unknown."""
-  others = (_PACKAGE, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
+  installed = map(sysconfig.get_path, ("stdlib", "purelib", "platlib"))
+  others = (_PACKAGE, *(path + os.sep for path in installed), "<")
   frames = [
     frame
     for frame in traceback.extract_tb(error.__traceback__)
