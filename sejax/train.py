@@ -81,7 +81,8 @@ def _run(config: ml_collections.ConfigDict, workdir: storage.Path, lock: Lock, l
   config_lib.save_commits(commits, workdir)
   began, clock, compilations = time.monotonic(), Clock(), CompilationCounter()
   setup = setup_lib.set_up(config, workdir, clock)
-  config_lib.require_steps(setup.steps, workdir)
+  if config.train.steps is None:  # Else `run` has checked it.
+    config_lib.require_steps(setup.steps, workdir)
 
   with (
     setup.prover,

@@ -340,6 +340,12 @@ def test_memory_that_runs_out_says_which_options_need_less(error, said, monkeypa
 # 8. A workdir that holds another run.
 
 
+WAY_ON = (
+  "give the same configuration or another --workdir, where config.model.path may be what"
+  " --mode=export leaves here"
+)
+
+
 def test_a_workdir_is_not_reused_by_another_run(said):
   command = (TINY, "--workdir=out", "--config.model.path=none")
   said(*command)
@@ -348,8 +354,7 @@ def test_a_workdir_is_not_reused_by_another_run(said):
   pathlib.Path("out", "metrics.jsonl").write_text('{"step": 0}\n')
   assert said(*command) == (
     2,
-    "sejax: out holds a run with config.seed=5, not 0; give the same configuration or another"
-    " --workdir, where config.model.path may be what --mode=export leaves here\n",
+    f"sejax: out holds a run with config.seed=5, not 0; {WAY_ON}\n",
   )
 
 
@@ -405,7 +410,7 @@ def test_a_path_may_be_spelt_otherwise_when_a_run_goes_on(field, said, tmp_path,
     status, error = said(*command, f"--config.{field}={other}")
     assert status == 2
     assert error.startswith(f"sejax: out holds a run with config.{field}=")
-    assert f", not {other!r}; give the same configuration or another --workdir, where" in error
+    assert error.endswith(f", not {other!r}; {WAY_ON}\n")
 
 
 def test_a_run_of_an_earlier_version_goes_on(said):
@@ -468,4 +473,4 @@ def test_the_options_that_cannot_change_are_named(said):
   _began(*arguments)
   _, error = said(*arguments, "--config.optimizer.learning_rate=1.0", "--config.seed=3")
   assert "holds a run with config.optimizer.learning_rate=3e-05, not 1.0" in error
-  assert "1.0 (others differ, too: seed); give the same configuration or another" in error
+  assert f"1.0 (others differ, too: seed); {WAY_ON}" in error

@@ -20,7 +20,8 @@ from sejax.models import hub
 _FILE = "config.json"
 _COMMITS = "commits"  # beside the sections
 # Files of a run that has begun. A run that was refused has left only its configuration.
-_RUN_FILES = ("metrics.jsonl*", "checkpoints/[0-9]*", "*/problems.jsonl*")
+_CHECKPOINTS = "checkpoints/[0-9]*"
+_RUN_FILES = ("metrics.jsonl*", _CHECKPOINTS, "*/problems.jsonl*")
 
 
 def save(config: ml_collections.ConfigDict, workdir: storage.Path) -> None:
@@ -175,7 +176,7 @@ def require_steps(steps: int, workdir: storage.Path) -> None:
   Raises:
     ValueError: a checkpoint is of a later step.
   """
-  names = [path.name for path in storage.glob(workdir, "checkpoints/[0-9]*")]
+  names = [path.name for path in storage.glob(workdir, _CHECKPOINTS)]
   saved = max((int(name) for name in names if name.isdigit()), default=0)
   if saved > steps:
     raise ValueError(

@@ -36,20 +36,24 @@ def run(workdir, *flags):
     f"--config={subprocesses.ROOT / 'configs/tiny.py'}",
   ]
   command += [f"--config.{name}={value}" for name, value in CHANGES.items()]
-  environment = subprocesses.environment(1)
-  # That of the tests, which would be found before the workdir's.
-  for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"):
-    environment.pop(name, None)
   done = subprocess.run(
     [*command, f"--workdir={workdir}", *flags],
     cwd=subprocesses.ROOT,
-    env=environment,
+    env=_environment(),
     capture_output=True,
     text=True,
     check=False,
   )
   assert done.returncode == 0, done.stderr
   return done.stdout
+
+
+def _environment():
+  """Returns one without the tests' own cache, which would be found before the workdir's."""
+  environment = subprocesses.environment(1)
+  for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"):
+    environment.pop(name, None)
+  return environment
 
 
 def programs(workdir):
@@ -81,10 +85,7 @@ jax.jit(lambda x: x + 1)(1.0)
 
 
 def test_a_copy_of_the_cache_serves_another_workdir(tmp_path):
-  environment = subprocesses.environment(1)
-  for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"):
-    environment.pop(name, None)
   for folder in ("one", "two"):
     command = [sys.executable, "-c", _COMPILE, str(tmp_path / folder)]
-    subprocess.run(command, cwd=subprocesses.ROOT, env=environment, check=True)
+    subprocess.run(command, cwd=subprocesses.ROOT, env=_environment(), check=True)
   assert programs(tmp_path / "one") == programs(tmp_path / "two") != set()

@@ -268,7 +268,7 @@ def test_figures_are_of_all_that_was_sampled(collected):
   found = figures(rollout)
   assert found["constant_groups"] == 0.75
   assert found["sampled_groups"] == 16
-  # Every group agrees with itself; a figure's answer is hardly ever its index.
+  # Both trajectories of a group agree, so that each has a label.
   assert found["label_accuracy_count"] == 16
   assert found["trained_groups"] == 4
   # Both trajectories have reward 1, or the second breaks the format: the Judge's factor less 0.5.
