@@ -56,7 +56,7 @@ def falls_from(
     return None
   labels, right = np.asarray(counts, float), np.asarray(accuracy, float) * counts
   sums = [np.convolve(x, np.ones(window), mode="valid") for x in (right, labels)]
-  share = sums[0] / np.maximum(sums[1], 1)
+  share = np.clip(sums[0] / np.maximum(sums[1], 1), 0, 1)  # Rounded, it may be above 1.
   variance = share * (1 - share) / np.maximum(sums[1], 1)
   best = int(share.argmax())
   if share[best] - share[-1] <= _ERRORS * math.sqrt(variance[best] + variance[-1]):

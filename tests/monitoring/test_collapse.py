@@ -34,6 +34,8 @@ def test_where_labels_begin_to_be_wrong():
   assert falls_from(range(10), falls, many[:10]) == 2
   assert falls_from(range(4), falls[:4], many[:4]) is None
   assert falls_from([], [], []) is None
+  rounded_up = [1 + 1e-7] * 6 + [0.0] * 6
+  assert falls_from(range(12), rounded_up, many[:12]) == 2
 
 
 @pytest.mark.parametrize(("steps", "labels"), [(18, 32), (60, 32), (60, 512), (300, 512)])
