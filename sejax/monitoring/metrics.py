@@ -25,6 +25,10 @@ Means over all groups sampled in the step, by all processes, including those tha
 
 - `collapse_score`: see `sejax.monitoring.collapse`; computed from means of this list.
 
+Numbers of the step:
+
+- `sampled_tokens`: tokens that were sampled, in trajectories, verdicts and a teacher's answers.
+
 Groups in the loss:
 
 - `sampled_groups`, `trained_groups`: number of groups sampled, and number that entered the loss;
@@ -89,11 +93,19 @@ def of_rollout(rollout: Rollout, source: Source, prover: Prover, tie: str) -> di
   """
   parts = [_of_sampled(part, source, prover, tie) for part in rollout.sampled]
   parts.append(_of_trained(rollout))
-  counts = (sum(int(part.real.sum()) for part in rollout.sampled), int(rollout.in_loss.sum()))
+  counts = (
+    sum(int(part.real.sum()) for part in rollout.sampled),
+    int(rollout.in_loss.sum()),
+    sum(part.sampled_tokens for part in rollout.sampled),
+  )
   everyone = hosts.gather_json([parts, counts])
-  sampled, trained = np.sum([counts for _, counts in everyone], axis=0).tolist()
+  sampled, trained, tokens = np.sum([counts for _, counts in everyone], axis=0).tolist()
   step_metrics = _means([part for parts, _ in everyone for part in parts])
-  step_metrics |= {"sampled_groups": sampled, "trained_groups": trained}
+  step_metrics |= {
+    "sampled_groups": sampled,
+    "trained_groups": trained,
+    "sampled_tokens": tokens,
+  }
   labels = sum(part[_LABELS][1] for parts, _ in everyone for part in parts if _LABELS in part)
   if labels:
     step_metrics[f"{_LABELS}_count"] = labels

@@ -60,6 +60,7 @@ _EXPLANATIONS = {
   r"constant_groups": "share of the groups whose rewards are all alike",
   r"collapse_score": "0: many opinions; 1: one opinion that the Judge does not share",
   r"sampled_groups": "groups that were sampled",
+  r"sampled_tokens": "tokens sampled in the step, those of verdicts and a teacher included",
   r"trained_groups": "groups that the policy learnt from",
   r"trained_reward": "reward, over the groups that the policy learnt from",
   r"trained_reward_std": "spread of rewards, over the groups that the policy learnt from",

@@ -46,6 +46,7 @@ class SampledBatch(NamedTuple):
     lengths: tokens of each trajectory.
     truncated: trajectories that were cut at `actor.max_tokens`.
     prompt_tokens: tokens of the Actor's prompts, summed over the batch.
+    sampled_tokens: tokens of trajectories, verdicts and the teacher's answers, summed likewise.
   """
 
   real: Bool[np.ndarray, " B"]
@@ -55,6 +56,7 @@ class SampledBatch(NamedTuple):
   lengths: Int32[np.ndarray, "B G"]
   truncated: Bool[np.ndarray, "B G"]
   prompt_tokens: int
+  sampled_tokens: int
 
 
 class Rollout(NamedTuple):
@@ -199,7 +201,7 @@ class Collector:
     Args:
       occurrences: how often each record id was seen in this step; updated in place.
     """
-    clock, seed, roles, judged = self.clock, self.seed, self.roles, self.scoring.judged
+    clock, seed, roles = self.clock, self.seed, self.roles
     with clock("data"):
       examples = batches.number_occurrences(next(data), occurrences)
       batch = self.collate(examples)
@@ -218,14 +220,14 @@ class Collector:
       features = None
     if on_trajectories:
       on_trajectories(batch, acted.result, features)
-    taught = None
+    taught, judged = None, None
     if weights.teacher is not None:
       with clock("teacher"):
         taught = self._ask_teacher(weights.teacher, batch, features, step=step, watch=watch)
     with clock("judge"):
-      verdict_texts, verdicts = self._judge(
-        weights, batch, features, texts=acted.texts, step=step, watch=watch
-      )
+      if self.scoring.judged:
+        judged = self._judge(weights, batch, features, texts=acted.texts, step=step, watch=watch)
+      verdict_texts, verdicts = self._verdicts(acted.texts, judged)
     with clock("reward"):
       evidence = self._evidence(batch, acted, verdicts, taught)
       group = rewards.reward_groups(
@@ -233,17 +235,22 @@ class Collector:
         self.source,
         self.scoring.method,
         self.reward_function,
-        judged=judged,
+        judged=self.scoring.judged,
         max_tokens=acted.result.tokens.shape[-1],
       )
     sampled = SampledBatch(
       real=batch.real,
       evidence=evidence,
-      verdicts=verdicts if judged else None,
+      verdicts=verdicts if self.scoring.judged else None,
       group=group,
       lengths=acted.result.lengths,
       truncated=acted.result.truncated,
       prompt_tokens=int(batch.actor.lengths[batch.real].sum()),
+      sampled_tokens=sum(
+        int(role.result.lengths[batch.real].sum())
+        for role in (acted, judged, taught)
+        if role is not None
+      ),
     )
     rollout = Rollout(
       batch=batch,
@@ -266,19 +273,16 @@ class Collector:
     texts: list[list[str]],
     step: int,
     watch: Watch | None,
-  ) -> tuple[list[list[list[str]]], rewards.Verdicts]:
-    """Returns the verdicts' texts, `[B][G][M]`, and the scores read from them.
+  ) -> Completions:
+    """Returns the verdicts on a batch, `[B,G*M]`.
 
     Args:
       features: image features from the Actor's vision tower.
       texts: trajectories to judge, `[B][G]`.
     """
-    if not self.scoring.judged:
-      no_verdicts = [[[] for _ in group] for group in texts]
-      return no_verdicts, rewards.read_verdicts(no_verdicts, self.scoring.reading)
     if not self.shares_tower:
       features = self.roles.encode_for_judge(weights.judge, batch)
-    judged = self.roles.judge_all(
+    return self.roles.judge_all(
       weights.judge,
       batch,
       features,
@@ -288,6 +292,19 @@ class Collector:
       read=self._read_verdicts,
       watch=watch,
     )
+
+  def _verdicts(
+    self, texts: list[list[str]], judged: Completions | None
+  ) -> tuple[list[list[list[str]]], rewards.Verdicts]:
+    """Returns the verdicts' texts, `[B][G][M]`, and the scores read from them.
+
+    Args:
+      texts: trajectories, `[B][G]`.
+      judged: verdicts on them; None without a Judge.
+    """
+    if judged is None:
+      no_verdicts = [[[] for _ in group] for group in texts]
+      return no_verdicts, rewards.read_verdicts(no_verdicts, self.scoring.reading)
     verdict_texts = [split_repeats(row, self.scoring.repeats) for row in judged.texts]
     return verdict_texts, rewards.Verdicts(*map(np.concatenate, zip(*judged.readings, strict=True)))
 
@@ -314,15 +331,15 @@ class Collector:
     *,
     step: int,
     watch: Watch | None,
-  ) -> list[list[str | None]]:
-    """Returns the teacher's answers, `[B][G]`.
+  ) -> Completions:
+    """Returns the teacher's trajectories, `[B,G]`, with their answers read.
 
     Args:
       features: image features from the Actor's vision tower; None where that is trained.
     """
     if features is None:
       features = self.roles.encode(teacher, batch)
-    taught = self.roles.act(
+    return self.roles.act(
       teacher,
       batch,
       features,
@@ -332,19 +349,18 @@ class Collector:
       read=self._read_answers,
       watch=watch,
     )
-    return [extracted for extracted, _, _ in taught.readings]
 
   def _evidence(
     self,
     batch: Batch,
     acted: Completions,
     verdicts: rewards.Verdicts,
-    taught: list[list[str | None]] | None,
+    taught: Completions | None,
   ) -> rewards.Evidence:
     """Returns the inputs of the rewards.
 
     Args:
-      taught: the teacher's answers; None without a teacher.
+      taught: the teacher's trajectories; None without a teacher.
     """
     result, reading = acted.result, self.scoring.reading
     extracted, ids, format_ok = zip(*acted.readings, strict=True)
@@ -353,7 +369,8 @@ class Collector:
       others = [extracted[row] for row in batch.views]
       view_ids = rewards.number_like(answer_ids, extracted, others, reading)
     if taught is not None:
-      teacher_ids = rewards.number_like(answer_ids, extracted, taught, reading)
+      of_teacher = [found for found, _, _ in taught.readings]
+      teacher_ids = rewards.number_like(answer_ids, extracted, of_teacher, reading)
     return rewards.Evidence(
       index=batch.index,
       questions=batch.questions,

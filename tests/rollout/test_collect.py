@@ -44,7 +44,9 @@ class Roles:
     if role is Role.TEACHER:
       assert params == "teacher's weights"
       texts = [[f"\\boxed{{{i + 10}}}", f"\\boxed{{{i}.0}}"] for i in batch.index]
-      return rollout_lib.Completions(None, texts, self._read(read, texts, np.zeros((B, G))))
+      finish = np.zeros((B, G), np.int8)
+      result = Result(None, np.full((B, G), 5), None, None, finish, STATS)
+      return rollout_lib.Completions(result, texts, self._read(read, texts, finish))
     assert features == "actor's"
     self.batches += 1
     self.records["actor"] += batch.record_hashes[batch.real].tolist()
@@ -65,7 +67,7 @@ class Roles:
     texts = [[f"It says {text}. \\boxed{{0.9}}" for text in group] for group in candidates]
     finish = np.full((B, G), Finish.EOS, np.int8)
     finish[batch.index == 7, 0] = Finish.LENGTH
-    result = Result(None, None, None, None, finish, STATS)
+    result = Result(None, np.full((B, G), 7), None, None, finish, STATS)
     return rollout_lib.Completions(result, texts, self._read(read, texts, finish))
 
   def _read(self, read, texts, finish):
@@ -282,6 +284,18 @@ def test_figures_are_of_all_that_was_sampled(collected):
   assert found["truncated"] == pytest.approx(1 / 32)  # the second one of record 1
   assert found["trained_truncated"] == pytest.approx(1 / 8)
   assert found["response_length"] == found["trained_response_length"] == 2.5
+  # Of each group 2 and 3 tokens of trajectories, and 7 of each verdict.
+  assert found["sampled_tokens"] == 16 * (2 + 3 + 2 * 7)
+
+
+def test_sampled_tokens_are_those_of_all_roles_and_of_real_rows(collected):
+  for changes, expected in (
+    ({}, 2 * (5 + 14)),
+    ({"judge": False}, 2 * 5),
+    ({"teacher": "teacher's weights"}, 2 * (5 + 14 + 10)),
+  ):
+    rollout, _ = collected([3, 2], constant_groups="keep", **changes)
+    assert figures(rollout)["sampled_tokens"] == expected, changes
 
 
 def test_figures_of_groups_that_are_dropped(collected):
