@@ -14,6 +14,7 @@ import numpy as np
 _WINDOW = 5  # steps over which label accuracy is averaged, or a fifth of all if those are more
 # A fall counts from so many of its standard errors on: it is the largest of many.
 _ERRORS = 4
+_LEVEL = 2  # standard errors within which a window is as good as the best
 
 
 def collapse_score(metrics: Mapping[str, float]) -> float:
@@ -43,8 +44,9 @@ def falls_from(
 ) -> int | None:
   """Returns the step from which the accuracy of labels falls; None if it does not.
 
-  That is the step in the middle of the window of steps with the highest accuracy, if the last
-  window's is lower by four standard errors of the difference.
+  It falls if the accuracy in the last window of steps is below the highest of all windows by four
+  standard errors of the difference; from the step in the middle of the last window that is within
+  two of the highest: accuracies that stay level are highest anywhere, by chance.
 
   Args:
     steps: at which the accuracy is known.
@@ -59,6 +61,8 @@ def falls_from(
   share = np.clip(sums[0] / np.maximum(sums[1], 1), 0, 1)  # Rounded, it may be above 1.
   variance = share * (1 - share) / np.maximum(sums[1], 1)
   best = int(share.argmax())
-  if share[best] - share[-1] <= _ERRORS * math.sqrt(variance[best] + variance[-1]):
+  below, errors = share[best] - share, np.sqrt(variance[best] + variance)
+  if below[-1] <= _ERRORS * errors[-1]:
     return None
-  return steps[best + window // 2]
+  level = np.flatnonzero(below <= _LEVEL * errors)
+  return steps[int(level[-1]) + window // 2]
