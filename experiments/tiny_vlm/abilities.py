@@ -1,13 +1,14 @@
 """What a tiny model can do on held-out figures, as Actor and as Judge."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
+from sejax import models
 from sejax.config import parts
 from sejax.data import figures
 from sejax.evaluation import metrics
@@ -32,6 +33,66 @@ class Sampled(NamedTuple):
   families: np.ndarray
 
 
+class Evaluator:
+  """Lets models of one architecture answer held-out figures, with the programs compiled once.
+
+  Leaving the context manager ends the processes that compare answers.
+  """
+
+  def __init__(self, config: ml_collections.ConfigDict, problems: int):
+    """Prepares the figures.
+
+    Args:
+      config: names a model with the architecture and the processor, and how both roles sample.
+      problems: how many held-out figures.
+    """
+    self._source = held_out(config, problems)
+    mesh = Mesh(np.array(jax.local_devices())[:1], ("data",))
+    self._directory = parts.model_directory(config, mesh)
+    self._options = dataclasses.replace(parts.evaluation(config), batch_size=_ROWS)
+    self._preparer = parts.preparer(config, self._source)
+    of_roles = parts.role_options(config)
+    self._sampled = self._directory.roles(of_roles)
+    self._greedy = self._directory.roles(of_roles.greedy())
+    self._prover = Prover()
+
+  def __enter__(self) -> Self:
+    self._prover.__enter__()
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self._prover.__exit__(*error)
+
+  def load(self) -> models.Params:
+    """Returns the weights of the configuration's model."""
+    return self._directory.load(decoding=True)
+
+  def answer(self, params: models.Params, *, judge: bool) -> Sampled:
+    """Lets a model answer, and perhaps judge its samples.
+
+    Args:
+      params: its weights.
+      judge: whether it judges.
+    """
+    group, greedy = (
+      answer_all(
+        self._options,
+        roles,
+        params,
+        self._preparer,
+        prover=self._prover,
+        judge=params if judges else None,
+        label=label,
+      )
+      for roles, judges, label in (
+        (self._sampled, judge, "sampled"),
+        (self._greedy, False, "greedy"),
+      )
+    )
+    families = np.array([self._source.problem(int(index)).family for index in group.index])
+    return Sampled(group, greedy, families)
+
+
 def sample(config: ml_collections.ConfigDict, problems: int, *, judge: bool) -> Sampled:
   """Lets a model answer, and perhaps judge its samples.
 
@@ -40,33 +101,8 @@ def sample(config: ml_collections.ConfigDict, problems: int, *, judge: bool) -> 
     problems: how many held-out figures.
     judge: whether it judges.
   """
-  source = held_out(config, problems)
-  model_directory = parts.model_directory(
-    config, Mesh(np.array(jax.local_devices())[:1], ("data",))
-  )
-  params = model_directory.load(decoding=True)
-  options = dataclasses.replace(parts.evaluation(config), batch_size=_ROWS)
-  role_options, preparer = parts.role_options(config), parts.preparer(config, source)
-  with Prover() as prover:
-    group = answer_all(
-      options,
-      model_directory.roles(role_options),
-      params,
-      preparer,
-      prover=prover,
-      judge=params if judge else None,
-      label="sampled",
-    )
-    greedy = answer_all(
-      options,
-      model_directory.roles(role_options.greedy()),
-      params,
-      preparer,
-      prover=prover,
-      label="greedy",
-    )
-  families = np.array([source.problem(int(index)).family for index in group.index])
-  return Sampled(group, greedy, families)
+  with Evaluator(config, problems) as evaluator:
+    return evaluator.answer(evaluator.load(), judge=judge)
 
 
 def measure(

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 from jaxtyping import Float32, Int32
 
-from experiments.tiny_vlm import readings, vocabulary
+from experiments.tiny_vlm import chains, readings, vocabulary
 from sejax import models
 from sejax.data import figures
 from sejax.data.figures import problems
@@ -109,38 +109,51 @@ def corpus(problems: Iterable[figures.Problem]) -> Iterator[str]:
 
 
 def actor_example(
-  processor: Processor, problem: figures.Problem, rng: Rng, careless: int
+  processor: Processor,
+  problem: figures.Problem,
+  rng: Rng,
+  careless: int,
+  *,
+  chained: bool = False,
 ) -> Example:
   """Tokenizes a problem with its solution.
 
   Args:
     rng: decide whether the solution has a slip, and which.
     careless: share of solutions with a slip, in a hundred.
+    chained: whether solutions are those of `chains`.
   """
   images = _images(processor, problem)
   prompt = processor.prompt(messages.actor_messages(problem.question, 1, ""), images.grids)
-  text = problem.solution
+  text = chains.chain(problem, problem.facts, rng) if chained else problem.solution
   if careless and problem.wrong and rng.below(100) < careless:
-    text = rng.choice(problem.wrong).solution
+    wrong = rng.choice(problem.wrong)
+    text = chains.chain(problem, wrong.claims, rng) if chained else wrong.solution
   reply = _reply(processor, text)
   return Example(images, prompt.ids, reply, np.ones(len(reply), np.float32))
 
 
 def judge_example(
-  processor: Processor, problem: figures.Problem, rng: Rng, lessons: Lessons
+  processor: Processor,
+  problem: figures.Problem,
+  rng: Rng,
+  lessons: Lessons,
+  *,
+  chained: bool = False,
 ) -> Example:
   """Tokenizes a problem with the reading of a candidate solution.
 
   Args:
     rng: decide on candidate and wording.
     lessons: what is shown and learnt.
+    chained: whether solutions are those of `chains`.
   """
   images = _images(processor, problem)
   asked = messages.judge_messages(problem.question, 1, prompts.JUDGE_SYSTEM_SHORT)
   prompt = processor.prompt(asked, images.grids)
   compared = lessons.compared and rng.below(100) < lessons.compared
   right = 50 if compared else lessons.right
-  text, claimed = _candidate(problem, rng, right, lessons.elsewhere)
+  text, claimed = _candidate(problem, rng, right, lessons.elsewhere, chained)
   telling, end = readings.reading(problem.solution, problem.facts, claimed, rng)
   given = processor.tokenize_candidate(prompt.tail, text)
   reply = _reply(processor, telling + end)
@@ -150,25 +163,32 @@ def judge_example(
   return Example(images, prompt.ids, np.concatenate([given, reply]), weights)
 
 
-def _candidate(problem: figures.Problem, rng: Rng, right: int, elsewhere: int) -> tuple[str, str]:
+def _candidate(
+  problem: figures.Problem, rng: Rng, right: int, elsewhere: int, chained: bool
+) -> tuple[str, str]:
   """Returns a solution and its answer."""
   lot = rng.below(100)
   if lot < right or not problem.wrong:
-    return problem.solution, problem.answer
-  if lot < right + elsewhere and (other := _of_another_picture(problem, rng)):
+    text = chains.chain(problem, problem.facts, rng) if chained else problem.solution
+    return text, problem.answer
+  if lot < right + elsewhere and (other := _of_another_picture(problem, rng, chained)):
     return other
   wrong = rng.choice(problem.wrong)
-  return wrong.solution, str(wrong.answer)
+  text = chains.chain(problem, wrong.claims, rng) if chained else wrong.solution
+  return text, str(wrong.answer)
 
 
-def _of_another_picture(problem: figures.Problem, rng: Rng) -> tuple[str, str] | None:
+def _of_another_picture(
+  problem: figures.Problem, rng: Rng, chained: bool
+) -> tuple[str, str] | None:
   """Returns a solution, and its answer, to the same question about another image."""
   family = figures.FAMILIES[problem.family]
   for _ in range(100):
     content = family.content(rng, problem.level)
     if problem.question in family.questions(content):
       facts = family.facts(content)
-      return problems.write_solution(family, content, facts, rng), str(facts["answer"])
+      write = chains.write if chained else problems.write_solution
+      return write(family, content, facts, rng), str(facts["answer"])
   return None
 
 
